@@ -1,0 +1,295 @@
+"""Signatures: NumPy's gufunc language, read once, then asked for shapes.
+
+Owns the text form, the core and loop dimensions, and how output shapes follow from input shapes. Beyond
+NumPy's language the output side may hold arithmetic (`(n),(m)->(n+m-1)`) and names that no input binds
+(`(n)->(k)`, known only when the function has run). Shapes may hold None for what is not known yet.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
+
+Term = int | str | tuple[str, "Term", "Term"]
+"""One size: a number, a name, or an operator with two terms."""
+
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+_AST_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//"}
+_ARGUMENT = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"  # arithmetic may nest parentheses, twice
+_EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One core dimension: its text, its size as a term, and whether inputs may leave it out (`?`)."""
+
+    text: str
+    term: Term
+    optional: bool = False
+
+    def size(self, sizes: Mapping[str, int | None]) -> int | None:
+        """Evaluate the term; None as soon as one of its names is unknown."""
+        return _evaluate(self.term, sizes)
+
+
+Core = tuple[Dimension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What the inputs of one call say about the dimensions of a signature."""
+
+    loop: Shape | None
+    sizes: Mapping[str, int | None]
+    missing: frozenset[str]
+
+    def shape(self, core: Core) -> Shape | None:
+        """The shape of an array with these core dimensions behind the loop dimensions."""
+        if self.loop is None:
+            return None
+        present = (dimension for dimension in core if dimension.text not in self.missing)
+        return self.loop + tuple(dimension.size(self.sizes) for dimension in present)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """A parsed signature: the core dimensions of every input and output. One object for each text."""
+
+    text: str
+    inputs: tuple[Core, ...]
+    outputs: tuple[Core, ...]
+    run_time_names: frozenset[str]
+    """Output names that no input binds."""
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def parse(cls, text: str) -> Signature:
+        """Read a signature; SignatureError says what cannot be read."""
+        sides = re.sub(r"\s*([-(),?+*/>])\s*", r"\1", text.strip()).split("->")
+        if len(sides) != 2:
+            raise SignatureError(f"signature {text!r} needs exactly one '->'.", remedy=_EXAMPLE)
+        inputs, outputs = (tuple(map(_parse_core, _split_arguments(side, text))) for side in sides)
+        if not outputs:
+            raise SignatureError(f"signature {text!r} has no output.", remedy=_EXAMPLE)
+        for dimension in (dimension for core in inputs for dimension in core):
+            if isinstance(dimension.term, tuple):
+                raise SignatureError(
+                    f"signature {text!r} computes {dimension.text!r} on the input side.",
+                    remedy="Arithmetic belongs on the output side; inputs take names and fixed sizes.",
+                )
+        bound = {name for core in inputs for dimension in core for name in _names(dimension.term)}
+        for dimension in (dimension for core in outputs for dimension in core):
+            free = _names(dimension.term) - bound
+            if free and isinstance(dimension.term, tuple):
+                raise SignatureError(
+                    f"signature {text!r} computes {dimension.text!r} from {min(free)!r}, which no input has.",
+                    remedy="Use names of the input side, or one new name by itself for a size known at run time.",
+                )
+        free_names = {name for core in outputs for dimension in core for name in _names(dimension.term)} - bound
+        return cls(text, inputs, outputs, frozenset(free_names))
+
+    @classmethod
+    def elementwise(cls, n_inputs: int, n_outputs: int) -> Signature:
+        """The signature of a function that works on each element by itself."""
+        return cls.parse(",".join(["()"] * n_inputs) + "->" + ",".join(["()"] * n_outputs))
+
+    @classmethod
+    def from_ufunc(cls, function: np.ufunc) -> Signature:
+        """The signature a ufunc or gufunc brings along."""
+        if function.signature is None:
+            return cls.elementwise(function.nin, function.nout)
+        return cls.parse(function.signature)
+
+    @property
+    def gradient(self) -> Signature:
+        """The signature of a VJP rule as an op: primals, outputs and cotangents in, cotangents of the primals out."""
+        inputs = self.inputs + self.outputs + self.outputs
+        text = f"{','.join(map(_core_text, inputs))}->{','.join(map(_core_text, self.inputs))}"
+        return Signature(text, inputs, self.inputs, frozenset())
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether no input and no output has core dimensions."""
+        return not any(self.inputs) and not any(self.outputs)
+
+    def bind(self, shapes: Sequence[Shape | None]) -> Binding:
+        """Match input shapes (None: unknown rank) with the input side.
+
+        Raises:
+          SignatureError: An input lacks core dimensions, sizes disagree, or loop dimensions do not broadcast.
+        """
+        return _bind(self, tuple(shapes))
+
+    def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
+        """What the signature promises: None in a shape only for sizes that nobody knows yet."""
+        for dimension in (dimension for core in self.outputs for dimension in core):
+            size = dimension.size(binding.sizes)
+            if size is not None and size < 0:
+                known = ", ".join(f"{name} = {binding.sizes[name]}" for name in sorted(_names(dimension.term)))
+                raise SignatureError(
+                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for {known}."
+                )
+        return tuple(map(binding.shape, self.outputs))
+
+    def check_run_time_sizes(self, shapes: Sequence[Shape], binding: Binding) -> None:
+        """Hold outputs that share a run-time name to one size; ranks must be right already."""
+        sizes: dict[Term, int | None] = {}
+        for number, (core, shape) in enumerate(zip(self.outputs, shapes, strict=True)):
+            present = [dimension for dimension in core if dimension.text not in binding.missing]
+            for dimension, size in zip(present, shape[len(shape) - len(present) :], strict=True):
+                if dimension.term in self.run_time_names and sizes.setdefault(dimension.term, size) != size:
+                    raise ContractError(
+                        f"output {number} has another size of {dimension.text!r} than an earlier output.",
+                        expected=f"{dimension.text} = {sizes[dimension.term]}",
+                        got=f"{dimension.text} = {size}",
+                        remedy=f"Signature {self.text!r} promises them equal; use two names if they differ.",
+                    )
+
+
+def broadcast_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
+    """Broadcast shapes by NumPy's rules, as far as they are known; ValueError where they cannot be."""
+    known = [shape for shape in shapes if shape is not None]
+    rank = max(map(len, known), default=0)
+    result: list[int | None] = []
+    for axis in range(-rank, 0):
+        sizes = {shape[axis] for shape in known if len(shape) >= -axis}
+        fixed = sizes - {1, None}
+        if len(fixed) > 1:
+            raise ValueError(shapes)
+        result.append(fixed.pop() if fixed else (None if None in sizes else 1))
+    return tuple(result) if len(known) == len(shapes) else None
+
+
+@lru_cache(maxsize=1024)
+def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
+    if len(shapes) != len(signature.inputs):
+        raise SignatureError(
+            "the call has the wrong number of inputs.",
+            expected=f"{len(signature.inputs)}, as signature {signature.text!r} says",
+            got=str(len(shapes)),
+            remedy="Every array is one input; a tuple or dict counts as the arrays in it.",
+        )
+    missing = _missing_names(signature, shapes)
+    sizes: dict[str, int | None] = {}
+    loops: list[Shape | None] = []
+    for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
+        if shape is None:
+            loops.append(None)
+            for dimension in core:
+                if isinstance(dimension.term, str):
+                    sizes.setdefault(dimension.term, None)
+            continue
+        present = [dimension for dimension in core if dimension.text not in missing]
+        if len(shape) < len(present):
+            raise SignatureError(
+                f"input {number} has too few dimensions for signature {signature.text!r}.",
+                expected=f"at least {len(present)}: ({', '.join(dimension.text for dimension in present)})",
+                got=describe_shape(shape),
+            )
+        split = len(shape) - len(present)
+        loops.append(shape[:split])
+        for dimension, size in zip(present, shape[split:], strict=True):
+            _unify(signature, sizes, dimension, size, number)
+    try:
+        loop = broadcast_shapes(loops)
+    except ValueError:
+        raise SignatureError(
+            f"the loop dimensions of the inputs do not broadcast under signature {signature.text!r}.",
+            got=", ".join(map(describe_shape, shapes)),
+            remedy="Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
+        ) from None
+    return Binding(loop, sizes, missing)
+
+
+def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> frozenset[str]:
+    """Names marked `?` that some input is too small to have; they are missing everywhere."""
+    missing: set[str] = set()
+    for core, shape in zip(signature.inputs, shapes, strict=True):
+        if shape is not None and len(shape) < len(core):
+            missing |= {dimension.text for dimension in core if dimension.optional}
+    return frozenset(missing)
+
+
+def _unify(
+    signature: Signature, sizes: dict[str, int | None], dimension: Dimension, size: int | None, number: int
+) -> None:
+    term = dimension.term
+    known = dimension.size(sizes)
+    if known is not None and size is not None and known != size:
+        raise SignatureError(
+            f"input {number} does not fit signature {signature.text!r}.",
+            expected=f"size {known} for dimension {dimension.text!r}",
+            got=str(size),
+        )
+    if isinstance(term, str):
+        sizes[term] = size if known is None else known
+
+
+def _split_arguments(side: str, text: str) -> list[str]:
+    """Split `(m,k),(k)` into the insides of its parentheses."""
+    if side and not re.fullmatch(f"{_ARGUMENT}(,{_ARGUMENT})*", side):
+        raise SignatureError(f"signature {text!r} cannot be read at {side!r}.", remedy=_EXAMPLE)
+    return [argument[1:-1] for argument in re.findall(_ARGUMENT, side)]
+
+
+def _core_text(core: Core) -> str:
+    return f"({','.join(dimension.text + '?' * dimension.optional for dimension in core)})"
+
+
+def _parse_core(text: str) -> Core:
+    return tuple(map(_parse_dimension, text.split(","))) if text else ()
+
+
+def _parse_dimension(text: str) -> Dimension:
+    optional = text.endswith("?")
+    name = text.removesuffix("?")
+    try:
+        term = _parse_term(ast.parse(name, mode="eval").body)
+    except (SyntaxError, ValueError):
+        raise SignatureError(
+            f"dimension {text!r} of a signature cannot be read.",
+            remedy="A dimension is a name, a number, or, on the output side, arithmetic with + - * //.",
+        ) from None
+    if optional and not isinstance(term, str):
+        raise SignatureError(f"dimension {text!r} is optional but has no name.", remedy=_EXAMPLE)
+    return Dimension(name, term, optional)
+
+
+def _parse_term(node: ast.expr) -> Term:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _AST_OPERATORS:
+        if isinstance(node.op, ast.FloorDiv) and not (isinstance(node.right, ast.Constant) and node.right.value):
+            raise ValueError("division by anything but a number other than zero")
+        return (_AST_OPERATORS[type(node.op)], _parse_term(node.left), _parse_term(node.right))
+    raise ValueError(node)
+
+
+def _names(term: Term) -> frozenset[str]:
+    if isinstance(term, str):
+        return frozenset({term})
+    return _names(term[1]) | _names(term[2]) if isinstance(term, tuple) else frozenset()
+
+
+def _evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
+    if isinstance(term, int):
+        return term
+    if isinstance(term, str):
+        return sizes.get(term)
+    left, right = _evaluate(term[1], sizes), _evaluate(term[2], sizes)
+    return None if left is None or right is None else _OPERATORS[term[0]](left, right)

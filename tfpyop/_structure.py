@@ -1,0 +1,151 @@
+"""Nested arguments and results: flattened into leaves, and put together again.
+
+Dicts (by sorted key), tuples, namedtuples and dataclasses are structures, as in `tf.nest`; None is a part of the
+structure. A list is a leaf, because `f([1.0, 2.0])` means an array. A structure of dicts and tuples can be
+written as JSON, so that a token in a graph can carry it to another process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = Any
+"""A value as `json.loads` makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """How the leaves of a nested value are arranged."""
+
+    kind: str
+    """`leaf`, `none`, `tuple`, `dict` or `custom`."""
+    children: tuple[Structure, ...] = ()
+    keys: tuple[Any, ...] = ()
+    build: Callable[[Sequence[Any]], Any] | None = None
+    """How a custom type (namedtuple, dataclass) is made from its children."""
+
+    @property
+    def n_leaves(self) -> int:
+        """How many leaves the structure takes."""
+        return 1 if self.kind == "leaf" else sum(child.n_leaves for child in self.children)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether this is a leaf or a tuple of leaves."""
+        return self.kind == "leaf" or (self.kind == "tuple" and all(child.kind == "leaf" for child in self.children))
+
+    def pack(self, leaves: Sequence[Any]) -> Any:
+        """Arrange leaves, one for each leaf of the structure."""
+        if len(leaves) != self.n_leaves:
+            raise AssertionError(f"{len(leaves)} leaves for a structure of {self.n_leaves}")
+        return self._build(iter(leaves))
+
+    def _build(self, leaves: Iterator[Any]) -> Any:
+        if self.kind == "leaf":
+            return next(leaves)
+        if self.kind == "none":
+            return None
+        children = [child._build(leaves) for child in self.children]
+        if self.kind == "dict":
+            return dict(zip(self.keys, children, strict=True))
+        return tuple(children) if self.build is None else self.build(children)
+
+    def flatten_like(self, value: Any) -> list[Any]:
+        """Flatten a value that should be arranged like this; ValueError says in which way it is not.
+
+        Where the structure has a leaf the value may be anything; lists pass for tuples.
+        """
+        if self.kind == "leaf":
+            return [value]
+        if self.kind == "none":
+            if value is not None:
+                raise ValueError(f"a {type(value).__name__} where None belongs")
+            return []
+        if self.kind == "dict":
+            if not isinstance(value, Mapping):
+                raise ValueError(f"a {type(value).__name__} where a dict belongs")
+            if set(value) != set(self.keys):
+                raise ValueError(f"a dict with keys {_listed(value)} where keys {_listed(self.keys)} belong")
+            parts = [value[key] for key in self.keys]
+        elif isinstance(value, tuple | list):
+            parts = list(value)
+        elif dataclasses.is_dataclass(value) and self.build is not None:
+            parts = _field_values(value)
+        else:
+            raise ValueError(f"a {type(value).__name__} where {len(self.children)} values belong")
+        if len(parts) != len(self.children):
+            raise ValueError(f"{len(parts)} values where {len(self.children)} belong")
+        return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_like(part)]
+
+    def to_json(self) -> Json:
+        """The structure as JSON; ValueError if a type other than dict and tuple is in it."""
+        if self.kind in ("leaf", "none"):
+            return self.kind
+        children = [child.to_json() for child in self.children]
+        if self.kind == "tuple":
+            return children
+        if self.kind == "dict" and all(isinstance(key, str) for key in self.keys):
+            return dict(zip(self.keys, children, strict=True))
+        raise ValueError("only tuples and dicts with text keys can be written as JSON")
+
+    @classmethod
+    def from_json(cls, value: Json) -> Structure:
+        """Read what `to_json` wrote."""
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, list):
+            return cls("tuple", tuple(map(cls.from_json, value)))
+        return cls("dict", tuple(map(cls.from_json, value.values())), tuple(value))
+
+
+LEAF = Structure("leaf")
+
+
+def flat(n_leaves: int) -> Structure:
+    """A tuple of leaves."""
+    return Structure("tuple", (LEAF,) * n_leaves)
+
+
+def flatten(value: Any, *, none_is_leaf: bool = False) -> tuple[list[Any], Structure]:
+    """Take a nested value apart into its leaves and their arrangement."""
+    leaves: list[Any] = []
+    return leaves, _flatten(value, leaves, none_is_leaf)
+
+
+def _flatten(value: Any, leaves: list[Any], none_is_leaf: bool) -> Structure:
+    if value is None and not none_is_leaf:
+        return Structure("none")
+    kind, build = "tuple", None
+    keys: tuple[Any, ...] = ()
+    children: Sequence[Any]
+    if isinstance(value, tuple):
+        children = value
+        if type(value) is not tuple:
+            if not hasattr(value, "_make"):
+                raise TypeError(f"a {type(value).__name__}, a subclass of tuple that is no namedtuple")
+            kind, build = "custom", type(value)._make
+    elif isinstance(value, dict):
+        keys = tuple(sorted(value))
+        kind, children = "dict", [value[key] for key in keys]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        kind, children, build = "custom", _field_values(value), _dataclass_builder(type(value), names)
+    else:
+        leaves.append(value)
+        return LEAF
+    return Structure(kind, tuple(_flatten(child, leaves, none_is_leaf) for child in children), keys, build)
+
+
+def _dataclass_builder(kind: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+    return lambda children: kind(**dict(zip(names, children, strict=True)))
+
+
+def _field_values(value: Any) -> list[Any]:
+    return [getattr(value, field.name) for field in dataclasses.fields(value)]
+
+
+def _listed(keys: Any) -> str:
+    return ", ".join(sorted(map(repr, keys)))

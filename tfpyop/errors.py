@@ -1,0 +1,123 @@
+"""Every exception tfpyop raises, and the one way their messages are rendered.
+
+Code inside the library states a fact: what is wrong, what was expected, what came, what to do. The layer
+that knows the op names it once, by setting `subject`. Nothing else formats an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int | None, ...]
+"""A shape with None for a dimension that is not known yet."""
+
+
+class TfpyopError(Exception):
+    """What every error of tfpyop is; catch it to catch them all.
+
+    Args:
+      problem: What is wrong, as a sentence.
+      expected: What would have been right, rendered.
+      got: What came instead, rendered from the value that failed.
+      remedy: What the reader can do.
+      subject: The op and where it was made; usually set by the layer that knows it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        remedy: str | None = None,
+        subject: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.expected = expected
+        self.got = got
+        self.remedy = remedy
+        self.subject = subject
+
+    def __str__(self) -> str:
+        """Render the report: subject and problem, then Expected, Got and the remedy on lines of their own."""
+        lines = [self.problem if self.subject is None else f"{self.subject}: {self.problem}"]
+        if self.expected is not None:
+            lines.append(f"  Expected: {self.expected}")
+        if self.got is not None:
+            lines.append(f"  Got:      {self.got}")
+        if self.remedy is not None:
+            lines.append(f"  {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value, so that an error crosses a process boundary whole."""
+        return _rebuild, (type(self), self.problem, self.expected, self.got, self.remedy, self.subject)
+
+
+class SignatureError(TfpyopError, ValueError):
+    """A signature cannot be read, or the inputs of a call do not fit it."""
+
+
+class CoercionError(TfpyopError, TypeError):
+    """A value does not have, and cannot be given, the dtype the rules ask for."""
+
+
+class ContractError(TfpyopError, ValueError):
+    """A function or rule returned something other than what was promised."""
+
+
+class GradientError(TfpyopError, ValueError):
+    """A derivative was asked for that nobody has defined."""
+
+
+class RegistrationError(TfpyopError, ValueError):
+    """An op cannot be made, named or found as asked."""
+
+
+class UnsupportedError(TfpyopError, NotImplementedError):
+    """The call is understood, but not possible in this context or version."""
+
+
+def describe(dtype: np.dtype[Any] | str, shape: Sequence[int | None] | None) -> str:
+    """Render a dtype and shape as `float32[?, 3]`, with `...` for an unknown rank."""
+    name = "string" if isinstance(dtype, np.dtype) and dtype == np.dtype(object) else str(dtype)
+    if shape is None:
+        return f"{name}[...]"
+    return f"{name}{describe_shape(shape)}"
+
+
+def describe_shape(shape: Sequence[int | None] | None) -> str:
+    """Render a shape as `[?, 3]`, with `[...]` for an unknown rank."""
+    if shape is None:
+        return "[...]"
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def describe_arrays(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+    """Render dtypes and shapes of arrays as one comma-separated line."""
+    return ", ".join(describe(array.dtype, array.shape) for array in arrays) or "no inputs"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names come nearest to a wrong one, or which there are at all."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=3)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return f"Known: {', '.join(map(repr, known[:8])) or 'none'}."
+
+
+def _rebuild(
+    kind: type[TfpyopError],
+    problem: str,
+    expected: str | None,
+    got: str | None,
+    remedy: str | None,
+    subject: str | None,
+) -> TfpyopError:
+    return kind(problem, expected=expected, got=got, remedy=remedy, subject=subject)

@@ -1,0 +1,73 @@
+"""Every private TensorFlow symbol tfpyop uses, tested on TensorFlow 2.18 to 2.21.
+
+Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these is refused here, by name.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop.errors import UnsupportedError
+
+TESTED = "2.18 to 2.21"
+
+try:
+    from tensorflow.python.eager.context import ensure_initialized
+    from tensorflow.python.eager.record import could_possibly_record, record_operation, stop_recording
+    from tensorflow.python.framework.composite_tensor import CompositeTensor
+    from tensorflow.python.framework.func_graph import FuncGraph
+    from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+    from tensorflow.python.ops.script_ops import _py_funcs as function_registry
+except ImportError as error:
+    raise UnsupportedError(
+        f"TensorFlow {tf.__version__} lacks something tfpyop needs: {error}.",
+        expected=f"a TensorFlow tfpyop was tested on: {TESTED}",
+        got=tf.__version__,
+        remedy="Install one of these, or a newer tfpyop.",
+    ) from error
+
+__all__ = [
+    "CompositeTensor",
+    "EagerTensor",
+    "FuncGraph",
+    "GraphOrParentsInXlaContext",
+    "could_possibly_record",
+    "ensure_initialized",
+    "executing_eagerly_outside_functions",
+    "forget_gradient",
+    "install_token_table",
+    "record_operation",
+    "stop_recording",
+]
+
+
+def forget_gradient(name: str) -> None:
+    """Take a gradient function back out of TensorFlow's registry."""
+    gradient_registry._registry.pop(name, None)
+
+
+def install_token_table(find: Callable[[str], Callable[..., Any] | None]) -> None:
+    """Let TensorFlow find functions by our tokens, beside its own."""
+    table = _TokenTable(find)
+    table.update(function_registry._funcs)
+    function_registry._funcs = table
+
+
+class _TokenTable(weakref.WeakValueDictionary[str, Any]):
+    """TensorFlow's table of Python functions, asking `find` for tokens it does not hold."""
+
+    def __init__(self, find: Callable[[str], Callable[..., Any] | None]) -> None:
+        super().__init__()
+        self._find = find
+
+    def get(self, token: str, default: Any = None) -> Any:
+        """What TensorFlow calls for a token: a function of its own, or one of ours."""
+        function = super().get(token)
+        if function is None:
+            function = self._find(token)
+        return default if function is None else function

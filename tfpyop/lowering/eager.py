@@ -1,0 +1,38 @@
+"""The eager lowering: the host function runs at once; no TensorFlow op does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._rules import HostOp
+from tfpyop.errors import UnsupportedError
+from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, record_operation
+from tfpyop.lowering.cotangents import input_cotangents
+from tfpyop.lowering.tensors import array_of, tensor_of
+
+
+def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Run the op on eager tensors, and record it if a tape is active."""
+    for number, tensor in enumerate(tensors):
+        if not isinstance(tensor, EagerTensor):
+            raise UnsupportedError(
+                f"input {number} is a symbolic tensor of a graph, but the call is outside of that graph.",
+                subject=op.host.subject,
+                got=str(tensor),
+                remedy="Return the tensor from its tf.function, or make the call inside.",
+            )
+    inputs = [array_of(tensor) for tensor in tensors]
+    arrays = op.host(inputs)
+    outputs = [tensor_of(array) for array in arrays]
+    if could_possibly_record() and op.is_differentiable(
+        [array.dtype for array in inputs], [array.dtype for array in arrays]
+    ):
+
+        def backward(*cotangents: Any) -> list[Any]:
+            return input_cotangents(op, tensors, outputs, cotangents)
+
+        record_operation(op.name, outputs, tensors, backward)
+    return outputs

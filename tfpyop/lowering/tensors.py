@@ -1,0 +1,111 @@
+"""Between tensors and arrays: inputs of any kind become tensors, tensors lend their memory, arrays become tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._coercion import STRING, Array, DType, as_input, floating_partner
+from tfpyop._host import ArrayType
+from tfpyop.errors import CoercionError, TfpyopError
+from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
+
+
+def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
+    """Make tensors of the inputs of one call: tensors keep their dtypes, plain values follow them.
+
+    Raises:
+      CoercionError: An input is nothing a tensor can be made of.
+    """
+    tensors = [_tensor_like(leaf) for leaf in leaves]
+    if all(tensor is not None for tensor in tensors):
+        return tensors
+    partner = floating_partner(dtype_of(tensor) for tensor in tensors if tensor is not None)
+    return [
+        _tensor_of_value(leaves[number], partner, number, subject) if tensor is None else tensor
+        for number, tensor in enumerate(tensors)
+    ]
+
+
+def array_of(tensor: Any) -> Array:
+    """The memory of an eager tensor as an array, without a copy. It must not be written."""
+    array = tensor._numpy()
+    if type(array) is np.ndarray:
+        return array
+    return np.asarray(array, dtype=STRING if tensor.dtype == tf.string else None)
+
+
+def tensor_of(array: Array) -> tf.Tensor:
+    """An eager tensor in host memory with an array's values. The array may change afterwards."""
+    if array.dtype == STRING:
+        return tf.constant(array)
+    return EagerTensor(detached(array), None, None)
+
+
+def detached(array: Array) -> Array:
+    """An array that TensorFlow can take without anybody else holding its memory.
+
+    TensorFlow adopts memory that is aligned well enough and copies any other, so only aligned arrays are copied here.
+    """
+    is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
+    return np.array(array) if is_adopted else array
+
+
+def dtype_of(tensor: tf.Tensor) -> DType:
+    """The dtype of a tensor as numpy has it."""
+    return STRING if tensor.dtype == tf.string else np.dtype(tensor.dtype.as_numpy_dtype)
+
+
+def type_of(tensor: tf.Tensor) -> ArrayType:
+    """The dtype and static shape of a tensor."""
+    return ArrayType(dtype_of(tensor), None if tensor.shape.rank is None else tuple(tensor.shape))
+
+
+@functools.cache
+def _adopted_alignment() -> int:
+    """The smallest alignment at which this build of TensorFlow adopts an array: 64 on x86, tried out once."""
+    ensure_initialized()
+    buffer = np.zeros(512, np.uint8)
+    start = -buffer.ctypes.data % 64
+    for alignment in (8, 16, 32):
+        array = buffer[start + alignment : start + alignment + 64]
+        tensor = EagerTensor(array, None, None)
+        array[0] = 1
+        adopted = bool(tensor._numpy()[0])
+        array[0] = 0
+        if adopted:
+            return alignment
+    return 64
+
+
+def _tensor_like(leaf: Any) -> tf.Tensor | None:
+    """A tensor if the leaf is one or stands for one, None if it is a plain value."""
+    if isinstance(leaf, tf.Tensor):
+        return leaf
+    if isinstance(leaf, tf.Variable | tf.IndexedSlices) or hasattr(leaf, "__tf_tensor__"):
+        return tf.convert_to_tensor(leaf)
+    if isinstance(leaf, list) and any(isinstance(item, tf.Tensor | tf.Variable) for item in _items(leaf)):
+        return tf.convert_to_tensor(leaf)
+    return None
+
+
+def _items(value: Any) -> list[Any]:
+    return [item for child in value for item in _items(child)] if isinstance(value, list) else [value]
+
+
+def _tensor_of_value(leaf: Any, partner: DType | None, number: int, subject: str) -> tf.Tensor:
+    try:
+        if isinstance(leaf, CompositeTensor):
+            raise CoercionError(
+                f"a {type(leaf).__name__} is not one array.",
+                remedy="Convert it with tf.sparse.to_dense, or pass the tensors it is made of.",
+            )
+        return tf.constant(as_input(leaf, partner))
+    except TfpyopError as error:
+        error.problem = f"input {number}: {error.problem}"
+        error.subject = subject
+        raise error from None
