@@ -71,8 +71,8 @@ class Parameters:
     def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> Division:
         """Divide the arguments of a call into tensors and static values.
 
-        A tensor parameter that is left to its default is no input, unless a later one is given or the signature asks
-        for more inputs (`n_inputs`) than there are.
+        Defaults of tensor parameters are inputs too. Where that makes more inputs than the signature has (`n_inputs`),
+        trailing parameters that were left to their defaults stay with the function.
 
         Raises:
           TypeError: As Python says for a call that does not fit the function.
@@ -80,13 +80,13 @@ class Parameters:
         if self.signature is None:
             return Division(*flatten(tuple(args)), dict(kwargs))
         given = dict(self.signature.bind(*args, **kwargs).arguments)
-        last = max((number for number, p in enumerate(self.tensors) if p.name in given), default=-1)
-        values = [given.pop(p.name, p.default) for p in self.tensors[: last + 1]]
+        values = [given.pop(parameter.name, parameter.default) for parameter in self.tensors]
         values += given.pop(self.variadic, ()) if self.variadic else ()
         leaves, structure = flatten(tuple(values))
-        if n_inputs is not None and len(leaves) < n_inputs and not self.variadic:
-            values += [p.default for p in self.tensors[last + 1 :]]
-            leaves, structure = flatten(tuple(values))
+        if n_inputs is not None and not self.variadic:
+            while len(leaves) > n_inputs and _is_default(values[-1], self.tensors[len(values) - 1]):
+                del values[-1]
+                leaves, structure = flatten(tuple(values))
         keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
         extra = given.pop(keywords, {}) if keywords else {}
         return Division(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
@@ -137,6 +137,11 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except (TypeError, ValueError):
         return None
+
+
+def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
+    """Whether a value is what the parameter would have anyway; tf.function passes defaults along."""
+    return value is parameter.default or (type(value) in (bool, int, float, str) and value == parameter.default)
 
 
 def _to_json(value: Any) -> Json:

@@ -92,20 +92,21 @@ def complex_dtype(dtype: DType) -> DType:
     return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
 
 
-def as_input(value: Any, partner: DType | None) -> Array:
+def as_input(value: Any, partner: DType | None, *, what: str) -> Array:
     """Give a value that is no tensor the dtype it has as an input.
 
     Args:
       value: A Python number, string, list of these, or a numpy array.
       partner: What `floating_partner` says of the tensors of the same call.
+      what: How errors call the value.
     """
-    array = _as_array(value)
+    array = _as_array(value, what)
     kind = dtype_kind(array.dtype)
     if kind in "USO":
         return _as_strings(array)
     if kind not in _KINDS:
         raise CoercionError(
-            f"a value of dtype {array.dtype} cannot become a tensor.",
+            f"{what} has a dtype that no tensor has.",
             expected="numbers, booleans or strings",
             got=describe(array.dtype, array.shape),
             remedy="Convert it with numpy first, for example with .astype(np.int64).",
@@ -113,62 +114,62 @@ def as_input(value: Any, partner: DType | None) -> Array:
     is_python_value = not isinstance(value, np.ndarray | np.generic)
     if kind == "i" and is_python_value:
         if partner is not None:
-            return cast(array, partner)
+            return cast(array, partner, what=what)
         return array.astype(np.int32) if _fits(array, np.dtype(np.int32)) else array
     if kind == "f" and array.dtype.itemsize >= 8 and array.dtype.kind == "f":
-        return cast(array, partner or np.dtype(np.float32))
+        return cast(array, partner or np.dtype(np.float32), what=what)
     if kind == "c" and array.dtype.itemsize >= 16:
-        return cast(array, complex_dtype(partner or np.dtype(np.float32)))
+        return cast(array, complex_dtype(partner or np.dtype(np.float32)), what=what)
     return array
 
 
-def fit(value: Any, dtype: DType) -> Array:
+def fit(value: Any, dtype: DType, *, what: str) -> Array:
     """Turn what a function returned into an array of the promised dtype, or refuse.
 
     Raises:
       CoercionError: The value is no array, is of another kind, or holds a finite number too large for the dtype.
     """
-    array = value if type(value) is np.ndarray else _as_array(value)
+    array = value if type(value) is np.ndarray else _as_array(value, what)
     if array.dtype == dtype and dtype != STRING:
         return array
     kind, wanted = dtype_kind(array.dtype), dtype_kind(dtype)
     if dtype == STRING and kind in "USO":
         return _as_strings(array)
     if kind in _KINDS and wanted in _KINDS and _KINDS.index(kind) <= _KINDS.index(wanted):
-        return cast(array, dtype)
+        return cast(array, dtype, what=what)
     raise CoercionError(
-        "a result cannot be cast to the dtype it was promised as.",
+        f"{what} has the wrong dtype.",
         expected=describe(dtype, array.shape),
         got=describe(array.dtype, array.shape),
         remedy=_remedy(array.dtype, dtype),
     )
 
 
-def cast(array: Array, dtype: DType) -> Array:
+def cast(array: Array, dtype: DType, *, what: str) -> Array:
     """Cast within a kind; a finite value that the dtype cannot hold is an error, neither inf nor wrapped around."""
     if array.dtype == dtype:
         return array
     if dtype_kind(dtype) in "ui":
         if not _fits(array, dtype):
-            raise _overflow(array, dtype)
+            raise _overflow(array, dtype, what)
         return array.astype(dtype)
     try:
         with np.errstate(over="raise"):
             result = array.astype(dtype)
     except FloatingPointError:
-        raise _overflow(array, dtype) from None
+        raise _overflow(array, dtype, what) from None
     is_extension = "V" in (dtype.kind, array.dtype.kind)  # their casts do not report overflow
     if is_extension and not np.isfinite(result).all() and (np.isfinite(array) & ~np.isfinite(result)).any():
-        raise _overflow(array, dtype)
+        raise _overflow(array, dtype, what)
     return result
 
 
-def widen(array: Array, compute_dtype: DType) -> Array:
+def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
     """Cast a floating or complex array to the dtype a function computes in; others pass unchanged."""
     kind = dtype_kind(array.dtype)
     if kind == "f":
-        return cast(array, compute_dtype)
-    return cast(array, complex_dtype(compute_dtype)) if kind == "c" else array
+        return cast(array, compute_dtype, what=what)
+    return cast(array, complex_dtype(compute_dtype), what=what) if kind == "c" else array
 
 
 def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
@@ -184,23 +185,22 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
     return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
 
 
-def _as_array(value: Any) -> Array:
+def _as_array(value: Any, what: str) -> Array:
     if isinstance(value, str | bytes):
         return np.array(value, dtype=object)
     try:
         array = np.asarray(value)
     except ValueError:
         raise CoercionError(
-            "a nested list has rows of different lengths and makes no array.",
-            got=type(value).__name__,
+            f"{what} is a nested list with rows of different lengths, which makes no array.",
             remedy="Pad the rows, or pass them as separate inputs.",
         ) from None
     if array.dtype == object and not _holds_strings(array):
         raise CoercionError(
-            f"a {type(value).__name__} is no tensor, array, number or string.",
-            got=f"{value!r:.80}",
-            remedy="Arrays and numbers are inputs; anything else is a static argument: make it keyword-only, or name "
-            "it in static_argnames.",
+            f"{what} is no tensor, array, number or string.",
+            got=f"{type(value).__name__}: {value!r:.80}",
+            remedy="If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in "
+            "static_argnames.",
         )
     return array
 
@@ -224,10 +224,10 @@ def _fits(array: Array, dtype: DType) -> bool:
     return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
 
 
-def _overflow(array: Array, dtype: DType) -> CoercionError:
+def _overflow(array: Array, dtype: DType, what: str) -> CoercionError:
     magnitudes = np.abs(array[np.isfinite(array)].astype(np.complex128 if array.dtype.kind == "c" else np.float64))
     return CoercionError(
-        f"a finite value is too large for {dtype}.",
+        f"{what} has a finite value that is too large for {dtype}.",
         expected=describe(dtype, array.shape),
         got=f"{describe(array.dtype, array.shape)} with a magnitude of {magnitudes.max():.3g}",
         remedy=f"Declare a wider dtype, for example dtype=np.{array.dtype}, or scale the values.",

@@ -16,7 +16,6 @@ from tfpyop._coercion import Array, DType, fit, result_dtype, ufunc_output_dtype
 from tfpyop._signature import Binding, Signature
 from tfpyop._structure import Structure
 from tfpyop.errors import (
-    CoercionError,
     ContractError,
     Shape,
     SignatureError,
@@ -111,7 +110,7 @@ class HostFunction:
         views = [_read_only(array) for array in arrays]
         try:
             outputs = self._promise.output_types([ArrayType(view.dtype, view.shape) for view in views])
-            arguments = views if self._compute_dtype is None else [self._widen(view) for view in views]
+            arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
         except TfpyopError as error:
             raise self._named(error) from None
         try:
@@ -124,9 +123,8 @@ class HostFunction:
         except TfpyopError as error:
             raise self._named(error) from None
 
-    def _widen(self, view: Array) -> Array:
-        assert self._compute_dtype is not None
-        return _read_only(widen(view, self._compute_dtype))
+    def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
+        return [_read_only(widen(view, dtype, what=f"input {number}")) for number, view in enumerate(views)]
 
     def _named(self, error: TfpyopError) -> TfpyopError:
         if error.subject is None:
@@ -170,11 +168,7 @@ class OpPromise:
         values = self._values(result)
         arrays: list[Array] = []
         for number, (value, promised) in enumerate(zip(values, outputs, strict=True)):
-            try:
-                array = fit(value, promised.dtype)
-            except CoercionError as error:
-                error.problem = f"output {number}: {error.problem}"
-                raise
+            array = fit(value, promised.dtype, what=f"output {number}")
             if array.shape != promised.shape and not is_compatible(array.shape, promised.shape):
                 raise ContractError(
                     f"output {number} has the wrong shape.",
@@ -227,7 +221,7 @@ class OpPromise:
             values = self.structure.flatten_like(result)
         except ValueError as error:
             raise ContractError(
-                "the function returned outputs in the wrong arrangement.",
+                "the function returned its outputs in the wrong form.",
                 expected=f"{n_outputs} outputs as declared",
                 got=str(error),
                 remedy="Return one value for each output of the signature, arranged like dtype= if that was given.",

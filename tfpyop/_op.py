@@ -108,6 +108,11 @@ class Op(_Proxy, Generic[P, R]):
         return function
 
     @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's parameters; for functions that do not tell theirs, any inputs and any static values."""
+        return self._self_definition.parameters.signature or inspect.signature(lambda *inputs, **static: None)
+
+    @property
     def signature(self) -> str | None:
         """The signature as text, None if there is none."""
         signature = self._self_definition.signature
@@ -143,7 +148,10 @@ class Op(_Proxy, Generic[P, R]):
         """
         definition = self._self_definition
         signature = definition.signature
-        division = definition.parameters.divide(args, kwargs, None if signature is None else len(signature.inputs))
+        try:
+            division = definition.parameters.divide(args, kwargs, None if signature is None else len(signature.inputs))
+        except TypeError as error:
+            raise TypeError(f"{definition.subject}: {error}") from None
         outputs = _lowering().call(self._host_op(division.structure, division.static), division.leaves)
         return definition.structure.pack(outputs) if definition.primal is None else _one_or_tuple(outputs)
 
@@ -171,11 +179,7 @@ class Op(_Proxy, Generic[P, R]):
         ... def square_gradient(op, cotangent):
         ...     return 2 * op.inputs[0] * cotangent
         """
-        site = Site.of(rule, sys._getframe(1))
-        self._check_new_rule(rule, site)
-        self._self_rules.gradient = rule
-        self._self_rules.gradient_site = site
-        self._self_rules.numpy_gradient = None
+        self._set_gradient(rule, Site.of(rule, sys._getframe(1)))
         return rule
 
     def numpy_gradient(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -195,7 +199,15 @@ class Op(_Proxy, Generic[P, R]):
         ... def square_gradient(op, cotangent):
         ...     return 2 * op.inputs[0] * cotangent
         """
-        site = Site.of(rule, sys._getframe(1))
+        return self._set_numpy_gradient(rule, Site.of(rule, sys._getframe(1)))
+
+    def _set_gradient(self, rule: Callable[..., Any], site: Site) -> None:
+        self._check_new_rule(rule, site)
+        self._self_rules.gradient = rule
+        self._self_rules.gradient_site = site
+        self._self_rules.numpy_gradient = None
+
+    def _set_numpy_gradient(self, rule: Callable[..., Any], site: Site) -> Op[..., Any]:
         self._check_new_rule(rule, site)
         primal = self._self_definition
         definition = Definition(
@@ -484,9 +496,9 @@ def _make_op(
         error.subject = error.subject or subject
         raise error from None
     if grad is not None:
-        op.gradient(grad)
+        op._set_gradient(grad, site)
     if numpy_grad is not None:
-        op.numpy_gradient(numpy_grad)
+        op._set_numpy_gradient(numpy_grad, site)
     return op
 
 

@@ -6,11 +6,13 @@ live as long as somebody holds them. Host functions are found by token and held 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -49,8 +51,11 @@ class Site:
         return self.file == other.file and self.spec is not other.spec
 
     def __str__(self) -> str:
-        """Render as `folder/file.py:12`."""
-        return f"{'/'.join(self.file.replace(chr(92), '/').split('/')[-2:])}:{self.line}"
+        """Render as `acme/ops.py:12`, from the working directory if the file is below it."""
+        path = Path(self.file)
+        with contextlib.suppress(ValueError):
+            path = path.relative_to(Path.cwd())
+        return f"{path}:{self.line}"
 
 
 class Registry:

@@ -18,7 +18,7 @@ from tfpyop._coercion import Array, DType, fit, is_differentiable
 from tfpyop._host import ArrayType, HostFunction, Promise
 from tfpyop._registry import Site
 from tfpyop._signature import Signature
-from tfpyop.errors import CoercionError, ContractError, GradientError, Shape, describe, describe_shape
+from tfpyop.errors import ContractError, GradientError, Shape, describe, describe_shape
 
 T = TypeVar("T")
 
@@ -211,8 +211,4 @@ def _fit_cotangent(value: Any, primal: Array, number: int, broadcast: Shape | No
             got = describe(array.dtype, array.shape)
             raise wrong_cotangent_shape(number, ArrayType.of(primal), broadcast, got)
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    try:
-        return fit(array, primal.dtype)
-    except CoercionError as error:
-        error.problem = f"the cotangent of input {number}: {error.problem}"
-        raise
+    return fit(array, primal.dtype, what=f"the cotangent of input {number}")

@@ -27,6 +27,8 @@ class TfpyopError(Exception):
       subject: The op and where it was made; usually set by the layer that knows it.
     """
 
+    ag_pass_through = True  # AutoGraph's mark for exceptions it must not replace by one of its own
+
     def __init__(
         self,
         problem: str,

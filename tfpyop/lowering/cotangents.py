@@ -108,4 +108,4 @@ def _broadcast_shape(op: HostOp, inputs: Sequence[tf.Tensor], number: int) -> tf
 def _same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     rank = tf.maximum(tf.size(left), tf.size(right))
     padded = [tf.pad(shape, [[rank - tf.size(shape), 0]], constant_values=-1) for shape in (left, right)]
-    return tf.reduce_all(padded[0] == padded[1])
+    return tf.reduce_all(tf.equal(*padded))

@@ -6,7 +6,6 @@ name of this call site's own; the function behind that name holds its op and nod
 
 from __future__ import annotations
 
-import _thread
 import re
 import weakref
 from collections.abc import Callable, Sequence
@@ -119,8 +118,6 @@ def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     except TfpyopError:
         raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            _thread.interrupt_main()  # the runtime turns this one into a status; the interrupt itself must go on
         given = describe_arrays([np.asarray(array) for array in arrays])
         text = f"{host.subject}: the function raised {type(error).__name__}: {error}\n  Called with: {given}"
         raise _same_status(error)(text) from error

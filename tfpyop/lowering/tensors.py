@@ -101,11 +101,10 @@ def _tensor_of_value(leaf: Any, partner: DType | None, number: int, subject: str
     try:
         if isinstance(leaf, CompositeTensor):
             raise CoercionError(
-                f"a {type(leaf).__name__} is not one array.",
+                f"input {number} is a {type(leaf).__name__}, which is not one array.",
                 remedy="Convert it with tf.sparse.to_dense, or pass the tensors it is made of.",
             )
-        return tf.constant(as_input(leaf, partner))
+        return tf.constant(as_input(leaf, partner, what=f"input {number}"))
     except TfpyopError as error:
-        error.problem = f"input {number}: {error.problem}"
         error.subject = subject
         raise error from None

@@ -1,0 +1,117 @@
+"""An exception in user code reaches the caller, and both process and op go on working."""
+
+import traceback
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import modes
+from tfpyop import differentiable_op
+
+X = np.float32([1, 2, 3])
+
+
+class OwnError(Exception):
+    """An exception nobody but the user knows."""
+
+
+def failing_once(error):
+    """An op that raises at its first call and then works."""
+    errors = [error]
+
+    def function(x):
+        if errors:
+            raise errors.pop()
+        return 2 * x
+
+    return differentiable_op(function, signature="()->()")
+
+
+ERRORS = [
+    ValueError("wrong value"),
+    OwnError("all my own"),
+    KeyboardInterrupt("stop"),
+    StopIteration("the end"),
+    KeyError(3),
+]
+every_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+@every_error
+def test_eager_calls_raise_the_original_object(error):
+    op = failing_once(error)
+    with pytest.raises(type(error)) as caught:
+        op(X)
+    assert caught.value is error
+    assert "raise errors.pop()" in "".join(traceback.format_exception(error))
+    assert op(X).numpy().tolist() == [2, 4, 6]
+
+
+def test_the_note_on_the_original_object_names_op_and_inputs():
+    error = OwnError("all my own")
+    with pytest.raises(OwnError, match="all my own"):
+        failing_once(error)(X)
+    if hasattr(error, "__notes__"):  # Python 3.11
+        assert error.__notes__ == [
+            "Raised in op 'tests.test_exceptions:failing_once.<locals>.function' (tests/test_exceptions.py:23), "
+            "called with float32[3]."
+        ]
+
+
+@every_error
+@pytest.mark.parametrize("mode", [mode for mode in modes.MODES if mode != "eager"])
+def test_graphs_raise_an_error_with_op_inputs_and_traceback_in_its_text(mode, error):
+    op = failing_once(error)
+    with pytest.raises(tf.errors.OpError) as caught:
+        modes.call(mode, op, X)
+    text = str(caught.value)
+    assert "failing_once.<locals>.function' (tests/test_exceptions.py:23): the function raised" in text
+    assert f"{type(error).__name__}: {error}" in text
+    assert "Called with: float32[3]" in text
+    assert "raise errors.pop()" in text
+    assert modes.call(mode, op, X).tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError(), tf.errors.InvalidArgumentError),
+        (TypeError(), tf.errors.InvalidArgumentError),
+        (NotImplementedError(), tf.errors.UnimplementedError),
+        (MemoryError(), tf.errors.ResourceExhaustedError),
+        (StopIteration(), tf.errors.UnknownError),
+    ],
+)
+def test_graphs_keep_the_status_of_an_exception(error, status):
+    with pytest.raises(status, match="the function raised"):
+        modes.call("graph", failing_once(error), X)
+
+
+def test_a_stop_iteration_does_not_end_a_dataset_in_silence():
+    dataset = tf.data.Dataset.range(3).map(failing_once(StopIteration()))
+    with pytest.raises(tf.errors.UnknownError, match="raised StopIteration"):
+        list(dataset)
+
+
+@pytest.mark.parametrize("mode", ["tape, eager", "tape inside", "gradients, session"])
+@pytest.mark.parametrize("kind", ["grad", "numpy_grad"])
+def test_an_exception_in_a_rule_reaches_the_caller(mode, kind):
+    def rule(op, cotangent):
+        raise ValueError("no idea")
+
+    op = differentiable_op(lambda x: x, signature="()->()", **{kind: rule})
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="no idea"):
+        modes.gradient(mode, op, X)
+
+
+@pytest.mark.parametrize("mode", modes.MODES)
+def test_writing_to_an_input_is_refused_with_a_hint(mode):
+    def function(x):
+        x += 1
+        return x
+
+    x = X.copy()
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"(?s)read-only.*x = x.copy\(\)"):
+        modes.call(mode, differentiable_op(function, signature="()->()"), x)
+    assert x.tolist() == [1, 2, 3]

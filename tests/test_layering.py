@@ -1,0 +1,80 @@
+"""The rules of the architecture, read from the imports and held by a process of its own."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "tfpyop"
+LAYERS = [
+    {"errors"},
+    {"_signature", "_coercion", "_structure"},
+    {"_arguments", "_registry"},
+    {"_host"},
+    {"_rules"},
+    {"_op", "_hooks", "lowering"},
+]
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "_version.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def layer_of(name):
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_go_one_way(path):
+    layer = layer_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    own = (name.split(".")[1] for name in imported(path) if name.startswith("tfpyop."))
+    assert all(layer_of(name) <= layer for name in own)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_only_one_file_uses_private_tensorflow(path):
+    uses_private = any(name.startswith(("tensorflow.python", "tensorflow.compiler")) for name in imported(path))
+    assert uses_private == (path.name == "_tensorflow.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_only_lowerings_use_tensorflow(path):
+    uses_tensorflow = any(name.split(".")[0] in ("tensorflow", "keras") for name in imported(path))
+    assert not uses_tensorflow or path.parent.name == "lowering"
+
+
+def test_decorating_imports_neither_tensorflow_nor_keras_nor_hypothesis():
+    program = """
+import sys
+import numpy as np
+from tfpyop import differentiable_op
+
+@differentiable_op(signature="(),()->()", dtype="float32", compute_dtype="float64")
+def mod(x, y):
+    return x % y
+
+@mod.gradient
+def mod_gradient(op, cotangent):
+    return cotangent, None
+
+@differentiable_op(signature="()->()")
+def square(x):
+    return x * x
+
+@square.numpy_gradient
+def square_gradient(op, cotangent):
+    return 2 * op.inputs[0] * cotangent
+
+differentiable_op(np.hypot)
+assert mod.numpy(5, 3) == 2
+print(sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "keras", "hypothesis"}))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "[]\n"
