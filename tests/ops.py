@@ -42,6 +42,13 @@ def exp_gradient(op, cotangent):
     return cotangent * op.outputs[0]
 
 
+complex_exp = differentiable_op(lambda z: np.exp(z), signature="()->()")
+complex_exp.gradient(lambda op, cotangent: cotangent * tf.math.conj(op.outputs[0]))
+
+complex_numpy_exp = differentiable_op(lambda z: np.exp(z), signature="()->()")
+complex_numpy_exp.numpy_gradient(lambda op, cotangent: cotangent * np.conj(op.outputs[0]))
+
+
 @differentiable_op(signature="(m,k),(k,n)->(m,n)", compute_dtype="float64")
 def matmul(a, b):
     return a @ b

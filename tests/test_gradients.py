@@ -262,13 +262,13 @@ def test_second_order_through_a_numpy_rule_without_a_rule_raises():
         return lambda x: modes._with_tape(function, x)[0]
 
     op = differentiable_op(lambda x: x**3, signature="()->()", numpy_grad=lambda op, g: 3 * op.inputs[0] ** 2 * g)
-    with pytest.raises(GradientError, match=r"/vjp' .*: its gradient was asked for, but it has no gradient rule"):
+    with pytest.raises(GradientError, match="a second derivative was asked for, but this numpy rule has"):
         derivative(derivative(op))(tf.constant(X))
 
 
 def test_an_op_takes_one_rule():
     op = differentiable_op(lambda x: x, name="tests.one_rule", grad=lambda op, g: g)
-    with pytest.raises(RegistrationError, match=r"it has a gradient rule already, from tests/test_gradients.py:\d+"):
+    with pytest.raises(RegistrationError, match=r"it has such a rule already, from tests/test_gradients.py:\d+"):
         op.numpy_gradient(lambda op, g: g)
 
 

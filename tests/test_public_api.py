@@ -2,7 +2,10 @@
 
 import inspect
 
+import pytest
+
 import tfpyop
+from tfpyop._op import OpOptions
 
 
 def test_the_public_names_are_these():
@@ -17,9 +20,11 @@ def test_the_public_names_are_these():
         "TfpyopError",
         "UnsupportedError",
         "__version__",
+        "complex_step",
         "differentiable_op",
         "errors",
         "get_op",
+        "numerical",
         "registered_ops",
     ]
 
@@ -34,6 +39,10 @@ def test_the_options_of_differentiable_op_are_these():
         "compute_dtype",
         "grad",
         "numpy_grad",
+        "jvp",
+        "numpy_jvp",
+        "residuals",
+        "vectorized",
         "stateful",
         "non_differentiable",
         "static_argnames",
@@ -41,17 +50,43 @@ def test_the_options_of_differentiable_op_are_these():
     ]
 
 
+def test_all_options_of_differentiable_op_but_the_function_are_keywords():
+    first, *others = inspect.signature(tfpyop.differentiable_op).parameters.values()
+    assert first.kind is first.POSITIONAL_ONLY
+    assert {parameter.kind for parameter in others} == {first.KEYWORD_ONLY}
+
+
+def test_type_checkers_are_told_the_options_there_are():
+    options = list(inspect.signature(tfpyop.differentiable_op).parameters)[1:]
+    assert list(OpOptions.__annotations__) == options
+
+
+@pytest.mark.parametrize(
+    ("make", "signature"),
+    [
+        (tfpyop.numerical, "(*, step: 'float' = 0.125, order: 'int' = 8, smallest: 'float' = 0.01) -> 'Numerical'"),
+        (tfpyop.complex_step, "(*, step: 'float' = 1e-30) -> 'ComplexStep'"),
+    ],
+)
+def test_the_ways_to_get_derivatives_from_values_take_this(make, signature):
+    assert str(inspect.signature(make)) == signature
+
+
+def test_what_a_rule_is_given_offers_this():
+    offered = {name for name in dir(tfpyop.RuleContext) if not name.startswith("_")}
+    assert offered == {"name", "inputs", "outputs", "residuals", "static"}
+
+
 def test_what_an_op_offers_is_this():
     offered = {name for name in vars(tfpyop.Op) if not name.startswith("_")} - {"autograph_info__"}
     assert offered == {
-        "call_flat",
         "gradient",
         "gradient_name",
-        "host_from_payload",
-        "module",
+        "jvp",
         "name",
         "numpy",
         "numpy_gradient",
+        "numpy_jvp",
         "output_dtypes",
         "signature",
     }

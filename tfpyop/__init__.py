@@ -5,6 +5,7 @@ from typing import Any
 
 from tfpyop import errors
 from tfpyop._hooks import install_hooks
+from tfpyop._numerical import complex_step, numerical
 from tfpyop._op import Op, differentiable_op, get_op
 from tfpyop._registry import OpsView
 from tfpyop._rules import RuleContext
@@ -30,9 +31,11 @@ __all__ = [
     "TfpyopError",
     "UnsupportedError",
     "__version__",
+    "complex_step",
     "differentiable_op",
     "errors",
     "get_op",
+    "numerical",
     "registered_ops",
 ]
 

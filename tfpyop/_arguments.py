@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import numbers
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from tfpyop._structure import Json, Structure, flatten
-from tfpyop.errors import RegistrationError, nearest
+from tfpyop._structure import Json, Structure, flat, flatten, is_leaf_type
+from tfpyop.errors import RegistrationError, SignatureError, nearest
 
 _Parameter = inspect.Parameter
+_NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -28,7 +31,11 @@ class Division:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of a function: positional ones are tensors, keyword-only and named ones are static."""
+    """The parameters of a function: which are tensors and which are static.
+
+    Positional parameters are tensors, unless their default is text or another object no tensor can be made of.
+    Keyword-only parameters are static, and so are those that `static_argnames` names.
+    """
 
     signature: inspect.Signature | None
     """None where Python cannot tell, as for many C functions: then positional arguments are the tensors."""
@@ -36,6 +43,8 @@ class Parameters:
     variadic: str | None = None
     static_defaults: Mapping[str, Any] | None = None
     """The defaults of the static parameters that have one."""
+    is_plain: bool = False
+    """Whether all parameters are tensors, positional and without defaults."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], static_argnames: Sequence[str]) -> Parameters:
@@ -55,12 +64,16 @@ class Parameters:
                     f"static_argnames names {name!r}, which is no parameter.", remedy=nearest(name, parameters)
                 )
         values = parameters.values()
-        static = [p for p in values if p.kind is _Parameter.KEYWORD_ONLY or p.name in static_argnames]
+        positional = [p for p in values if p.kind in _POSITIONAL]
+        tensors = tuple(p for p in positional if p.name not in static_argnames and _may_be_tensor(p.default))
+        static = [p for p in values if p.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY) and p not in tensors]
+        is_plain = len(tensors) == len(parameters) and all(p.default is _Parameter.empty for p in tensors)
         return cls(
             signature,
-            tuple(p for p in values if p.kind in _POSITIONAL and p.name not in static_argnames),
+            tensors,
             next((p.name for p in values if p.kind is _Parameter.VAR_POSITIONAL), None),
             {p.name: p.default for p in static if p.default is not _Parameter.empty},
+            is_plain,
         )
 
     @property
@@ -68,45 +81,97 @@ class Parameters:
         """How many tensor parameters have no default."""
         return sum(parameter.default is _Parameter.empty for parameter in self.tensors)
 
+    def without_first(self) -> Parameters:
+        """The parameters of a method once it is bound."""
+        if self.signature is None:
+            return self
+        signature = self.signature.replace(parameters=list(self.signature.parameters.values())[1:])
+        return replace(self, signature=signature, tensors=self.tensors[1:])
+
+    @property
+    def hint(self) -> str | None:
+        """What to say when the function fails although it was called as it asks for: an option may be an input."""
+        names = [repr(p.name) for p in self.tensors if isinstance(p.default, int)]
+        if not names:
+            return None
+        return (
+            f"Positional parameters are inputs, so {', '.join(names)} came as an array: make an option keyword-only, "
+            "or name it in static_argnames."
+        )
+
     def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> Division:
         """Divide the arguments of a call into tensors and static values.
 
-        Defaults of tensor parameters are inputs too. Where that makes more inputs than the signature has (`n_inputs`),
-        trailing parameters that were left to their defaults stay with the function.
+        Defaults of tensor parameters are inputs too, but for None at the end. Where that makes more inputs than the
+        signature has (`n_inputs`), trailing parameters that were left to their defaults stay with the function.
 
         Raises:
           TypeError: As Python says for a call that does not fit the function.
+          SignatureError: There are more or fewer inputs than the signature has.
         """
+        if self._is_flat_call(args, kwargs, n_inputs):
+            return Division(args, flat(len(args)), _NO_STATIC)
         if self.signature is None:
             return Division(*flatten(tuple(args)), dict(kwargs))
         given = dict(self.signature.bind(*args, **kwargs).arguments)
         values = [given.pop(parameter.name, parameter.default) for parameter in self.tensors]
         values += given.pop(self.variadic, ()) if self.variadic else ()
         leaves, structure = flatten(tuple(values))
-        if n_inputs is not None and not self.variadic:
-            while len(leaves) > n_inputs and _is_default(values[-1], self.tensors[len(values) - 1]):
-                del values[-1]
-                leaves, structure = flatten(tuple(values))
+        while not self.variadic and values and _is_default(values[-1], self.tensors[len(values) - 1]):
+            if values[-1] is not None and (n_inputs is None or len(leaves) <= n_inputs):
+                break
+            del values[-1]
+            leaves, structure = flatten(tuple(values))
+        if n_inputs is not None and len(leaves) != n_inputs:
+            raise self._wrong_count(values, len(leaves), n_inputs)
         keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
         extra = given.pop(keywords, {}) if keywords else {}
         return Division(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
 
+    def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
+        """Whether there is nothing to divide: one leaf for each parameter, and no more parameters than inputs."""
+        if not self.is_plain or kwargs or len(args) != len(self.tensors) or n_inputs not in (None, len(args)):
+            return False
+        return all(map(is_leaf_type, map(type, args)))
+
+    def _wrong_count(self, values: Sequence[Any], n_leaves: int, n_inputs: int) -> SignatureError:
+        names = [parameter.name for parameter in self.tensors]
+        names += [str(self.variadic)] * (len(values) - len(names))
+        counts = [len(flatten(value)[0]) for value in values]
+        texts = {0: " ({}: no input)", 1: ""}
+        given = [
+            name + texts.get(count, f" ({count} inputs)").format(value)
+            for name, value, count in zip(names, values, counts, strict=False)
+        ]
+        return SignatureError(
+            "the call has the wrong number of inputs.",
+            expected=f"{n_inputs}, as the signature says",
+            got=f"{n_leaves}: {', '.join(given)}",
+            remedy="None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or "
+            "name it in static_argnames.",
+        )
+
     def assemble(self, tensors: Sequence[Any], static: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Put tensors and static values in their places: what to call the function with."""
+        if self.is_plain:
+            return tensors, static
         positional = [] if self.signature is None else list(self.signature.parameters.values())
-        if not any(p.kind in _POSITIONAL and p.name in static for p in positional):
+        positional = [p for p in positional if p.kind in _POSITIONAL]
+        if all(p in self.tensors for p in positional):
             return tensors, static
         keywords = dict(static)
         remaining = list(tensors)
         args = []
         for parameter in positional:
-            if parameter.name in keywords and parameter.kind in _POSITIONAL:
+            if parameter not in self.tensors and parameter.name in keywords:
                 args.append(keywords.pop(parameter.name))
-            elif remaining and parameter.kind in _POSITIONAL:
+            elif parameter in self.tensors and remaining:
                 args.append(remaining.pop(0))
+            else:
+                break
         return [*args, *remaining], keywords
 
-    def payload(self, structure: Structure, static: Mapping[str, Any]) -> str:
+    def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
         """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
 
         Raises:
@@ -117,7 +182,7 @@ class Parameters:
         parts: dict[str, Json] = {}
         if chosen:
             parts["static"] = {name: _to_json(value) for name, value in chosen.items()}
-        if not structure.is_flat:
+        if structure is not None:
             parts["inputs"] = structure.to_json()
         return json.dumps(parts, sort_keys=True, separators=(",", ":")) if parts else ""
 
@@ -139,15 +204,25 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
+def _may_be_tensor(default: Any) -> bool:
+    """Whether a parameter with this default can be an input: no default, a number, an array, None, or nested ones."""
+    try:
+        leaves, _ = flatten(default)
+    except TypeError:
+        return False
+    return all(
+        leaf is _Parameter.empty or isinstance(leaf, numbers.Number | np.ndarray | np.generic | list) for leaf in leaves
+    )
+
+
 def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
     """Whether a value is what the parameter would have anyway; tf.function passes defaults along."""
-    return value is parameter.default or (type(value) in (bool, int, float, str) and value == parameter.default)
+    default = parameter.default
+    return value is default or (type(value) in (bool, int, float) and type(default) is type(value) and value == default)
 
 
 def _to_json(value: Any) -> Json:
     """JSON that keeps tuples apart from lists."""
-    if isinstance(value, np.generic):
-        value = value.item()
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) is list:
@@ -155,7 +230,7 @@ def _to_json(value: Any) -> Json:
     if type(value) is tuple:
         return {"tuple": [_to_json(item) for item in value]}
     if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": {key: _to_json(item) for key, item in value.items()}}
+        return {"dict": [[key, _to_json(item)] for key, item in value.items()]}
     raise ValueError(f"a {type(value).__name__} cannot be written as JSON")
 
 
@@ -165,5 +240,5 @@ def _from_json(value: Json) -> Any:
     if isinstance(value, dict):
         if "tuple" in value:
             return tuple(_from_json(item) for item in value["tuple"])
-        return {key: _from_json(item) for key, item in value["dict"].items()}
+        return {key: _from_json(item) for key, item in value["dict"]}
     return value

@@ -7,6 +7,7 @@ the result type of the inputs; a result may be cast to it only within its kind, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ STRING = np.dtype(object)
 
 _KINDS = "buifc"
 """Kinds of numbers, each of which may be cast to itself and to those behind it."""
+
+_INPUT_REMEDY = (
+    "If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames."
+)
+_RETURN_REMEDY = "Return an array; for several outputs name them in the signature, or give dtype= in their form."
 
 _EXTENSION_KINDS = {"bfloat16": "f", "float8": "f", "int4": "i", "uint4": "u", "int2": "i", "uint2": "u"}
 
@@ -41,8 +47,13 @@ def parse_dtype(value: Any) -> DType | None:
     """Read a dtype as users write it: a numpy or TensorFlow dtype, a name, a type; None stays None."""
     if value is None:
         return None
-    value = getattr(value, "as_numpy_dtype", value)
-    if value in ("string", str, bytes, object):
+    try:
+        value = getattr(value, "as_numpy_dtype", value)
+    except KeyError:  # TensorFlow's dtypes of things that are no arrays
+        raise RegistrationError(
+            f"{value!r} is no dtype of an array.", remedy="Pass tensors of numbers or text."
+        ) from None
+    if isinstance(value, str) and value == "string":
         return STRING
     if isinstance(value, str) and value.startswith(("bfloat16", "float8")):
         import ml_dtypes
@@ -50,13 +61,15 @@ def parse_dtype(value: Any) -> DType | None:
         value = getattr(ml_dtypes, value, value)
     try:
         dtype: DType = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError):
         dtype = np.dtype("V0")
-    if dtype_kind(dtype) not in _KINDS:
+    if dtype.kind in "OSU":
+        return STRING
+    if dtype_kind(dtype) not in _KINDS or dtype.name in ("longdouble", "clongdouble", "float128", "complex256"):
         raise RegistrationError(
             f"{value!r} is no dtype of a tensor.", remedy='Give for example np.float32, tf.int64 or "string".'
         )
-    return dtype
+    return dtype.newbyteorder("=") if dtype.kind != "V" else dtype
 
 
 def result_dtype(dtypes: Iterable[DType]) -> DType:
@@ -76,10 +89,24 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
         ) from None
 
 
-def floating_partner(dtypes: Iterable[DType]) -> DType | None:
-    """The real floating dtype that numbers without a dtype of their own take from the tensors beside them."""
-    floating = [dtype for dtype in dtypes if is_differentiable(dtype)]
-    return real_dtype(result_dtype(floating)) if floating else None
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """The dtypes that numbers without one of their own take from the tensors beside them."""
+
+    floating: DType | None = None
+    """The real floating dtype of the tensors, if one is floating."""
+    integer: DType | None = None
+    """The dtype of the tensors, if all are of one integer dtype."""
+
+    @classmethod
+    def of(cls, dtypes: Iterable[DType]) -> Partners:
+        """What the tensors of one call have to give."""
+        numbers = {dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS}
+        floating = [dtype for dtype in numbers if is_differentiable(dtype)]
+        if floating:
+            return cls(floating=real_dtype(result_dtype(floating)))
+        only = next(iter(numbers)) if len(numbers) == 1 else None
+        return cls(integer=only if only is not None and dtype_kind(only) in "ui" else None)
 
 
 def real_dtype(dtype: DType) -> DType:
@@ -92,15 +119,15 @@ def complex_dtype(dtype: DType) -> DType:
     return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
 
 
-def as_input(value: Any, partner: DType | None, *, what: str) -> Array:
+def as_input(value: Any, partners: Partners, *, what: str) -> Array:
     """Give a value that is no tensor the dtype it has as an input.
 
     Args:
       value: A Python number, string, list of these, or a numpy array.
-      partner: What `floating_partner` says of the tensors of the same call.
+      partners: The dtypes of the tensors of the same call.
       what: How errors call the value.
     """
-    array = _as_array(value, what)
+    array = _as_array(value, what, _INPUT_REMEDY)
     kind = dtype_kind(array.dtype)
     if kind in "USO":
         return _as_strings(array)
@@ -112,37 +139,51 @@ def as_input(value: Any, partner: DType | None, *, what: str) -> Array:
             remedy="Convert it with numpy first, for example with .astype(np.int64).",
         )
     is_python_value = not isinstance(value, np.ndarray | np.generic)
-    if kind == "i" and is_python_value:
+    if kind in "ui" and is_python_value:
+        partner = partners.floating or partners.integer
         if partner is not None:
             return cast(array, partner, what=what)
         return array.astype(np.int32) if _fits(array, np.dtype(np.int32)) else array
     if kind == "f" and array.dtype.itemsize >= 8 and array.dtype.kind == "f":
-        return cast(array, partner or np.dtype(np.float32), what=what)
+        return cast(array, partners.floating or np.dtype(np.float32), what=what)
     if kind == "c" and array.dtype.itemsize >= 16:
-        return cast(array, complex_dtype(partner or np.dtype(np.float32)), what=what)
+        return cast(array, complex_dtype(partners.floating or np.dtype(np.float32)), what=what)
     return array
 
 
-def fit(value: Any, dtype: DType, *, what: str) -> Array:
+def fit(value: Any, dtype: DType, *, what: str, is_declared: bool = True) -> Array:
     """Turn what a function returned into an array of the promised dtype, or refuse.
+
+    Args:
+      value: What was returned.
+      dtype: What was promised.
+      what: How errors call the value.
+      is_declared: Whether the user can promise another dtype with `dtype=`.
 
     Raises:
       CoercionError: The value is no array, is of another kind, or holds a finite number too large for the dtype.
     """
-    array = value if type(value) is np.ndarray else _as_array(value, what)
+    array = value if type(value) is np.ndarray and value.dtype != STRING else as_array(value, what)
     if array.dtype == dtype and dtype != STRING:
         return array
     kind, wanted = dtype_kind(array.dtype), dtype_kind(dtype)
     if dtype == STRING and kind in "USO":
         return _as_strings(array)
+    if kind == "i" and wanted == "u" and not isinstance(value, np.ndarray | np.generic):
+        return cast(array, dtype, what=what)
     if kind in _KINDS and wanted in _KINDS and _KINDS.index(kind) <= _KINDS.index(wanted):
         return cast(array, dtype, what=what)
     raise CoercionError(
         f"{what} has the wrong dtype.",
         expected=describe(dtype, array.shape),
         got=describe(array.dtype, array.shape),
-        remedy=_remedy(array.dtype, dtype),
+        remedy=_remedy(array.dtype, dtype) if is_declared else "Convert it in the rule, for example with np.real.",
     )
+
+
+def as_array(value: Any, what: str) -> Array:
+    """What a function returned as an array of whatever dtype it has; CoercionError if it is none."""
+    return _as_array(value, what, _RETURN_REMEDY)
 
 
 def cast(array: Array, dtype: DType, *, what: str) -> Array:
@@ -154,14 +195,26 @@ def cast(array: Array, dtype: DType, *, what: str) -> Array:
             raise _overflow(array, dtype, what)
         return array.astype(dtype)
     try:
-        with np.errstate(over="raise"):
+        with np.errstate(all="ignore", over="raise"):
             result = array.astype(dtype)
     except FloatingPointError:
         raise _overflow(array, dtype, what) from None
     is_extension = "V" in (dtype.kind, array.dtype.kind)  # their casts do not report overflow
+    if dtype_kind(array.dtype) in "ui" and not _holds_exactly(result, array):
+        raise CoercionError(
+            f"{what} has integers that {dtype} cannot hold exactly.",
+            expected=describe(dtype, array.shape),
+            got=describe(array.dtype, array.shape),
+            remedy=f"Declare dtype=np.{array.dtype}, or round them on purpose: x.astype(np.{dtype}).",
+        )
     if is_extension and not np.isfinite(result).all() and (np.isfinite(array) & ~np.isfinite(result)).any():
         raise _overflow(array, dtype, what)
     return result
+
+
+def _holds_exactly(result: Array, integers: Array) -> bool:
+    with np.errstate(all="ignore"):
+        return np.array_equal(result.real.astype(integers.dtype), integers)
 
 
 def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
@@ -174,7 +227,7 @@ def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
 
 def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
     """What a ufunc returns for these inputs, with floating results in the floating dtype of the inputs."""
-    partner = floating_partner(dtypes) or np.dtype(np.float32)
+    partner = Partners.of(dtypes).floating or np.dtype(np.float32)
     try:
         resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
     except (TypeError, ValueError):
@@ -185,24 +238,30 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
     return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
 
 
-def _as_array(value: Any, what: str) -> Array:
+def _as_array(value: Any, what: str, remedy: str) -> Array:
     if isinstance(value, str | bytes):
         return np.array(value, dtype=object)
+    if isinstance(value, np.ma.MaskedArray):
+        raise CoercionError(f"{what} is a masked array, and tensors have no mask.", remedy="Use .filled(...) first.")
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, dtype=object if _has_text(value) else None)
     except ValueError:
         raise CoercionError(
             f"{what} is a nested list with rows of different lengths, which makes no array.",
-            remedy="Pad the rows, or pass them as separate inputs.",
+            remedy="Pad the rows, or make one array of each.",
         ) from None
     if array.dtype == object and not _holds_strings(array):
         raise CoercionError(
             f"{what} is no tensor, array, number or string.",
             got=f"{type(value).__name__}: {value!r:.80}",
-            remedy="If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in "
-            "static_argnames.",
+            remedy=remedy,
         )
-    return array
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _has_text(value: Any) -> bool:
+    """Whether a list has text in it; numpy would cut and convert what is beside it."""
+    return isinstance(value, list | tuple) and any(isinstance(item, str | bytes) or _has_text(item) for item in value)
 
 
 def _holds_strings(array: Array) -> bool:
@@ -220,17 +279,22 @@ def _as_strings(array: Array) -> Array:
 def _fits(array: Array, dtype: DType) -> bool:
     if array.size == 0 or dtype_kind(array.dtype) == "b":
         return True
-    limits = np.iinfo(dtype)
+    if dtype.kind == "V":
+        import ml_dtypes
+
+        limits = ml_dtypes.iinfo(dtype)
+    else:
+        limits = np.iinfo(dtype)
     return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
 
 
 def _overflow(array: Array, dtype: DType, what: str) -> CoercionError:
-    magnitudes = np.abs(array[np.isfinite(array)].astype(np.complex128 if array.dtype.kind == "c" else np.float64))
+    magnitude = max(abs(part).max() for part in (array[np.isfinite(array)].real, array[np.isfinite(array)].imag))
     return CoercionError(
         f"{what} has a finite value that is too large for {dtype}.",
         expected=describe(dtype, array.shape),
-        got=f"{describe(array.dtype, array.shape)} with a magnitude of {magnitudes.max():.3g}",
-        remedy=f"Declare a wider dtype, for example dtype=np.{array.dtype}, or scale the values.",
+        got=f"{describe(array.dtype, array.shape)} with {magnitude:.3g}",
+        remedy=f"Scale the values, or use {array.dtype} for tensors and dtype=.",
     )
 
 
@@ -241,4 +305,6 @@ def _remedy(actual: DType, promised: DType) -> str:
         return 'Declare dtype="string".'
     if promised == STRING:
         return f"Return strings, or declare dtype=np.{actual}."
+    if dtype_kind(actual) == "f":
+        return f"Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.{actual}."
     return f"Declare dtype=np.{actual}, or convert the result in the function."

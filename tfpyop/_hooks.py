@@ -1,11 +1,14 @@
-"""What must happen as soon as TensorFlow is there: its runtime learns to find host functions by their tokens."""
+"""What must happen as soon as TensorFlow is there: its runtime learns to find host functions, and to batch."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
 
 import wrapt
+
+from tfpyop.errors import UnsupportedError
 
 
 def install_hooks() -> None:
@@ -14,4 +17,6 @@ def install_hooks() -> None:
 
 
 def _on_tensorflow(_tensorflow: Any) -> None:
-    importlib.import_module("tfpyop.lowering.graph").install()
+    with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
+        importlib.import_module("tfpyop.lowering.graph").install()
+        importlib.import_module("tfpyop.lowering.batching").install()

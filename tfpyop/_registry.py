@@ -7,7 +7,10 @@ live as long as somebody holds them. Host functions are found by token and held 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
+import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -21,39 +24,50 @@ from tfpyop.errors import RegistrationError, nearest
 TOKEN_PREFIX = "tfpyop:"
 
 
+RULES = ("vjp", "jvp")
+"""What the names of rules' ops end in, behind the op's own name and a slash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where an op was made: enough to tell a reload from a second op of the same name."""
 
     file: str
     line: int
-    spec: Any = field(compare=False)
-    """The `__spec__` of the module as it ran: a reload makes another."""
+    executions: tuple[Any, ...] = field(compare=False, repr=False)
+    """What tells one execution of the modules involved from the next: namespaces and `__spec__`s."""
     is_interactive: bool = False
 
     @classmethod
     def of(cls, function: Any, frame: FrameType) -> Site:
         """The site of a function given to `differentiable_op` in this frame."""
         code = getattr(function, "__code__", None)
-        is_made_here = code is not None and code.co_filename == frame.f_code.co_filename
-        module = frame.f_globals
+        module = sys.modules.get(getattr(function, "__module__", None) or "")
+        namespaces = [frame.f_globals, frame.f_globals if module is None else vars(module)]
+        is_made_here = code is not None and (
+            code.co_filename == frame.f_code.co_filename or bool(frame.f_code.co_flags & inspect.CO_OPTIMIZED)
+        )
         return cls(
-            file=frame.f_code.co_filename,
+            file=code.co_filename if code is not None and is_made_here else frame.f_code.co_filename,
             line=code.co_firstlineno if code is not None and is_made_here else frame.f_lineno,
-            spec=module.get("__spec__"),
-            is_interactive=module.get("__name__") == "__main__" and "__file__" not in module,
+            executions=tuple(part for names in namespaces for part in (names, names.get("__spec__"))),
+            is_interactive=frame.f_globals.get("__name__") == "__main__" and "__file__" not in frame.f_globals,
         )
 
     def replaces(self, other: Site) -> bool:
-        """Whether an op made here is a new version of one made there, not a second op."""
-        if self.is_interactive or (self.file, self.line) == (other.file, other.line):
-            return True
-        return self.file == other.file and self.spec is not other.spec
+        """Whether an op made here is a new version of one made there, not a second op.
+
+        It is in a notebook, and when a module has been executed again.
+        """
+        pairs = zip(self.executions, other.executions, strict=True)
+        if self.is_interactive or other.is_interactive:
+            return self.is_interactive and other.is_interactive
+        return self.file == other.file and any(mine is not theirs for mine, theirs in pairs)
 
     def __str__(self) -> str:
         """Render as `acme/ops.py:12`, from the working directory if the file is below it."""
         path = Path(self.file)
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OSError):
             path = path.relative_to(Path.cwd())
         return f"{path}:{self.line}"
 
@@ -62,69 +76,100 @@ class Registry:
     """Names, tokens and gradient names of one process. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ops: dict[str, tuple[Any, Site]] = {}
-        self._hosts: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._lock = threading.RLock()  # a signal handler or finalizer may call an op in the middle of a change
+        self._entries: dict[str, Any] = {}
+        self._host_ops: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._local_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._process = secrets.token_hex(4)
         self._serial = itertools.count(1)
 
-    def register(self, name: str, op: Any, site: Site) -> None:
-        """List an op under its name.
+    def register(self, name: str, entry: Any, site: Site) -> None:
+        """List an entry under its name.
 
         Raises:
           RegistrationError: Another place has made an op of this name.
         """
         with self._lock:
-            known = self._ops.get(name)
-            if known is not None and not site.replaces(known[1]):
+            known = self._entries.get(name)
+            if known is not None and not site.replaces(known.site):
                 raise RegistrationError(
                     f"the name {name!r} is taken by another op.",
                     expected="one definition of each name",
-                    got=f"one at {known[1]} and one at {site}",
-                    remedy="Rename one of the functions, or give one of the ops a name=.",
+                    got=f"one at {known.site} and one at {site}",
+                    remedy="Rename one of the functions, or give one of the ops a name=. An op that every call of a "
+                    "function makes anew goes without a name.",
                 )
-            self._ops[name] = (op, site)
-            for token in [token for token in self._hosts if split_token(token)[0] == name]:
-                del self._hosts[token]
+            self._entries[name] = entry
+            for token in list(self._host_ops) if known is not None else ():
+                base = split_token(token)[0]
+                if base == name or base.startswith(f"{name}/"):
+                    self._host_ops.pop(token, None)
 
     def find(self, name: str) -> Any:
-        """The op of this name; RegistrationError lists the nearest names."""
-        known = self._ops.get(name)
+        """The entry of this name, or of the rule that belongs to it; RegistrationError lists the nearest names."""
+        known = self._entries.get(name)
+        if known is None and isinstance(name, str):
+            base, _, rule = name.rpartition("/")
+            if rule in RULES:
+                known = self.find(base).rule_entry(rule)
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
-                remedy=f"{nearest(name, self._ops)} An op is registered when the module that defines it is imported.",
+                remedy=f"{nearest(str(name), self._entries)} An op is registered when its module is imported.",
             )
-        return known[0]
+        return known
 
-    def holds(self, name: str, op: Any) -> bool:
-        """Whether this very op is the one listed under the name."""
-        return name in self._ops and self._ops[name][0] is op
+    def holds(self, name: str, entry: Any) -> bool:
+        """Whether this very entry is the one found under the name."""
+        with contextlib.suppress(RegistrationError):
+            return self.find(name) is entry
+        return False
 
     def names(self) -> list[str]:
         """All listed names, in the order of their definition."""
-        return list(self._ops)
+        return list(self._entries)
 
     def unique(self, name: str) -> str:
-        """The name with a serial number that this process gives only once."""
-        return f"{name}#{next(self._serial)}"
+        """The name with a suffix that is given only once, and by this process alone."""
+        return f"{name}#{self._process}-{next(self._serial)}"
 
-    def add_host(self, token: str, host: Any) -> Any:
-        """Remember a host function by its token, unless there is one already; returns the one that counts."""
+    def token_of(self, host_op: Any) -> str:
+        """The token of a host op, under which it is found from now on.
+
+        It is stable if the op is listed and its static values can be written down. Any other is for this process only.
+        """
         with self._lock:
-            return self._hosts.setdefault(token, host)
+            if host_op.payload is not None and self.holds(host_op.name, host_op.owner):
+                token = f"{TOKEN_PREFIX}{host_op.name}{host_op.payload}"
+            else:
+                token = self._local_tokens.get(host_op) or f"{TOKEN_PREFIX}{self.unique(host_op.name)}"
+                self._local_tokens[host_op] = token
+            self._host_ops.setdefault(token, host_op)
+            return token
 
-    def find_host(self, token: str) -> Any | None:
-        """The host function a token stands for, made anew if its op is known here; None if it is not."""
-        host = self._hosts.get(token)
-        if host is not None or not token.startswith(TOKEN_PREFIX):
-            return host
+    def find_host_op(self, token: str) -> Any | None:
+        """The host op a token stands for, made anew if its op is known here; None if it is not."""
+        host_op = self._host_ops.get(token)
+        if host_op is not None:
+            return host_op
         name, payload = split_token(token)
-        known = self._ops.get(name)
-        return None if known is None else known[0].host_from_payload(payload)
+        try:
+            return self.find(name).host_op_from_payload(payload)
+        except RegistrationError:
+            return None
 
-    def n_hosts(self) -> int:
-        """How many host functions are alive."""
-        return len(self._hosts)
+    def current(self, host_op: Any) -> Any:
+        """The host op itself, or the one in its place if its op has been made anew."""
+        is_batched = host_op.payload is not None and '"batch"' in host_op.payload  # its rules see to it, row by row
+        if host_op.payload is None or is_batched or self.holds(host_op.name, host_op.owner):
+            return host_op
+        if host_op in self._local_tokens or host_op.owner.is_local:
+            return host_op
+        return self.find_host_op(f"{TOKEN_PREFIX}{host_op.name}{host_op.payload}") or host_op
+
+    def n_host_ops(self) -> int:
+        """How many host ops that have a token are alive."""
+        return len(self._host_ops)
 
 
 REGISTRY = Registry()
@@ -135,10 +180,9 @@ class OpsView(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         """The op of this name; KeyError as mappings do."""
-        try:
-            return REGISTRY.find(name)
-        except RegistrationError:
-            raise KeyError(name) from None
+        if name not in REGISTRY.names():
+            raise KeyError(name)
+        return REGISTRY.find(name).op
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order of definition."""
@@ -147,11 +191,6 @@ class OpsView(Mapping[str, Any]):
     def __len__(self) -> int:
         """How many ops are registered."""
         return len(REGISTRY.names())
-
-
-def make_token(name: str, payload: str) -> str:
-    """The token of a host function: the op's name and, if there is more to say, canonical JSON."""
-    return f"{TOKEN_PREFIX}{name}{payload}"
 
 
 def split_token(token: str) -> tuple[str, str]:

@@ -1,60 +1,88 @@
-"""Derivative rules: what a user attaches to an op, what a rule is given, and what it must return.
+"""Derivative rules: what may be attached to an op, what a rule is given, and the op together with its rules.
 
-A rule in TensorFlow ops is called as it is. A rule in numpy is an op of its own, whose inputs are the primals, the
-outputs and the cotangents of the op it belongs to, and whose outputs are promised to be like the primals.
+A rule in TensorFlow ops is called as it is. A rule in numpy is an op of its own, whose inputs are the primals, outputs
+and residuals of the op it belongs to, and the cotangents or tangents.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, MethodType, SimpleNamespace
+from typing import Any, Protocol
 
 import numpy as np
 
-from tfpyop._coercion import Array, DType, fit, is_differentiable
-from tfpyop._host import ArrayType, HostFunction, Promise
-from tfpyop._registry import Site
+from tfpyop._coercion import Array, DType, is_differentiable, widen
+from tfpyop._host import HostFunction
+from tfpyop._numerical import Function, Method, pull_back, push_forward
+from tfpyop._promise import CotangentPromise, RuleInputs, TangentPromise
+from tfpyop._registry import REGISTRY, Site
 from tfpyop._signature import Signature
-from tfpyop.errors import ContractError, GradientError, Shape, describe, describe_shape
-
-T = TypeVar("T")
+from tfpyop._structure import Structure
+from tfpyop.errors import GradientError
 
 
 class RuleOp(Protocol):
     """The op of a numpy rule, as the lowerings call it."""
 
-    def call_flat(self, leaves: Sequence[Any], static: Mapping[str, Any]) -> list[Any]:
-        """Call the op with flat inputs; returns flat outputs."""
+    def call_flat(self, leaves: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]) -> list[Any]:
+        """Call the op with flat inputs; structure and static values are those of the op the rule belongs to."""
         ...
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind the rule of a method to an instance."""
+    def bound_with(self, instance: Any, primal: Any) -> Any:
+        """The same for the rule of a method, bound to an instance as its primal op is."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One derivative rule: a function of TensorFlow ops, or the op made of a numpy function."""
+
+    site: Site
+    function: Callable[..., Any] | None = None
+    op: RuleOp | None = None
+
+    def bound(self, instance: Any, primal: Any) -> Rule:
+        """The rule of a method, bound to an instance as the op is that it belongs to."""
+        if self.function is not None:
+            return replace(self, function=MethodType(self.function, instance))
+        return replace(self, op=None if self.op is None else self.op.bound_with(instance, primal))
 
 
 @dataclass(slots=True)
 class Rules:
     """What is known about the derivatives of an op."""
 
-    gradient: Callable[..., Any] | None = None
-    """The VJP rule in TensorFlow ops."""
-    numpy_gradient: RuleOp | None = None
-    """The op made of the VJP rule in numpy. At most one of the two is there."""
-    gradient_site: Site | None = None
+    gradient: Rule | None = None
+    jvp: Rule | None = None
     non_differentiable: bool = False
+
+    def bound(self, instance: Any, primal: Any) -> Rules:
+        """The rules of a method, bound to an instance as the op is that they belong to."""
+        gradient, jvp = (None if rule is None else rule.bound(instance, primal) for rule in (self.gradient, self.jvp))
+        return replace(self, gradient=gradient, jvp=jvp)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
-    """What a rule is given as its first argument, in the manner of a TensorFlow op."""
+    """What a rule is given first, in the manner of a TensorFlow op: tensors, or arrays for a numpy rule.
+
+    Attributes:
+      name: The name of the op.
+      inputs: What the op was called with, flat; dicts by sorted key.
+      outputs: What it returned, flat, in the order of the signature.
+      residuals: What the function kept for its rules, by name: `op.residuals.lu`.
+      static: The static arguments by name, defaults included.
+    """
 
     name: str
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    residuals: SimpleNamespace
     static: Mapping[str, Any]
+    _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
+    """In a numpy rule: what the op's own function returns for flat inputs, neither cast nor checked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +93,39 @@ class HostOp:
     host: HostFunction
     rules: Rules
     signature: Signature | None
+    """With the residuals among its outputs."""
+    structure: Structure | None
+    """How the inputs are nested; None if they are not."""
     static: Mapping[str, Any]
+    owner: Any
+    """Whose host function this is: the registry's entry, or a local one."""
+    payload: str | None
+    """What a token says beside the name; None if it cannot be said."""
 
     def __post_init__(self) -> None:
         """Static values are given to every rule; nobody may change them for the others."""
         object.__setattr__(self, "static", MappingProxyType(dict(self.static)))
+
+    @property
+    def residual_names(self) -> tuple[str, ...]:
+        """The names of the outputs that only rules see."""
+        return self.host.promise.residual_names
+
+    @property
+    def token(self) -> str:
+        """What stands for the host function in graphs, registered under it."""
+        return REGISTRY.token_of(self)
+
+    @property
+    def is_of_rule(self) -> bool:
+        """Whether this is the op of a numpy rule."""
+        return isinstance(self.host.promise, CotangentPromise | TangentPromise)
+
+    @property
+    def primal(self) -> HostOp:
+        """For the op of a rule: the op that the rule belongs to."""
+        primal: HostOp = self.owner.primal.host_op(self.structure, self.static)
+        return primal
 
     def is_differentiable(self, inputs: Sequence[DType], outputs: Sequence[DType]) -> bool:
         """Whether a call with these dtypes has a derivative at all."""
@@ -79,12 +135,24 @@ class HostOp:
             and any(map(is_differentiable, outputs))
         )
 
-    def context(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> RuleContext:
+    def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
         """What the rules of this op are given."""
-        return RuleContext(self.name, tuple(inputs), tuple(outputs), self.static)
+        residuals = SimpleNamespace(**dict(zip(self.residual_names, call.residuals, strict=True)))
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, self.static, evaluate)
+
+    def residual_differentiated(self) -> GradientError:
+        """The error for a second derivative through a residual."""
+        return GradientError(
+            "a derivative rule was differentiated through a residual.",
+            subject=self.host.subject,
+            remedy="Second derivatives cannot pass through residuals, which only the host knows how to make. Use only "
+            "op.inputs and op.outputs in this rule, or attach one to what @op.numpy_gradient returned: @that.gradient.",
+        )
 
     def missing_gradient(self) -> GradientError:
-        """The error for a derivative nobody has defined."""
+        """The error for a gradient nobody has defined."""
+        if self.is_of_rule:
+            return self.missing_second_derivative()
         return GradientError(
             "its gradient was asked for, but it has no gradient rule.",
             subject=self.host.subject,
@@ -92,123 +160,84 @@ class HostOp:
             "zero everywhere, declare non_differentiable=True; to cut the graph here, use tf.stop_gradient.",
         )
 
-
-@dataclass(frozen=True, slots=True)
-class CotangentPromise:
-    """What a numpy VJP rule promises: one cotangent for each differentiable primal, like the primal.
-
-    Inputs come as primals, outputs and cotangents, as many of the last two as the op the rule belongs to has outputs.
-    """
-
-    primal: Promise
-    """What that op promises."""
-    signature: Signature | None
-    """The signature of that op."""
-
-    def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """How many primals are differentiable."""
-        return sum(map(is_differentiable, inputs[: self._n_primals(inputs)]))
-
-    def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
-        """Take the inputs, or what goes with them, apart into primals, outputs and cotangents."""
-        n_primals = self._n_primals(dtypes)
-        n_outputs = (len(values) - n_primals) // 2
-        return values[:n_primals], values[n_primals : n_primals + n_outputs], values[n_primals + n_outputs :]
-
-    def _n_primals(self, dtypes: Sequence[DType]) -> int:
-        """The only number of primals that leaves just enough inputs for the outputs and the cotangents."""
-        for n_primals in range(len(dtypes) + 1):
-            n_outputs = (len(dtypes) - n_primals) / 2
-            with contextlib.suppress(ContractError):
-                if self.primal.n_outputs(dtypes[:n_primals]) == n_outputs:
-                    return n_primals
-        raise ContractError(
-            "the op of a gradient rule got the wrong number of inputs.",
-            expected="the inputs, the outputs and the cotangents of the outputs",
-            got=str(len(dtypes)),
+    def missing_second_derivative(self) -> GradientError:
+        """The error for differentiating a numpy rule that has no rule of its own."""
+        return GradientError(
+            "a second derivative was asked for, but this numpy rule has no rule of its own.",
+            subject=self.host.subject,
+            remedy="Attach one to what @op.numpy_gradient returned, with @that.gradient or @that.numpy_gradient, or "
+            "write the first rule in TensorFlow ops with @op.gradient.",
         )
 
-    def output_types(self, inputs: Sequence[ArrayType]) -> list[ArrayType]:
-        """The types of the differentiable primals."""
-        primals, _, _ = self.split(inputs, [type_.dtype for type_ in inputs])
-        return [primal for primal in primals if is_differentiable(primal.dtype)]
+    def disconnected_gradient(self) -> GradientError:
+        """The error for forward mode through a gradient rule that TensorFlow cannot differentiate."""
+        return GradientError(
+            "forward mode was asked for, but what the gradient rule returns does not depend on the cotangents in a way "
+            "that TensorFlow can follow.",
+            subject=self.host.subject,
+            remedy="Use TensorFlow ops only in it (no .numpy() or tf.numpy_function), return None where there is no "
+            "dependence, or attach a JVP rule with @op.jvp or @op.numpy_jvp.",
+        )
 
-    def fit(self, result: Any, inputs: Sequence[Array], outputs: Sequence[ArrayType]) -> list[Array]:
-        """Count, reduce, coerce and measure the cotangents a rule returned; None becomes zeros."""
-        primals, _, _ = self.split(inputs, [array.dtype for array in inputs])
-        values = cotangent_values(result, len(primals))
-        broadcast = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
-        return [
-            np.zeros(primal.shape, primal.dtype) if value is None else _fit_cotangent(value, primal, number, shape)
-            for number, (value, primal, shape) in enumerate(zip(values, primals, broadcast, strict=True))
-            if is_differentiable(primal.dtype)
-        ]
+    def missing_jvp(self) -> GradientError:
+        """The error for forward mode through an op without a JVP."""
+        return GradientError(
+            "forward mode was asked for, but the op has no JVP rule, and none follows from its gradient rule.",
+            subject=self.host.subject,
+            remedy="Attach one with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays), or write the gradient rule in "
+            "TensorFlow ops with @op.gradient.",
+        )
+
+
+def from_values(
+    method: Method, signature: Signature | None
+) -> tuple[tuple[str, None, Callable[..., Any]], tuple[str, None, Callable[..., Any]]]:
+    """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
+
+    Args:
+      method: How they are got.
+      signature: Of the op; without one, every element of an input is moved by itself.
+    """
+
+    def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
+        wanted = [is_differentiable(array.dtype) for array in op.inputs]
+        vectors = [None if cotangent is None else _in_float64(cotangent) for cotangent in cotangents]
+        return pull_back(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors, wanted)
+
+    def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
+        vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
+        values = push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors)
+        pairs = zip(values, op.outputs, strict=True)
+        return [value if is_differentiable(output.dtype) else None for value, output in pairs]
+
+    # static, because the rules of a method would be bound to its instance
+    return ("vjp", None, staticmethod(gradient)), ("jvp", None, staticmethod(jvp))
+
+
+def _function(op: RuleContext, signature: Signature | None) -> Function:
+    """The op's function as derivatives from values see it: with its outputs, without its residuals."""
+    evaluate = op._evaluate
+    assert evaluate is not None
+    input_ranks, n_loop = [array.ndim for array in op.inputs], 0
+    if signature is not None:
+        shapes = [array.shape for array in op.inputs]
+        input_ranks, n_loop = signature.core_ranks(shapes), len(signature.bind(shapes).loop or ())
+    output_ranks = [array.ndim - n_loop for array in op.outputs]
+    return Function(lambda arrays: evaluate(arrays)[: len(output_ranks)], input_ranks, output_ranks)
+
+
+def _in_float64(array: Array) -> Array:
+    return widen(array, np.dtype(np.float64), what="an input")
 
 
 def rule_caller(
-    rule: Callable[..., Any], promise: CotangentPromise, name: str, static: Mapping[str, Any]
+    rule: Callable[..., Any], promise: CotangentPromise | TangentPromise, primal: HostOp
 ) -> Callable[[list[Array]], Any]:
     """The function of a numpy rule's op: flat arrays in, the rule called as its author wrote it."""
 
     def call(arrays: list[Array]) -> Any:
-        inputs, outputs, cotangents = promise.split(arrays, [array.dtype for array in arrays])
-        given = [cotangent if is_differentiable(cotangent.dtype) else None for cotangent in cotangents]
-        return rule(RuleContext(name, tuple(inputs), tuple(outputs), static), *given)
+        parts = promise.split(arrays, [array.dtype for array in arrays])
+        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
+        return rule(primal.context(parts, primal.host.evaluate), *vectors)
 
     return call
-
-
-def cotangent_values(result: Any, n_inputs: int) -> Sequence[Any]:
-    """The cotangents out of what a rule returned: a sequence, or one value that stands for a 1-tuple.
-
-    Raises:
-      ContractError: There is not one for each input.
-    """
-    values = result if isinstance(result, tuple | list) else (result,)
-    if len(values) != n_inputs:
-        raise ContractError(
-            "the gradient rule returned the wrong number of cotangents.",
-            expected=f"{n_inputs}, one for each input",
-            got=str(len(values)),
-            remedy="Return None for an input that the outputs do not depend on.",
-        )
-    return values
-
-
-def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | None]) -> Sequence[Shape | None]:
-    """The shape each primal has once its loop dimensions are broadcast; the primal's own without a signature."""
-    if signature is None:
-        return primals
-    binding = signature.bind(primals)
-    return [binding.shape(core) for core in signature.inputs]
-
-
-def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: str) -> ContractError:
-    """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
-    expected = str(primal)
-    if broadcast != primal.shape:
-        expected += f" or the broadcast shape {describe_shape(broadcast)}"
-    return ContractError(
-        f"the cotangent of input {number} has the wrong shape.",
-        expected=expected,
-        got=got,
-        remedy="A gradient rule returns cotangents in the shape of their inputs; loop dimensions of a signature that "
-        "were broadcast may stay and are summed.",
-    )
-
-
-def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
-    """The axes over which a cotangent of the broadcast shape is summed to reach the primal's."""
-    extra = len(shape) - len(primal)
-    stretched = (axis + extra for axis, size in enumerate(primal) if size == 1 and shape[axis + extra] != 1)
-    return (*range(extra), *stretched)
-
-
-def _fit_cotangent(value: Any, primal: Array, number: int, broadcast: Shape | None) -> Array:
-    array = np.asarray(value)
-    if array.shape != primal.shape:
-        if array.shape != broadcast:
-            got = describe(array.dtype, array.shape)
-            raise wrong_cotangent_shape(number, ArrayType.of(primal), broadcast, got)
-        array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    return fit(array, primal.dtype, what=f"the cotangent of input {number}")

@@ -113,12 +113,14 @@ class Signature:
             return cls.elementwise(function.nin, function.nout)
         return cls.parse(function.signature)
 
-    @property
-    def gradient(self) -> Signature:
-        """The signature of a VJP rule as an op: primals, outputs and cotangents in, cotangents of the primals out."""
-        inputs = self.inputs + self.outputs + self.outputs
-        text = f"{','.join(map(_core_text, inputs))}->{','.join(map(_core_text, self.inputs))}"
-        return Signature(text, inputs, self.inputs, frozenset())
+    def with_inputs(self, *groups: tuple[Core, ...]) -> Signature:
+        """The input side of an op that takes more than this one's inputs, behind them; without outputs."""
+        inputs = self.inputs + tuple(core for group in groups for core in group)
+        return Signature(f"{','.join(map(_core_text, inputs))}->", inputs, (), frozenset())
+
+    def with_outputs(self, cores: Sequence[str]) -> Signature:
+        """This signature with more outputs, each given by the text of its core: `"(n,n)"`."""
+        return self if not cores else Signature.parse(f"{self.text},{','.join(cores)}")
 
     @property
     def is_elementwise(self) -> bool:
@@ -133,6 +135,11 @@ class Signature:
         """
         return _bind(self, tuple(shapes))
 
+    def core_ranks(self, shapes: Sequence[Shape | None]) -> list[int]:
+        """How many core dimensions each input has, for inputs of these shapes."""
+        missing = self.bind(shapes).missing
+        return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
+
     def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
         """What the signature promises: None in a shape only for sizes that nobody knows yet."""
         for dimension in (dimension for core in self.outputs for dimension in core):
@@ -144,7 +151,9 @@ class Signature:
                 )
         return tuple(map(binding.shape, self.outputs))
 
-    def check_run_time_sizes(self, shapes: Sequence[Shape], binding: Binding) -> None:
+    def check_run_time_sizes(
+        self, shapes: Sequence[Shape], binding: Binding, what: Callable[[int], str] = "output {}".format
+    ) -> None:
         """Hold outputs that share a run-time name to one size; ranks must be right already."""
         sizes: dict[Term, int | None] = {}
         for number, (core, shape) in enumerate(zip(self.outputs, shapes, strict=True)):
@@ -152,7 +161,7 @@ class Signature:
             for dimension, size in zip(present, shape[len(shape) - len(present) :], strict=True):
                 if dimension.term in self.run_time_names and sizes.setdefault(dimension.term, size) != size:
                     raise ContractError(
-                        f"output {number} has another size of {dimension.text!r} than an earlier output.",
+                        f"{what(number)} has another size of {dimension.text!r} than an earlier output.",
                         expected=f"{dimension.text} = {sizes[dimension.term]}",
                         got=f"{dimension.text} = {size}",
                         remedy=f"Signature {self.text!r} promises them equal; use two names if they differ.",
@@ -180,7 +189,6 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
             "the call has the wrong number of inputs.",
             expected=f"{len(signature.inputs)}, as signature {signature.text!r} says",
             got=str(len(shapes)),
-            remedy="Every array is one input; a tuple or dict counts as the arrays in it.",
         )
     missing = _missing_names(signature, shapes)
     sizes: dict[str, int | None] = {}
@@ -218,8 +226,10 @@ def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> froz
     """Names marked `?` that some input is too small to have; they are missing everywhere."""
     missing: set[str] = set()
     for core, shape in zip(signature.inputs, shapes, strict=True):
-        if shape is not None and len(shape) < len(core):
-            missing |= {dimension.text for dimension in core if dimension.optional}
+        present = [dimension for dimension in core if dimension.text not in missing]
+        optional = [dimension.text for dimension in present if dimension.optional]
+        if shape is not None and len(shape) < len(present):
+            missing |= set(optional[: len(present) - len(shape)])
     return frozenset(missing)
 
 

@@ -1,22 +1,25 @@
 """Nested arguments and results: flattened into leaves, and put together again.
 
-Dicts (by sorted key), tuples, namedtuples and dataclasses are structures, as in `tf.nest`; None is a part of the
-structure. A list is a leaf, because `f([1.0, 2.0])` means an array. A structure of dicts and tuples can be
-written as JSON, so that a token in a graph can carry it to another process.
+Dicts, tuples, namedtuples and dataclasses are structures, as in `tf.nest`; None is a part of the structure. The leaves
+of a dict come by sorted key, however the caller arranged it, unless it is a declaration. A list is a leaf, because
+`f([1.0, 2.0])` means an array. A structure of dicts and tuples can be written as JSON, so that a token in a graph can
+carry it to another process.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 Json = Any
 """A value as `json.loads` makes it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Structure:
     """How the leaves of a nested value are arranged."""
 
@@ -26,13 +29,15 @@ class Structure:
     keys: tuple[Any, ...] = ()
     build: Callable[[Sequence[Any]], Any] | None = None
     """How a custom type (namedtuple, dataclass) is made from its children."""
+    order: tuple[Any, ...] = ()
+    """The keys of a dict in the order it had."""
 
-    @property
+    @functools.cached_property
     def n_leaves(self) -> int:
         """How many leaves the structure takes."""
         return 1 if self.kind == "leaf" else sum(child.n_leaves for child in self.children)
 
-    @property
+    @functools.cached_property
     def is_flat(self) -> bool:
         """Whether this is a leaf or a tuple of leaves."""
         return self.kind == "leaf" or (self.kind == "tuple" and all(child.kind == "leaf" for child in self.children))
@@ -50,7 +55,8 @@ class Structure:
             return None
         children = [child._build(leaves) for child in self.children]
         if self.kind == "dict":
-            return dict(zip(self.keys, children, strict=True))
+            by_key = dict(zip(self.keys, children, strict=True))
+            return {key: by_key[key] for key in self.order}
         return tuple(children) if self.build is None else self.build(children)
 
     def flatten_like(self, value: Any) -> list[Any]:
@@ -88,7 +94,8 @@ class Structure:
         if self.kind == "tuple":
             return children
         if self.kind == "dict" and all(isinstance(key, str) for key in self.keys):
-            return dict(zip(self.keys, children, strict=True))
+            by_key = dict(zip(self.keys, children, strict=True))
+            return {"dict": [[key, by_key[key]] for key in self.order]}
         raise ValueError("only tuples and dicts with text keys can be written as JSON")
 
     @classmethod
@@ -98,25 +105,41 @@ class Structure:
             return cls(value)
         if isinstance(value, list):
             return cls("tuple", tuple(map(cls.from_json, value)))
-        return cls("dict", tuple(map(cls.from_json, value.values())), tuple(value))
+        pairs = sorted(value["dict"])
+        order = tuple(key for key, _ in value["dict"])
+        children = tuple(cls.from_json(child) for _, child in pairs)
+        return cls("dict", children, tuple(key for key, _ in pairs), order=order)
 
 
 LEAF = Structure("leaf")
 
 
+@functools.lru_cache(maxsize=1024)
+def is_leaf_type(kind: Hashable) -> bool:
+    """Whether values of a type are never taken apart."""
+    assert isinstance(kind, type)
+    return not (issubclass(kind, tuple | dict | NoneType) or dataclasses.is_dataclass(kind))
+
+
+@functools.cache
 def flat(n_leaves: int) -> Structure:
     """A tuple of leaves."""
     return Structure("tuple", (LEAF,) * n_leaves)
 
 
-def flatten(value: Any, *, none_is_leaf: bool = False) -> tuple[list[Any], Structure]:
-    """Take a nested value apart into its leaves and their arrangement."""
+def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], Structure]:
+    """Take a nested value apart into its leaves and their arrangement.
+
+    Args:
+      value: The nested value.
+      is_declaration: Whether None is a leaf, and dicts keep the order they are written in.
+    """
     leaves: list[Any] = []
-    return leaves, _flatten(value, leaves, none_is_leaf)
+    return leaves, _flatten(value, leaves, is_declaration)
 
 
-def _flatten(value: Any, leaves: list[Any], none_is_leaf: bool) -> Structure:
-    if value is None and not none_is_leaf:
+def _flatten(value: Any, leaves: list[Any], is_declaration: bool) -> Structure:
+    if value is None and not is_declaration:
         return Structure("none")
     kind, build = "tuple", None
     keys: tuple[Any, ...] = ()
@@ -128,7 +151,10 @@ def _flatten(value: Any, leaves: list[Any], none_is_leaf: bool) -> Structure:
                 raise TypeError(f"a {type(value).__name__}, a subclass of tuple that is no namedtuple")
             kind, build = "custom", type(value)._make
     elif isinstance(value, dict):
-        keys = tuple(sorted(value))
+        try:
+            keys = tuple(value) if is_declaration else tuple(sorted(value))
+        except TypeError:
+            raise TypeError("the keys of a dict cannot be sorted, so its values have no order") from None
         kind, children = "dict", [value[key] for key in keys]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
@@ -136,11 +162,18 @@ def _flatten(value: Any, leaves: list[Any], none_is_leaf: bool) -> Structure:
     else:
         leaves.append(value)
         return LEAF
-    return Structure(kind, tuple(_flatten(child, leaves, none_is_leaf) for child in children), keys, build)
+    nested = tuple(_flatten(child, leaves, is_declaration) for child in children)
+    return Structure(kind, nested, keys, build, tuple(value) if kind == "dict" else ())
 
 
 def _dataclass_builder(kind: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
-    return lambda children: kind(**dict(zip(names, children, strict=True)))
+    def build(children: Sequence[Any]) -> Any:
+        value = object.__new__(kind)  # as copies are made: not every field need be an argument
+        for name, child in zip(names, children, strict=True):
+            object.__setattr__(value, name, child)
+        return value
+
+    return build
 
 
 def _field_values(value: Any) -> list[Any]:

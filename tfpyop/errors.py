@@ -45,6 +45,16 @@ class TfpyopError(Exception):
         self.remedy = remedy
         self.subject = subject
 
+    def about(self, subject: str) -> TfpyopError:
+        """This error, naming its subject unless a layer further in has done so."""
+        self.subject = self.subject or subject
+        return self
+
+    @property
+    def args(self) -> tuple[str]:  # type: ignore[override]  # Keras makes exceptions anew from it, and from it alone
+        """The rendered report, for code that reads exceptions by their arguments."""
+        return (str(self),)
+
     def __str__(self) -> str:
         """Render the report: subject and problem, then Expected, Got and the remedy on lines of their own."""
         lines = [self.problem if self.subject is None else f"{self.subject}: {self.problem}"]
@@ -87,7 +97,7 @@ class UnsupportedError(TfpyopError, NotImplementedError):
 
 def describe(dtype: np.dtype[Any] | str, shape: Sequence[int | None] | None) -> str:
     """Render a dtype and shape as `float32[?, 3]`, with `...` for an unknown rank."""
-    name = "string" if isinstance(dtype, np.dtype) and dtype == np.dtype(object) else str(dtype)
+    name = "string" if isinstance(dtype, np.dtype) and dtype.kind in "OSU" else str(dtype)
     if shape is None:
         return f"{name}[...]"
     return f"{name}{describe_shape(shape)}"

@@ -16,12 +16,21 @@ from tfpyop.errors import UnsupportedError
 TESTED = "2.18 to 2.21"
 
 try:
+    from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python.eager.context import ensure_initialized
-    from tensorflow.python.eager.record import could_possibly_record, record_operation, stop_recording
+    from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
+    from tensorflow.python.eager.record import (
+        could_possibly_record,
+        record_operation,
+        should_record_backprop,
+        stop_recording,
+    )
     from tensorflow.python.framework.composite_tensor import CompositeTensor
     from tensorflow.python.framework.func_graph import FuncGraph
     from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+    from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
+    from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
 except ImportError as error:
     raise UnsupportedError(
@@ -33,22 +42,33 @@ except ImportError as error:
 
 __all__ = [
     "CompositeTensor",
+    "ConversionNotImplementedError",
     "EagerTensor",
     "FuncGraph",
     "GraphOrParentsInXlaContext",
+    "Weakref",
     "could_possibly_record",
     "ensure_initialized",
     "executing_eagerly_outside_functions",
     "forget_gradient",
     "install_token_table",
+    "push_forwardprop_state",
     "record_operation",
+    "register_pfor_converter",
+    "should_record_backprop",
     "stop_recording",
+    "wrap_for_pfor",
 ]
 
 
 def forget_gradient(name: str) -> None:
     """Take a gradient function back out of TensorFlow's registry."""
     gradient_registry._registry.pop(name, None)
+
+
+def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
+    """Let `vectorized_map` convert nodes of a kind; `ConversionNotImplementedError` leaves one to its own way."""
+    RegisterPFor(kind)(converter)
 
 
 def install_token_table(find: Callable[[str], Callable[..., Any] | None]) -> None:

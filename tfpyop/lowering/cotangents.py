@@ -8,20 +8,24 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._coercion import dtype_kind, is_differentiable
-from tfpyop._rules import HostOp, broadcast_shapes_of, cotangent_values, summed_axes, wrong_cotangent_shape
-from tfpyop.errors import CoercionError, Shape, TfpyopError
+from tfpyop._promise import (
+    broadcast_shapes_of,
+    is_compatible,
+    rule_values,
+    summed_axes,
+    wrong_cotangent_shape,
+)
+from tfpyop.errors import CoercionError, GradientError, Shape, TfpyopError
+from tfpyop.lowering.calls import Call, apply_rule, refusing
+from tfpyop.lowering.tangents import output_tangents
 from tfpyop.lowering.tensors import dtype_of, type_of
 
 
-def input_cotangents(
-    op: HostOp, inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor], cotangents: Sequence[Any]
-) -> list[tf.Tensor | None]:
+def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
     """Apply the gradient rule of an op and hold what it returns to the contract.
 
     Args:
-      op: The op that was called.
-      inputs: Its primals.
-      outputs: What it returned for them.
+      call: The call that is differentiated.
       cotangents: One for each output; None where nothing depends on it.
 
     Returns:
@@ -31,24 +35,50 @@ def input_cotangents(
       GradientError: The op has no gradient rule.
       ContractError: The rule returned something that is no cotangent of the inputs.
     """
-    given = [_given(cotangent, output) for cotangent, output in zip(cotangents, outputs, strict=True)]
-    rule, rule_op = op.rules.gradient, op.rules.numpy_gradient
-    if rule_op is not None:
-        passed = [output if cotangent is None else cotangent for cotangent, output in zip(given, outputs, strict=True)]
-        results = iter(rule_op.call_flat([*inputs, *outputs, *passed], op.static))
-        return [next(results) if is_differentiable(dtype_of(tensor)) else None for tensor in inputs]
+    op = call.op
+    given = [_given(cotangent, output) for cotangent, output in zip(cotangents, call.outputs, strict=True)]
+    rule = op.rules.gradient
+    if call.is_of_vjp:
+        return _of_vjp(call, given)
     if rule is None:
         raise op.missing_gradient()
+    if rule.op is not None:
+        passed = [output if vector is None else vector for vector, output in zip(given, call.outputs, strict=True)]
+        leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
+        results = iter(rule.op.call_flat(leaves, op.structure, op.static))
+        return [next(results) if is_differentiable(dtype_of(tensor)) else None for tensor in call.inputs]
+    assert rule.function is not None
+    result = apply_rule(call, rule.function, "gradient", given)
     try:
-        values = cotangent_values(rule(op.context(inputs, outputs), *given), len(inputs))
-        broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in inputs])
+        values = rule_values(result, len(call.inputs), "cotangent", "inputs")
+        broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
         return [
-            None if value is None or not is_differentiable(dtype_of(tensor)) else _fit(op, value, inputs, number, shape)
-            for number, (value, tensor, shape) in enumerate(zip(values, inputs, broadcast, strict=True))
+            _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
+            for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
         ]
     except TfpyopError as error:
-        error.subject = error.subject or f"gradient of {op.host.subject}"
-        raise
+        raise error.about(f"gradient of {op.host.subject}") from error.__cause__
+
+
+def _of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own.
+
+    Eagerly the tapes tell whether anybody wants the latter. In a graph its place is taken by a node that raises if it
+    runs, and is pruned if nobody wants it.
+    """
+    primal = call.primal
+    remaining = iter(cotangents)
+    tangents = [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in primal.inputs]
+    if call.is_second_order and tf.executing_eagerly():
+        raise call.op.missing_second_derivative()
+    try:
+        by_cotangents = output_tangents(primal, tangents)
+    except GradientError as error:
+        raise call.op.missing_second_derivative() from error
+    by_primals: list[tf.Tensor | None] = [None] * (len(call.inputs) - len(call.vectors))
+    if call.is_second_order:
+        by_primals = refusing(call.op, call.op.missing_second_derivative, call.inputs[: len(by_primals)], cotangents)
+    return [*by_primals, *by_cotangents]
 
 
 def _given(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
@@ -58,10 +88,17 @@ def _given(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
     return tf.zeros_like(output) if cotangent is None else tf.convert_to_tensor(cotangent)
 
 
-def _fit(op: HostOp, value: Any, inputs: Sequence[tf.Tensor], number: int, broadcast: Shape | None) -> tf.Tensor:
+def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """One cotangent: cast to the primal's dtype, summed over the loop dimensions that broadcasting added."""
-    primal = inputs[number]
-    tensor = tf.convert_to_tensor(value, dtype_hint=primal.dtype)
+    primal = call.inputs[number]
+    try:
+        tensor = tf.convert_to_tensor(value, dtype_hint=primal.dtype)
+    except (TypeError, ValueError) as error:
+        raise CoercionError(
+            f"the cotangent of input {number} is no tensor.",
+            expected=str(type_of(primal)),
+            got=f"{type(value).__name__}: {value!r:.80}",
+        ) from error
     if dtype_kind(dtype_of(tensor)) == "c" and dtype_kind(dtype_of(primal)) != "c":
         raise CoercionError(
             f"the cotangent of input {number} is complex, but the input is real.",
@@ -71,23 +108,21 @@ def _fit(op: HostOp, value: Any, inputs: Sequence[tf.Tensor], number: int, broad
         )
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
-    if shape is not None and wanted is not None and None not in shape and None not in wanted:
-        if shape == wanted:
-            return tensor
-        if shape != broadcast:
-            raise wrong_cotangent_shape(number, type_of(primal), broadcast, str(type_of(tensor)))
-        return tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
-    return _fit_unknown(op, tensor, inputs, number)
+    if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):
+        raise wrong_cotangent_shape(number, type_of(primal), broadcast, str(type_of(tensor)))
+    if shape is None or wanted is None or broadcast is None or None in (*shape, *wanted, *broadcast):
+        return _fit_unknown(call, tensor, number)
+    return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
 
 
-def _fit_unknown(op: HostOp, tensor: tf.Tensor, inputs: Sequence[tf.Tensor], number: int) -> tf.Tensor:
+def _fit_unknown(call: Call, tensor: tf.Tensor, number: int) -> tf.Tensor:
     """Check and sum a cotangent whose shape, or whose primal's, is known only when the graph runs."""
-    primal = inputs[number]
+    primal = call.inputs[number]
     shape, wanted = tf.shape(tensor), tf.shape(primal)
     allowed = _same_shape(shape, wanted)
-    if op.signature is not None:
-        allowed |= _same_shape(shape, _broadcast_shape(op, inputs, number))
-    problem = f"gradient of {op.host.subject}: the cotangent of input {number} has the wrong shape. Expected, got:"
+    if call.op.signature is not None:
+        allowed = tf.logical_or(allowed, _same_shape(shape, _broadcast_shape(call, number)))
+    problem = f"gradient of {call.op.host.subject}: the cotangent of input {number} has the wrong shape. Expected, got:"
     with tf.control_dependencies([tf.debugging.Assert(allowed, [problem, wanted, shape])]):
         axes = tf.raw_ops.BroadcastGradientArgs(s0=wanted, s1=shape).r0
         result = tf.reshape(tf.reduce_sum(tensor, axes), wanted)
@@ -95,14 +130,14 @@ def _fit_unknown(op: HostOp, tensor: tf.Tensor, inputs: Sequence[tf.Tensor], num
     return result
 
 
-def _broadcast_shape(op: HostOp, inputs: Sequence[tf.Tensor], number: int) -> tf.Tensor:
+def _broadcast_shape(call: Call, number: int) -> tf.Tensor:
     """The loop dimensions of all inputs, broadcast, and the core dimensions of one, as a tensor."""
-    assert op.signature is not None
+    assert call.op.signature is not None
+    ranks = call.op.signature.core_ranks([type_of(tensor).shape for tensor in call.inputs])
     loop = tf.zeros([0], tf.int32)
-    for tensor, core in zip(inputs, op.signature.inputs, strict=True):
-        loop = tf.broadcast_dynamic_shape(loop, tf.shape(tensor)[: tf.rank(tensor) - len(core)])
-    n_core = len(op.signature.inputs[number])
-    return tf.concat([loop, tf.shape(inputs[number])[tf.rank(inputs[number]) - n_core :]], 0)
+    for tensor, rank in zip(call.inputs, ranks, strict=True):
+        loop = tf.broadcast_dynamic_shape(loop, tf.shape(tensor)[: tf.rank(tensor) - rank])
+    return tf.concat([loop, tf.shape(call.inputs[number])[tf.rank(call.inputs[number]) - ranks[number] :]], 0)
 
 
 def _same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:

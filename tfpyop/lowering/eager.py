@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from tfpyop._rules import HostOp
 from tfpyop.errors import UnsupportedError
-from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, record_operation
-from tfpyop.lowering.cotangents import input_cotangents
+from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record
+from tfpyop.lowering.calls import Call
+from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import array_of, tensor_of
 
 
@@ -26,13 +26,11 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             )
     inputs = [array_of(tensor) for tensor in tensors]
     arrays = op.host(inputs)
-    outputs = [tensor_of(array) for array in arrays]
+    n_outputs = len(arrays) - len(op.residual_names)
+    outputs = [tensor_of(array) for array in arrays[:n_outputs]]
     if could_possibly_record() and op.is_differentiable(
-        [array.dtype for array in inputs], [array.dtype for array in arrays]
+        [array.dtype for array in inputs], [array.dtype for array in arrays[:n_outputs]]
     ):
-
-        def backward(*cotangents: Any) -> list[Any]:
-            return input_cotangents(op, tensors, outputs, cotangents)
-
-        record_operation(op.name, outputs, tensors, backward)
+        residuals = [tensor_of(array) for array in arrays[n_outputs:]]
+        record(Call(op, list(tensors), outputs, residuals))
     return outputs

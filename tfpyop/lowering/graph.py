@@ -1,13 +1,12 @@
 """The graph lowering: a node that calls the host function by its token, and a node that carries the gradient.
 
-The first is TensorFlow's PyFunc, pure or stateful. The second is an IdentityN over outputs and primals with a gradient
-name of this call site's own; the function behind that name holds its op and node weakly and goes with the graph.
+The first is TensorFlow's PyFunc, pure or stateful. Outputs, residuals and primals pass through the second, the primals
+for the gradient rule to read.
 """
 
 from __future__ import annotations
 
-import re
-import weakref
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,42 +14,40 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array
-from tfpyop._host import ArrayType, HostFunction
-from tfpyop._registry import REGISTRY, OwnedNames
+from tfpyop._host import HostFunction
+from tfpyop._promise import ArrayType
+from tfpyop._registry import REGISTRY, TOKEN_PREFIX, split_token
 from tfpyop._rules import HostOp
-from tfpyop.errors import GradientError, TfpyopError, describe_arrays
-from tfpyop.lowering._tensorflow import (
-    FuncGraph,
-    executing_eagerly_outside_functions,
-    forget_gradient,
-    install_token_table,
-    record_operation,
-    stop_recording,
-)
+from tfpyop.errors import TfpyopError, UnsupportedError, describe_arrays
+from tfpyop.lowering._tensorflow import install_token_table, stop_recording
+from tfpyop.lowering.calls import Call
 from tfpyop.lowering.cotangents import input_cotangents
+from tfpyop.lowering.gradient_node import keep, node_name, pass_through
+from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import detached, type_of
-
-_GRADIENT_NAMES = OwnedNames(forget_gradient)
 
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Add a call of the op to the current graph."""
+    results = call_with_residuals(op, tensors)
+    return results[: len(results) - len(op.residual_names)]
+
+
+def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same, also returning the residuals."""
     types = [type_of(tensor) for tensor in tensors]
     promised = op.host.output_types(types)
     is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
-    graph = tf.compat.v1.get_default_graph()
-    _keep(op, graph)
+    keep(op, tf.compat.v1.get_default_graph())
+    n_outputs = len(promised) - len(op.residual_names)
     with stop_recording():
-        outputs = _host_node(op.host, tensors, promised, _node_name(op.name))
+        results = _host_node(op, tensors, promised)
         if is_differentiable:
-            outputs = _gradient_node(op, graph, outputs, tensors)
+            passed = pass_through(op, [*results, *tensors], functools.partial(_gradient, n_outputs))
+            results = passed[: len(results)]
     if is_differentiable:
-
-        def backward(*cotangents: Any) -> list[Any]:
-            return input_cotangents(op, tensors, outputs, cotangents)
-
-        record_operation(op.name, outputs, tensors, backward)
-    return outputs
+        record(Call(op, list(tensors), results[:n_outputs], results[n_outputs:]))
+    return results
 
 
 def install() -> None:
@@ -58,57 +55,40 @@ def install() -> None:
     install_token_table(_find)
 
 
-def _host_node(
-    host: HostFunction, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType], name: str
-) -> list[tf.Tensor]:
+def _host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
     dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
-    node = tf.raw_ops.PyFunc if host.is_stateful else tf.raw_ops.PyFuncStateless
-    outputs = node(input=list(tensors), token=host.token, Tout=dtypes, name=name)
+    node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
+    outputs = node(input=list(tensors), token=op.token, Tout=dtypes, name=node_name(op.name))
+    if not promised:
+        return []
     for output, type_ in zip(outputs, promised, strict=True):
         output.set_shape(type_.shape)
     return list(outputs)
 
 
-def _gradient_node(
-    op: HostOp, graph: tf.Graph, outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor]
-) -> list[tf.Tensor]:
-    """Pass the outputs through a node whose gradient is the op's rule; the primals come along for the rule to read."""
-    name = REGISTRY.unique(op.name)
-    gradient = _CallSiteGradient(op, len(outputs))
-    tf.RegisterGradient(name)(gradient)
-    _GRADIENT_NAMES.add(name, graph)
-    with graph.gradient_override_map({"IdentityN": name}):
-        passed = tf.identity_n([*outputs, *inputs], name=f"{_node_name(op.name)}_outputs")
-    gradient.node = weakref.ref(passed[0].op)
-    return list(passed[: len(outputs)])
-
-
-class _CallSiteGradient:
-    """What TensorFlow calls for the gradient of one call site."""
-
-    node: weakref.ref[tf.Operation]
-
-    def __init__(self, op: HostOp, n_outputs: int) -> None:
-        self._op = weakref.ref(op)  # the graph keeps it; a strong reference here would keep the graph
-        self._n_outputs = n_outputs
-
-    def __call__(self, node: tf.Operation | None, *cotangents: Any) -> list[Any]:
-        """The cotangents of the node's inputs. Saving a model calls with None and stand-ins for cotangents."""
-        node = self.node() if node is None else node
-        op = self._op()
-        if node is None or op is None:
-            raise GradientError(
-                "a gradient was asked for in a graph that no longer exists.",
-                remedy="Keep the tf.function or graph for as long as it is differentiated.",
-            )
-        n = self._n_outputs
-        inputs = list(node.inputs)[n:]
-        return [None] * n + input_cotangents(op, inputs, node.outputs[:n], cotangents[:n])
+def _gradient(n_outputs: int, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
+    """The gradient of the node that outputs, residuals and primals of a call pass through."""
+    n_results = n_outputs + len(op.residual_names)
+    outputs = list(node.outputs)
+    call = Call(op, list(node.inputs)[n_results:], outputs[:n_outputs], outputs[n_outputs:n_results])
+    return [None] * n_results + input_cotangents(call, cotangents[:n_outputs])
 
 
 def _find(token: str) -> Callable[..., list[Array]] | None:
-    host = REGISTRY.find_host(token)
-    return None if host is None else lambda *arrays: _run(host, arrays)
+    if not token.startswith(TOKEN_PREFIX):
+        return None
+    op = REGISTRY.find_host_op(token)
+    return functools.partial(_refuse, token) if op is None else lambda *arrays: _run(op.host, arrays)
+
+
+def _refuse(token: str, *arrays: Any) -> list[Array]:
+    name, _ = split_token(token)
+    raise UnsupportedError(
+        "it is not known in this process.",
+        subject=f"op {name!r}",
+        remedy=f"Import the module that defines it ({name.partition(':')[0]!r}?) before the graph runs. Names with '#' "
+        "are of local functions, which exist in one process only.",
+    )
 
 
 def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
@@ -127,28 +107,3 @@ def _same_status(error: BaseException) -> type[Exception]:
     """The kind of exception that TensorFlow maps to the same status. StopIteration would end a dataset in silence."""
     kinds: tuple[type[Exception], ...] = (ValueError, TypeError, MemoryError, NotImplementedError)
     return next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
-
-
-def _keep(op: HostOp, graph: tf.Graph) -> None:
-    """Let the graph, and those it is built into, hold the op as long as they live.
-
-    The global graph around eager code is left out, because it lives for ever.
-    """
-    while isinstance(graph, FuncGraph):
-        _kept(graph).add(op)
-        graph = graph.outer_graph
-    if not executing_eagerly_outside_functions():
-        _kept(graph).add(op)
-
-
-def _kept(graph: tf.Graph) -> set[HostOp]:
-    """The ops a graph holds: an attribute of the graph, so that a cycle through them can be collected."""
-    if not hasattr(graph, "_tfpyop_kept"):
-        graph._tfpyop_kept = set()
-    kept: set[HostOp] = graph._tfpyop_kept
-    return kept
-
-
-def _node_name(name: str) -> str:
-    """The op's own name as TensorFlow allows it for a node: `acme.ops:Model.solve` becomes `solve`."""
-    return re.sub(r"^[^A-Za-z0-9.]+|[^\w.\-/]", "", re.split(r"[:.]", name.partition("#")[0])[-1]) or "numpy_op"

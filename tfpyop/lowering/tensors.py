@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._coercion import STRING, Array, DType, as_input, floating_partner
-from tfpyop._host import ArrayType
+from tfpyop._coercion import STRING, Array, DType, Partners, as_input
+from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
 
@@ -21,14 +21,17 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
     Raises:
       CoercionError: An input is nothing a tensor can be made of.
     """
-    tensors = [_tensor_like(leaf) for leaf in leaves]
-    if all(tensor is not None for tensor in tensors):
-        return tensors
-    partner = floating_partner(dtype_of(tensor) for tensor in tensors if tensor is not None)
-    return [
-        _tensor_of_value(leaves[number], partner, number, subject) if tensor is None else tensor
-        for number, tensor in enumerate(tensors)
-    ]
+    try:
+        tensors = [_tensor_like(leaf, number) for number, leaf in enumerate(leaves)]
+        if all(tensor is not None for tensor in tensors):
+            return tensors
+        partners = Partners.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
+        return [
+            _tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
+            for number, tensor in enumerate(tensors)
+        ]
+    except TfpyopError as error:
+        raise error.about(subject) from error.__cause__
 
 
 def array_of(tensor: Any) -> Array:
@@ -82,29 +85,44 @@ def _adopted_alignment() -> int:
     return 64
 
 
-def _tensor_like(leaf: Any) -> tf.Tensor | None:
+def holds_tensor(value: Any) -> bool:
+    """Whether a value is a tensor, stands for one, or is a container with one in it."""
+    if isinstance(value, list | tuple):
+        return any(map(holds_tensor, value))
+    if isinstance(value, dict):
+        return any(map(holds_tensor, value.values()))
+    return isinstance(value, tf.Tensor | tf.Variable | tf.IndexedSlices) or hasattr(value, "__tf_tensor__")
+
+
+def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
     """A tensor if the leaf is one or stands for one, None if it is a plain value."""
     if isinstance(leaf, tf.Tensor):
         return leaf
-    if isinstance(leaf, tf.Variable | tf.IndexedSlices) or hasattr(leaf, "__tf_tensor__"):
-        return tf.convert_to_tensor(leaf)
-    if isinstance(leaf, list) and any(isinstance(item, tf.Tensor | tf.Variable) for item in _items(leaf)):
-        return tf.convert_to_tensor(leaf)
-    return None
-
-
-def _items(value: Any) -> list[Any]:
-    return [item for child in value for item in _items(child)] if isinstance(value, list) else [value]
-
-
-def _tensor_of_value(leaf: Any, partner: DType | None, number: int, subject: str) -> tf.Tensor:
+    if not holds_tensor(leaf):
+        return None
     try:
-        if isinstance(leaf, CompositeTensor):
-            raise CoercionError(
-                f"input {number} is a {type(leaf).__name__}, which is not one array.",
-                remedy="Convert it with tf.sparse.to_dense, or pass the tensors it is made of.",
-            )
-        return tf.constant(as_input(leaf, partner, what=f"input {number}"))
-    except TfpyopError as error:
-        error.subject = subject
-        raise error from None
+        return _stacked(leaf)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        raise CoercionError(
+            f"input {number} is a list of tensors that do not make one tensor.",
+            expected="tensors of one shape and dtype",
+            got=f"{leaf!r:.120}",
+            remedy="Stack them with tf.stack, or pass them as separate inputs or as a tuple.",
+        ) from error
+
+
+def _stacked(value: Any) -> tf.Tensor:
+    """A tensor of a value, or of a nested list of such."""
+    if isinstance(value, list | tuple):
+        return tf.convert_to_tensor([_stacked(item) if holds_tensor(item) else item for item in value])
+    return tf.convert_to_tensor(value)
+
+
+def _tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
+    if isinstance(leaf, CompositeTensor):
+        raise CoercionError(
+            f"input {number} is a {type(leaf).__name__}, which is not one array.",
+            remedy="Make one of it (.to_tensor() or tf.sparse.to_dense), or pass the tensors in it. Ragged tensors "
+            'may go into an op that works element by element: signature="()->()".',
+        )
+    return tf.constant(as_input(leaf, partners, what=f"input {number}"))

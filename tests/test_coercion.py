@@ -1,0 +1,448 @@
+import re
+from types import SimpleNamespace
+
+import hypothesis.extra.numpy as npst
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfpyop import _coercion as coercion
+from tfpyop._coercion import Partners, as_input, cast, fit, parse_dtype
+from tfpyop.errors import CoercionError, RegistrationError
+
+NO_TENSOR = (
+    "input 0 is no tensor, array, number or string.\n  Got:      {}\n  If it is an input, convert it to an array; if "
+    "not, make its parameter keyword-only or name it in static_argnames."
+)
+NO_RESULT = (
+    "output 0 is no tensor, array, number or string.\n  Got:      {}\n  Return an array; for several outputs name them "
+    "in the signature, or give dtype= in their form."
+)
+TOO_LARGE = (
+    "x has a finite value that is too large for {wanted}.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape} "
+    "with {size}\n  Scale the values, or use {actual} for tensors and dtype=."
+)
+INEXACT = (
+    "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape}\n"
+    "  Declare dtype=np.{actual}, or round them on purpose: x.astype(np.{wanted})."
+)
+properties = settings(deadline=None)
+shapes = npst.array_shapes(min_dims=0, max_dims=2, min_side=0)
+
+
+def exactly(text):
+    return f"^{re.escape(text)}$"
+
+
+def dtypes(text):
+    return [np.dtype({"bf16": ml_dtypes.bfloat16, "string": object}.get(name, name)) for name in text.split()]
+
+
+STRING, BFLOAT16 = dtypes("string bf16")
+NUMBERS = dtypes("? u1 u2 u4 u8 i1 i2 i4 i8 f2 bf16 f4 f8 c8 c16")
+
+
+def is_same(array, dtype, value):
+    return type(array) is np.ndarray and array.dtype == dtype and array.tolist() == value
+
+
+def beside(text):
+    """What tensors of these dtypes have to give to the numbers beside them."""
+    return Partners.of(dtypes(text))
+
+
+@pytest.mark.parametrize(
+    ("value", "alone_and_beside"),
+    [
+        (1.5, "f4 f2 bf16 f4 f8"),
+        ([], "f4 f2 bf16 f4 f8"),
+        (np.float64(1.5), "f4 f2 bf16 f4 f8"),
+        (np.longdouble(1.5), "f4 f2 bf16 f4 f8"),
+        (np.array([[1.5], [2.5]]), "f4 f2 bf16 f4 f8"),
+        (np.zeros((2, 0)), "f4 f2 bf16 f4 f8"),
+        (1, "i4 f2 bf16 f4 f8"),
+        ((1, True), "i4 f2 bf16 f4 f8"),
+        (True, "? ? ? ? ?"),
+        (1 + 2j, "c8 c8 c8 c8 c16"),
+        ([1, np.complex128(2j)], "c8 c8 c8 c8 c16"),
+    ],
+)
+def test_numbers_take_the_floating_dtype_of_the_tensors_beside_them(value, alone_and_beside):
+    for partner, expected in zip(["", "f2", "bf16", "f4", "f8"], dtypes(alone_and_beside), strict=True):
+        assert is_same(as_input(value, beside(partner), what="x"), expected, np.asarray(value).tolist())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "floating", "integer"),
+    [
+        ("", None, None),
+        ("string", None, None),
+        ("?", None, None),
+        ("f4", "f4", None),
+        ("f4 f4 i8 ? string", "f4", None),
+        ("f4 f8", "f8", None),
+        ("bf16 f4", "f4", None),
+        ("bf16", "bf16", None),
+        ("c8", "f4", None),
+        ("c16 f4 i4", "f8", None),
+        ("i8", None, "i8"),
+        ("u1 u1 string", None, "u1"),
+        ("i4 i8", None, None),
+        ("i4 ?", None, None),
+    ],
+)
+def test_tensors_give_numbers_their_floating_or_their_only_integer_dtype(tensors, floating, integer):
+    expected = [None if name is None else dtypes(name)[0] for name in (floating, integer)]
+    assert [beside(tensors).floating, beside(tensors).integer] == expected
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(2**31 - 1, "i4"), (2**31, "i8"), ([1, -(2**31) - 1], "i8")])
+@pytest.mark.parametrize("tensors", ["", "i4 i8", "?", "string"])
+def test_python_integers_alone_are_widened_if_int32_cannot_hold_them(value, dtype, tensors):
+    assert is_same(as_input(value, beside(tensors), what="x"), dtype, value)
+
+
+@pytest.mark.parametrize("dtype", dtypes("u1 u2 u4 u8 i1 i2 i4 i8"), ids=str)
+@pytest.mark.parametrize("value", [100, [1, 100], [[True, 2]]])
+def test_python_integers_follow_the_integer_tensors_beside_them(dtype, value):
+    assert is_same(as_input(value, Partners.of([dtype]), what="x"), dtype, value)
+
+
+@pytest.mark.parametrize("dtype", dtypes("? u1 u2 u4 u8 i1 i2 i4 i8 f2 bf16 f4 c8"), ids=str)
+def test_other_numpy_values_keep_their_dtype(dtype):
+    for value in (np.ones((2, 1), dtype), np.ones((), dtype), np.ones((), dtype)[()], np.ones((0, 3), dtype)):
+        for partner in ("", "f2", "bf16", "f4", "f8", "u1", "i8"):
+            assert is_same(as_input(value, beside(partner), what="x"), dtype, value.tolist())
+
+
+@pytest.mark.parametrize("partner", ["u1", "i8"])
+def test_floats_do_not_follow_integer_tensors(partner):
+    assert is_same(as_input(2.5, beside(partner), what="x"), "f4", 2.5)
+    assert is_same(as_input(2.5j, beside(partner), what="x"), "c8", 2.5j)
+    assert is_same(as_input(True, beside(partner), what="x"), "?", True)
+
+
+@pytest.mark.parametrize("coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, STRING, what="x")])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("é", b"\xc3\xa9"),
+        (b"\xff\0", b"\xff\0"),
+        ([["a"], ["bc"]], [[b"a"], [b"bc"]]),
+        (np.array(["a", "é"]), [b"a", b"\xc3\xa9"]),
+        (np.array([b"a", b"bc"]), [b"a", b"bc"]),
+        (np.array([["a", b"b\0"]], object), [[b"a", b"b\0"]]),
+        (np.array("a", object), b"a"),
+        (np.array([], "U3"), []),
+        (["a", b"\xff\0"], [b"a", b"\xff\0"]),
+        (["é\0", ""], [b"\xc3\xa9\0", b""]),
+        ([["a", b"\0"], ["long text", b"\xff"]], [[b"a", b"\0"], [b"long text", b"\xff"]]),
+        ([("a", b"\xff\0")], [[b"a", b"\xff\0"]]),
+    ],
+)
+def test_strings_become_objects_of_bytes(coerce, value, expected):
+    assert is_same(coerce(value), STRING, expected)
+
+
+@pytest.mark.parametrize(
+    "value", [["a", 1], [["a", "b"], [1, 2]], ["a", None], ["a", ["b"]], [("a", 1)], np.array([1, 2], object)], ids=repr
+)
+@pytest.mark.parametrize("partner", ["", "f4"])
+def test_what_is_not_all_text_is_not_made_text(value, partner):
+    kind = type(value).__name__
+    with pytest.raises(CoercionError, match=exactly(NO_TENSOR.format(f"{kind}: {value!r}"))):
+        as_input(value, beside(partner), what="input 0")
+    for promised in dtypes("string f4 i8"):
+        with pytest.raises(CoercionError, match=exactly(NO_RESULT.format(f"{kind}: {value!r}"))):
+            fit(value, promised, what="output 0")
+
+
+@pytest.mark.parametrize(
+    "value", [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0, 2.0]), np.ma.masked, np.ma.array(["a"])]
+)
+@pytest.mark.parametrize(
+    "coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, x.dtype, what="x")], ids=["in", "out"]
+)
+def test_a_masked_array_is_refused(value, coerce):
+    message = "x is a masked array, and tensors have no mask.\n  Use .filled(...) first."
+    with pytest.raises(CoercionError, match=exactly(message)):
+        coerce(value)
+
+
+@pytest.mark.parametrize("promised", NUMBERS, ids=str)
+@pytest.mark.parametrize("actual", NUMBERS, ids=str)
+def test_a_result_is_cast_exactly_where_numpy_sees_the_same_kind(actual, promised):
+    value = np.ones((1, 2), actual)
+    known = [np.dtype("f2") if dtype == BFLOAT16 else dtype for dtype in (actual, promised)]
+    if np.can_cast(*known, "same_kind"):
+        assert is_same(fit(value, promised, what="x"), promised, value.tolist())
+    else:
+        message = f"x has the wrong dtype.\n  Expected: {promised}[1, 2]\n  Got:      {actual}[1, 2]\n  "
+        with pytest.raises(CoercionError, match=f"^{re.escape(message)}"):
+            fit(value, promised, what="x")
+
+
+@pytest.mark.parametrize("value", [1.0, True, [1, 2.5], np.float64(2), np.zeros((0, 2)), np.ones(2).view(np.recarray)])
+def test_results_become_plain_arrays(value):
+    assert is_same(fit(value, np.dtype("f4"), what="x"), "f4", np.asarray(value).tolist())
+
+
+@pytest.mark.parametrize(
+    ("value", "promised", "expected", "got", "remedy"),
+    [
+        (
+            1.5,
+            "i4",
+            "int32[]",
+            "float64[]",
+            "Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.float64.",
+        ),
+        (np.int8([1]), "u1", "uint8[1]", "int8[1]", "Declare dtype=np.int8, or convert the result in the function."),
+        (1, "?", "bool[]", "int64[]", "Declare dtype=np.int64, or convert the result in the function."),
+        (1j, "f4", "float32[]", "complex128[]", "Return the real part, or declare dtype=np.complex128."),
+        (np.complex64(1j), "f8", "float64[]", "complex64[]", "Return the real part, or declare dtype=np.complex64."),
+        ("a", "f4", "float32[]", "string[]", 'Declare dtype="string".'),
+        (1.5, "string", "string[]", "float64[]", "Return strings, or declare dtype=np.float64."),
+    ],
+)
+def test_a_result_of_another_kind_is_reported(value, promised, expected, got, remedy):
+    message = f"output 0 has the wrong dtype.\n  Expected: {expected}\n  Got:      {got}\n  "
+    with pytest.raises(CoercionError, match=exactly(message + remedy)):
+        fit(value, *dtypes(promised), what="output 0")
+    message += "Convert it in the rule, for example with np.real."  # the user has not promised it
+    with pytest.raises(CoercionError, match=exactly(message)):
+        fit(value, *dtypes(promised), what="output 0", is_declared=False)
+
+
+@pytest.mark.parametrize(("value", "promised"), [(1, "u1"), ([0, 255], "u1"), (2**63, "u8"), ([[7]], "u4")])
+def test_python_integers_that_fit_pass_for_unsigned_ones(value, promised):
+    assert is_same(fit(value, np.dtype(promised), what="x"), promised, value)
+
+
+@pytest.mark.parametrize(("value", "size"), [([1, -1], 1), (256, 256), ([2**40], "1.1e+12")])
+def test_python_integers_that_do_not_fit_an_unsigned_dtype_are_reported(value, size):
+    message = TOO_LARGE.format(wanted="uint8", actual="int64", shape=list(np.shape(value)), size=size)
+    with pytest.raises(CoercionError, match=exactly(message)):
+        fit(value, np.dtype("u1"), what="x")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, NO_TENSOR.format("NoneType: None")),
+        (
+            [[1], [2, 3]],
+            "input 0 is a nested list with rows of different lengths, which makes no array.\n"
+            "  Pad the rows, or make one array of each.",
+        ),
+        (
+            np.datetime64("2020-01-01"),
+            "input 0 has a dtype that no tensor has.\n  Expected: numbers, booleans or strings\n"
+            "  Got:      datetime64[D][]\n  Convert it with numpy first, for example with .astype(np.int64).",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_tensor_is_reported(value, message):
+    with pytest.raises(CoercionError, match=exactly(message)):
+        as_input(value, Partners(), what="input 0")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "actual", "shape", "size"),
+    [
+        (np.float32(3.4e38), "bf16", "float32", "[]", "3.4e+38"),
+        ([[1.0, -1e5, np.inf]], "f2", "float64", "[1, 3]", "1e+05"),
+        ([1, 70_000], "f2", "int64", "[2]", "7e+04"),
+        (ml_dtypes.bfloat16(1e30), "f2", "bfloat16", "[]", "1e+30"),
+        ([3e38, 1e39j], "c8", "complex128", "[2]", "1e+39"),
+        ([1, -300], "i1", "int64", "[2]", "300"),
+        (np.uint64(2**63), "i8", "uint64", "[]", "9.22e+18"),
+    ],
+)
+def test_a_finite_value_that_the_dtype_cannot_hold_is_reported(value, wanted, actual, shape, size):
+    message = TOO_LARGE.format(wanted=dtypes(wanted)[0], actual=actual, shape=shape, size=size)
+    with pytest.raises(CoercionError, match=exactly(message)), np.errstate(all="ignore"):
+        fit(value, *dtypes(wanted), what="x")
+
+
+WHOLE = [
+    ([2**24, 1, -(2**24)], "f4", True),
+    ([1, 2**24 + 1], "f4", False),
+    ([2**24 + 2], "f4", True),
+    ([2049], "f2", False),
+    ([2048, 2050], "f2", True),
+    ([257], "bf16", False),
+    ([256, 258], "bf16", True),
+    ([2**53], "f8", True),
+    ([-(2**53) - 1], "f8", False),
+    ([2**24 + 1], "c8", False),
+    ([2**53], "c16", True),
+    ([2**63 - 1], "f4", False),
+    ([-(2**63)], "f4", True),
+    ([2**63 - 1], "f8", False),
+    ([2**63 - 1], "c16", False),
+    (np.uint64([2**64 - 1]), "f4", False),
+    (np.uint64([2**64 - 1]), "f8", False),
+    (np.uint64([2**63]), "bf16", True),
+]
+
+
+@pytest.mark.parametrize(("value", "wanted", "is_exact"), WHOLE)
+@pytest.mark.parametrize("state", ["ignore", "warn", "raise"])
+def test_integers_become_floats_only_if_these_hold_them_exactly(value, wanted, is_exact, state):
+    array, (dtype,) = np.asarray(value), dtypes(wanted)
+    message = INEXACT.format(wanted=dtype, actual=array.dtype, shape="[1]" if array.size == 1 else "[2]")
+    with np.errstate(all=state):
+        if is_exact:
+            for result in (fit(array, dtype, what="x"), cast(array, dtype, what="x")):
+                assert (result.dtype, result.real.astype("f8").tolist()) == (dtype, array.tolist())
+        else:
+            with pytest.raises(CoercionError, match=exactly(message)):
+                fit(array, dtype, what="x")
+
+
+@pytest.mark.parametrize(("partner", "value"), [("f4", 2**24 + 1), ("f2", [1, 2049]), ("c8", [2**24 + 1])])
+def test_python_integers_that_the_tensors_beside_them_cannot_hold_are_reported(partner, value):
+    shape, wanted = list(np.shape(value)), coercion.real_dtype(*dtypes(partner))
+    with pytest.raises(CoercionError, match=exactly(INEXACT.format(wanted=wanted, actual="int64", shape=shape))):
+        as_input(value, beside(partner), what="x")
+    with pytest.raises(CoercionError, match=r"^x has a finite value that is too large for uint8"):
+        as_input(value, beside("u1"), what="x")
+
+
+@pytest.mark.parametrize("state", ["ignore", "warn", "raise"])
+@pytest.mark.parametrize("wanted", dtypes("f2 bf16 f4"), ids=str)
+def test_the_users_error_state_does_not_matter(wanted, state):
+    with np.errstate(all=state):
+        small = fit(np.array([np.nan, np.inf, 1e-300, -0.0]), wanted, what="x")
+        assert np.array_equal(small, np.array([np.nan, np.inf, 0, 0], wanted), equal_nan=True)
+        with pytest.raises(CoercionError, match=f"^x has a finite value that is too large for {wanted}"):
+            fit(np.array([np.nan, 1e300]), wanted, what="x")
+
+
+@pytest.mark.parametrize("wanted", dtypes("f2 bf16 f4 c8 c16 i1 i2 i4 u1 u2 u4 u8"), ids=str)
+@properties
+@given(data=st.data())
+def test_a_cast_is_numpys_unless_a_finite_value_would_be_lost(wanted, data):
+    array = data.draw(npst.arrays(np.int64 if wanted.kind in "iu" else np.float64, shapes))
+    with np.errstate(over="ignore"):
+        naive = array.astype(wanted)
+    is_wrapped = wanted.kind in "iu" and naive.tolist() != array.tolist()
+    if is_wrapped or (np.isfinite(array) & ~np.isfinite(naive)).any():
+        with pytest.raises(CoercionError, match=f"^x has a finite value that is too large for {wanted}"):
+            cast(array, wanted, what="x")
+    else:
+        result = cast(array, wanted, what="x")
+        assert (result.dtype, result.shape, result.tobytes()) == (wanted, array.shape, naive.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["float64", float, np.dtype("f8"), SimpleNamespace(as_numpy_dtype=np.float64)], "f8"),
+        (["bfloat16", ml_dtypes.bfloat16], "bf16"),
+        ([">f4", "<f4", np.dtype(">f4"), np.dtype("f4").newbyteorder()], "f4"),
+        (
+            [
+                "string",
+                str,
+                bytes,
+                object,
+                STRING,
+                "S3",
+                np.str_,
+                np.dtype("U5"),
+                SimpleNamespace(as_numpy_dtype=object),
+            ],
+            "string",
+        ),
+    ],
+)
+def test_dtypes_are_read_as_users_write_them(values, expected):
+    found = list(map(parse_dtype, values))
+    assert found == dtypes(expected) * len(values)
+    assert all(dtype.isnative for dtype in found)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">c8", ">c16"])
+@pytest.mark.parametrize("tensors", ["", "f4", "f8", "i4"])
+def test_inputs_of_the_other_byte_order_are_turned_around(dtype, tensors):
+    result = as_input(np.array([1, 2], dtype), beside(tensors), what="x")
+    assert result.tolist() == [1, 2]
+    assert result.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">c8", ">c16"])
+def test_results_of_the_other_byte_order_are_turned_around(dtype):
+    for promised in (np.dtype(dtype).newbyteorder("="), np.dtype("c16")):
+        result = fit(np.array([1, 2], dtype), promised, what="x")
+        assert is_same(result, promised, [1, 2])
+        assert result.dtype.isnative
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["flaot32", "bfloat61", 5, [1, 2], "M8[s]", "f4,f4", np.void, "longdouble", np.longdouble, np.clongdouble],
+)
+def test_what_is_no_dtype_of_a_tensor_is_reported(value):
+    message = f'{value!r} is no dtype of a tensor.\n  Give for example np.float32, tf.int64 or "string".'
+    with pytest.raises(RegistrationError, match=exactly(message)):
+        parse_dtype(value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "result"),
+    [
+        ("f4 f8", "f8"),
+        ("f4 i8 ? string", "f4"),
+        ("bf16 f4", "f4"),
+        ("c8 f8", "c16"),
+        ("i4 i8 ?", "i8"),
+        ("u1 i1", "i2"),
+        ("? string", "?"),
+    ],
+)
+def test_floating_inputs_alone_decide_the_result(inputs, result):
+    assert [coercion.result_dtype(dtypes(inputs))] == dtypes(result)
+
+
+@pytest.mark.parametrize("pair", ["f4 f4", "c8 f4", "c16 f8", "bf16 bf16", "i8 i8"])
+def test_the_real_part_has_a_dtype(pair):
+    dtype, real = dtypes(pair)
+    assert coercion.real_dtype(dtype) == real
+
+
+@pytest.mark.parametrize(("inputs", "got"), [("string", "no numeric input"), ("f2 bf16", "float16, bfloat16")])
+def test_a_result_dtype_that_does_not_follow_is_reported(inputs, got):
+    message = f"the output dtype does not follow from the inputs.\n  Got:      {got}\n  Declare it, for example with "
+    with pytest.raises(CoercionError, match=exactly(message + "dtype=np.float32.")):
+        coercion.result_dtype(dtypes(inputs))
+
+
+@pytest.mark.parametrize("pair", ["f4 f8", "f2 f8", "bf16 f8", "c8 c16", "i4 i4", "? ?"])
+def test_floating_and_complex_arrays_are_widened(pair):
+    dtype, widened = dtypes(pair)
+    assert is_same(coercion.widen(np.ones(1, dtype), np.dtype("f8"), what="x"), widened, [1])
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "outputs"),
+    [
+        (np.add, "i4 i8", "i8"),
+        (np.add, "f4 i8", "f4"),
+        (np.sin, "i4", "f4"),
+        (np.absolute, "c16", "f8"),
+        (np.frexp, "f4", "f4 i4"),
+        (np.matmul, "c8 f8", "c16"),
+    ],
+)
+def test_a_ufunc_brings_its_output_dtypes_with_floats_as_its_inputs_have_them(function, inputs, outputs):
+    assert coercion.ufunc_output_dtypes(function, dtypes(inputs)) == tuple(dtypes(outputs))
+
+
+def test_a_ufunc_without_a_loop_is_reported():
+    message = "bitwise_and has no loop for these input dtypes.\n  Got:      float32, int32"
+    with pytest.raises(CoercionError, match=exactly(message)):
+        coercion.ufunc_output_dtypes(np.bitwise_and, dtypes("f4 i4"))

@@ -1,0 +1,1108 @@
+"""What a user reads: the whole text of every error; exactly if the call is eager, within TensorFlow's text if not.
+
+In the texts `{op}` stands for the op that is wrong: its name, and the file and line where it is.
+"""
+
+import inspect
+import pickle
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import modes
+from tfpyop import (
+    CoercionError,
+    ContractError,
+    GradientError,
+    RegistrationError,
+    SignatureError,
+    UnsupportedError,
+    differentiable_op,
+    get_op,
+)
+
+X = np.float32([1, 2, 3])
+A = np.ones((2, 3), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_root_of_the_repository(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)  # places in texts are relative to the working directory
+
+
+def place(function):
+    """File and line of a function of this module."""
+    return f"tests/test_messages.py:{function.__code__.co_firstlineno}"
+
+
+def subject(op):
+    """How a text names an op of a function of this module."""
+    return f"op '{op.name}' ({place(op.numpy)})"
+
+
+def check(kind, text, call, *, is_exact=True):
+    """The call raises an error of this kind with exactly this text; or TensorFlow's, with the text as a part of it."""
+    kinds = kind if is_exact else (kind, tf.errors.OpError)
+    with pytest.raises(kinds, match=re.escape(text.splitlines()[0])) as caught:
+        call()
+    if is_exact:
+        assert str(caught.value) == text
+    else:
+        assert text in str(caught.value)
+
+
+every_mode = pytest.mark.parametrize("mode", modes.MODES)
+every_gradient_mode = pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+every_plain_mode = pytest.mark.parametrize("mode", ["eager", "graph", "session"])
+
+
+# -- results of functions
+
+OUTPUTS = {
+    "two for one": (
+        ContractError,
+        differentiable_op(lambda x: (x, x), signature="()->()"),
+        """\
+{op}: the function returned the wrong number of outputs.
+  Expected: 1 output
+  Got:      a tuple of 2
+  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; \
+for one array of them, return np.stack(...).""",
+    ),
+    "an empty tuple": (
+        ContractError,
+        differentiable_op(lambda x: ()),
+        """\
+{op}: the function returned the wrong number of outputs.
+  Expected: 1 output
+  Got:      a tuple of 0
+  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; \
+for one array of them, return np.stack(...).""",
+    ),
+    "three for two": (
+        ContractError,
+        differentiable_op(lambda x: (x, x, x), signature="()->(),()"),
+        """\
+{op}: the function returned its outputs in the wrong form.
+  Expected: 2 outputs as declared
+  Got:      3 values where 2 belong
+  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+    ),
+    "one for two": (
+        ContractError,
+        differentiable_op(lambda x: (x,), signature="()->(),()"),
+        """\
+{op}: the function returned its outputs in the wrong form.
+  Expected: 2 outputs as declared
+  Got:      1 values where 2 belong
+  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+    ),
+    "an array for two": (
+        ContractError,
+        differentiable_op(lambda x: x, signature="()->(),()"),
+        """\
+{op}: the function returned its outputs in the wrong form.
+  Expected: 2 outputs as declared
+  Got:      a ndarray where 2 values belong
+  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+    ),
+    "an array for a dict": (
+        ContractError,
+        differentiable_op(lambda x: x, dtype={"mean": None, "count": int}),
+        """\
+{op}: the function returned its outputs in the wrong form.
+  Expected: 2 outputs as declared
+  Got:      a ndarray where a dict belongs
+  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+    ),
+    "a dict with other keys": (
+        ContractError,
+        differentiable_op(lambda x: {"mean": x, "size": 3}, dtype={"mean": None, "count": int}),
+        """\
+{op}: the function returned its outputs in the wrong form.
+  Expected: 2 outputs as declared
+  Got:      a dict with keys 'mean', 'size' where keys 'count', 'mean' belong
+  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+    ),
+    "None": (
+        ContractError,
+        differentiable_op(lambda x: None, signature="()->()"),
+        """\
+{op}: output 0 is None.
+  Expected: an array or number
+  Got:      None
+  Does the function lack a return statement?""",
+    ),
+    "None among two": (
+        ContractError,
+        differentiable_op(lambda x: (x, None), signature="()->(),()"),
+        """\
+{op}: output 1 is None.
+  Expected: an array or number
+  Got:      None
+  Does the function lack a return statement?""",
+    ),
+    "another size": (
+        ContractError,
+        differentiable_op(lambda x: np.zeros(2), signature="(n)->(n)"),
+        """\
+{op}: output 0 has the wrong shape.
+  Expected: float32[3]
+  Got:      float64[2]
+  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+    ),
+    "another rank in a list": (
+        ContractError,
+        differentiable_op(lambda x: (x, [[1, 2]]), signature="(n)->(n),(2)"),
+        """\
+{op}: output 1 has the wrong shape.
+  Expected: float32[2]
+  Got:      int64[1, 2]
+  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+    ),
+    "another rank than that of a run-time size": (
+        ContractError,
+        differentiable_op(lambda x: x[None], signature="(n)->(k)"),
+        """\
+{op}: output 0 has the wrong shape.
+  Expected: float32[?]
+  Got:      float32[1, 3]
+  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+    ),
+    "another shape than that of the shape function": (
+        ContractError,
+        differentiable_op(lambda x: x, shape=lambda shape: (2, *shape)),
+        """\
+{op}: output 0 has the wrong shape.
+  Expected: float32[2, 3]
+  Got:      float32[3]
+  That is what the shape function says for inputs float32[3]: correct it, or return an array of that shape.""",
+    ),
+    "different run-time sizes": (
+        ContractError,
+        differentiable_op(lambda x: (x[:2], x[:1]), signature="(n)->(k),(k)"),
+        """\
+{op}: output 1 has another size of 'k' than an earlier output.
+  Expected: k = 2
+  Got:      k = 1
+  Signature '(n)->(k),(k)' promises them equal; use two names if they differ.""",
+    ),
+    "floats for integers": (
+        CoercionError,
+        differentiable_op(lambda x: x / 2, signature="()->()", dtype=np.int32),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: int32[3]
+  Got:      float32[3]
+  Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.float32.""",
+    ),
+    "integers for booleans": (
+        CoercionError,
+        differentiable_op(lambda x: x.astype(np.int64), signature="()->()", dtype=bool),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: bool[3]
+  Got:      int64[3]
+  Declare dtype=np.int64, or convert the result in the function.""",
+    ),
+    "complex numbers for floats": (
+        CoercionError,
+        differentiable_op(lambda x: x * 1j, signature="()->()"),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: float32[3]
+  Got:      complex64[3]
+  Return the real part, or declare dtype=np.complex64.""",
+    ),
+    "text for floats": (
+        CoercionError,
+        differentiable_op(lambda x: "text", signature="(n)->()"),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: float32[]
+  Got:      string[]
+  Declare dtype="string".""",
+    ),
+    "an array of text for floats": (
+        CoercionError,
+        differentiable_op(lambda x: np.array(["a", "b"]), signature="(n)->(2)"),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: float32[2]
+  Got:      string[2]
+  Declare dtype="string".""",
+    ),
+    "floats for text": (
+        CoercionError,
+        differentiable_op(lambda x: x, signature="()->()", dtype="string"),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: string[3]
+  Got:      float32[3]
+  Return strings, or declare dtype=np.float32.""",
+    ),
+    "dates": (
+        CoercionError,
+        differentiable_op(lambda x: np.datetime64("2026-01-01"), signature="(n)->()"),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: float32[]
+  Got:      datetime64[D][]
+  Declare dtype=np.datetime64[D], or convert the result in the function.""",
+    ),
+    "an object": (
+        CoercionError,
+        differentiable_op(lambda x: {1, 2}, signature="(n)->()"),
+        """\
+{op}: output 0 is no tensor, array, number or string.
+  Got:      set: {1, 2}
+  Return an array; for several outputs name them in the signature, or give dtype= in their form.""",
+    ),
+    "a ragged list": (
+        CoercionError,
+        differentiable_op(lambda x: [[1], [1, 2]], signature="(n)->(n)"),
+        """\
+{op}: output 0 is a nested list with rows of different lengths, which makes no array.
+  Pad the rows, or make one array of each.""",
+    ),
+    "a float too large": (
+        CoercionError,
+        differentiable_op(lambda x: np.float64([1e300, -1e301, np.inf]), signature="()->()"),
+        """\
+{op}: output 0 has a finite value that is too large for float32.
+  Expected: float32[3]
+  Got:      float64[3] with 1e+301
+  Scale the values, or use float64 for tensors and dtype=.""",
+    ),
+    "an integer too large": (
+        CoercionError,
+        differentiable_op(lambda x: np.int64([1, -300, 2]), signature="()->()", dtype=np.int8),
+        """\
+{op}: output 0 has a finite value that is too large for int8.
+  Expected: int8[3]
+  Got:      int64[3] with 300
+  Scale the values, or use int64 for tensors and dtype=.""",
+    ),
+    "a complex number too large": (
+        CoercionError,
+        differentiable_op(lambda x: 1e300j, signature="(n)->()", dtype=np.complex64),
+        """\
+{op}: output 0 has a finite value that is too large for complex64.
+  Expected: complex64[]
+  Got:      complex128[] with 1e+300
+  Scale the values, or use complex128 for tensors and dtype=.""",
+    ),
+}
+
+
+@every_mode
+@pytest.mark.parametrize(("kind", "op", "text"), OUTPUTS.values(), ids=OUTPUTS)
+def test_a_result_that_breaks_the_contract(mode, kind, op, text):
+    text = text.replace("{op}", subject(op))
+    check(kind, text, lambda: modes.call(mode, op, X), is_exact=mode == "eager")
+
+
+def test_a_result_in_the_dtype_of_bfloat16():
+    op = differentiable_op(lambda x: np.float32([3.4e38]), signature="(n)->(n)")
+    text = f"""\
+{subject(op)}: output 0 has a finite value that is too large for bfloat16.
+  Expected: bfloat16[1]
+  Got:      float32[1] with 3.4e+38
+  Scale the values, or use float32 for tensors and dtype=."""
+    check(CoercionError, text, lambda: op(tf.zeros([1], tf.bfloat16)))
+
+
+# -- inputs that are arrays
+
+matmul = differentiable_op(lambda a, b: a @ b, signature="(m,k),(k,n)->(m,n)")
+anything = differentiable_op(lambda *inputs: inputs[0], signature="(),()->()")
+
+INPUTS = {
+    "core dimensions that differ": (
+        SignatureError,
+        matmul,
+        (A, A),
+        """\
+{op}: input 1 does not fit signature '(m,k),(k,n)->(m,n)'.
+  Expected: size 3 for dimension 'k'
+  Got:      2""",
+    ),
+    "a core dimension that is not the fixed one": (
+        SignatureError,
+        differentiable_op(lambda x: x, signature="(4)->(4)"),
+        (A,),
+        """\
+{op}: input 0 does not fit signature '(4)->(4)'.
+  Expected: size 4 for dimension '4'
+  Got:      3""",
+    ),
+    "too few dimensions": (
+        SignatureError,
+        matmul,
+        (A, X),
+        """\
+{op}: input 1 has too few dimensions for signature '(m,k),(k,n)->(m,n)'.
+  Expected: at least 2: (k, n)
+  Got:      [3]""",
+    ),
+    "loop dimensions that do not broadcast": (
+        SignatureError,
+        matmul,
+        (np.stack([A, A]), np.stack([A.T, A.T, A.T])),
+        """\
+{op}: the loop dimensions of the inputs do not broadcast under signature '(m,k),(k,n)->(m,n)'.
+  Got:      [2, 2, 3], [3, 3, 2]
+  Dimensions in front of the core must be equal or 1, as NumPy broadcasts.""",
+    ),
+    "one for two": (
+        SignatureError,
+        anything,
+        (X,),
+        """\
+{op}: the call has the wrong number of inputs.
+  Expected: 2, as the signature says
+  Got:      1: inputs
+  None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
+static_argnames.""",
+    ),
+    "three for two": (
+        SignatureError,
+        anything,
+        (X, X, X),
+        """\
+{op}: the call has the wrong number of inputs.
+  Expected: 2, as the signature says
+  Got:      3: inputs, inputs, inputs
+  None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
+static_argnames.""",
+    ),
+    "a negative size that is computed of them": (
+        SignatureError,
+        differentiable_op(lambda x, y: x, signature="(n),(m)->(n-m)"),
+        (X[:1], X),
+        "{op}: output dimension 'n-m' of signature '(n),(m)->(n-m)' is -2 for m = 3, n = 1.",
+    ),
+    "text only": (
+        CoercionError,
+        differentiable_op(lambda x: 3),
+        (np.array("text"),),
+        """\
+{op}: the output dtype does not follow from the inputs.
+  Got:      no numeric input
+  Declare it, for example with dtype=np.float32.""",
+    ),
+    "two kinds of 16 bits": (
+        CoercionError,
+        differentiable_op(lambda x, y: x),
+        (np.float16(1), np.array(1, tf.bfloat16.as_numpy_dtype)),
+        """\
+{op}: the output dtype does not follow from the inputs.
+  Got:      float16, bfloat16
+  Declare it, for example with dtype=np.float32.""",
+    ),
+}
+
+
+@every_mode
+@pytest.mark.parametrize(("kind", "op", "inputs", "text"), INPUTS.values(), ids=INPUTS)
+def test_inputs_that_do_not_fit(mode, kind, op, inputs, text):
+    text = text.replace("{op}", subject(op))
+    check(kind, text, lambda: modes.call(mode, op, *inputs), is_exact=mode == "eager")
+
+
+@every_mode
+def test_inputs_that_a_ufunc_cannot_take(mode):
+    op, line = differentiable_op(np.bitwise_and), sys._getframe().f_lineno
+    text = f"""\
+op 'numpy:bitwise_and' (tests/test_messages.py:{line}): bitwise_and has no loop for these input dtypes.
+  Got:      float32, float32"""
+    check(CoercionError, text, lambda: modes.call(mode, op, X, X), is_exact=mode == "eager")
+
+
+@every_mode
+def test_an_input_too_large_for_the_compute_dtype(mode):
+    op = differentiable_op(lambda x: x, signature="()->()", compute_dtype="float32")
+    text = f"""\
+{subject(op)}: input 0 has a finite value that is too large for float32.
+  Expected: float32[2]
+  Got:      float64[2] with 1e+300
+  Scale the values, or use float64 for tensors and dtype=."""
+    check(CoercionError, text, lambda: modes.call(mode, op, np.float64([1e300, 0])), is_exact=mode == "eager")
+
+
+@pytest.mark.parametrize("arguments", [(), (1.0,), (1.0, 2.0, 3.0)], ids=len)
+@every_plain_mode
+def test_arguments_that_do_not_fit_the_function(mode, arguments):
+    op = differentiable_op(lambda x, y: x, signature="(),()->()")
+    with pytest.raises(TypeError, match="argument") as python:
+        inspect.signature(op.numpy).bind(*arguments)
+    check(TypeError, f"{subject(op)}: {python.value}", lambda: modes.call(mode, lambda x: op(*arguments), X))
+
+
+# -- inputs that are something else
+
+first = differentiable_op(lambda x, y=0.0: x, signature="(),()->()")
+
+VALUES = {
+    "an object": (
+        lambda x: first({1, 2}),
+        """\
+{op}: input 0 is no tensor, array, number or string.
+  Got:      set: {1, 2}
+  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+    ),
+    "a function": (
+        lambda x: first(x, np.sin),
+        """\
+{op}: input 1 is no tensor, array, number or string.
+  Got:      ufunc: <ufunc 'sin'>
+  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+    ),
+    "a long list with None in it": (
+        lambda x: first([None, *range(100)]),
+        """\
+{op}: input 0 is no tensor, array, number or string.
+  Got:      list: [None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+    ),
+    "an integer of more than 64 bits": (
+        lambda x: first(10**20),
+        """\
+{op}: input 0 is no tensor, array, number or string.
+  Got:      int: 100000000000000000000
+  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+    ),
+    "a ragged list": (
+        lambda x: first(x, [[1.0, 2.0], [3.0]]),
+        """\
+{op}: input 1 is a nested list with rows of different lengths, which makes no array.
+  Pad the rows, or make one array of each.""",
+    ),
+    "a SparseTensor": (
+        lambda x: first(tf.sparse.from_dense(x)),
+        """\
+{op}: input 0 is a SparseTensor, which is not one array.
+  Make one of it (.to_tensor() or tf.sparse.to_dense), or pass the tensors in it. Ragged tensors may go into an \
+op that works element by element: signature="()->()".""",
+    ),
+    "dates": (
+        lambda x: first(np.array(["2026-01-01"], "datetime64[D]")),
+        """\
+{op}: input 0 has a dtype that no tensor has.
+  Expected: numbers, booleans or strings
+  Got:      datetime64[D][1]
+  Convert it with numpy first, for example with .astype(np.int64).""",
+    ),
+    "a float too large for the default": (
+        lambda x: first([1e300, -1e301]),
+        """\
+{op}: input 0 has a finite value that is too large for float32.
+  Expected: float32[2]
+  Got:      float64[2] with 1e+301
+  Scale the values, or use float64 for tensors and dtype=.""",
+    ),
+    "a float too large for the tensor beside it": (
+        lambda x: first(tf.cast(x, tf.float16), np.float64(1e6)),
+        """\
+{op}: input 1 has a finite value that is too large for float16.
+  Expected: float16[]
+  Got:      float64[] with 1e+06
+  Scale the values, or use float64 for tensors and dtype=.""",
+    ),
+    "an integer too large for the tensor beside it": (
+        lambda x: first(tf.cast(x, tf.float16), 10**6),
+        """\
+{op}: input 1 has a finite value that is too large for float16.
+  Expected: float16[]
+  Got:      int64[] with 1e+06
+  Scale the values, or use int64 for tensors and dtype=.""",
+    ),
+}
+
+
+@every_plain_mode
+@pytest.mark.parametrize(("call", "text"), VALUES.values(), ids=VALUES)
+def test_a_value_that_is_no_input(mode, call, text):
+    check(CoercionError, text.replace("{op}", subject(first)), lambda: modes.call(mode, call, X))
+
+
+@every_plain_mode
+def test_none_as_an_input(mode):
+    text = f"""\
+{subject(first)}: the call has the wrong number of inputs.
+  Expected: 2, as the signature says
+  Got:      1: x (None: no input), y
+  None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
+static_argnames."""
+    check(SignatureError, text, lambda: modes.call(mode, lambda x: first(None, x), X))
+
+
+STATIC_TENSOR = """\
+{op}: static argument 'exponent' is or holds a tensor.
+  Expected: a Python value that is known when the graph is made
+  Got:      """
+
+
+@every_plain_mode
+@pytest.mark.parametrize(
+    "make", [lambda x: x, lambda x: [1, (x,)], lambda x: tf.Variable(2)], ids=["it", "in", "variable"]
+)
+def test_a_tensor_as_a_static_argument(make, mode):
+    op = differentiable_op(lambda x, *, exponent: x, signature="()->()")
+    text = STATIC_TENSOR.replace("{op}", subject(op))
+
+    def call(x):
+        return op(x, exponent=make(x))
+
+    if mode == "eager":
+        check(CoercionError, text, lambda: call(tf.constant(X)), is_exact=False)
+    else:
+        check(CoercionError, text, lambda: modes.call(mode, lambda x: op(x, exponent=[x]), X), is_exact=False)
+
+
+def test_a_symbolic_tensor_outside_of_its_graph():
+    leaked = []
+    tf.function(lambda x: (leaked.append(x), x)[1])(X)
+    text = f"""\
+{subject(first)}: input 0 is a symbolic tensor of a graph, but the call is outside of that graph.
+  Got:      Tensor("x:0", shape=(3,), dtype=float32)
+  Return the tensor from its tf.function, or make the call inside."""
+    check(UnsupportedError, text, lambda: first(leaked[0]))
+
+
+def test_a_function_that_xla_is_to_compile():
+    text = f"""\
+{subject(first)}: XLA cannot compile it yet.
+  Leave the op outside of functions with jit_compile=True."""
+    check(UnsupportedError, text, lambda: tf.function(first, jit_compile=True)(X))
+
+
+def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow.python.eager.record", ModuleType("record"))
+    path = Path(sys.modules["tfpyop"].__file__).parent / "lowering" / "_tensorflow.py"
+    with pytest.raises(UnsupportedError, match="lacks something tfpyop needs") as caught:
+        runpy.run_path(str(path))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks something tfpyop needs: cannot import name '")
+    assert lines[1:] == [
+        "  Expected: a TensorFlow tfpyop was tested on: 2.18 to 2.21",
+        f"  Got:      {tf.__version__}",
+        "  Install one of these, or a newer tfpyop.",
+    ]
+
+
+# -- functions that write to an input
+
+
+@every_mode
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (lambda x: np.add(x, 1, out=x), "output array is read-only"),
+        (lambda x: x.__iadd__(1), "output array is read-only"),
+        (lambda x: x.__setitem__(0, 1), "assignment destination is read-only"),
+        (lambda x: x.sort(), "sort array is read-only"),
+    ],
+    ids=["out", "+=", "[]", "sort"],
+)
+def test_a_function_that_writes_to_its_input(mode, function, problem):
+    op = differentiable_op(function, signature="()->()")
+    text = f"""\
+{problem}
+  {subject(op)}: inputs are read-only, because a tensor may be in use elsewhere. Work on a copy: x = x.copy()."""
+    call = lambda: modes.call(mode, op, X)  # noqa: E731
+    check(ValueError, text, call, is_exact=mode == "eager")
+    if mode != "eager":
+        check(ValueError, f"{subject(op)}: the function raised ValueError: {problem}\n", call, is_exact=False)
+        check(ValueError, "x = x.copy().\n  Called with: float32[3]\n", call, is_exact=False)
+
+
+# -- shape functions
+
+SHAPES = {
+    "a number": (3, None, "a tuple of sizes", "3"),
+    "None": (None, None, "a tuple of sizes", "None"),
+    "two for one": (((3,), (3,)), None, "a tuple of sizes", "((3,), (3,))"),
+    "one for two": ((3,), (None, None), "2 tuples of sizes", "(3,)"),
+    "three for two": (((3,), (3,), (3,)), (None, None), "2 tuples of sizes", "((3,), (3,), (3,))"),
+    "a shape and a number": (((3,), 3), (None, None), "2 tuples of sizes", "((3,), 3)"),
+}
+
+
+@every_mode
+@pytest.mark.parametrize(("shape", "dtype", "expected", "got"), SHAPES.values(), ids=SHAPES)
+def test_a_shape_function_that_returns_no_shape(mode, shape, dtype, expected, got):
+    op = differentiable_op(lambda x: x, shape=lambda _: shape, dtype=dtype)
+    text = f"""\
+{subject(op)}: the shape function must return one shape for each output.
+  Expected: {expected}
+  Got:      {got}
+  Sizes are integers, none of them negative."""
+    check(SignatureError, text, lambda: modes.call(mode, op, X), is_exact=mode == "eager")
+
+
+# -- gradients
+
+MISSING = """\
+{op}: its gradient was asked for, but it has no gradient rule.
+  Attach one with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If its derivative is zero everywhere, \
+declare non_differentiable=True; to cut the graph here, use tf.stop_gradient."""
+MISSING_SECOND = """\
+{op}: a second derivative was asked for, but this numpy rule has no rule of its own.
+  Attach one to what @op.numpy_gradient returned, with @that.gradient or @that.numpy_gradient, or write the \
+first rule in TensorFlow ops with @op.gradient."""
+
+
+@every_gradient_mode
+def test_a_gradient_without_a_rule(mode):
+    op = differentiable_op(lambda x: x)
+    check(GradientError, MISSING.replace("{op}", subject(op)), lambda: modes.gradient(mode, op, X))
+
+
+@pytest.mark.parametrize("mode", [mode for mode in modes.MODES if mode != "autograph"])
+def test_a_second_derivative_through_a_numpy_rule(mode):
+    op = differentiable_op(lambda x: x**3, signature="()->()")
+    rule_op = op.numpy_gradient(lambda op, cotangent: 3 * op.inputs[0] ** 2 * cotangent)
+
+    def second_derivative(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = op(x)
+            first_derivative = inner.gradient(y, x)
+        return outer.gradient(first_derivative, x)
+
+    check(
+        GradientError,
+        MISSING_SECOND.replace("{op}", subject(rule_op)),
+        lambda: modes.call(mode, tf.autograph.experimental.do_not_convert(second_derivative), X),
+        is_exact=mode == "eager",  # in a graph the node raises when it runs
+    )
+
+
+def with_rule(attach, function, signature, rule):
+    """An op with a rule in TensorFlow ops or in numpy, and how texts name the rule."""
+    op = differentiable_op(function, signature=signature)
+    if attach == "gradient":
+        op.gradient(rule)
+        return op, f"gradient of {subject(op)}"
+    return op, subject(op.numpy_gradient(rule))
+
+
+@every_gradient_mode
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+@pytest.mark.parametrize(
+    ("rule", "got"), [(lambda op, g: (g, g, None), "a tuple of 3"), (lambda op, g: [], "a list of 0")], ids=["3", "0"]
+)
+def test_a_wrong_number_of_cotangents(mode, attach, rule, got):
+    op, name = with_rule(attach, lambda x, y: x + y, "(),()->()", rule)
+    text = f"""\
+{name}: the gradient rule returned the wrong number of cotangents.
+  Expected: 2, one for each of op.inputs
+  Got:      {got}
+  Return a tuple in the order of op.inputs, with None where there is no dependence."""
+    check(ContractError, text, lambda: modes.gradient(mode, op, X, X), is_exact=mode == "tape, eager")
+
+
+def test_one_cotangent_for_two_inputs():
+    op, name = with_rule("numpy_gradient", lambda x, y: x + y, "(),()->()", lambda op, g: g)
+    text = f"""\
+{name}: the gradient rule returned the wrong number of cotangents.
+  Expected: 2, one for each of op.inputs
+  Got:      one ndarray
+  Return a tuple in the order of op.inputs, with None where there is no dependence."""
+    check(ContractError, text, lambda: modes.gradient("tape, eager", op, X, X))
+
+
+@every_gradient_mode
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+def test_a_rule_that_returns_nothing(mode, attach):
+    op, name = with_rule(attach, lambda x: x, "()->()", lambda op, g: None)
+    text = f"""\
+{name}: the gradient rule returned None.
+  Expected: 1, one cotangent for each of op.inputs
+  Got:      None
+  Does it lack a return statement? If there is no dependence at all, return (None,)."""
+    check(ContractError, text, lambda: modes.gradient(mode, op, X), is_exact=mode == "tape, eager")
+
+
+COTANGENT_SHAPES = {
+    "another size": (
+        (lambda x: x, "()->()"),
+        lambda op, cotangent: cotangent[:2],
+        (X,),
+        """\
+{rule}: the cotangent of input 0 has the wrong shape.
+  Expected: float32[3]
+  Got:      float32[2]
+  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
+were broadcast, they may stay and are summed.""",
+        "[3] [2]",
+    ),
+    "another size, where loop dimensions are broadcast": (
+        (lambda x, y: x + y, "(),()->()"),
+        lambda op, cotangent: (cotangent, cotangent[:1]),
+        (A[:, :1], X),
+        """\
+{rule}: the cotangent of input 1 has the wrong shape.
+  Expected: float32[3] or the broadcast shape [2, 3]
+  Got:      float32[1, 3]
+  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
+were broadcast, they may stay and are summed.""",
+        "[3] [1 3]",
+    ),
+    "without the core dimension": (
+        (lambda x: x.sum(-1), "(n)->()"),
+        lambda op, cotangent: cotangent,
+        (A,),
+        """\
+{rule}: the cotangent of input 0 has the wrong shape.
+  Expected: float32[2, 3]
+  Got:      float32[2]
+  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
+were broadcast, they may stay and are summed.""",
+        "[2 3] [2]",
+    ),
+}
+UNKNOWN_SHAPES = "tape inside, unknown shapes"
+
+
+@pytest.mark.parametrize(
+    ("attach", "mode"),
+    [("gradient", mode) for mode in modes.GRADIENT_MODES if mode != UNKNOWN_SHAPES]
+    + [("numpy_gradient", mode) for mode in modes.GRADIENT_MODES],
+)
+@pytest.mark.parametrize(("function", "rule", "inputs", "text", "_"), COTANGENT_SHAPES.values(), ids=COTANGENT_SHAPES)
+def test_a_cotangent_of_another_shape(mode, attach, function, rule, inputs, text, _):
+    op, name = with_rule(attach, *function, rule)
+    text = text.replace("{rule}", name)
+    check(ContractError, text, lambda: modes.gradient(mode, op, *inputs), is_exact=mode == "tape, eager")
+
+
+@pytest.mark.parametrize(
+    ("function", "rule", "inputs", "text", "shapes"), COTANGENT_SHAPES.values(), ids=COTANGENT_SHAPES
+)
+def test_a_cotangent_of_another_shape_that_is_known_when_the_graph_runs(function, rule, inputs, text, shapes):
+    op, name = with_rule("gradient", *function, rule)
+    text = text.splitlines()[0].replace("{rule}", name).replace("'", r"\'") + f" Expected, got:] {shapes}"
+    check(ContractError, text, lambda: modes.gradient(UNKNOWN_SHAPES, op, *inputs), is_exact=False)
+
+
+@every_gradient_mode
+def test_a_complex_cotangent_of_a_real_input(mode):
+    op, name = with_rule("gradient", lambda x: x, "()->()", lambda op, cotangent: tf.cast(cotangent, tf.complex64))
+    shape = "[...]" if mode == UNKNOWN_SHAPES else "[3]"
+    text = f"""\
+{name}: the cotangent of input 0 is complex, but the input is real.
+  Expected: float32{shape}
+  Got:      complex64{shape}
+  Return the real part: tf.math.real(...)."""
+    check(CoercionError, text, lambda: modes.gradient(mode, op, X))
+
+
+@every_gradient_mode
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (
+            lambda op, cotangent: cotangent * 1j,
+            """\
+{rule}: the cotangent of input 0 has the wrong dtype.
+  Expected: float32[3]
+  Got:      complex64[3]
+  Convert it in the rule, for example with np.real.""",
+        ),
+        (
+            lambda op, cotangent: np.full(3, "text"),
+            """\
+{rule}: the cotangent of input 0 has the wrong dtype.
+  Expected: float32[3]
+  Got:      string[3]
+  Convert it in the rule, for example with np.real.""",
+        ),
+        (
+            lambda op, cotangent: cotangent * np.float64(1e300),
+            """\
+{rule}: the cotangent of input 0 has a finite value that is too large for float32.
+  Expected: float32[3]
+  Got:      float64[3] with 1e+300
+  Scale the values, or use float64 for tensors and dtype=.""",
+        ),
+    ],
+    ids=["complex", "text", "too large"],
+)
+def test_a_cotangent_of_another_dtype_from_a_numpy_rule(mode, rule, text):
+    op, name = with_rule("numpy_gradient", lambda x: x, "()->()", rule)
+    text = text.replace("{rule}", name)
+    check(CoercionError, text, lambda: modes.gradient(mode, op, X), is_exact=mode == "tape, eager")
+
+
+@every_mode
+def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
+    rule_op = differentiable_op(lambda x: x).numpy_gradient(lambda op, cotangent: cotangent)
+    text = f"""\
+{subject(rule_op)}: the op of a derivative rule got the wrong number of inputs.
+  Expected: the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents
+  Got:      1"""
+    check(ContractError, text, lambda: modes.call(mode, rule_op, X), is_exact=mode == "eager")
+
+
+# -- decoration
+
+
+def plain(x, y):
+    return x
+
+
+def another(x, y):
+    return x
+
+
+class Holder:
+    """Kinds of functions that must not be decorated, and a method."""
+
+    @staticmethod
+    def of_nobody(x):
+        return x
+
+    @classmethod
+    def of_class(cls, x):
+        return x
+
+    @differentiable_op
+    def method(self, x):
+        return x
+
+
+DECORATIONS = {
+    "signature= and shape=": (
+        plain,
+        {"signature": "(),()->()", "shape": max},
+        """\
+{op}: both signature= and shape= are given.
+  Remove one of the two.""",
+    ),
+    "grad= and numpy_grad=": (
+        plain,
+        {"grad": max, "numpy_grad": max},
+        """\
+{op}: two VJP rules are given.
+  Remove one of the two.""",
+    ),
+    "non_differentiable= and grad=": (
+        plain,
+        {"non_differentiable": True, "grad": max},
+        """\
+{op}: it is declared non_differentiable, but given a rule.
+  Remove one of the two.""",
+    ),
+    "a rule that is none": (
+        plain,
+        {"grad": 3},
+        """\
+{op}: 3 is no rule.
+  Use the decorator without parentheses: @op.gradient""",
+    ),
+    "an unknown static name": (
+        plain,
+        {"static_argnames": ["x", "exponent"]},
+        """\
+{op}: static_argnames names 'exponent', which is no parameter.
+  Known: 'x', 'y'.""",
+    ),
+    "a static name with a slip": (
+        lambda x, exponent: x,
+        {"static_argnames": "exponnt"},
+        """\
+{op}: static_argnames names 'exponnt', which is no parameter.
+  Did you mean 'exponent'?""",
+    ),
+    "three dtypes for two outputs": (
+        plain,
+        {"signature": "(),()->(),()", "dtype": (int, int, int)},
+        """\
+{op}: dtype= and signature= disagree about the number of outputs.
+  Expected: 2 dtypes, for signature '(),()->(),()'
+  Got:      3""",
+    ),
+    "two dtypes for one output": (
+        plain,
+        {"signature": "(),()->()", "dtype": {"a": int, "b": int}},
+        """\
+{op}: dtype= and signature= disagree about the number of outputs.
+  Expected: 1 dtypes, for signature '(),()->()'
+  Got:      2""",
+    ),
+    "no dtype": (
+        plain,
+        {"dtype": "flaot32"},
+        """\
+{op}: 'flaot32' is no dtype of a tensor.
+  Give for example np.float32, tf.int64 or "string".""",
+    ),
+    "a compute dtype that is not floating": (
+        plain,
+        {"compute_dtype": int},
+        """\
+{op}: compute_dtype is no floating dtype.
+  Got:      int64
+  Use "float32" or "float64"; complex inputs follow.""",
+    ),
+    "too many parameters": (
+        lambda a, b, c, d=1: a,
+        {"signature": "()->()"},
+        """\
+{op}: the function takes more arrays than the signature has inputs.
+  Expected: 1 inputs, as signature '()->()' says
+  Got:      parameters a, b, c, d
+  Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "options", "text"), DECORATIONS.values(), ids=DECORATIONS)
+def test_options_that_make_no_sense(function, options, text):
+    name = f"op 'tests.test_messages:{function.__name__}' ({place(function)})"
+    check(RegistrationError, text.replace("{op}", name), lambda: differentiable_op(function, **options))
+
+
+NOT_FUNCTIONS = {
+    "a text": (
+        "()->()",
+        """\
+differentiable_op takes a function.
+  Got:      '()->()'
+  Options are keywords: @differentiable_op(signature="()->()").""",
+    ),
+    "a staticmethod": (
+        vars(Holder)["of_nobody"],
+        """\
+differentiable_op was given a staticmethod object.
+  Put @staticmethod above @differentiable_op, not below.""",
+    ),
+    "a classmethod": (
+        vars(Holder)["of_class"],
+        """\
+differentiable_op was given a classmethod object.
+  Put @classmethod above @differentiable_op, not below.""",
+    ),
+    "an op": (
+        matmul,
+        """\
+<tfpyop.Op 'tests.test_messages:<lambda>', signature='(m,k),(k,n)->(m,n)'> is an op already.
+  Give op.numpy to make another op of it.""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), NOT_FUNCTIONS.values(), ids=NOT_FUNCTIONS)
+def test_something_else_than_a_function(value, text):
+    check(RegistrationError, text, lambda: differentiable_op(value))
+    check(RegistrationError, text, lambda: differentiable_op(name="tests.messages:value")(value))
+
+
+@pytest.mark.parametrize("name", ["two words", "brace{", "serial#1", "line\n"])
+def test_a_name_that_is_none(name):
+    text = f"""\
+op {name!r} ({place(plain)}): {name!r} is no name for an op.
+  Use letters, digits and any of . : / - _"""
+    check(RegistrationError, text, lambda: differentiable_op(plain, name=name))
+
+
+def test_an_empty_name():
+    text = f"""\
+op '' ({place(plain)}): '' is no name for an op.
+  Use letters, digits and any of . : / - _"""
+    check(RegistrationError, text, lambda: differentiable_op(plain, name=""))
+
+
+def test_a_name_that_is_taken():
+    differentiable_op(plain, name="tests.messages:taken")
+    text = f"""\
+op 'tests.messages:taken' ({place(another)}): the name 'tests.messages:taken' is taken by another op.
+  Expected: one definition of each name
+  Got:      one at {place(plain)} and one at {place(another)}
+  Rename one of the functions, or give one of the ops a name=. An op that every call of a \
+function makes anew goes without a name."""
+    check(RegistrationError, text, lambda: differentiable_op(another, name="tests.messages:taken"))
+
+
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+def test_a_second_rule(attach):
+    op = differentiable_op(lambda x, y: x)
+    op.gradient(plain)
+    text = f"""\
+{subject(op)}: it has such a rule already, from {place(plain)}; another came at {place(another)}.
+  Remove one of the two."""
+    check(RegistrationError, text, lambda: getattr(op, attach)(another))
+
+
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+def test_a_rule_of_a_bound_method(attach):
+    text = f"""\
+{subject(Holder.method)}: a rule was attached to a bound method, where it would be lost.
+  Attach it in the body of the class; the rule of a method takes self first."""
+    check(RegistrationError, text, lambda: getattr(Holder().method, attach)(plain))
+
+
+SIGNATURES = {
+    "(),()": """\
+{op}: signature '(),()' needs exactly one '->'.
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+    "(),()->": """\
+{op}: signature '(),()->' has no output.
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+    "(n,(n)->(n)": """\
+{op}: signature '(n,(n)->(n)' cannot be read at '(n,(n)'.
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+    "(n),(n)->n": """\
+{op}: signature '(n),(n)->n' cannot be read at 'n'.
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+    "(n+1),(n)->()": """\
+{op}: signature '(n+1),(n)->()' computes 'n+1' on the input side.
+  Arithmetic belongs on the output side; inputs take names and fixed sizes.""",
+    "(n),(n)->(m+n)": """\
+{op}: signature '(n),(n)->(m+n)' computes 'm+n' from 'm', which no input has.
+  Use names of the input side, or one new name by itself for a size known at run time.""",
+    "(n),(n)->(n/2)": """\
+{op}: dimension 'n/2' of a signature cannot be read.
+  A dimension is a name, a number, or, on the output side, arithmetic with + - * //.""",
+    "(...,n),(n)->()": """\
+{op}: dimension '...' of a signature cannot be read.
+  A dimension is a name, a number, or, on the output side, arithmetic with + - * //.""",
+    "(3?),()->()": """\
+{op}: dimension '3?' is optional but has no name.
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+}
+
+
+@pytest.mark.parametrize(("signature", "text"), SIGNATURES.items(), ids=SIGNATURES)
+def test_a_signature_that_cannot_be_read(signature, text):
+    text = text.replace("{op}", f"op 'tests.test_messages:plain' ({place(plain)})")
+    check(SignatureError, text, lambda: differentiable_op(plain, signature=signature))
+
+
+# -- ops by name
+
+
+def test_an_unknown_name():
+    differentiable_op(plain, name="zebra.crossing")
+    text = """\
+no op named 'zebra.crosing' is registered.
+  Did you mean 'zebra.crossing'? An op is registered when its module is imported."""
+    check(RegistrationError, text, lambda: get_op("zebra.crosing"))
+
+
+def test_a_pickle_of_a_local_op():
+    op = differentiable_op(lambda x: x)
+    text = f"""\
+{subject(op)}: it cannot be pickled, because its name holds for this process only.
+  Define it at the top level of a module, or give it a name=."""
+    check(RegistrationError, text, lambda: pickle.dumps(op))

@@ -1,0 +1,708 @@
+"""What ops and the ops of their rules promise, and how results are held to it."""
+
+import itertools
+import re
+from collections import OrderedDict
+from types import MappingProxyType
+from typing import NamedTuple
+
+import hypothesis.extra.numpy as npst
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfpyop._promise import (
+    ArrayType,
+    CotangentPromise,
+    OpPromise,
+    RuleInputs,
+    SamePromise,
+    TangentPromise,
+    broadcast_shapes_of,
+    is_compatible,
+    rule_values,
+    summed_axes,
+)
+from tfpyop._signature import Signature
+from tfpyop._structure import LEAF, flat, flatten
+from tfpyop.errors import CoercionError, ContractError, SignatureError
+
+properties = settings(deadline=None)
+F4, F8, C8, I4, STRING = map(np.dtype, ("f4", "f8", "c8", "i4", "O"))
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+def exactly(text):
+    return f"^{re.escape(text)}$"
+
+
+def types(*texts):
+    """Types as they are shown: `float32[2, ?]`, `int32[...]`."""
+    found = []
+    for name, sizes in (re.fullmatch(r"(\w+)\[(.*)\]", text).groups() for text in texts):
+        shape = (
+            None if sizes == "..." else tuple(None if size == "?" else int(size) for size in sizes.split(", ") if size)
+        )
+        found.append(ArrayType(STRING if name == "string" else np.dtype(name), shape))
+    return found
+
+
+def dtypes_of(found):
+    return [type_.dtype for type_ in found]
+
+
+def shown(found):
+    return list(map(str, found))
+
+
+def promise(signature=None, *, dtype=None, shape=None, residuals=None, ufunc=None):
+    """What an op promises that is declared like this; residuals by name, with their core dimensions."""
+    residuals = residuals or {}
+    declared, structure = flatten(dtype, is_declaration=True)
+    if signature is not None:
+        signature = Signature.parse(signature)
+        if structure is LEAF:
+            declared *= len(signature.outputs)
+            structure = LEAF if len(declared) == 1 else flat(len(declared))
+        signature = signature.with_outputs([core for core, _ in residuals.values()])
+    declared = [None if name is None else np.dtype(name) for name in declared]
+    declared += [np.dtype(name) for _, name in residuals.values()]
+    return OpPromise(signature, shape, tuple(declared), structure, tuple(residuals), ufunc)
+
+
+@pytest.mark.parametrize("text", ["float32[?, 3]", "int64[]", "string[2]", "complex64[...]"])
+def test_a_type_is_shown_as_dtype_and_shape(text):
+    (found,) = types(text)
+    assert str(found) == text
+
+
+def test_an_array_has_a_type():
+    assert shown(map(ArrayType.of, [np.zeros((2, 0), "i2"), np.array("a", object)])) == ["int16[2, 0]", "string[]"]
+
+
+# -- what ops promise
+
+OUTPUT_TYPES = {
+    "the result type": (promise("()->()"), ["float32[2]"], ["float32[2]"]),
+    "a declared dtype": (promise("()->()", dtype="i8"), ["float32[2]"], ["int64[2]"]),
+    "one dtype for all": (promise("()->(),()", dtype="f8"), ["float32[2]"], ["float64[2]", "float64[2]"]),
+    "one of them": (promise("(n)->(),(n)", dtype=("i4", None)), ["complex64[5, 2]"], ["int32[5]", "complex64[5, 2]"]),
+    "floats decide": (promise("(),()->()"), ["int64[2]", "float32[]"], ["float32[2]"]),
+    "unknown sizes": (promise("(n),(m)->(n+m-1)"), ["float32[?]", "float32[3]"], ["float32[?]"]),
+    "an unknown rank": (promise("(n)->(n),()"), ["float32[...]"], ["float32[...]", "float32[...]"]),
+    "a run-time size": (promise("(n)->(k),()"), ["float32[2, 3]"], ["float32[2, ?]", "float32[2]"]),
+    "nothing": (promise(), ["float32[2]"], ["float32[...]"]),
+    "dtypes alone": (promise(dtype=("f4", "i4")), ["string[2]"], ["float32[...]", "int32[...]"]),
+    "a dict": (promise(dtype={"b": "f4", "a": None}), ["int8[2]"], ["float32[...]", "int8[...]"]),
+    "no input": (promise("->(3)", dtype="f4"), [], ["float32[3]"]),
+    "residuals": (
+        promise("(n,n),(n)->(n)", residuals={"lu": ("(n,n)", "f8"), "signs": ("()", "i4")}),
+        ["float32[7, 2, 2]", "float32[2]"],
+        ["float32[7, 2]", "float64[7, 2, 2]", "int32[7]"],
+    ),
+    "a residual's run-time size": (
+        promise("(n)->()", residuals={"kept": ("(k)", "i8")}),
+        ["float32[3]"],
+        ["float32[]", "int64[?]"],
+    ),
+    "a shape function": (promise(shape=lambda shapes: shapes[0][1:]), ["float32[2, 3]"], ["float32[3]"]),
+    "a shape function for two": (
+        promise(shape=lambda shapes: [shapes[0], list(shapes[1])], dtype=(None, "i4")),
+        ["float32[2, 3]", "float32[]"],
+        ["float32[2, 3]", "int32[]"],
+    ),
+    "a shape function's array": (promise(shape=lambda shapes: np.array(shapes[0]) + 1), ["float32[2]"], ["float32[3]"]),
+    "a shape function and an unknown size": (promise(shape=max), ["float32[?]", "float32[2]"], ["float32[...]"]),
+    "a shape function and an unknown rank": (promise(shape=max), ["float32[...]"], ["float32[...]"]),
+    "a ufunc's dtypes": (promise("()->(),()", ufunc=np.frexp), ["float32[2]"], ["float32[2]", "int32[2]"]),
+    "a ufunc's and a declared one": (
+        promise("()->(),()", ufunc=np.frexp, dtype=(None, "i8")),
+        ["float32[2]"],
+        ["float32[2]", "int64[2]"],
+    ),
+    "a ufunc's declared ones": (promise("(),()->()", ufunc=np.bitwise_and, dtype="i4"), ["float32[]"] * 2, ["int32[]"]),
+}
+
+
+@pytest.mark.parametrize(("op", "inputs", "outputs"), OUTPUT_TYPES.values(), ids=OUTPUT_TYPES)
+def test_an_op_promises_what_signature_shape_function_and_dtypes_say(op, inputs, outputs):
+    found = op.output_types(types(*inputs))
+    assert shown(found) == outputs
+    assert len(found) == op.n_outputs(dtypes_of(types(*inputs))) + len(op.residual_names)
+
+
+def test_inputs_that_do_not_fit_the_signature_are_reported():
+    with pytest.raises(SignatureError, match="input 1 does not fit signature"):
+        promise("(n),(n)->()").output_types(types("float32[3]", "float32[2]"))
+
+
+def test_a_dtype_that_does_not_follow_is_reported_only_if_nobody_declared_it():
+    with pytest.raises(CoercionError, match="the output dtype does not follow from the inputs"):
+        promise("()->()").output_types(types("string[2]"))
+    assert shown(promise("()->()", dtype="f4").output_types(types("string[2]"))) == ["float32[2]"]
+
+
+def test_what_a_shape_function_raises_is_the_cause():
+    cause = KeyError("n")
+
+    def shape(shapes):
+        raise cause
+
+    message = "the shape function raised KeyError: 'n'\n  Got:      input shapes [2, 3], []"
+    with pytest.raises(SignatureError, match=exactly(message)) as caught:
+        promise(shape=shape).output_types(types("float32[2, 3]", "float32[]"))
+    assert caught.value.__cause__ is cause
+
+
+@pytest.mark.parametrize(
+    ("returned", "dtype", "expected"),
+    [
+        *[(returned, None, "a tuple of sizes") for returned in (3, None, "ab", (1.5,), (-1,), ((3,), (3,)), (None,))],
+        *[
+            (returned, (None, None), "2 tuples of sizes")
+            for returned in ((3,), ((3,),), ((3,), 3), ((3,), (3,), (3,)), ((3,), (-1,)), ((3,), (2.0,)))
+        ],
+    ],
+)
+def test_a_shape_function_that_returns_something_else_is_reported(returned, dtype, expected):
+    message = (
+        f"the shape function must return one shape for each output.\n  Expected: {expected}\n  Got:      {returned!r}\n"
+        "  Sizes are integers, none of them negative."
+    )
+    with pytest.raises(SignatureError, match=exactly(message)):
+        promise(shape=lambda shapes: returned, dtype=dtype).output_types(types("float32[2]"))
+
+
+@pytest.mark.parametrize(
+    ("op", "result", "values"),
+    [
+        (promise(), 1, [1]),
+        (promise(), [1, 2], [[1, 2]]),
+        (promise(), (1,), [1]),
+        (promise("()->(),()"), (1, [2, 3]), [1, [2, 3]]),
+        (promise("()->(),()"), [1, 2], [1, 2]),
+        (promise("()->(),()"), Pair(1, 2), [1, 2]),
+        (promise(dtype=("f4",)), 1, [1]),
+        (promise(dtype=("f4",)), (1,), [1]),
+        (promise(dtype={"b": None, "a": None}), OrderedDict(a=1, b=2), [2, 1]),
+        (promise(dtype=("f4", {"a": None})), (1, {"a": 2}), [1, 2]),
+        (promise(dtype=()), (), []),
+        (promise("()->()", residuals={"r": ("()", "f4")}), (1, {"r": 2}), [1, 2]),
+        (promise("()->()", residuals={"r": ("()", "f4")}), (1, MappingProxyType({"r": 2})), [1, 2]),
+        (
+            promise("()->(),()", residuals={"r": ("()", "f4"), "a": ("()", "f4")}),
+            ([1, 2], {"a": 3, "r": 4}),
+            [1, 2, 4, 3],
+        ),
+    ],
+)
+def test_a_result_is_taken_apart_into_outputs_and_residuals(op, result, values):
+    assert list(op.values(result, types("float32[2]"))) == values
+
+
+WRONG_NUMBER = (
+    "the function returned the wrong number of outputs.\n  Expected: 1 output\n  Got:      {}\n"
+    '  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; for one array '
+    "of them, return np.stack(...)."
+)
+WRONG_FORM = (
+    "the function returned its outputs in the wrong form.\n  Expected: {} outputs as declared\n  Got:      {}\n"
+    "  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one."
+)
+IS_NONE = "{} is None.\n  Expected: an array or number\n  Got:      None\n  Does the function lack a return statement?"
+NO_RESIDUALS = (
+    "the function did not return its residuals.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n  Got:      {}"
+)
+with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4")})
+
+
+@pytest.mark.parametrize(
+    ("op", "result", "message"),
+    [
+        (promise(), (1, 2), WRONG_NUMBER.format("a tuple of 2")),
+        (promise(), (), WRONG_NUMBER.format("a tuple of 0")),
+        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "1 values where 2 belong")),
+        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "a ndarray where 2 values belong")),
+        (promise("()->(),()"), None, WRONG_FORM.format(2, "a NoneType where 2 values belong")),
+        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "a int where a dict belongs")),
+        (promise(dtype={"a": None}), {"b": 1}, WRONG_FORM.format(1, "a dict with keys 'b' where keys 'a' belong")),
+        (promise(), None, IS_NONE.format("output 0")),
+        (promise(dtype=("f4",)), None, IS_NONE.format("output 0")),
+        (promise("()->(),()"), (1, None), IS_NONE.format("output 1")),
+        (with_residuals, (None, {"r": 1, "a": 2}), IS_NONE.format("output 0")),
+        (with_residuals, (1, {"r": 1, "a": None}), IS_NONE.format("residual 'a'")),
+        (with_residuals, 1, NO_RESIDUALS.format("a int")),
+        (with_residuals, None, NO_RESIDUALS.format("a NoneType")),
+        (with_residuals, (1, 2), NO_RESIDUALS.format("a tuple")),
+        (with_residuals, [1, {"r": 1, "a": 2}], NO_RESIDUALS.format("a list")),
+        (with_residuals, (1, 2, {"r": 1, "a": 2}), NO_RESIDUALS.format("a tuple")),
+        (with_residuals, (1, {"r": 1}), NO_RESIDUALS.format("residuals ['r']")),
+        (with_residuals, (1, {"r": 1, "a": 2, "b": 3}), NO_RESIDUALS.format("residuals ['a', 'b', 'r']")),
+    ],
+)
+def test_a_result_in_another_form_is_reported(op, result, message):
+    with pytest.raises(ContractError, match=exactly(message)):
+        op.values(result, types("float32[2]"))
+
+
+def fitted(op, values, *inputs):
+    inputs = types(*inputs)
+    return op.fit(values, inputs, op.output_types(inputs))
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "outputs"),
+    [
+        (promise("()->()"), [[1.5, 2]], ["float32[2]"]),
+        (promise("(n)->()", dtype="i8"), [np.int32(3)], ["int64[]"]),
+        (promise("(n)->(),(k)"), [np.float64(1), np.zeros((0,))], ["float32[]", "float32[0]"]),
+        (promise("(n)->()", dtype="O"), ["text"], ["string[]"]),
+        (promise("(n)->()", residuals={"r": ("(k)", "u1")}), [1.5, [1, 2, 255]], ["float32[]", "uint8[3]"]),
+        (promise("(n)->(k)", residuals={"r": ("(k,k)", "f8")}), [[1.5], [[2]]], ["float32[1]", "float64[1, 1]"]),
+        (promise(), [np.zeros((3, 0, 2))], ["float32[3, 0, 2]"]),
+    ],
+)
+def test_values_get_the_dtypes_that_were_promised(op, values, outputs):
+    found = fitted(op, values, "float32[2]")
+    assert shown(map(ArrayType.of, found)) == outputs
+    assert all(type(array) is np.ndarray for array in found)
+
+
+def test_a_value_that_is_as_promised_is_not_copied():
+    array = np.zeros(2, F4)
+    (found,) = fitted(promise("()->()"), [array], "float32[2]")
+    assert found is array
+
+
+WRONG_SHAPE = (
+    "{what} has the wrong shape.\n  Expected: {expected}\n  Got:      {got}\n"
+    "  That is what the {said_by} says for inputs float32[2]: correct it, or return an array of that shape."
+)
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "what", "expected", "got", "said_by"),
+    [
+        (promise("(n)->(n)"), [np.zeros(3)], "output 0", "float32[2]", "float64[3]", "signature"),
+        (promise("(n)->(n)"), [1], "output 0", "float32[2]", "int64[]", "signature"),
+        (promise("(n)->(n)"), [np.zeros((1, 2))], "output 0", "float32[2]", "float64[1, 2]", "signature"),
+        (promise("(n)->(k)"), [[[1.0]]], "output 0", "float32[?]", "float64[1, 1]", "signature"),
+        (promise("()->(),(3)"), [[1, 2], [0] * 3], "output 1", "float32[2, 3]", "int64[3]", "signature"),
+        (promise(shape=lambda _: (1,)), [np.zeros(2, F4)], "output 0", "float32[1]", "float32[2]", "shape function"),
+        (
+            promise("(n)->()", residuals={"r": ("(n)", "i4")}),
+            [1, np.int32([1])],
+            "residual 'r'",
+            "int32[2]",
+            "int32[1]",
+            "signature",
+        ),
+    ],
+)
+def test_a_value_of_another_shape_is_reported(op, values, what, expected, got, said_by):
+    message = WRONG_SHAPE.format(what=what, expected=expected, got=got, said_by=said_by)
+    with pytest.raises(ContractError, match=exactly(message)):
+        fitted(op, values, "float32[2]")
+
+
+def test_a_value_of_another_kind_is_reported():
+    op = promise("()->()", residuals={"r": ("()", "i4")})
+    with pytest.raises(CoercionError, match=r"^output 0 has the wrong dtype.\n  Expected: float32\[\]\n"):
+        fitted(op, [1j, 2], "float32[]")
+    with pytest.raises(CoercionError, match=r"^residual 'r' has the wrong dtype.\n  Expected: int32\[\]\n"):
+        fitted(op, [1, 2.5], "float32[]")
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "what"),
+    [
+        (promise("(n)->(k),(k)"), [[1], [1, 2]], "output 1"),
+        (promise("(n)->(k)", residuals={"r": ("(k,2)", "f8")}), [[1], np.zeros((3, 2))], "residual 'r'"),
+    ],
+)
+def test_a_run_time_size_that_differs_is_reported(op, values, what):
+    with pytest.raises(ContractError, match=f"^{what} has another size of 'k' than an earlier output"):
+        fitted(op, values, "float32[2]")
+
+
+# -- what the ops of VJP rules promise
+
+kept = promise("(n),()->(n),()", dtype=(None, "i4"), residuals={"r": ("(2)", "f8")})
+variadic = promise()
+PRIMALS = {
+    "one of each": (promise("()->()"), 1, 1, 0),
+    "several": (kept, 2, 2, 1),
+    "variadic, none": (variadic, 0, 1, 0),
+    "variadic, three": (variadic, 3, 1, 0),
+    "variadic, two outputs": (promise(dtype=(None, None)), 4, 2, 0),
+}
+
+
+@pytest.mark.parametrize(("op", "n_inputs", "n_outputs", "n_residuals"), PRIMALS.values(), ids=PRIMALS)
+def test_the_inputs_of_a_vjp_rule_are_split(op, n_inputs, n_outputs, n_residuals):
+    values = [f"x{n}" for n in range(n_inputs)] + [f"y{n}" for n in range(n_outputs)]
+    values += [f"r{n}" for n in range(n_residuals)] + [f"g{n}" for n in range(n_outputs)]
+    parts = CotangentPromise(op, op.signature).split(values, [F4] * len(values))
+    groups = [list(parts.inputs), list(parts.outputs), list(parts.residuals), list(parts.vectors)]
+    assert [*itertools.chain(*groups)] == values
+    assert ["".join(name[0] for name in group) for group in groups] == [
+        "x" * n_inputs,
+        "y" * n_outputs,
+        "r" * n_residuals,
+        "g" * n_outputs,
+    ]
+
+
+@pytest.mark.parametrize(("op", "n_inputs", "n_outputs", "n_residuals"), PRIMALS.values(), ids=PRIMALS)
+def test_the_inputs_of_a_jvp_rule_are_split(op, n_inputs, n_outputs, n_residuals):
+    values = [f"x{n}" for n in range(n_inputs)] + [f"y{n}" for n in range(n_outputs)]
+    values += [f"r{n}" for n in range(n_residuals)] + [f"t{n}" for n in range(n_inputs)]
+    parts = TangentPromise(op).split(values, [F4] * len(values))
+    groups = [list(parts.inputs), list(parts.outputs), list(parts.residuals), list(parts.vectors)]
+    assert [*itertools.chain(*groups)] == values
+    assert list(map(len, groups)) == [n_inputs, n_outputs, n_residuals, n_inputs]
+
+
+def test_flat_values_are_taken_apart():
+    assert RuleInputs.flat("abcdefg", 2, 1, 3) == RuleInputs("ab", "c", "def", "g")
+
+
+@pytest.mark.parametrize(
+    ("rule", "count"),
+    [
+        (CotangentPromise(variadic, None), 1),
+        (CotangentPromise(promise(dtype=(None, None)), None), 3),
+        (CotangentPromise(kept, kept.signature), 4),
+        (TangentPromise(variadic), 4),
+        (TangentPromise(kept), 2),
+        (CotangentPromise(CotangentPromise(variadic, None), None), 3),
+    ],
+)
+def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
+    message = (
+        "the op of a derivative rule got the wrong number of inputs.\n  Expected: the inputs, outputs and residuals of "
+        f"the op it belongs to, and the cotangents or tangents\n  Got:      {count}"
+    )
+    for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArrayType(dtype, ()) for dtype in dtypes])):
+        with pytest.raises(ContractError, match=exactly(message)):
+            ask([F4] * count)
+
+
+def test_the_rule_of_a_rule_is_split_by_the_dtypes():
+    first = CotangentPromise(variadic, None)
+    second = CotangentPromise(first, None)
+    inner = types("float32[2]", "int32[]", "complex64[3]", "float32[5]", "float32[5]")  # x0, x1, x2, y, its cotangent
+    cotangents = types("float32[2]", "complex64[3]")  # of the floating inputs
+    parts = second.split([*inner, *cotangents, *cotangents], dtypes_of([*inner, *cotangents, *cotangents]))
+    assert (list(parts.inputs), list(parts.outputs), list(parts.vectors)) == (inner, cotangents, cotangents)
+    assert shown(second.output_types([*inner, *cotangents, *cotangents])) == [
+        "float32[2]",
+        "complex64[3]",
+        "float32[5]",
+        "float32[5]",
+    ]
+
+
+CALL = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float64[5, 2]", "float32[5, 2]", "int32[5]")
+"""Inputs, outputs, residual and cotangents of `kept`."""
+
+
+def test_a_vjp_rule_promises_cotangents_like_the_differentiable_primals():
+    rule = CotangentPromise(kept, kept.signature)
+    assert shown(rule.output_types(CALL)) == ["float32[5, 2]"]
+    assert rule.n_outputs(dtypes_of(CALL)) == 1
+    assert rule.residual_names == ()
+    rule = CotangentPromise(promise("(),(),()->()"), None)
+    inputs = types("complex64[3]", "bool[]", "float64[1]", "complex128[3]", "complex128[3]")
+    assert shown(rule.output_types(inputs)) == ["complex64[3]", "float64[1]"]
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_what_does_not_belong_to_the_primals_of_a_vjp_rule_is_reported(number):
+    inputs = list(CALL)
+    inputs[number] = ArrayType(inputs[number].dtype, (4, 2))
+    message = (
+        f"input {number} of a derivative rule's op does not belong to these primals.\n  Expected: {CALL[number]}\n"
+        f"  Got:      {inputs[number]}"
+    )
+    with pytest.raises(ContractError, match=exactly(message)):
+        CotangentPromise(kept, kept.signature).output_types(inputs)
+
+
+def test_what_is_not_known_may_belong_to_the_primals():
+    unknown = [ArrayType(type_.dtype, None) for type_ in CALL[2:]]
+    assert shown(CotangentPromise(kept, kept.signature).output_types([*CALL[:2], *unknown])) == ["float32[5, 2]"]
+
+
+@pytest.mark.parametrize(
+    ("result", "values"),
+    [((1, None), [1]), ([1, "what is of an integer is ignored"], [1]), ((None, None), [np.zeros((5, 2), F4)])],
+)
+def test_a_vjp_rule_returns_one_cotangent_for_each_input(result, values):
+    (found,), (expected,) = CotangentPromise(kept, kept.signature).values(result, CALL), values
+    assert np.array_equal(found, expected)
+
+
+def test_zeros_are_like_the_primal():
+    (zeros,) = CotangentPromise(kept, None).values((None, None), CALL)
+    assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
+    (zeros,) = TangentPromise(kept).values((None, None), CALL[:5] + CALL[:2])
+    assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
+
+
+def test_one_value_stands_for_a_tuple_of_one():
+    inputs = types(*["float32[2]"] * 3)
+    for rule in (CotangentPromise(promise("()->()"), None), TangentPromise(promise("()->()"))):
+        for result in ([1, 2], np.ones(2)):
+            values = rule.values((result,), inputs)
+            assert values[0] is result
+        assert rule.values(3, inputs) == [3]
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "like", "got"),
+    [
+        ((1, 2, 3), "cotangent", "inputs", "a tuple of 3"),
+        ([1], "cotangent", "inputs", "a list of 1"),
+        ((), "tangent", "outputs", "a tuple of 0"),
+        (1.5, "tangent", "outputs", "one float"),
+        (np.zeros(2), "cotangent", "inputs", "one ndarray"),
+        ({"x": 1}, "cotangent", "inputs", "one dict"),
+    ],
+)
+def test_a_wrong_number_of_cotangents_or_tangents_is_reported(result, kind, like, got):
+    rule = {"cotangent": "gradient", "tangent": "JVP"}[kind]
+    message = (
+        f"the {rule} rule returned the wrong number of {kind}s.\n  Expected: 2, one for each of op.{like}\n"
+        f"  Got:      {got}\n  Return a tuple in the order of op.{like}, with None where there is no dependence."
+    )
+    with pytest.raises(ContractError, match=exactly(message)):
+        rule_values(result, 2, kind, like)
+
+
+@pytest.mark.parametrize("n_values", [1, 2])
+@pytest.mark.parametrize(("kind", "rule", "like"), [("cotangent", "gradient", "inputs"), ("tangent", "JVP", "outputs")])
+def test_a_rule_that_returns_none_is_reported(kind, rule, like, n_values):
+    message = (
+        f"the {rule} rule returned None.\n  Expected: {n_values}, one {kind} for each of op.{like}\n  Got:      None\n"
+        "  Does it lack a return statement? If there is no dependence at all, return (None,)."
+    )
+    with pytest.raises(ContractError, match=exactly(message)):
+        rule_values(None, n_values, kind, like)
+
+
+broadcasting = promise("(n),(n)->()")
+ROWS = types("float32[1, 2]", "float32[3, 5, 2]", "float32[3, 5]", "float32[3, 5]")
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (3, 5, 2)])
+def test_a_cotangent_of_the_broadcast_shape_is_summed_over_the_loop_dimensions(shape):
+    rule = CotangentPromise(broadcasting, broadcasting.signature)
+    value = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    first, second = rule.fit([value, np.ones((3, 5, 2))], ROWS, rule.output_types(ROWS))
+    assert (first.dtype, first.shape) == (F4, (1, 2))
+    assert np.array_equal(first, value if shape == (1, 2) else value.sum((0, 1))[None])
+    assert (second.dtype, second.shape) == (F4, (3, 5, 2))
+
+
+@properties
+@given(data=st.data())
+def test_the_sum_over_the_summed_axes_is_the_transpose_of_broadcasting(data):
+    shape = data.draw(npst.array_shapes(min_dims=0, max_dims=4, max_side=3))
+    primal = [data.draw(st.sampled_from([1, size])) for size in shape[data.draw(st.integers(0, len(shape))) :]]
+    axes = summed_axes(shape, tuple(primal))
+    ones = np.ones(shape).sum(axes).reshape(primal)
+    assert np.array_equal(ones, np.full(primal, np.prod(shape) // np.prod(primal, dtype=int)))
+    assert np.broadcast_to(np.zeros(primal), shape).ndim - len(axes) <= len(primal)
+
+
+@pytest.mark.parametrize(
+    ("shape", "primal", "axes"), [((3, 2), (1, 2), (0,)), ((1, 2), (1, 2), ()), ((3, 1), (), (0, 1))]
+)
+def test_only_what_was_stretched_is_summed(shape, primal, axes):
+    assert summed_axes(shape, primal) == axes
+
+
+WRONG_COTANGENT = (
+    "the cotangent of input {number} has the wrong shape.\n  Expected: {expected}\n  Got:      {got}\n  A gradient "
+    "rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that were "
+    "broadcast, they may stay and are summed."
+)
+
+
+@pytest.mark.parametrize(
+    ("signature", "number", "shape", "expected"),
+    [
+        (broadcasting.signature, 0, (2,), "float32[1, 2] or the broadcast shape [3, 5, 2]"),
+        (broadcasting.signature, 0, (5, 2), "float32[1, 2] or the broadcast shape [3, 5, 2]"),
+        (broadcasting.signature, 1, (3, 5), "float32[3, 5, 2]"),
+        (None, 0, (3, 5, 2), "float32[1, 2]"),
+        (None, 0, (), "float32[1, 2]"),
+    ],
+)
+def test_a_cotangent_of_another_shape_is_reported(signature, number, shape, expected):
+    rule = CotangentPromise(broadcasting, signature)
+    values = [np.zeros((1, 2), F4), np.zeros((3, 5, 2), F4)]
+    values[number] = np.zeros(shape)
+    message = WRONG_COTANGENT.format(number=number, expected=expected, got=ArrayType(F8, shape))
+    with pytest.raises(ContractError, match=exactly(message)):
+        rule.fit(values, ROWS, rule.output_types(ROWS))
+
+
+def test_a_cotangent_is_numbered_by_its_input():
+    rule = CotangentPromise(promise("(),()->()"), None)
+    inputs = types("int32[]", "float32[2]", "float32[2]", "float32[2]")
+    message = WRONG_COTANGENT.format(number=1, expected="float32[2]", got="float64[3]")
+    with pytest.raises(ContractError, match=exactly(message)):
+        rule.fit([np.zeros(3)], inputs, rule.output_types(inputs))
+
+
+IN_THE_RULE = "Convert it in the rule, for example with np.real."
+one = promise("()->()")
+BAD_VECTORS = {
+    "complex": (
+        np.array([1j, 2]),
+        f"has the wrong dtype.\n  Expected: float32[2]\n  Got:      complex128[2]\n  {IN_THE_RULE}",
+    ),
+    "text": (["a", "b"], f"has the wrong dtype.\n  Expected: float32[2]\n  Got:      string[2]\n  {IN_THE_RULE}"),
+    "too large": (
+        [1, 1e300],
+        "has a finite value that is too large for float32.\n  Expected: float32[2]\n  Got:      float64[2] with 1e+300"
+        "\n  Scale the values, or use float64 for tensors and dtype=.",
+    ),
+    "masked": (
+        np.ma.array([1.0, 2.0], mask=[0, 1]),
+        "is a masked array, and tensors have no mask.\n  Use .filled(...) first.",
+    ),
+    "ragged": (
+        [[1], [1, 2]],
+        "is a nested list with rows of different lengths, which makes no array.\n  Pad the rows, or make one array of "
+        "each.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "problem"), BAD_VECTORS.values(), ids=BAD_VECTORS)
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [(CotangentPromise(one, one.signature), "the cotangent of input 0"), (TangentPromise(one), "tangent 0")],
+)
+def test_a_cotangent_or_tangent_of_another_kind_is_reported(rule, what, value, problem):
+    inputs = types(*["float32[2]"] * 3)
+    with pytest.raises(CoercionError, match=exactly(f"{what} {problem}")):
+        rule.fit([value], inputs, rule.output_types(inputs))
+
+
+@pytest.mark.parametrize(
+    ("signature", "primals", "shapes"),
+    [
+        ("(n),(n)->()", [(1, 2), (3, 5, 2)], [(3, 5, 2), (3, 5, 2)]),
+        ("(),(n)->()", [(), (5, 2)], [(5,), (5, 2)]),
+        ("(),()->()", [None, (2,)], [None, None]),
+        ("(),()->()", [(None,), (2,)], [(2,), (2,)]),
+        (None, [(1, 2), None], [(1, 2), None]),
+    ],
+)
+def test_loop_dimensions_are_broadcast(signature, primals, shapes):
+    signature = signature and Signature.parse(signature)
+    assert list(broadcast_shapes_of(signature, primals)) == shapes
+
+
+@pytest.mark.parametrize(
+    ("shape", "promised", "expected"),
+    [
+        ((2, 3), (2, 3), True),
+        ((2, 3), (2, None), True),
+        ((2, None), (2, 3), True),
+        ((2, 3), None, True),
+        ((), (), True),
+        ((2, 3), (3, 2), False),
+        ((2, 3), (2,), False),
+        ((2,), (None, None), False),
+        ((1,), (2,), False),
+    ],
+)
+def test_shapes_are_compatible_as_far_as_they_are_known(shape, promised, expected):
+    assert is_compatible(shape, promised) is expected
+
+
+# -- what the ops of JVP rules promise
+
+FORWARD = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float64[5, 2]", "float32[5, 2]", "int32[]")
+"""Inputs, outputs, residual and tangents of `kept`."""
+
+
+def test_a_jvp_rule_promises_tangents_like_the_differentiable_outputs():
+    rule = TangentPromise(kept)
+    assert shown(rule.output_types(FORWARD)) == ["float32[5, 2]"]
+    assert rule.n_outputs(dtypes_of(FORWARD)) == 1
+    assert rule.residual_names == ()
+    rule = TangentPromise(promise("()->(),(),()", dtype=(None, "i4", "c8")))
+    inputs = types("float32[3]", "float32[3]", "int32[3]", "complex64[3]", "float32[3]")
+    assert shown(rule.output_types(inputs)) == ["float32[3]", "complex64[3]"]
+
+
+def test_a_variadic_op_takes_a_tangent_for_each_input():
+    rule = TangentPromise(variadic)
+    inputs = types("float32[3]", "int32[]", "float32[]", "float32[7]", "float32[3]", "int32[]", "float32[]")
+    parts = rule.split(inputs, dtypes_of(inputs))
+    assert (shown(parts.inputs), shown(parts.outputs)) == (shown(inputs[:3]), ["float32[7]"])
+    assert shown(rule.output_types(inputs)) == ["float32[7]"]
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_what_does_not_belong_to_the_primals_of_a_jvp_rule_is_reported(number):
+    inputs = list(FORWARD)
+    inputs[number] = ArrayType(inputs[number].dtype, (4, 2))
+    with pytest.raises(ContractError, match=f"^input {number} of a derivative rule's op does not belong to these prim"):
+        TangentPromise(kept).output_types(inputs)
+
+
+@pytest.mark.parametrize("result", [(1, None), [1, "what is of an integer is ignored"]])
+def test_a_jvp_rule_returns_one_tangent_for_each_output(result):
+    assert TangentPromise(kept).values(result, FORWARD) == [1]
+
+
+def test_a_jvp_rule_that_leaves_out_an_integer_output_is_reported():
+    with pytest.raises(ContractError, match=r"the JVP rule returned the wrong number of tangents.\n  Expected: 2, one"):
+        TangentPromise(kept).values(np.zeros((5, 2)), FORWARD)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "tangents"),
+    [
+        ((None, None), 0, [np.zeros(3), np.zeros(2)]),
+        ((None, None), 1, [np.zeros(2), 0]),
+        (("i4", None), 1, [np.zeros(())]),
+    ],
+)
+def test_a_tangent_of_another_shape_is_reported_by_the_number_of_its_output(dtype, number, tangents):
+    rule = TangentPromise(promise("()->(),()", dtype=dtype))
+    first = "float32[2]" if dtype[0] is None else "int32[2]"
+    inputs = types("float32[2]", first, "float32[2]", "float32[2]")
+    with pytest.raises(ContractError, match=rf"^tangent {number} has the wrong shape.\n  Expected: float32\[2\]\n"):
+        rule.fit(tangents, inputs, rule.output_types(inputs))
+
+
+def test_tangents_get_the_dtypes_of_the_outputs():
+    rule = TangentPromise(promise("()->(),()", dtype=("f8", "c8")))
+    inputs = types("float32[2]", "float64[2]", "complex64[2]", "float32[2]")
+    found = rule.fit([[1, 2], np.float32([1, 2])], inputs, rule.output_types(inputs))
+    assert shown(map(ArrayType.of, found)) == ["float64[2]", "complex64[2]"]
+
+
+# -- outputs like the inputs
+
+
+def test_outputs_may_be_like_the_first_inputs():
+    same, inputs = SamePromise(2), types("float32[2]", "int32[]", "float32[7]")
+    assert same.n_outputs(dtypes_of(inputs)) == 2
+    assert shown(same.output_types(inputs)) == ["float32[2]", "int32[]"]
+    assert list(same.values((1, 2), inputs)) == [1, 2]
+    found = same.fit([[1, 2], 3], inputs, same.output_types(inputs))
+    assert shown(map(ArrayType.of, found)) == ["float32[2]", "int32[]"]

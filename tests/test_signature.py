@@ -1,0 +1,324 @@
+import re
+from contextlib import nullcontext
+
+import hypothesis.extra.numpy as npst
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfpyop._signature import Signature, broadcast_shapes
+from tfpyop.errors import ContractError, SignatureError
+
+EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+SIZES = "A dimension is a name, a number, or, on the output side, arithmetic with + - * //."
+INPUT_SIDE = "Arithmetic belongs on the output side; inputs take names and fixed sizes."
+TOO_FEW = "has too few dimensions for {}.\n  Expected:"
+MISFIT = "does not fit {}.\n  Expected:"
+FREE_NAME = "Use names of the input side, or one new name by itself for a size known at run time."
+
+GUFUNCS = [np.matmul, np.add, np.linalg._umath_linalg.solve, np.linalg._umath_linalg.det]
+TEXTS = ["(),()->()", "(n)->()", "(n),(n)->()", "(m,k),(k,n)->(m,n)", "(3),(3)->(3)", "(n?,k),(k,m?)->(n?,m?)"]
+properties = settings(deadline=None)
+
+
+def exactly(text):
+    return f"^{re.escape(text)}$"
+
+
+def output_shapes(signature, *shapes):
+    signature = Signature.parse(signature) if isinstance(signature, str) else signature
+    return list(signature.output_shapes(signature.bind(shapes)))
+
+
+def dimensions(side):
+    return [[dimension.text + "?" * dimension.optional for dimension in core] for core in side]
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "outputs"),
+    [
+        ("()->()", [[]], [[]]),
+        ("->()", [], [[]]),
+        ("(3),(n,4)->(n)", [["3"], ["n", "4"]], [["n"]]),
+        ("(n?,k),(k,m?)->(n?,m?)", [["n?", "k"], ["k", "m?"]], [["n?", "m?"]]),
+        ("(n)->(((n+1)//2)*2,k)", [["n"]], [["((n+1)//2)*2", "k"]]),
+        ("\t( row_1 ,2 ) , ( ) -> ( row_1 // 2 + 1 )\n", [["row_1", "2"], []], [["row_1//2+1"]]),
+    ],
+)
+def test_a_signature_is_read_into_core_dimensions(text, inputs, outputs):
+    signature = Signature.parse(text)
+    assert signature.text == text
+    assert dimensions(signature.inputs) == inputs
+    assert dimensions(signature.outputs) == outputs
+
+
+def test_a_text_is_read_once():
+    assert Signature.parse("(n)->(n)") is Signature.parse("(n)->(n)")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "...", "n m", "-1", "1.5", "True", "n.m", "n/2", "n**2", "n+", "max(n)", "n//0", "n//m"]
+)
+def test_a_dimension_is_a_name_a_number_or_arithmetic(text):
+    with pytest.raises(SignatureError, match=exactly(f"dimension {text!r} of a signature cannot be read.\n  {SIZES}")):
+        Signature.parse(f"(n),(m)->({text},n)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", f"signature '' needs exactly one '->'.\n  {EXAMPLE}"),
+        ("(n)->(n)->()", f"signature '(n)->(n)->()' needs exactly one '->'.\n  {EXAMPLE}"),
+        ("n->(n)", f"signature 'n->(n)' cannot be read at 'n'.\n  {EXAMPLE}"),
+        ("(n)(m)->()", f"signature '(n)(m)->()' cannot be read at '(n)(m)'.\n  {EXAMPLE}"),
+        ("(n),->()", f"signature '(n),->()' cannot be read at '(n),'.\n  {EXAMPLE}"),
+        ("(n)->( n", f"signature '(n)->( n' cannot be read at '(n'.\n  {EXAMPLE}"),
+        ("(n)->", f"signature '(n)->' has no output.\n  {EXAMPLE}"),
+        ("(n)->(n+1?)", f"dimension 'n+1?' is optional but has no name.\n  {EXAMPLE}"),
+        ("(n+1)->(n)", f"signature '(n+1)->(n)' computes 'n+1' on the input side.\n  {INPUT_SIDE}"),
+        ("(n)->(n+z)", f"signature '(n)->(n+z)' computes 'n+z' from 'z', which no input has.\n  {FREE_NAME}"),
+        ("(n)->(k),(2*k)", f"signature '(n)->(k),(2*k)' computes '2*k' from 'k', which no input has.\n  {FREE_NAME}"),
+    ],
+)
+def test_a_text_that_is_no_signature_is_reported(text, message):
+    with pytest.raises(SignatureError, match=exactly(message)):
+        Signature.parse(text)
+
+
+@pytest.mark.parametrize("function", GUFUNCS, ids=lambda function: function.__name__)
+@properties
+@given(data=st.data())
+def test_output_shapes_are_those_numpy_computes(function, data):
+    signature = Signature.from_ufunc(function)
+    text = function.signature or signature.text
+    shapes = data.draw(npst.mutually_broadcastable_shapes(signature=text, min_side=0, max_side=4)).input_shapes
+    result = function(*(np.broadcast_to(np.eye(*shape[-2:]) if len(shape) > 1 else 1.0, shape) for shape in shapes))
+    assert output_shapes(signature, *shapes) == [result.shape]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@properties
+@given(data=st.data())
+def test_output_shapes_of_partly_unknown_inputs_are_parts_of_the_truth(text, data):
+    shapes, truth = data.draw(npst.mutually_broadcastable_shapes(signature=text, min_side=0))
+    assert output_shapes(text, *shapes) == [truth]
+    hidden = [tuple(data.draw(st.sampled_from([size, None])) for size in shape) for shape in shapes]
+    (known,) = output_shapes(text, *hidden)
+    assert [true if size is None else size for size, true in zip(known, truth, strict=True)] == list(truth)
+
+
+@properties
+@given(st.lists(npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), max_size=3))
+def test_loop_dimensions_broadcast_as_numpy_says_or_fail_as_it_does(shapes):
+    try:
+        expected = np.broadcast_shapes(*shapes)
+    except ValueError:
+        with pytest.raises(ValueError, match=re.escape(str(shapes))):
+            broadcast_shapes(shapes)
+    else:
+        assert broadcast_shapes(shapes) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "outputs"),
+    [
+        ("(),()->()", [None, (3,)], [None]),
+        ("(),()->()", [(None, 3), (2, 1)], [(2, 3)]),
+        ("(),()->()", [(None,), (1,)], [(None,)]),
+        ("(),()->()", [(None, 1), (0,)], [(None, 0)]),
+        ("(n),(n),(n)->(n)", [(None,), (3,), (None,)], [(3,)]),
+        ("(n)->(n+1),(2)", [(5, None)], [(5, None), (5, 2)]),
+        ("(3)->(3)", [(7, None)], [(7, 3)]),
+        ("(n)->(k),(n)", [(5, 2)], [(5, None), (5, 2)]),
+        ("(n?,k),(k,m?)->(n?,m?)", [(None,), (None, None)], [(None,)]),
+        ("->(3),()", [], [(3,), ()]),
+    ],
+)
+def test_shapes_are_told_as_far_as_they_are_known(text, shapes, outputs):
+    assert output_shapes(text, *shapes) == outputs
+
+
+@pytest.mark.parametrize(
+    ("text", "function"),
+    [
+        ("(n),(m)->(n+m-1)", np.convolve),
+        ("(n),(m)->(n//2+1)", lambda x, y: np.fft.rfft(x)),
+        ("(n),(m)->(2*(n-1))", lambda x, y: np.repeat(x[1:], 2)),
+        ("(n),(m)->(n-1,(m+1)//2)", lambda x, y: np.outer(np.diff(x), y[::2])),
+    ],
+)
+@properties
+@given(n=st.integers(1, 9), m=st.integers(1, 9))
+def test_output_arithmetic_gives_the_sizes_of_real_functions(text, function, n, m):
+    assert output_shapes(text, (n,), (m,)) == [function(np.ones(n), np.ones(m)).shape]
+
+
+@properties
+@given(st.lists(st.tuples(st.sampled_from("+-*"), st.sampled_from(["n", "m", "3", "(n-m)", "m//2"])), max_size=4))
+def test_output_arithmetic_has_the_order_python_has(operations):
+    expression = "9999" + "".join(map("".join, operations))
+    assert output_shapes(f"(n),(m)->({expression})", (7,), (4,)) == [(eval(expression, {"n": 7, "m": 4}),)]
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "message"),
+    [
+        (
+            "(n),(m)->()",
+            [(3,)],
+            "the call has the wrong number of inputs.\n  Expected: 2, as {} says\n  Got:      1",
+        ),
+        ("(m,k)->()", [(3,)], f"input 0 {TOO_FEW} at least 2: (m, k)\n  Got:      [3]"),
+        ("(n?,k)->()", [()], f"input 0 {TOO_FEW} at least 1: (k)\n  Got:      []"),
+        ("(n),(n)->()", [(3,), (2, 1)], f"input 1 {MISFIT} size 3 for dimension 'n'\n  Got:      1"),
+        ("(3)->()", [(2,)], f"input 0 {MISFIT} size 3 for dimension '3'\n  Got:      2"),
+        (
+            "(n),(n)->()",
+            [(2, 5, 3), (4, None, 3)],
+            "the loop dimensions of the inputs do not broadcast under {}.\n  Got:      [2, 5, 3], [4, ?, 3]\n"
+            "  Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
+        ),
+        ("(n),(m)->(n-m)", [(3,), (4,)], "output dimension 'n-m' of {} is -1 for m = 4, n = 3."),
+    ],
+)
+def test_inputs_that_do_not_fit_are_reported(text, shapes, message):
+    with pytest.raises(SignatureError, match=exactly(message.format(f"signature {text!r}"))):
+        output_shapes(text, *shapes)
+
+
+def test_run_time_names_are_the_output_names_no_input_has():
+    assert Signature.parse("(n)->(k),(n,j),(n+1)").run_time_names == {"k", "j"}
+
+
+@properties
+@given(first=st.integers(0, 3), second=st.integers(0, 3))
+def test_outputs_that_share_a_run_time_name_are_held_to_one_size(first, second):
+    signature = Signature.parse("(n)->(k),(n,k),(j)")
+    message = (
+        f"output 1 has another size of 'k' than an earlier output.\n  Expected: k = {first}\n  Got:      k = {second}\n"
+        "  Signature '(n)->(k),(n,k),(j)' promises them equal; use two names if they differ."
+    )
+    with nullcontext() if first == second else pytest.raises(ContractError, match=exactly(message)):
+        signature.check_run_time_sizes([(5, first), (5, 3, second), (5, 9)], signature.bind([(5, 3)]))
+
+
+OPTIONAL = [
+    ("(n?,k),(k,m?)->(n?,m?)", [(2, 3), (3, 4)], [(2, 4)]),
+    ("(n?,k),(k,m?)->(n?,m?)", [(3,), (3, 4)], [(4,)]),
+    ("(n?,k),(k,m?)->(n?,m?)", [(2, 3), (3,)], [(2,)]),
+    ("(n?,k),(k,m?)->(n?,m?)", [(3,), (3,)], [()]),
+    ("(n?,k),(k,m?)->(n?,m?)", [(5, 2, 3), (3,)], [(5, 2)]),
+    ("(n?,k),(k,m?)->(n?,m?)", [(3,), (6, 5, 3, 4)], [(6, 5, 4)]),
+    ("(n?,k),(k,n?)->(n?)", [(3,), (5, 3)], [(5,)]),  # missing in one input, and so a loop dimension of the other
+    ("(n?),(n?,k)->(n?,k)", [(), (5, 3)], [(5, 3)]),
+    ("(k,n?),(k,n?)->(k)", [(3, 2), (2,)], [(3, 2)]),
+    ("(n?)->(n?,2)", [(None,)], [(None, 2)]),
+]
+
+
+@pytest.mark.parametrize(("text", "shapes", "outputs"), OPTIONAL)
+def test_an_optional_dimension_that_one_input_lacks_is_missing_everywhere(text, shapes, outputs):
+    assert output_shapes(text, *shapes) == outputs
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "outputs"),
+    [("(a?,b?)->(a?,b?)", [(3,)], [(3,)]), ("(a?,b?),(b?)->(a?),(b?)", [(3,), (3,)], [(), (3,)])],
+)
+def test_optional_dimensions_are_missing_one_by_one_from_the_left(text, shapes, outputs):
+    signature = Signature.parse(text)
+    assert signature.bind(shapes).missing == {"a"}
+    assert output_shapes(signature, *shapes) == outputs
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "ranks"),
+    [
+        ("(),()->()", [(2, 3), ()], [0, 0]),
+        ("(m,k),(k)->(m)", [(5, 2, 3), (3,)], [2, 1]),
+        ("(m,k),(k)->(m)", [None, (None,)], [2, 1]),
+        ("(n?,k),(k,m?)->(n?,m?)", [(3,), (4, 3, 2)], [1, 2]),
+        ("(n?,k),(k,m?)->(n?,m?)", [(2, 3), (3,)], [2, 1]),
+    ],
+)
+def test_core_ranks_count_the_core_dimensions_that_are_there(text, shapes, ranks):
+    assert Signature.parse(text).core_ranks(shapes) == ranks
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("()->()", "(),(),()->"),
+        ("(m,k),(k)->(m)", "(m,k),(k),(m),(m,k),(k)->"),
+        ("(n)->(n+1),(k)", "(n),(n+1),(k),(n)->"),
+        ("(n?,3)->(n?)", "(n?,3),(n?),(n?,3)->"),
+    ],
+)
+def test_further_inputs_come_behind_and_outputs_go(text, expected):
+    signature = Signature.parse(text)
+    longer = signature.with_inputs(signature.outputs, signature.inputs)
+    assert longer.text == expected
+    assert longer.inputs == signature.inputs + signature.outputs + signature.inputs
+    assert (longer.outputs, longer.run_time_names) == ((), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "loop"),
+    [
+        ("(n),(m)->(n+m-1)", [(3,), (5, 2), (5, 4), (4,)], (5,)),
+        ("(n),()->(k)", [(3,), (), (7,), (2, 7)], (2,)),
+        ("(n)->(n//2),()", [(None,), (4,), (), (None,), ()], ()),
+        ("(m,k),(k,n)->(m,n)", [(2, None), (None, 3), (2, 3), None], None),
+    ],
+)
+def test_further_inputs_may_have_computed_and_run_time_sizes(text, shapes, loop):
+    signature = Signature.parse(text)
+    assert signature.with_inputs(signature.outputs, signature.outputs).bind(shapes).loop == loop
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "message"),
+    [
+        ("(n)->(n+1)", [(3,), (4,), (3,)], "input 2 {} size 4 for dimension 'n+1'\n  Got:      3"),
+        ("(n)->(k)", [(3,), (2,), (5,)], "input 2 {} size 2 for dimension 'k'\n  Got:      5"),
+    ],
+)
+def test_further_inputs_are_held_to_computed_and_run_time_sizes(text, shapes, message):
+    signature = Signature.parse(text)
+    longer = signature.with_inputs(signature.outputs, signature.outputs)
+    message = message.format(MISFIT.format(f"signature {longer.text!r}"))
+    with pytest.raises(SignatureError, match=exactly(message)):
+        longer.bind(shapes)
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        (["(n,n)"], "(n,n),(n)->(n),(n,n)"),
+        (["()", "(n+1,2)", "(j)"], "(n,n),(n)->(n),(),(n+1,2),(j)"),
+    ],
+)
+def test_further_outputs_come_behind(cores, expected):
+    signature = Signature.parse("(n,n),(n)->(n)")
+    assert signature.with_outputs(cores) is Signature.parse(expected)
+    assert signature.with_outputs([]) is signature
+
+
+def test_a_further_output_that_cannot_be_read_is_reported():
+    message = f"signature '(n)->(n),n' cannot be read at '(n),n'.\n  {EXAMPLE}"
+    with pytest.raises(SignatureError, match=exactly(message)):
+        Signature.parse("(n)->(n)").with_outputs(["n"])
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [(np.sin, "()->()"), (np.divmod, "(),()->(),()"), (np.matmul, "(n?,k),(k,m?)->(n?,m?)")],
+)
+def test_a_ufunc_brings_its_signature(function, text):
+    assert Signature.from_ufunc(function) is Signature.parse(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("(),()->()", True), ("(n)->()", False), ("()->(3)", False)])
+def test_a_signature_without_core_dimensions_is_elementwise(text, expected):
+    assert Signature.parse(text).is_elementwise is expected

@@ -1,0 +1,402 @@
+"""The parity table: every kind of op under every transformation gives what native ops give, or raises as declared."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import ops
+from tfpyop import GradientError, UnsupportedError, differentiable_op
+
+MATRIX = np.array([[4.0, 1, 0], [1, 3, 1], [0, 1, 5]])
+X = np.array([0.3, -0.7, 1.2])
+
+
+@differentiable_op(signature="()->()")
+def tanh(x):
+    return np.tanh(x)
+
+
+@tanh.numpy_gradient
+def tanh_gradient(op, cotangent):
+    return cotangent * (1 - op.outputs[0] ** 2)
+
+
+@tanh_gradient.gradient
+def tanh_second(op, cotangent):
+    _, y, first_cotangent = op.inputs
+    return None, -2 * y * first_cotangent * cotangent, (1 - y**2) * cotangent
+
+
+@differentiable_op(signature="(n,n),(n)->(n)", residuals={"inverse": ("(n,n)", np.float64)})
+def solve_kept(a, b):
+    loop = np.broadcast_shapes(a.shape[:-2], b.shape[:-1])
+    inverse = np.broadcast_to(np.linalg.inv(a), loop + a.shape[-2:])
+    return (inverse @ b[..., None])[..., 0], {"inverse": inverse}
+
+
+@solve_kept.gradient
+def solve_kept_gradient(op, cotangent):
+    b_cotangent = tf.linalg.matvec(op.residuals.inverse, cotangent, transpose_a=True)
+    return -b_cotangent[..., :, None] * op.outputs[0][..., None, :], b_cotangent
+
+
+@solve_kept.numpy_jvp
+def solve_kept_jvp(op, a_tangent, b_tangent):
+    right = b_tangent - (a_tangent @ op.outputs[0][..., None])[..., 0]
+    return (op.residuals.inverse @ right[..., None])[..., 0]
+
+
+@differentiable_op(signature="(n,n),(n)->(n)")
+def solve(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@solve.gradient
+def solve_gradient(op, cotangent):
+    a, _ = op.inputs
+    b_cotangent = solve(tf.linalg.matrix_transpose(a), cotangent)
+    return -b_cotangent[..., :, None] * op.outputs[0][..., None, :], b_cotangent
+
+
+@differentiable_op(signature="(n)->(n)", vectorized=False)
+def softmax(x):
+    assert x.ndim == 1
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@softmax.numpy_gradient
+def softmax_gradient(op, cotangent):
+    (y,) = op.outputs
+    return y * (cotangent - cotangent @ y)
+
+
+@softmax.numpy_jvp
+def softmax_jvp(op, tangent):
+    (y,) = op.outputs
+    return y * (tangent - tangent @ y)
+
+
+numerical_sin = differentiable_op(np.sin, grad="numerical", name="tests.transformations.numerical_sin")
+complex_sin = differentiable_op(np.sin, grad="complex-step", name="tests.transformations.complex_sin")
+
+KINDS = {  # each keeps the shape of its input
+    "elementwise": (tanh, tf.tanh),
+    "matrix": (
+        lambda x: solve(MATRIX + tf.linalg.diag(x), x),
+        lambda x: tf.linalg.matvec(tf.linalg.inv(MATRIX + tf.linalg.diag(x)), x),
+    ),
+    "several outputs": (
+        lambda x: ops.sine_and_cosine(x)[0] * ops.sine_and_cosine(x)[1],
+        lambda x: tf.sin(x) * tf.cos(x),
+    ),
+    "residuals": (
+        lambda x: solve_kept(MATRIX + tf.linalg.diag(x), x),
+        lambda x: tf.linalg.matvec(tf.linalg.inv(MATRIX + tf.linalg.diag(x)), x),
+    ),
+    "static argument": (lambda x: ops.power(x, exponent=3), lambda x: x**3),
+    "integer input": (lambda x: ops.roll(x, 1), lambda x: tf.concat([x[..., -1:], x[..., :-1]], -1)),
+    "numpy rule": (softmax, tf.nn.softmax),
+    "TensorFlow rule": (ops.exp, tf.exp),
+    "numerical rule": (numerical_sin, tf.sin),
+    "complex step": (complex_sin, tf.sin),
+}
+SECOND_ORDER_RULE_MISSING = {"integer input", "numpy rule", "numerical rule", "complex step", "residuals"}
+"""Kinds whose numpy rule has no rule of its own, or whose rule uses residuals."""
+NO_SECOND_ORDER = r"(derivative|forward mode) was asked|differentiated through a residual"
+JVP_MISSING = {"integer input"}
+"""Kinds with a numpy rule that is not elementwise, and no JVP."""
+
+
+def gradient(f, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = f(x)
+    return tape.gradient(y, x, output_gradients=tf.range(1, 4, dtype=tf.float64))
+
+
+def jvp(f, x):
+    with tf.autodiff.ForwardAccumulator(x, tf.constant([1.0, -2, 0.5], tf.float64)) as accumulator:
+        y = f(x)
+    return accumulator.jvp(y)
+
+
+def jacobian(f, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = f(x)
+    return tape.jacobian(y, x)
+
+
+def batch_jacobian(f, x):
+    xs = tf.stack([x, 2 * x])
+    with tf.GradientTape() as tape:
+        tape.watch(xs)
+        y = f(xs)
+    return tape.batch_jacobian(y, xs)
+
+
+def over_rows(f, x):
+    xs = tf.stack([x, 2 * x])
+    with tf.GradientTape() as tape:
+        tape.watch(xs)
+        y = tf.vectorized_map(f, xs)
+    return y, tape.gradient(y, xs, output_gradients=tf.stack([x, 3 * x]))
+
+
+def looped(f, x):
+    return gradient(lambda x: tf.while_loop(lambda i, _: i < 50, lambda i, y: (i + 1, 0.3 * f(y) + 0.1), [0, x])[1], x)
+
+
+FIRST_ORDER = {
+    "forward": lambda f, x: f(x),
+    "gradient": gradient,
+    "tape inside": tf.function(gradient, autograph=False),
+    "tape outside": lambda f, x: gradient(tf.function(f, autograph=False), x),
+    "tf.gradients": tf.function(lambda f, x: tf.gradients(f(x), x)[0], autograph=False),
+    "Jacobian": jacobian,
+    "Jacobian in a function": tf.function(jacobian, autograph=False),
+    "batch Jacobian": batch_jacobian,
+    "vectorized_map": over_rows,
+    "vectorized_map in a function": tf.function(over_rows, autograph=False),
+    "nested vectorized_map": lambda f, x: tf.vectorized_map(
+        lambda a: tf.vectorized_map(f, a), tf.stack([[x], [2 * x]])
+    ),
+    "gradient in vectorized_map": lambda f, x: tf.vectorized_map(lambda x: gradient(f, x), tf.stack([x, 2 * x])),
+    "while": looped,
+    "while in a function": tf.function(looped, autograph=False),
+    "cond": tf.function(
+        lambda f, x: gradient(lambda x: tf.cond(x[0] > 0, lambda: f(x), lambda: x), x), autograph=False
+    ),
+    "scan": lambda f, x: gradient(lambda x: tf.scan(lambda state, _: f(state) + 0.1, tf.range(3), x)[-1], x),
+    "map_fn": lambda f, x: gradient(lambda x: tf.reduce_sum(tf.map_fn(f, tf.stack([x, 2 * x])), 0), x),
+}
+FORWARD_MODE = {
+    "JVP": jvp,
+    "JVP in a function": tf.function(jvp, autograph=False),
+    "JVP outside a function": lambda f, x: jvp(tf.function(f, autograph=False), x),
+}
+SECOND_ORDER = {
+    "HVP": lambda f, x: jvp(lambda x: gradient(f, x), x),
+    "HVP in a function": tf.function(lambda f, x: jvp(lambda x: gradient(f, x), x), autograph=False),
+    "HVP outside a function": lambda f, x: jvp(lambda x: gradient(tf.function(f, autograph=False), x), x),
+    "reverse over reverse": lambda f, x: gradient(lambda x: gradient(f, x), x),
+    "tf.hessians": tf.function(lambda f, x: tf.hessians(tf.reduce_sum(f(x)), x)[0], autograph=False),
+}
+
+
+def assert_parity(transform, kind):
+    op, native = KINDS[kind]
+    x = tf.constant(X)
+    expected = tf.nest.flatten(transform(native, x))
+    for result, wanted in zip(tf.nest.flatten(transform(op, x)), expected, strict=True):
+        np.testing.assert_allclose(result, wanted, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_first_derivatives_equal_those_of_native_ops(name, kind):
+    assert_parity(FIRST_ORDER[name], kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORWARD_MODE)
+def test_forward_mode_equals_that_of_native_ops(name, kind):
+    if kind in JVP_MISSING:
+        with pytest.raises(GradientError, match=r"forward mode was asked for|a second derivative was asked for"):
+            FORWARD_MODE[name](KINDS[kind][0], tf.constant(X))
+    else:
+        assert_parity(FORWARD_MODE[name], kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SECOND_ORDER)
+def test_second_derivatives_equal_those_of_native_ops(name, kind):
+    if kind in SECOND_ORDER_RULE_MISSING:
+        with pytest.raises(
+            (GradientError, tf.errors.InvalidArgumentError),
+            match=NO_SECOND_ORDER,
+        ):
+            SECOND_ORDER[name](KINDS[kind][0], tf.constant(X))
+    else:
+        assert_parity(SECOND_ORDER[name], kind)
+
+
+def test_third_derivatives_of_an_elementwise_op():
+    def derivative(f):
+        return lambda x: gradient(lambda x: f(x) * tf.constant([1, 1 / 2, 1 / 3], tf.float64), x)
+
+    x = tf.constant(X)
+    expected = derivative(derivative(derivative(tf.exp)))(x)
+    np.testing.assert_allclose(derivative(derivative(derivative(ops.exp)))(x), expected, rtol=1e-9)
+
+
+def test_the_jvp_of_an_op_with_a_broadcast_input():
+    x, y = tf.constant([[1.0], [2.0]]), tf.constant([3.0, 5.0, 7.0])
+    product = differentiable_op(
+        lambda x, y: x * y, signature="(),()->()", numpy_grad=lambda op, g: (g * op.inputs[1], g * op.inputs[0])
+    )
+    with tf.autodiff.ForwardAccumulator([x, y], [tf.ones_like(x), 2 * tf.ones_like(y)]) as accumulator:
+        result, expected = product(x, y), x * y
+    np.testing.assert_allclose(accumulator.jvp(result), accumulator.jvp(expected))
+
+
+def test_a_batched_op_is_one_host_call():
+    calls = []
+    op = differentiable_op(lambda x: (calls.append(x.shape), x * x)[1], signature="()->()", grad=lambda op, g: 2 * g)
+    tf.vectorized_map(op, tf.ones([1000, 3]))
+    assert calls == [(1000, 3)]
+
+
+def test_inputs_that_rows_share_are_not_copied():
+    strides = []
+    op = differentiable_op(lambda a, x: (strides.append(a.shape), a[..., 0] * x)[1], signature="(n),()->()")
+    tf.vectorized_map(lambda x: op(tf.ones([4]), x), tf.ones([1000]))
+    assert strides == [(1, 4)]
+
+
+def test_other_peoples_numpy_functions_are_mapped_as_before():
+    result = tf.vectorized_map(lambda x: tf.numpy_function(np.negative, [x], tf.float64), tf.constant(X))
+    assert result.numpy().tolist() == (-X).tolist()
+
+
+def test_stateful_ops_are_not_vectorized():
+    op = differentiable_op(lambda x: x, signature="()->()", stateful=True)
+    with pytest.raises(UnsupportedError, match="it is stateful"):
+        tf.vectorized_map(op, tf.constant(X))
+
+
+def test_residuals_are_dropped_when_no_gradient_is_needed():
+    import weakref
+
+    kept = []
+
+    def function(x):
+        residual = np.ones(x.shape)
+        kept.append(weakref.ref(residual))
+        return x, {"ones": residual}
+
+    op = differentiable_op(function, signature="(n)->(n)", residuals={"ones": ("(n)", np.float64)})
+    op(X)
+    assert kept[0]() is None
+
+
+def test_residuals_keep_their_dtype():
+    op = differentiable_op(lambda x: (x, {"k": x}), signature="()->()", residuals={"k": ("()", np.float64)})
+    dtypes = []
+
+    @op.gradient
+    def rule(op, cotangent):
+        dtypes.append(op.residuals.k.dtype)
+        return cotangent
+
+    gradient(op, tf.constant(X, tf.float64))
+    with tf.GradientTape() as tape:
+        x = tf.Variable(1.0)
+        y = op(x)
+    tape.gradient(y, x)
+    assert dtypes == [tf.float64, tf.float64]
+
+
+@pytest.mark.parametrize("kind", ["elementwise", "residuals", "numpy rule", "TensorFlow rule"])
+def test_rows_cost_one_host_call_each_way(kind):
+    op = KINDS[kind][0]
+    x = tf.constant(np.tile(X, (5, 1)))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.vectorized_map(op, x)
+    expected = gradient(KINDS[kind][1], tf.constant(X))
+    result = tape.gradient(y, x, output_gradients=tf.tile(tf.range(1, 4, dtype=tf.float64)[None], [5, 1]))
+    np.testing.assert_allclose(result, np.tile(expected, (5, 1)), rtol=1e-9)
+
+
+COMPLEX = np.array([1 + 2j, 0.5 - 1j])
+COMPLEX_KINDS = {
+    "TensorFlow rule": (ops.complex_exp, tf.exp),
+    "numpy rule": (ops.complex_numpy_exp, tf.exp),
+    "numerical": (differentiable_op(lambda z: np.exp(z), signature="()->()", grad="numerical"), tf.exp),
+    "to real": (differentiable_op(lambda z: np.abs(z), signature="()->()", dtype="f8", grad="numerical"), tf.abs),
+}
+
+
+@pytest.mark.parametrize("kind", COMPLEX_KINDS)
+def test_complex_derivatives_follow_tensorflows_convention(kind):
+    z = tf.constant(COMPLEX)
+
+    def derivatives(f):
+        with tf.autodiff.ForwardAccumulator(z, tf.ones_like(z) * (1 + 3j)) as accumulator, tf.GradientTape() as tape:
+            tape.watch(z)
+            y = f(z)
+        cotangent = tf.cast(tf.complex([2.0, 1.0], [-1.0, 0.5]), y.dtype)
+        return accumulator.jvp(y), tape.gradient(y, z, output_gradients=cotangent)
+
+    op, native = COMPLEX_KINDS[kind]
+    for result, expected in zip(derivatives(op), derivatives(native), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [tf.complex64, tf.complex128])
+def test_a_complex_matrix_inverse_equals_that_of_tensorflow(dtype):
+    inverse = differentiable_op(np.linalg.inv, signature="(n,n)->(n,n)")
+
+    @inverse.numpy_gradient
+    def rule(op, cotangent):
+        adjoint = np.conj(np.swapaxes(op.outputs[0], -1, -2))
+        return -adjoint @ cotangent @ adjoint
+
+    z = tf.cast(tf.complex(MATRIX, MATRIX.T / 7), dtype)
+    results = []
+    for function in (inverse, tf.linalg.inv):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            y = function(z)
+        results.append(tape.gradient(y, z, output_gradients=tf.ones_like(y) * (1 - 2j)))
+    assert results[0].dtype == dtype
+    np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+@pytest.mark.parametrize("traced", [False, True])
+def test_functions_that_cannot_take_half_precision_compute_in_float32(dtype, traced):
+    inverse = differentiable_op(np.linalg.inv, signature="(n,n)->(n,n)")
+
+    @inverse.numpy_gradient
+    def rule(op, cotangent):
+        return -np.linalg.inv(op.inputs[0]).T @ cotangent @ np.linalg.inv(op.inputs[0]).T
+
+    def differentiate(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = inverse(x)
+        return y, tape.gradient(y, x)
+
+    function = tf.function(differentiate) if traced else differentiate
+    result, derivative = function(2 * tf.eye(2, dtype=dtype))
+    assert (result.dtype, derivative.dtype) == (dtype, dtype)
+    np.testing.assert_array_equal(tf.cast(result, tf.float32), [[0.5, 0], [0, 0.5]])
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_ragged_tensors_keep_their_rows_in_elementwise_ops(traced):
+    op = tf.function(ops.power) if traced else ops.power
+    ragged = tf.ragged.constant([[1.0, 2.0], [3.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(ragged.flat_values)
+        result = op(ragged)
+    assert result.to_list() == [[1, 4], [9]]
+    assert tape.gradient(result.flat_values, ragged.flat_values).numpy().tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "value", [tf.ragged.constant([[1.0, 2.0], [3.0]]), tf.sparse.from_dense([[1.0, 0.0]])], ids=["ragged", "sparse"]
+)
+def test_other_composite_tensors_are_refused(value):
+    with pytest.raises(TypeError, match=r"which is not one array.\n  Make one of it"):
+        solve(MATRIX, value)
+
+
+def test_a_function_may_leave_the_loop_to_the_host():
+    seen = []
+    op = differentiable_op(lambda x: (seen.append(x.shape), x.sum())[1], signature="(n)->()", vectorized=False)
+    assert op(tf.ones([2, 3, 4])).numpy().tolist() == [[4, 4, 4], [4, 4, 4]]
+    assert seen == [(4,)] * 6

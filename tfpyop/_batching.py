@@ -1,0 +1,141 @@
+"""Batching: an op over many rows as one host call, for `vectorized_map` and Jacobians.
+
+Every level of batching says which inputs have a leading dimension of rows; the others are the same for all rows. Ops
+with a signature get the rows as further loop dimensions, in one call of the user's function. Others are looped over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tfpyop._coercion import Array
+from tfpyop._host import HostFunction
+from tfpyop._promise import ArrayType, CotangentPromise, Types
+from tfpyop._rules import HostOp
+from tfpyop._signature import Signature
+
+Level = tuple[bool, ...]
+"""For each input, whether it has a dimension of rows at this level. Outer levels come first."""
+
+
+def batched_op(op: HostOp, level: Level) -> HostOp:
+    """The op over rows, without derivative rules of its own.
+
+    Args:
+      op: The op of one row; may be batched itself, further in.
+      level: Which inputs have rows.
+    """
+    inner = op.host.levels if isinstance(op.host, BatchedHost) else ()
+    levels = (level, *inner)
+    unbatched = op.host.unbatched if isinstance(op.host, BatchedHost) else op.host
+    signature = op.host.signature if isinstance(op.host, BatchedHost) else op.signature
+    payload = op.payload
+    if payload is not None:
+        parts = json.loads(payload) if payload else {}
+        parts["batch"] = [[int(flag) for flag in flags] for flags in levels]
+        payload = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return replace(op, host=BatchedHost(unbatched, signature, levels), signature=None, payload=payload)
+
+
+def read_levels(payload: str) -> list[Level]:
+    """The levels of batching that a token's payload tells of, innermost first."""
+    levels = json.loads(payload).get("batch", ()) if payload else ()
+    return [tuple(map(bool, flags)) for flags in reversed(levels)]
+
+
+class BatchedHost(HostFunction):
+    """A host function over rows.
+
+    Args:
+      unbatched: The host function of one row.
+      signature: The signature of its op, None if it has none.
+      levels: Which inputs have rows, at each level.
+    """
+
+    def __init__(self, unbatched: HostFunction, signature: Signature | None, levels: tuple[Level, ...]) -> None:
+        self.subject = unbatched.subject
+        self.promise = unbatched.promise
+        self.is_stateful = unbatched.is_stateful
+        self.unbatched = unbatched
+        self.signature = signature
+        self.levels = levels
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The types of one row's outputs, with the dimensions of rows in front."""
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
+        counts = self._counts([type_.shape for type_ in inputs])
+        outputs = self.unbatched.output_types(rows)
+        return [ArrayType(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Array]:
+        """Run the user's function on all rows: at once if it has a signature, else one after the other."""
+        views = [np.asarray(array) for array in arrays]
+        counts = tuple(count or 0 for count in self._counts([view.shape for view in views]))
+        rows = [self._row_type(ArrayType.of(view), number) for number, view in enumerate(views)]
+        if self.signature is None or self.signature.bind([row.shape for row in rows]).missing:
+            return self._run_rows(views, rows, counts)  # rows cannot stand in front of a core dimension that is missing
+        loops = self._loop_ranks(rows)
+        outputs = self.unbatched(
+            [self._aligned(view, number, counts, max(loops) - loops[number]) for number, view in enumerate(views)]
+        )
+        promised = self.unbatched.output_types(rows)
+        return [
+            output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
+            for output, type_ in zip(outputs, promised, strict=True)
+        ]
+
+    def _loop_ranks(self, rows: Types) -> list[int]:
+        """How many loop dimensions each input has within a row."""
+        assert self.signature is not None
+        ranks = self.signature.core_ranks([row.shape for row in rows])
+        return [len(row.shape or ()) - rank for row, rank in zip(rows, ranks, strict=True)]
+
+    def _aligned(self, view: Array, number: int, counts: tuple[int, ...], n_missing: int) -> Array:
+        """A view whose dimensions of rows are loop dimensions: in front of all others, one for each level."""
+        flags = [level[number] for level in self.levels]
+        row = view.shape[sum(flags) :]
+        leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
+        aligned: Array = view.reshape(leading + (1,) * n_missing + row)
+        if isinstance(self.promise, CotangentPromise):  # each row has a cotangent of its own, also of what rows share
+            aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
+        return aligned
+
+    def _run_rows(self, views: Sequence[Array], rows: Types, counts: tuple[int, ...]) -> list[Array]:
+        results = [
+            self.unbatched([self._row(view, number, index) for number, view in enumerate(views)])
+            for index in np.ndindex(*counts)
+        ]
+        if results:
+            return [np.stack(values).reshape(counts + values[0].shape) for values in zip(*results, strict=True)]
+        promised = self.unbatched.output_types(rows)
+        return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
+
+    def _row(self, view: Array, number: int, index: tuple[int, ...]) -> Array:
+        picked = tuple(place for place, level in zip(index, self.levels, strict=True) if level[number])
+        row: Array = np.array(view[picked], dtype=view.dtype, copy=None)
+        return row
+
+    def _row_type(self, type_: ArrayType, number: int) -> ArrayType:
+        n_levels = sum(level[number] for level in self.levels)
+        return ArrayType(type_.dtype, None if type_.shape is None else type_.shape[n_levels:])
+
+    def _counts(self, shapes: Sequence[Any]) -> list[int | None]:
+        """How many rows there are at each level."""
+        counts: list[int | None] = []
+        for depth, level in enumerate(self.levels):
+            sizes = [
+                shape[sum(outer[number] for outer in self.levels[:depth])]
+                for number, shape in enumerate(shapes)
+                if level[number] and shape is not None
+            ]
+            counts.append(next((size for size in sizes if size is not None), None))
+        return counts
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(size or 0 for size in shape)

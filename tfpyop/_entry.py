@@ -1,0 +1,231 @@
+"""Entries: an op with all that belongs to it, as the registry and the lowerings hold it.
+
+An entry makes host ops for calls, takes rules, and is bound to instances. `Op` is its face for users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tfpyop._arguments import Division
+from tfpyop._batching import batched_op, read_levels
+from tfpyop._definition import Definition
+from tfpyop._host import HostFunction
+from tfpyop._promise import CotangentPromise, TangentPromise
+from tfpyop._registry import Site
+from tfpyop._rules import HostOp, Rule, Rules, rule_caller
+from tfpyop._signature import Signature
+from tfpyop._structure import Structure, flat, flatten
+from tfpyop.errors import RegistrationError
+
+_MOST_HOST_OPS = 256
+
+
+class Entry:
+    """An op of a user's function."""
+
+    def __init__(self, function: Callable[..., Any], definition: Definition, rules: Rules) -> None:
+        self.function = function
+        self.definition = definition
+        self.rules = rules
+        self.is_bound = False
+        self.op: Any = None
+        self._host_ops: dict[Any, HostOp] = {}
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under, or a local one."""
+        return self.definition.name
+
+    @property
+    def site(self) -> Site:
+        """Where it was made."""
+        return self.definition.site
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its name holds for this process only."""
+        return self.definition.is_local
+
+    @property
+    def subject(self) -> str:
+        """How errors name it."""
+        return self.definition.subject
+
+    # -- calls
+
+    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Division:
+        """Divide the arguments of a call into tensors and static values."""
+        return self.definition.divide(args, kwargs)
+
+    def pack(self, outputs: Sequence[Any]) -> Any:
+        """Arrange flat outputs as the caller gets them."""
+        return self.definition.structure.pack(outputs)
+
+    def host_op(self, structure: Structure | None, static: Mapping[str, Any]) -> HostOp:
+        """The op for inputs nested like this (None: not at all) and these static values."""
+        payload = ""
+        try:
+            if structure is not None or static:
+                payload = self.definition.parameters.payload(structure, static)
+        except ValueError:
+            return self._make_host_op(structure, static, None)
+        host_op = self._host_ops.get(payload)
+        if host_op is None:
+            if len(self._host_ops) >= _MOST_HOST_OPS:
+                self._host_ops.clear()
+            host_op = self._host_ops[payload] = self.host_op_from_payload(payload)
+        return host_op
+
+    def host_op_from_payload(self, payload: str) -> HostOp:
+        """The op that a token with this payload stands for, with static values of its own."""
+        structure, static = self.definition.parameters.read_payload(payload)
+        host_op = self._make_host_op(structure, static, payload)
+        for level in read_levels(payload):
+            host_op = batched_op(host_op, level)
+        return host_op
+
+    def call_flat(self, leaves: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]) -> list[Any]:
+        """Call with flat inputs; returns flat outputs."""
+        outputs: list[Any] = lowering().call(self.host_op(structure, static), leaves)
+        return outputs
+
+    def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
+        host = self.host_function(structure, static)
+        return HostOp(self.name, host, self.rules, self.definition.full_signature, structure, static, self, payload)
+
+    def host_function(self, structure: Structure | None, static: Mapping[str, Any]) -> HostFunction:
+        """The host function of such a call."""
+        return self.definition.host_function(self.function, structure, static)
+
+    # -- rules
+
+    def rule_entry(self, kind: str) -> Any:
+        """The entry of a numpy rule, `vjp` or `jvp`; None if there is none."""
+        rule = self.rules.gradient if kind == "vjp" else self.rules.jvp
+        return None if rule is None else rule.op
+
+    def attach(self, kind: str, rule: Any, site: Site, *, is_numpy: bool) -> Any:
+        """Attach a rule; returns the entry of a numpy rule.
+
+        Raises:
+          RegistrationError: There is a rule already, or there must not be one.
+        """
+        known = self.rules.gradient if kind == "vjp" else self.rules.jvp
+        problem = remedy = None
+        if not callable(rule):
+            problem, remedy = f"{rule!r:.80} is no rule.", "Use the decorator without parentheses: @op.gradient"
+        elif self.rules.non_differentiable:
+            problem, remedy = "it is declared non_differentiable, but given a rule.", "Remove one of the two."
+        elif self.is_bound:
+            problem = "a rule was attached to a bound method, where it would be lost."
+            remedy = "Attach it in the body of the class; the rule of a method takes self first."
+        elif known is not None and not site.replaces(known.site):
+            problem = f"it has such a rule already, from {known.site}; another came at {site}."
+            remedy = "Remove one of the two."
+        if problem is not None:
+            raise RegistrationError(problem, subject=self.subject, remedy=remedy)
+        entry = RuleEntry(rule, self, kind, site) if is_numpy else None
+        attached = Rule(site, op=entry) if is_numpy else Rule(site, function=rule)
+        if kind == "vjp":
+            self.rules.gradient = attached
+        else:
+            self.rules.jvp = attached
+        return entry
+
+    # -- methods
+
+    def bound(self, instance: Any) -> Entry:
+        """The op of a method, bound to an instance."""
+        method = self.function.__get__(instance, type(instance))
+        parameters = self.definition.parameters.without_first()
+        entry = Entry(method, replace(self.definition, is_local=True, parameters=parameters), Rules())
+        entry.rules = self.rules.bound(instance, entry)
+        entry.is_bound = True
+        return entry
+
+
+class RuleEntry(Entry):
+    """The op of a numpy rule: inputs, outputs and residuals of its primal op and cotangents or tangents, all flat."""
+
+    def __init__(self, rule: Callable[..., Any], primal: Entry, kind: str, site: Site) -> None:
+        definition = replace(
+            primal.definition,
+            name=f"{primal.name}/{kind}",
+            site=site,
+            signature=None,
+            shape=None,
+            dtypes=(None,),
+            residuals={},
+        )
+        super().__init__(rule, definition, Rules())
+        self.primal = primal
+        self.kind = kind
+
+    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Division:
+        """All positional arguments are inputs, and keywords the static values of the primal op."""
+        leaves, structure = flatten(tuple(args))
+        if not structure.is_flat:
+            raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
+        return Division(leaves, flat(len(leaves)), {**(self.definition.parameters.static_defaults or {}), **kwargs})
+
+    def pack(self, outputs: Sequence[Any]) -> Any:
+        """One value, or a tuple of them."""
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def host_function(self, structure: Structure | None, static: Mapping[str, Any]) -> HostFunction:
+        """The host function that calls the rule; structure and static values are those of the primal op."""
+        primal = self.primal.host_op(structure, static)
+        promise = _promise(self.kind, primal)
+        looped = not self.primal.definition.is_vectorized
+        return HostFunction(
+            self.subject,
+            function=rule_caller(self.function, promise, primal),
+            promise=promise,
+            looped=_rule_signature(self.kind, primal) if looped else None,
+            compute_dtype=self.definition.compute_dtype,
+        )
+
+    def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
+        signature = _rule_signature(self.kind, self.primal.host_op(structure, static))
+        host = self.host_function(structure, static)
+        return HostOp(self.name, host, self.rules, signature, structure, static, self, payload)
+
+    def bound(self, instance: Any) -> RuleEntry:
+        """The op of a method's rule, bound to an instance."""
+        entry: RuleEntry = self.primal.bound(instance).rule_entry(self.kind)
+        return entry
+
+    def bound_with(self, instance: Any, primal: Entry) -> RuleEntry:
+        """The same, as the rule of a primal op that is bound already."""
+        entry = RuleEntry(self.function.__get__(instance, type(instance)), primal, self.kind, self.site)
+        entry.rules = self.rules.bound(instance, entry)
+        entry.is_bound = True
+        return entry
+
+
+def lowering() -> Any:
+    """The lowerings, loaded with TensorFlow on the first call of any op."""
+    from tfpyop import lowering as loaded
+
+    return loaded
+
+
+def _promise(kind: str, primal: HostOp) -> CotangentPromise | TangentPromise:
+    if kind == "vjp":
+        return CotangentPromise(primal.host.promise, primal.signature)
+    return TangentPromise(primal.host.promise)
+
+
+def _rule_signature(kind: str, primal: HostOp) -> Signature | None:
+    """The input side of a rule's op; None where that of the primal op, or its outputs, are not known."""
+    signature = primal.signature
+    if signature is None or not signature.outputs:
+        return None
+    n_outputs = len(signature.outputs) - len(primal.residual_names)
+    vectors = signature.outputs[:n_outputs] if kind == "vjp" else signature.inputs
+    return signature.with_inputs(signature.outputs, vectors)

@@ -1,0 +1,466 @@
+"""Promises: what the outputs of a host function will be, and how results are held to it.
+
+An op promises what its signature, shape function and dtypes say. The op of a derivative rule promises outputs like
+some of its inputs: cotangents like the primals, tangents like the outputs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from tfpyop._coercion import STRING, Array, DType, as_array, fit, is_differentiable, result_dtype, ufunc_output_dtypes
+from tfpyop._signature import Signature
+from tfpyop._structure import Structure
+from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_shape
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """The dtype and shape of an array, the shape as far as it is known."""
+
+    dtype: DType
+    shape: Shape | None
+
+    @classmethod
+    def of(cls, array: Array) -> ArrayType:
+        """The type of an array at hand."""
+        return cls(array.dtype, array.shape)
+
+    def __str__(self) -> str:
+        """Render as `float32[?, 3]`."""
+        return describe(self.dtype, self.shape)
+
+
+Types = Sequence[ArrayType]
+
+
+class Promise(Protocol):
+    """What a host function promises of its outputs. Residuals are outputs too, behind those the caller sees."""
+
+    @property
+    def residual_names(self) -> tuple[str, ...]:
+        """The names of the residuals."""
+        ...
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many outputs the caller sees, for inputs of these dtypes."""
+        ...
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """What outputs and residuals will be for such inputs; checks the inputs on the way."""
+        ...
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """Take what the function returned apart into outputs and residuals."""
+        ...
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce values to the dtypes that were promised, and check their shapes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpPromise:
+    """What a decorated function promises."""
+
+    signature: Signature | None
+    """With the residuals among its outputs."""
+    shape: Callable[[Sequence[Shape]], Any] | None
+    dtypes: tuple[DType | None, ...]
+    """Of outputs and residuals; None stands for the result type of the inputs."""
+    structure: Structure
+    """How the outputs are arranged."""
+    residual_names: tuple[str, ...] = ()
+    ufunc: np.ufunc | None = None
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many outputs are declared."""
+        del inputs
+        return len(self.dtypes) - len(self.residual_names)
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The declared or derived dtypes, and the shapes as far as signature or shape function tell."""
+        shapes = self._shapes([type_.shape for type_ in inputs])
+        dtypes = self._dtypes([type_.dtype for type_ in inputs])
+        return [ArrayType(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """Count and unpack outputs and residuals."""
+        del inputs
+        residuals: Sequence[Any] = ()
+        if self.residual_names:
+            result, residuals = self._split_residuals(result)
+        values = [*self._flatten(result), *residuals]
+        for number, value in enumerate(values):
+            if value is None:
+                raise ContractError(
+                    f"{self._what(number)} is None.",
+                    expected="an array or number",
+                    got="None",
+                    remedy="Does the function lack a return statement?",
+                )
+        return values
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce and measure outputs and residuals."""
+        arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
+        if self.signature is not None and self.signature.run_time_names:
+            binding = self.signature.bind([type_.shape for type_ in inputs])
+            self.signature.check_run_time_sizes([array.shape for array in arrays], binding, self._what)
+        return arrays
+
+    def _fit(self, value: Any, promised: ArrayType, number: int, inputs: Types) -> Array:
+        is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
+        array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number))
+        if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
+            return array
+        said_by = "signature" if self.signature is not None else "shape function"
+        raise ContractError(
+            f"{self._what(number)} has the wrong shape.",
+            expected=str(promised),
+            got=describe(np.asarray(value).dtype, array.shape),
+            remedy=f"That is what the {said_by} says for inputs {', '.join(map(str, inputs))}: correct it, or return "
+            "an array of that shape.",
+        )
+
+    def _what(self, number: int) -> str:
+        n_outputs = self.n_outputs(())
+        return f"output {number}" if number < n_outputs else f"residual {self.residual_names[number - n_outputs]!r}"
+
+    def _shapes(self, shapes: Sequence[Shape | None]) -> Sequence[Shape | None]:
+        if self.signature is not None:
+            return self.signature.output_shapes(self.signature.bind(shapes))
+        known = [shape for shape in shapes if shape is not None and None not in shape]
+        if self.shape is None or len(known) < len(shapes):
+            return [None] * len(self.dtypes)
+        try:
+            result = self.shape(known)
+        except Exception as error:
+            raise SignatureError(
+                f"the shape function raised {type(error).__name__}: {error}",
+                got=f"input shapes {', '.join(map(describe_shape, known))}",
+            ) from error
+        return _read_shapes(result, len(self.dtypes))
+
+    def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
+        if self.ufunc is not None and None in self.dtypes:
+            derived: Sequence[DType] = ufunc_output_dtypes(self.ufunc, inputs)
+            return [declared or default for declared, default in zip(self.dtypes, derived, strict=True)]
+        default = result_dtype(inputs) if None in self.dtypes else STRING
+        return [default if declared is None else declared for declared in self.dtypes]
+
+    def _split_residuals(self, result: Any) -> tuple[Any, list[Any]]:
+        is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)
+        if not is_pair or set(result[1]) != set(self.residual_names):
+            raise ContractError(
+                "the function did not return its residuals.",
+                expected=f"(outputs, {{{', '.join(f'{name!r}: ...' for name in self.residual_names)}}})",
+                got=f"residuals {sorted(map(str, result[1]))}" if is_pair else f"a {type(result).__name__}",
+            )
+        return result[0], [result[1][name] for name in self.residual_names]
+
+    def _flatten(self, result: Any) -> list[Any]:
+        n_outputs = self.n_outputs(())
+        if self.structure.kind == "leaf":
+            if not isinstance(result, tuple):
+                return [result]
+            if len(result) == 1:
+                return list(result)
+            raise ContractError(
+                "the function returned the wrong number of outputs.",
+                expected="1 output",
+                got=f"a tuple of {len(result)}",
+                remedy='Name every output in the signature, for example signature="()->(),()", or give dtype= as a '
+                "tuple; for one array of them, return np.stack(...).",
+            )
+        if n_outputs == 1 and self.structure.kind == "tuple" and not isinstance(result, tuple | list):
+            return [result]
+        try:
+            return self.structure.flatten_like(result)
+        except ValueError as error:
+            raise ContractError(
+                "the function returned its outputs in the wrong form.",
+                expected=f"{n_outputs} outputs as declared",
+                got=str(error),
+                remedy="Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.",
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleInputs(Generic[T]):
+    """The inputs of a rule's op, or what goes with them: the call it belongs to, and cotangents or tangents."""
+
+    inputs: Sequence[T]
+    outputs: Sequence[T]
+    residuals: Sequence[T]
+    vectors: Sequence[T]
+    """Cotangents of the outputs, or tangents of the inputs. Integers, which have none, stand here for themselves."""
+
+    @classmethod
+    def flat(cls, values: Sequence[T], n_inputs: int, n_outputs: int, n_residuals: int) -> RuleInputs[T]:
+        """Take flat values apart."""
+        ends = (n_inputs, n_inputs + n_outputs, n_inputs + n_outputs + n_residuals)
+        return cls(values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] : ends[2]], values[ends[2] :])
+
+
+@dataclass(frozen=True, slots=True)
+class CotangentPromise:
+    """What a numpy VJP rule promises: a cotangent for each differentiable primal, like the primal."""
+
+    primal: Promise
+    """What the op that the rule belongs to promises."""
+    signature: Signature | None
+    """The signature of that op, residuals among its outputs."""
+
+    residual_names = ()
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many primals are differentiable."""
+        return sum(map(is_differentiable, self.split(inputs, inputs).inputs))
+
+    def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
+        """Take the inputs, or what goes with them, apart."""
+        return _split(self.primal, values, dtypes, lambda _n_inputs, n_outputs: n_outputs)
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The types of the differentiable primals."""
+        parts = self.split(inputs, [type_.dtype for type_ in inputs])
+        _check_rule_inputs(parts, self.primal, parts.outputs)
+        return [primal for primal in parts.inputs if is_differentiable(primal.dtype)]
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """One cotangent for each differentiable primal; None becomes zeros."""
+        primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
+        cotangents = rule_values(result, len(primals), "cotangent", "inputs")
+        return [
+            np.zeros(primal.shape or (), primal.dtype) if cotangent is None else cotangent
+            for cotangent, primal in zip(cotangents, primals, strict=True)
+            if is_differentiable(primal.dtype)
+        ]
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce cotangents; sum those that have the broadcast shape over the loop dimensions."""
+        primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
+        shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
+        numbered = [number for number, primal in enumerate(primals) if is_differentiable(primal.dtype)]
+        return [
+            _fit_cotangent(value, output, number, shapes[number])
+            for value, output, number in zip(values, outputs, numbered, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class TangentPromise:
+    """What a numpy JVP rule promises: a tangent for each differentiable output, like the output."""
+
+    primal: Promise
+    """What the op that the rule belongs to promises."""
+
+    residual_names = ()
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many outputs of the op are differentiable."""
+        return sum(map(is_differentiable, self.split(inputs, inputs).outputs))
+
+    def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
+        """Take the inputs, or what goes with them, apart."""
+        return _split(self.primal, values, dtypes, lambda n_inputs, _n_outputs: n_inputs)
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The types of the differentiable outputs."""
+        parts = self.split(inputs, [type_.dtype for type_ in inputs])
+        _check_rule_inputs(parts, self.primal, parts.inputs)
+        return [output for output in parts.outputs if is_differentiable(output.dtype)]
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """One tangent for each differentiable output; None becomes zeros."""
+        outputs = self.split(inputs, [type_.dtype for type_ in inputs]).outputs
+        tangents = rule_values(result, len(outputs), "tangent", "outputs")
+        return [
+            np.zeros(output.shape or (), output.dtype) if tangent is None else tangent
+            for tangent, output in zip(tangents, outputs, strict=True)
+            if is_differentiable(output.dtype)
+        ]
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce tangents and check their shapes."""
+        like = self.split(inputs, [type_.dtype for type_ in inputs]).outputs
+        numbers = [number for number, output in enumerate(like) if is_differentiable(output.dtype)]
+        arrays = []
+        for number, value, output in zip(numbers, values, outputs, strict=True):
+            array = fit(value, output.dtype, what=f"tangent {number}", is_declared=False)
+            if not is_compatible(array.shape, output.shape):
+                raise wrong_tangent_shape(number, output, describe(array.dtype, array.shape))
+            arrays.append(array)
+        return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class SamePromise:
+    """Outputs like the first inputs."""
+
+    count: int
+
+    residual_names = ()
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """As many as it says."""
+        del inputs
+        return self.count
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The types of the first inputs."""
+        return list(inputs[: self.count])
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """One value for each input."""
+        del inputs
+        return list(result)
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce the values."""
+        del inputs
+        pairs = zip(values, outputs, strict=True)
+        return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
+
+
+def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
+    """The cotangents or tangents out of what a rule returned: a sequence, or one value that stands for a 1-tuple.
+
+    Raises:
+      ContractError: There is not one for each input (or output).
+    """
+    rule = "gradient" if kind == "cotangent" else "JVP"
+    if result is None:
+        raise ContractError(
+            f"the {rule} rule returned None.",
+            expected=f"{n_values}, one {kind} for each of op.{like}",
+            got="None",
+            remedy="Does it lack a return statement? If there is no dependence at all, return (None,).",
+        )
+    values = result if isinstance(result, tuple | list) else (result,)
+    if len(values) != n_values:
+        raise ContractError(
+            f"the {rule} rule returned the wrong number of {kind}s.",
+            expected=f"{n_values}, one for each of op.{like}",
+            got=f"a {type(result).__name__} of {len(values)}" if values is result else f"one {type(result).__name__}",
+            remedy=f"Return a tuple in the order of op.{like}, with None where there is no dependence.",
+        )
+    return values
+
+
+def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    """The shape each primal has once its loop dimensions are broadcast; the primal's own without a signature."""
+    if signature is None:
+        return primals
+    binding = signature.bind(primals)
+    return [binding.shape(core) for core in signature.inputs]
+
+
+def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
+    """The axes over which a cotangent of the broadcast shape is summed to reach the primal's."""
+    extra = len(shape) - len(primal)
+    stretched = (axis + extra for axis, size in enumerate(primal) if size == 1 and shape[axis + extra] != 1)
+    return (*range(extra), *stretched)
+
+
+def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: str) -> ContractError:
+    """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
+    expected = str(primal)
+    if broadcast != primal.shape:
+        expected += f" or the broadcast shape {describe_shape(broadcast)}"
+    return ContractError(
+        f"the cotangent of input {number} has the wrong shape.",
+        expected=expected,
+        got=got,
+        remedy="A gradient rule returns cotangents in the shape of their inputs; where the signature has loop "
+        "dimensions that were broadcast, they may stay and are summed.",
+    )
+
+
+def wrong_tangent_shape(number: int, output: ArrayType, got: str) -> ContractError:
+    """The error for a tangent that has not its output's shape."""
+    return ContractError(
+        f"tangent {number} has the wrong shape.",
+        expected=str(output),
+        got=got,
+        remedy="A JVP rule returns tangents in the shape of their outputs.",
+    )
+
+
+def is_compatible(shape: Shape, promised: Shape | None) -> bool:
+    """Whether a shape agrees with one that may have unknown parts."""
+    if promised is None:
+        return True
+    return len(shape) == len(promised) and all(
+        None in (size, wanted) or size == wanted for size, wanted in zip(shape, promised, strict=True)
+    )
+
+
+def _split(
+    primal: Promise, values: Sequence[T], dtypes: Sequence[DType], n_vectors: Callable[[int, int], int]
+) -> RuleInputs[T]:
+    """Find the one number of primals that leaves just enough values for outputs, residuals and vectors."""
+    n_residuals = len(primal.residual_names)
+    for n_inputs in range(len(dtypes) + 1):
+        try:
+            n_outputs = primal.n_outputs(dtypes[:n_inputs])
+        except ContractError:
+            continue
+        if n_inputs + n_outputs + n_residuals + n_vectors(n_inputs, n_outputs) == len(dtypes):
+            return RuleInputs.flat(values, n_inputs, n_outputs, n_residuals)
+    raise ContractError(
+        "the op of a derivative rule got the wrong number of inputs.",
+        expected="the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents",
+        got=str(len(dtypes)),
+    )
+
+
+def _check_rule_inputs(parts: RuleInputs[ArrayType], primal: Promise, like: Types) -> None:
+    """The primals must be such as the op takes, and every other value as they make it."""
+    promised = primal.output_types(parts.inputs)
+    given = [*parts.outputs, *parts.residuals, *parts.vectors]
+    wanted = [*promised, *like]
+    for number, (value, want) in enumerate(zip(given, wanted, strict=True)):
+        if value.shape is not None and want.shape is not None and not is_compatible(value.shape, want.shape):
+            raise ContractError(
+                f"input {number + len(parts.inputs)} of a derivative rule's op does not belong to these primals.",
+                expected=str(want),
+                got=str(value),
+            )
+
+
+def _fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape | None) -> Array:
+    what = f"the cotangent of input {number}"
+    array = as_array(value, what)
+    if array.shape != primal.shape:
+        if array.shape != broadcast:
+            raise wrong_cotangent_shape(number, primal, broadcast, describe(array.dtype, array.shape))
+        assert primal.shape is not None
+        array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
+    return fit(array, primal.dtype, what=what, is_declared=False)
+
+
+def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
+    """What a user's shape function returned: one shape, or a sequence of shapes if there are several outputs."""
+    is_nested = isinstance(result, tuple | list) and any(isinstance(size, tuple | list) for size in result)
+    shapes = list(result) if n_outputs > 1 or is_nested else [result]
+    try:
+        read = [tuple(map(operator.index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
+    except TypeError:
+        read = []
+    if len(read) != n_outputs or any(size < 0 for shape in read for size in shape):
+        raise SignatureError(
+            "the shape function must return one shape for each output.",
+            expected="a tuple of sizes" if n_outputs == 1 else f"{n_outputs} tuples of sizes",
+            got=f"{result!r:.80}",
+            remedy="Sizes are integers, none of them negative.",
+        )
+    return read

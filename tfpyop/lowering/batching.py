@@ -1,0 +1,97 @@
+"""Batching in TensorFlow: how `vectorized_map` converts the nodes of ops, with their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._batching import Level, batched_op
+from tfpyop._registry import REGISTRY, TOKEN_PREFIX
+from tfpyop._rules import HostOp, Rule, RuleContext, Rules
+from tfpyop.errors import UnsupportedError
+from tfpyop.lowering import graph
+from tfpyop.lowering._tensorflow import ConversionNotImplementedError, register_pfor_converter, wrap_for_pfor
+from tfpyop.lowering.calls import Call
+from tfpyop.lowering.cotangents import input_cotangents
+from tfpyop.lowering.tangents import output_tangents
+
+
+def install() -> None:
+    """Let `vectorized_map` convert our nodes; other people's are passed on to TensorFlow's own way."""
+    for kind in ("PyFunc", "PyFuncStateless"):
+        register_pfor_converter(kind, _convert)
+
+
+def _convert(pfor_input: Any) -> list[Any]:
+    token = pfor_input.get_attr("token").decode()
+    op = REGISTRY.find_host_op(token) if token.startswith(TOKEN_PREFIX) else None
+    if op is None:
+        raise ConversionNotImplementedError(f"{token} is a function that TensorFlow cannot vectorize")
+    if op.host.is_stateful:
+        raise UnsupportedError(
+            "it is stateful, and TensorFlow runs what vectorized_map maps once more for the first row.",
+            subject=op.host.subject,
+            remedy="Use tf.map_fn, which runs it once for every row, in order.",
+        )
+    batched = _differentiable(op, tuple(item.is_stacked for item in pfor_input.inputs))
+    results = graph.call_with_residuals(batched, [item.t for item in pfor_input.inputs])
+    return [wrap_for_pfor(tensor, True) for tensor in results]
+
+
+def _differentiable(op: HostOp, level: Level) -> HostOp:
+    """The op over rows. Its derivatives are those of one row, over rows."""
+    batched = batched_op(op, level)
+    if op.rules.non_differentiable:
+        return batched
+
+    def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
+        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+            return input_cotangents(call, vectors)
+
+        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
+        return [
+            result if result is None or is_stacked else tf.reduce_sum(result, axis=0)
+            for result, is_stacked in zip(results, level, strict=True)
+        ]
+
+    def jvp(context: RuleContext, *tangents: tf.Tensor | None) -> list[tf.Tensor | None]:
+        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+            return output_tangents(call, vectors)
+
+        return _over_rows(op, context, level, tangents, level, of_row)
+
+    site = op.owner.site
+    return replace(batched, rules=Rules(Rule(site, function=gradient), Rule(site, function=jvp)))
+
+
+def _over_rows(
+    op: HostOp,
+    context: RuleContext,
+    level: Level,
+    vectors: Sequence[tf.Tensor | None],
+    vector_level: Sequence[bool],
+    of_row: Callable[[Call, Sequence[Any]], list[tf.Tensor | None]],
+) -> list[tf.Tensor | None]:
+    """Apply a derivative of one row to every row; results that are None for one are None for all."""
+    residuals = list(vars(context.residuals).values())
+    values = [*context.inputs, *context.outputs, *residuals, *vectors]
+    flags = [*level, *[True] * (len(context.outputs) + len(residuals)), *vector_level]
+    stacked = [value for value, flag in zip(values, flags, strict=True) if flag and value is not None]
+    is_none: list[bool] = []
+
+    def row(elements: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        remaining = iter(elements)
+        whole = [
+            next(remaining) if flag and value is not None else value for value, flag in zip(values, flags, strict=True)
+        ]
+        ends = (len(level), len(level) + len(context.outputs), len(values) - len(vectors))
+        call = Call(REGISTRY.current(op), whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]])
+        results = of_row(call, whole[ends[2] :])
+        is_none[:] = [result is None for result in results]
+        return [result for result in results if result is not None]
+
+    mapped = iter(tf.vectorized_map(row, stacked))
+    return [None if missing else next(mapped) for missing in is_none]

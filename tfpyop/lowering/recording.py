@@ -1,0 +1,28 @@
+"""Recording: telling TensorFlow's tapes and accumulators how a call is differentiated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop.lowering._tensorflow import record_operation, should_record_backprop
+from tfpyop.lowering.calls import Call
+from tfpyop.lowering.cotangents import input_cotangents
+from tfpyop.lowering.tangents import output_tangents
+
+
+def record(call: Call) -> None:
+    """Record a call on every active tape and forward accumulator that watches one of its inputs."""
+    if call.is_of_vjp and tf.executing_eagerly():
+        call.is_second_order = should_record_backprop(
+            [*call.primal.inputs, *call.primal.outputs, *call.primal.residuals]
+        )
+
+    def backward(*cotangents: Any) -> list[Any]:
+        return input_cotangents(call, cotangents)
+
+    def forward(*tangents: Any) -> list[Any]:
+        return output_tangents(call, tangents)
+
+    record_operation(call.op.name, call.outputs, call.inputs, backward, forward)
