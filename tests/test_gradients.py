@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests import modes, ops
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop import CoercionError, ContractError, GradientError, RegistrationError, differentiable_op
 
 X = np.float32([1, 2, 3])
 every_gradient_mode = pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
@@ -47,6 +47,18 @@ def test_a_cotangent_of_another_dtype_is_cast_to_the_primals(mode, kind):
 
     op = with_rules(lambda x: x, rule, signature="()->()")[kind]
     assert modes.gradient(mode, op, X)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["tensorflow", "numpy"])
+def test_a_cotangent_too_large_for_its_primal_is_an_error(kind):
+    def rule(op, g):
+        return 1e300 * (g.astype(np.float64) if isinstance(g, np.ndarray) else tf.cast(g, tf.float64))
+
+    op = with_rules(lambda x: x, rule, signature="()->()")[kind]
+    with pytest.raises(
+        CoercionError, match="the cotangent of input 0 has a finite value that is too large for float32"
+    ):
+        modes.gradient("tape, eager", op, X)
 
 
 @every_gradient_mode

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._coercion import dtype_kind, is_differentiable
+from tfpyop._coercion import cast, dtype_kind, is_differentiable
 from tfpyop._promise import (
     broadcast_shapes_of,
     is_compatible,
@@ -18,7 +18,7 @@ from tfpyop._promise import (
 from tfpyop.errors import CoercionError, GradientError, Shape, TfpyopError
 from tfpyop.lowering.calls import Call, apply_rule, refusing
 from tfpyop.lowering.tangents import output_tangents
-from tfpyop.lowering.tensors import dtype_of, type_of
+from tfpyop.lowering.tensors import array_of, dtype_of, type_of
 
 
 def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -106,6 +106,8 @@ def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Ten
             got=str(type_of(tensor)),
             remedy="Return the real part: tf.math.real(...).",
         )
+    if tf.executing_eagerly() and tensor.dtype != primal.dtype:  # a graph has no values to look at yet
+        cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
     if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):
