@@ -15,6 +15,8 @@ REMAINDERS = r"""
 """
 RATE = r"{} +\d\.\d{{4}}  0\.\d{{2,3}} +± 0\.\d{{2,3}} +yes\n"
 PRINTED = {
+    "bessel": r"Relative errors .*\n.*\n([JK] .*e-1\d\n){16}"
+    r"Largest relative error: \S+, at most 1e-12 allowed\nPicture: \S+\n",
     "modulo": rf"TF 1 graph and Session{REMAINDERS}eagerly{REMAINDERS}tf\.function{REMAINDERS}"
     r"Picture: \S+\nAll three agree with the expected numbers\.\n",
     "lynx_hare": r"per year  fitted  published       inside\n"

@@ -334,6 +334,36 @@ def test_the_op_of_a_class_is_differentiated():
     assert [tape.gradient(y, x).numpy().tolist() for y in ys] == [[3, 3], [3, 3]]
 
 
+def defined_outside(self, x):
+    return self.factor * x
+
+
+class WithAliases:
+    factor = 3
+
+    @differentiable_op
+    def method(self, x):
+        return self.factor * x
+
+    alias = method
+    outside = differentiable_op(defined_outside)
+    anonymous = differentiable_op(lambda self, x: self.factor * x)
+
+
+class Inheriting(WithAliases):
+    inherited_alias = WithAliases.method
+    method_of_another_name = WithAliases.outside
+
+
+@pytest.mark.parametrize(
+    "name", ["method", "alias", "outside", "anonymous", "inherited_alias", "method_of_another_name"]
+)
+def test_a_method_under_any_name_takes_an_instance_first(name):
+    instance = Inheriting()
+    assert getattr(instance, name)(X).numpy().tolist() == [9, 18]
+    assert getattr(Inheriting, name)(instance, X).numpy().tolist() == [9, 18]
+
+
 def test_an_op_that_is_also_an_attribute_of_a_class_stays_what_it_was():
     op = differentiable_op(lambda x, y=2.0: x * y, grad=lambda op, cotangent: (2 * cotangent, None))
 
@@ -461,6 +491,18 @@ def test_an_op_takes_the_name_of_the_module_where_a_helper_decorates_it(write):
         assert op.name == f"{user.__name__}:{name}"
         assert get_op(op.name) is op
         assert pickle.loads(pickle.dumps(op)) is op
+
+
+def test_a_graph_of_a_local_op_outlives_the_definition_of_any_other():
+    def test_op_of_a_graph(x):
+        return 2 * x
+
+    function = tf.function(differentiable_op(test_op_of_a_graph))
+    assert function(X).numpy().tolist() == [6, 12]
+    name = differentiable_op(test_op_of_a_graph).name
+    for prefix in (name, name[:-1], name.split(".<locals>")[0]):
+        differentiable_op(np.sin, name=prefix)
+        assert function(X).numpy().tolist() == [6, 12]
 
 
 # -- names that are taken
@@ -1184,3 +1226,17 @@ def test_autograph_leaves_rules_alone(rule, kind, autograph_warnings):
 
     assert gradient(tf.constant(X)).numpy().tolist() == [2, 2]
     assert autograph_warnings == []
+
+
+def test_an_op_that_a_class_takes_as_an_attribute_is_called_as_before():
+    before = with_options(X, 2.0)
+
+    class Model:
+        act = with_options
+
+    assert with_options(X, 2.0).numpy().tolist() == Model.act(X, 2.0).numpy().tolist() == before.numpy().tolist()
+
+
+def test_a_type_may_be_a_static_argument_at_the_first_place():
+    op = differentiable_op(lambda kind, x: x.astype(kind), static_argnames="kind", dtype=np.float64)
+    assert op(np.float64, X).dtype == tf.float64

@@ -400,3 +400,112 @@ def test_a_function_may_leave_the_loop_to_the_host():
     op = differentiable_op(lambda x: (seen.append(x.shape), x.sum())[1], signature="(n)->()", vectorized=False)
     assert op(tf.ones([2, 3, 4])).numpy().tolist() == [[4, 4, 4], [4, 4, 4]]
     assert seen == [(4,)] * 6
+
+
+@differentiable_op(signature="()->()", residuals={"square": ("()", np.float64)})
+def cube_kept(x):
+    return x**3, {"square": x**2}
+
+
+@cube_kept.gradient
+def cube_kept_gradient(op, cotangent):
+    return 3 * op.residuals.square * cotangent
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_residuals_are_guarded_in_vectorized_map_too(traced):
+    def derivative(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = cube_kept(x)
+        return tape.gradient(y, x)
+
+    def second(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.vectorized_map(derivative, x) * x
+        return tape.gradient(y, x)
+
+    with pytest.raises((GradientError, tf.errors.InvalidArgumentError), match="differentiated through a residual"):
+        (tf.function(second, autograph=False) if traced else second)(tf.constant(X))
+
+
+def test_forward_mode_through_a_rule_that_tensorflow_cannot_follow_raises():
+    op = differentiable_op(
+        lambda x: x**2,
+        signature="()->()",
+        grad=lambda op, cotangent: tf.numpy_function(np.multiply, [2 * op.inputs[0], cotangent], tf.float64),
+    )
+    with pytest.raises(GradientError, match="does not depend on the cotangents in a way that TensorFlow can follow"):
+        jvp(op, tf.constant(X))
+
+
+def test_forward_mode_nests_and_mixes_with_reverse_mode():
+    def forward(f):
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            y = f(x)
+        return accumulator.jvp(y)
+
+    def forward_over_forward(f):
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            first = forward(f)
+        return accumulator.jvp(first)
+
+    def reverse_over_forward(f):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first = forward(f)
+        return tape.gradient(first, x)
+
+    x = tf.constant(X)
+    for second in (forward_over_forward, reverse_over_forward):
+        np.testing.assert_allclose(second(ops.exp), np.exp(X), err_msg=second.__name__)
+
+
+def test_a_jvp_rule_works_without_a_known_shape():
+    op = differentiable_op(lambda x: x**2, jvp=lambda op, tangent: 2 * op.inputs[0] * tangent)
+    np.testing.assert_allclose(FORWARD_MODE["JVP in a function"](op, tf.constant(X)), jvp(tf.square, tf.constant(X)))
+
+
+@pytest.mark.parametrize(("a", "b"), [((4,), (4, 2)), ((4,), (4,)), ((2, 4), (4,)), ((2, 4), (4, 2))])
+@pytest.mark.parametrize("stacked", [(True, True), (True, False), (False, True)])
+def test_optional_dimensions_are_batched(a, b, stacked):
+    matmul = differentiable_op(lambda a, b: np.matmul(a, b), signature="(n?,k),(k,m?)->(n?,m?)")
+    shapes = [(5, *shape) if flag else shape for shape, flag in zip((a, b), stacked, strict=True)]
+    left, right = (np.arange(np.prod(shape), dtype=np.float64).reshape(shape) for shape in shapes)
+    rows = [array for array, flag in zip((left, right), stacked, strict=True) if flag]
+
+    def row(arguments):
+        remaining = iter(arguments)
+        return matmul(*(next(remaining) if flag else array for array, flag in zip((left, right), stacked, strict=True)))
+
+    expected = [np.matmul(left[i] if stacked[0] else left, right[i] if stacked[1] else right) for i in range(5)]
+    np.testing.assert_allclose(tf.vectorized_map(row, [tf.constant(array) for array in rows]), expected)
+
+
+def test_text_keeps_its_zeros_in_vectorized_map():
+    op = differentiable_op(lambda text: len(text.item()), dtype=np.int32)
+    assert tf.vectorized_map(op, tf.constant([b"ab\0", b"c"])).numpy().tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("x", [1e3, 1e4, 5e-5, 1e-6])
+@pytest.mark.parametrize(("function", "derivative"), [(np.sin, np.cos), (np.log, np.reciprocal)], ids=["sin", "log"])
+def test_numerical_derivatives_find_the_scale_of_the_function(function, derivative, x):
+    op = differentiable_op(lambda x: function(x), signature="()->()", grad="numerical")
+    with tf.GradientTape() as tape:
+        value = tf.constant(x, tf.float64)
+        tape.watch(value)
+        y = op(value)
+    np.testing.assert_allclose(tape.gradient(y, value), derivative(x), rtol=1e-8)
+
+
+@pytest.mark.parametrize("grad", ["numerical", "complex-step"])
+def test_numerical_derivatives_of_methods(grad):
+    class Scale:
+        factor = 3.0
+
+        @differentiable_op(signature="()->()", grad=grad)
+        def scaled(self, x):
+            return self.factor * x**2
+
+    np.testing.assert_allclose(gradient(Scale().scaled, tf.constant(X)), gradient(lambda x: 3 * x**2, tf.constant(X)))

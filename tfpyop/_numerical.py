@@ -38,7 +38,12 @@ class Derivative:
 
 _MOST_HALVINGS = 32
 _MOST_COLUMNS = 8
-_NEGLIGIBLE = 1e-9
+_CREDIBLE, _NEGLIGIBLE = 1e-3, 1e-9
+"""Relative errors: smaller steps than `order` asks for are tried if the first is not reached, until the second is."""
+_STEADY = 0.03
+"""How much the last two steps may differ, relatively, for an error to be believed."""
+_NEAR_ZERO = 1e-6
+"""Numbers this much smaller than the largest among the core elements count as that large."""
 _PATIENCE = 12
 """How many steps without a better estimate end the search."""
 
@@ -57,8 +62,8 @@ class Numerical:
 
     Args:
       step: The largest step, relative to the magnitude of what is moved.
-      order: How many steps are tried at least, each half of the one before and at the cost of two evaluations. More are
-        tried as long as they make the estimated error of some number smaller that is not negligible yet.
+      order: How many steps are tried, each half of the one before and at the cost of two evaluations. More are tried if
+        the estimated error of some number is not credible by then, as where the function changes on a smaller scale.
       smallest: The magnitude that inputs nearer to zero count as.
     """
 
@@ -72,10 +77,15 @@ class Numerical:
         tables: list[_Table] = []
         for halvings in range(_MOST_HALVINGS):
             estimates = _central_difference(function, point, direction, step / 2**halvings)
-            tables = tables or [_Table(estimate) for estimate in estimates]
+            tables = tables or [
+                _Table(estimate, rank) for estimate, rank in zip(estimates, function.output_ranks, strict=True)
+            ]
             for table, estimate in zip(tables, estimates, strict=True):
                 table.add(estimate)
-            if halvings + 1 >= self.order and all(table.is_settled for table in tables):
+            tried = halvings + 1
+            tolerance = _CREDIBLE if tried == self.order else _NEGLIGIBLE
+            are_settled = [table.settle(tolerance) for table in tables] if tried >= self.order else [False]
+            if all(are_settled):
                 break
         return Derivative([table.best for table in tables], [table.error for table in tables])
 
@@ -106,8 +116,10 @@ class ComplexStep:
                 "the complex step cannot differentiate by an input that is complex already.",
                 remedy='Use grad="numerical", or write a rule.',
             )
+        lengths = [np.max(np.abs(vector), initial=0.0) for vector in direction if vector is not None]
+        step = self.step / (max(lengths, default=0.0) or 1.0)
         moved = [
-            values if vector is None else values + 1j * self.step * vector
+            values + 1j * step * (0.0 if vector is None else vector) if values.dtype.kind == "f" else values
             for values, vector in zip(point, direction, strict=True)
         ]
         try:
@@ -118,12 +130,12 @@ class ComplexStep:
                 remedy='Use grad="numerical", or write a rule.',
             ) from error
         for number, output in enumerate(outputs):
-            if output.dtype.kind != "c":
+            if output.dtype.kind == "f":
                 raise GradientError(
                     f"the complex step needs complex outputs for complex inputs, but output {number} is real.",
                     remedy='The function dropped the imaginary part: use grad="numerical", or write a rule.',
                 )
-        values = [output.imag / self.step for output in outputs]
+        values = [output.imag / step for output in outputs]
         return Derivative(values, [np.finfo(np.float64).eps * np.abs(value) for value in values])
 
 
@@ -192,6 +204,8 @@ def pull_back(
     Complex numbers follow TensorFlow: the cotangent of z = x + iy is that of x plus i times that of y.
     """
     results: list[Array | None] = []
+    ranks = function.input_ranks
+    loop = np.broadcast_shapes(*(values.shape[: values.ndim - rank] for values, rank in zip(point, ranks, strict=True)))
     for number, is_wanted in enumerate(wanted):
         if not is_wanted:
             results.append(None)
@@ -200,9 +214,7 @@ def pull_back(
             (index, unit, _contract(method.along(function, point, direction).values, cotangents, function.output_ranks))
             for index, unit, direction in _unit_directions(function, point, number)
         ]
-        rank = function.input_ranks[number]
-        core = point[number].shape[point[number].ndim - rank :]
-        loop = np.broadcast_shapes(*(part.shape for _, _, part in parts))
+        core = point[number].shape[point[number].ndim - ranks[number] :]
         result = np.zeros(loop + core, point[number].dtype)
         for index, unit, part in parts:
             result[_core_element(index)] += unit * part
@@ -253,41 +265,51 @@ def _central_difference(
             ]
         )
 
-    pairs = zip(at(1.0), at(-1.0), function.output_ranks, strict=True)
-    return [(after - before) / (2 * _over_core(step, rank)) for after, before, rank in pairs]
+    with np.errstate(all="ignore"):  # the largest steps may leave the domain; the smaller ones count then
+        pairs = zip(at(1.0), at(-1.0), function.output_ranks, strict=True)
+        return [(after - before) / (2 * _over_core(step, rank)) for after, before, rank in pairs]
 
 
 class _Table:
     """Richardson's table of estimates at halved steps; of every number it keeps the entry with the smallest error."""
 
-    def __init__(self, first: Array) -> None:
-        self.best: Array = np.full(first.shape, np.nan, first.dtype)
+    def __init__(self, first: Array, rank: int) -> None:
+        self.best: Array = first
         self.error: Array = np.full(first.shape, np.inf)
+        self._rank = rank
         self._row: list[Array] = []
+        self._last_change: Array = np.full(first.shape, np.inf)
         self._since_better: Array = np.zeros(first.shape, int)
+        self._is_settled: Array = np.zeros(first.shape, bool)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether every error is negligible, or has not become smaller for some steps."""
-        is_negligible = self.error <= _NEGLIGIBLE * np.abs(self.best)
+    def settle(self, tolerance: float) -> bool:
+        """Leave the numbers alone whose error is below a tolerance, or has stalled; returns whether these are all.
+
+        Where rounding prevails, a small difference of two estimates would be mere chance.
+        """
+        magnitudes = np.abs(self.best)
+        axes = _core_axes(self._rank)
+        largest = np.max(magnitudes, axis=axes, where=np.isfinite(magnitudes), initial=0.0, keepdims=True)
+        scale = np.maximum(magnitudes, _NEAR_ZERO * largest)
+        is_small = (self.error <= tolerance * scale) & (np.abs(self._last_change) <= _STEADY * scale)
         has_stalled = np.isfinite(self.error) & (self._since_better >= _PATIENCE)
-        return bool(np.all(is_negligible | has_stalled))
+        self._is_settled = self._is_settled | is_small | has_stalled
+        return bool(np.all(self._is_settled))
 
     def add(self, estimate: Array) -> None:
         """Add the estimate at the next step."""
         row = [estimate]
         better_somewhere = np.zeros(estimate.shape, bool)
-        if not self._row:
-            self.best = estimate
         for column, coarser in enumerate(self._row[:_MOST_COLUMNS]):
             factor = 4.0 ** (column + 1)
             entry = (factor * row[column] - coarser) / (factor - 1)
             apart = np.maximum(np.abs(entry - row[column]), np.abs(entry - coarser))
-            better = (apart < self.error) | (np.isnan(self.best) & ~np.isnan(entry))
+            better = ~self._is_settled & ((apart < self.error) | (np.isnan(self.best) & ~np.isnan(entry)))
             self.best, self.error = np.where(better, entry, self.best), np.where(better, apart, self.error)
             better_somewhere |= better
             row.append(entry)
         self._since_better = np.where(better_somewhere, 0, self._since_better + 1)
+        self._last_change = estimate - self._row[0] if self._row else np.full(estimate.shape, np.inf)
         self._row = row
 
 

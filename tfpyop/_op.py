@@ -60,7 +60,7 @@ class Op(_Proxy, Generic[P, R]):
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.function)
         self._self_entry = entry
-        self._self_is_method = False
+        self._self_owners: tuple[type, ...] = ()
         self._self_is_in_class = "." in getattr(entry.function, "__qualname__", "").rpartition("<locals>.")[2]
         entry.op = self
 
@@ -112,12 +112,16 @@ class Op(_Proxy, Generic[P, R]):
           TfpyopError: Inputs or outputs break the contract of the op.
         """
         entry = self._self_entry
-        if args and (self._self_is_method or (self._self_is_in_class and isinstance(args[0], type))):
+        if args and self._self_is_method_call(args[0]):
             # called through its class, or as a classmethod by a Python that does not chain descriptors
             return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
         division = entry.divide(args, kwargs)
         structure = None if division.structure.is_flat else division.structure
         return entry.pack(entry.call_flat(division.leaves, structure, division.static))
+
+    def _self_is_method_call(self, first: Any) -> bool:
+        """Whether the first argument is the instance of a class that has this op as a method, or a class itself."""
+        return isinstance(first, self._self_owners) or (self._self_is_in_class and isinstance(first, type))
 
     # -- rules
 
@@ -226,9 +230,9 @@ class Op(_Proxy, Generic[P, R]):
     # -- as a function among Python's
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Learn that this is a method; called by Python when the class is made."""
-        qualname = getattr(self.__wrapped__, "__qualname__", "")
-        self._self_is_method = qualname == f"{owner.__qualname__}.{name}" and hasattr(type(self.__wrapped__), "__get__")
+        """Learn of a class that has this as a method; called by Python when the class is made."""
+        if hasattr(type(self.__wrapped__), "__get__"):
+            self._self_owners += (owner,)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Op[..., Any]:
         """Bind to an instance, as functions do: each access gives an op of that instance."""

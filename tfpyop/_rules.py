@@ -201,29 +201,34 @@ def from_values(
 
     def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
         wanted = [is_differentiable(array.dtype) for array in op.inputs]
-        vectors = [None if cotangent is None else _in_float64(cotangent) for cotangent in cotangents]
+        vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
         return pull_back(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors, wanted)
 
     def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
         vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
-        values = push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors)
-        pairs = zip(values, op.outputs, strict=True)
-        return [value if is_differentiable(output.dtype) else None for value, output in pairs]
+        values = iter(push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors))
+        return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
     # static, because the rules of a method would be bound to its instance
     return ("vjp", None, staticmethod(gradient)), ("jvp", None, staticmethod(jvp))
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:
-    """The op's function as derivatives from values see it: with its outputs, without its residuals."""
+    """The op's function as derivatives from values see it: with the outputs that have one, without its residuals."""
     evaluate = op._evaluate
     assert evaluate is not None
     input_ranks, n_loop = [array.ndim for array in op.inputs], 0
     if signature is not None:
         shapes = [array.shape for array in op.inputs]
         input_ranks, n_loop = signature.core_ranks(shapes), len(signature.bind(shapes).loop or ())
-    output_ranks = [array.ndim - n_loop for array in op.outputs]
-    return Function(lambda arrays: evaluate(arrays)[: len(output_ranks)], input_ranks, output_ranks)
+    numbers = [number for number, array in enumerate(op.outputs) if is_differentiable(array.dtype)]
+    output_ranks = [op.outputs[number].ndim - n_loop for number in numbers]
+
+    def call(arrays: Sequence[Array]) -> list[Array]:
+        values = evaluate(arrays)
+        return [values[number] for number in numbers]
+
+    return Function(call, input_ranks, output_ranks)
 
 
 def _in_float64(array: Array) -> Array:

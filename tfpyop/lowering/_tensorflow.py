@@ -22,6 +22,7 @@ try:
     from tensorflow.python.eager.record import (
         could_possibly_record,
         record_operation,
+        record_operation_backprop_only,
         should_record_backprop,
         stop_recording,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "install_token_table",
     "push_forwardprop_state",
     "record_operation",
+    "record_operation_backprop_only",
     "register_pfor_converter",
     "should_record_backprop",
     "stop_recording",

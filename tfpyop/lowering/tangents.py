@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 from tfpyop._coercion import is_differentiable
 from tfpyop._promise import is_compatible, rule_values, wrong_tangent_shape
 from tfpyop.errors import TfpyopError
-from tfpyop.lowering._tensorflow import push_forwardprop_state
+from tfpyop.lowering._tensorflow import push_forwardprop_state, record_operation_backprop_only
 from tfpyop.lowering.calls import Call, apply_rule
 from tfpyop.lowering.tensors import dtype_of, type_of
 
@@ -30,7 +31,7 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
       GradientError: The op has no JVP rule, and none follows.
       ContractError: The rule returned something that is no tangent of the outputs.
     """
-    op = call.op
+    op, call = call.op, _linked(call)
     given = [_given(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
     rule = op.rules.jvp
     if rule is not None and rule.op is not None:
@@ -54,6 +55,19 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
     if gradient is not None and is_elementwise:
         return _elementwise(call, given)
     raise op.missing_jvp()
+
+
+def _linked(call: Call) -> Call:
+    """The call with outputs that tapes follow back to the inputs: those at hand are recorded only after this."""
+    from tfpyop.lowering.cotangents import input_cotangents
+
+    outputs = [tf.identity(tensor) for tensor in call.outputs]
+
+    def backward(*cotangents: Any) -> list[Any]:
+        return input_cotangents(call, cotangents)
+
+    record_operation_backprop_only(call.op.name, outputs, list(call.inputs), backward)
+    return replace(call, outputs=outputs)
 
 
 def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
