@@ -39,6 +39,16 @@ def _session(function, arguments):
         return session.run(function(*inputs), dict(zip(inputs, arguments, strict=True)))
 
 
+def _xla(function, arguments):
+    return _arrays(tf.function(function, autograph=False, jit_compile=True)(*map(tf.constant, arguments)))
+
+
+def _xla_unknown_sizes(function, arguments):
+    tensors = [tf.constant(argument) for argument in arguments]
+    signature = [tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in tensors]
+    return _arrays(tf.function(function, input_signature=signature, jit_compile=True)(*tensors))
+
+
 _CALLS = {
     "eager": _eager,
     "graph": _graph,
@@ -46,8 +56,13 @@ _CALLS = {
     "unknown shapes": _unknown_shapes,
     "nested": _nested,
     "session": _session,
+    "XLA": _xla,
+    "XLA, unknown sizes": _xla_unknown_sizes,
 }
 MODES = tuple(_CALLS)
+XLA_MODES = ("XLA", "XLA, unknown sizes")
+WITHOUT_XLA = tuple(mode for mode in MODES if mode not in XLA_MODES)
+"""For texts, and for shapes that are not known when a function is compiled."""
 
 
 def call(mode, function, *arguments):
@@ -76,6 +91,22 @@ def _connected(differentiate):
     return call
 
 
+def _present(differentiate):
+    """The same for XLA, which has no texts: only the gradients there are, and what puts the others back."""
+    missing = []
+
+    def call(*arguments):
+        gradients = differentiate(*arguments)
+        missing[:] = [gradient is None for gradient in gradients]
+        return [gradient for gradient in gradients if gradient is not None]
+
+    def all_of(gradients):
+        remaining = iter(gradients)
+        return [None if is_missing else next(remaining) for is_missing in missing]
+
+    return call, all_of
+
+
 def _named(gradients):
     return [None if str(gradient) == "b'None'" else gradient for gradient in gradients]
 
@@ -86,12 +117,21 @@ def _gradient(mode, function, arguments):
         return _arrays(_with_tape(function, *map(tf.constant, arguments)))
     if mode == "tape outside":
         return _arrays(_with_tape(tf.function(function), *map(tf.constant, arguments)))
+    if mode == "tape outside, XLA":
+        return _arrays(_with_tape(tf.function(function, jit_compile=True), *map(tf.constant, arguments)))
     if mode == "tape inside":
         return _graph(tape, arguments)
     if mode == "tape inside, unknown shapes":
         return _unknown_shapes(tape, arguments)
     if mode == "tape inside, function inside":
         return _graph(_connected(functools.partial(_with_tape, tf.function(function))), arguments)
+    if mode in ("tape inside, XLA", "tape inside, XLA, unknown sizes"):
+        differentiate, is_connected = _present(functools.partial(_with_tape, function))
+        results = (_xla_unknown_sizes if "unknown" in mode else _xla)(differentiate, arguments)
+        return is_connected(results)
+    if mode == "gradients, XLA":
+        differentiate, is_connected = _present(functools.partial(_with_gradients, function))
+        return is_connected(_xla(differentiate, arguments))
     differentiate = _connected(functools.partial(_with_gradients, function))
     return _graph(differentiate, arguments) if mode == "gradients" else _session(differentiate, arguments)
 
@@ -104,9 +144,16 @@ GRADIENT_MODES = (
     "tape inside, function inside",
     "gradients",
     "gradients, session",
+    "tape outside, XLA",
+    "tape inside, XLA",
+    "tape inside, XLA, unknown sizes",
+    "gradients, XLA",
 )
 
 
 def gradient(mode, function, *arguments):
     """The gradient of the sum of a function's outputs at these arrays; None where there is none."""
     return _named(_gradient(mode, function, arguments))
+
+
+GRADIENT_MODES_WITHOUT_XLA = tuple(mode for mode in GRADIENT_MODES if "XLA" not in mode)

@@ -1,5 +1,6 @@
 """An exception in user code reaches the caller, and both process and op go on working."""
 
+import sys
 import traceback
 
 import numpy as np
@@ -54,25 +55,51 @@ def test_the_note_on_the_original_object_names_op_and_inputs():
         failing_once(error)(X)
     if hasattr(error, "__notes__"):  # Python 3.11
         assert error.__notes__ == [
-            "Raised in op 'tests.test_exceptions:failing_once.<locals>.function' (tests/test_exceptions.py:23), "
+            "Raised in op 'tests.test_exceptions:failing_once.<locals>.function' (tests/test_exceptions.py:24), "
             "called with float32[3]."
         ]
 
 
-@every_error
-@pytest.mark.parametrize("mode", [mode for mode in modes.MODES if mode != "eager"])
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [
+        (mode, error)
+        for mode in modes.MODES
+        for error in ERRORS
+        if mode != "eager" and not (mode in modes.XLA_MODES and isinstance(error, KeyboardInterrupt))
+    ],
+    ids=str,
+)
 def test_graphs_raise_an_error_with_op_inputs_and_traceback_in_its_text(mode, error):
     op = failing_once(error)
     with pytest.raises(tf.errors.OpError) as caught:
         modes.call(mode, op, X)
     text = str(caught.value)
-    assert "failing_once.<locals>.function' (tests/test_exceptions.py:23): the function raised" in text
+    assert "failing_once.<locals>.function' (tests/test_exceptions.py:24): the function raised" in text
     assert f"{type(error).__name__}: {error}" in text
     assert "Called with: float32[3]" in text
     assert "raise errors.pop()" in text
     assert modes.call(mode, op, X).tolist() == [2, 4, 6]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), SystemExit(3)], ids=str)
+def test_a_wish_to_stop_leaves_compiled_code_as_what_it_is(error):
+    op = failing_once(error)
+    variable = tf.Variable(X)
+
+    @tf.function(jit_compile=True)
+    def function(x):
+        variable.assign(op(x))
+
+    with pytest.raises(type(error), match=str(error)):
+        function(X)
+    assert variable.numpy().tolist() == X.tolist()
+    assert sys.gettrace() is None
+    function(X)
+    assert variable.numpy().tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize("mode", ["graph", "XLA"])
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -83,9 +110,9 @@ def test_graphs_raise_an_error_with_op_inputs_and_traceback_in_its_text(mode, er
         (StopIteration(), tf.errors.UnknownError),
     ],
 )
-def test_graphs_keep_the_status_of_an_exception(error, status):
+def test_graphs_keep_the_status_of_an_exception(mode, error, status):
     with pytest.raises(status, match="the function raised"):
-        modes.call("graph", failing_once(error), X)
+        modes.call(mode, failing_once(error), X)
 
 
 def test_a_stop_iteration_does_not_end_a_dataset_in_silence():

@@ -16,8 +16,11 @@ def with_rules(function, rule, **options):
     return [differentiable_op(function, grad=rule, **options), differentiable_op(function, numpy_grad=rule, **options)]
 
 
-@every_gradient_mode
-@pytest.mark.parametrize("good", ops.GOOD, ids=str)
+@pytest.mark.parametrize(
+    ("mode", "good"),
+    [(mode, good) for mode in modes.GRADIENT_MODES for good in ops.GOOD if good.op.signature or "XLA" not in mode],
+    ids=str,
+)
 def test_the_gradient_equals_that_of_the_native_twin(mode, good):
     result = modes.gradient(mode, good.op, *good.inputs)
     expected = modes.gradient("tape, eager", good.native, *good.inputs)
@@ -79,10 +82,15 @@ def test_non_differentiable_ops_have_no_gradient_as_declared(mode):
     assert modes.gradient(mode, op, X) == [None]
 
 
-@every_gradient_mode
-@pytest.mark.parametrize("options", [{}, {"signature": "()->()"}], ids=["unknown shape", "signature"])
-def test_an_op_without_a_rule_raises(mode, options):
-    op = differentiable_op(lambda x: x * 2, **options)
+@pytest.mark.parametrize(
+    ("mode", "signature"),
+    [
+        *((mode, "()->()") for mode in modes.GRADIENT_MODES),
+        *((mode, None) for mode in modes.GRADIENT_MODES_WITHOUT_XLA),
+    ],
+)
+def test_an_op_without_a_rule_raises(mode, signature):
+    op = differentiable_op(lambda x: x * 2, signature=signature)
     with pytest.raises(GradientError, match="its gradient was asked for, but it has no gradient rule"):
         modes.gradient(mode, op, X)
 
@@ -117,6 +125,8 @@ def test_outputs_that_nothing_depends_on_have_zero_cotangents(mode):
 )
 def test_a_wrong_cotangent_is_an_error(mode, kind, rule, message):
     op = with_rules(lambda x: x, rule, signature="()->()")[kind]
+    if (mode, kind) == ("tape inside, XLA, unknown sizes", 0):  # found by XLA, which leaves our check out
+        message = f"{message}|Incompatible shapes|Input to reshape"
     with pytest.raises((ContractError, tf.errors.InvalidArgumentError), match=message):
         modes.gradient(mode, op, X)
 
@@ -136,7 +146,11 @@ def test_gradients_pass_through_loops(mode):
         def differentiate(x):
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                y = tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, 0.5 * square(y)), [0, x])[1]
+                most = 3 if mode in modes.XLA_MODES else None
+                loop = tf.while_loop(
+                    lambda i, _: i < 3, lambda i, y: [i + 1, 0.5 * square(y)], [0, x], maximum_iterations=most
+                )
+                y = loop[1]
             return tape.gradient(y, x)
 
         return differentiate
@@ -144,18 +158,26 @@ def test_gradients_pass_through_loops(mode):
     np.testing.assert_allclose(modes.call(mode, gradient(ops.power), X), modes.call(mode, gradient(tf.square), X))
 
 
-@pytest.mark.parametrize("mode", modes.MODES)
+CONTROL_FLOW = {
+    "cond": lambda op, x: tf.cond(tf.reduce_sum(x) > 0, lambda: op(x), lambda: x),
+    "scan": lambda op, x: tf.scan(lambda state, element: op(state) * 0.1 + element, x),
+    "map_fn": lambda op, x: tf.map_fn(op, x),
+    "nested function": lambda op, x: op(tf.function(op)(x)),
+}
+
+
 @pytest.mark.parametrize(
-    "within",
+    ("mode", "within"),
     [
-        lambda op, x: tf.cond(tf.reduce_sum(x) > 0, lambda: op(x), lambda: x),
-        lambda op, x: tf.scan(lambda state, element: op(state) * 0.1 + element, x),
-        lambda op, x: tf.map_fn(op, x),
-        lambda op, x: op(tf.function(op)(x)),
+        (mode, within)
+        for mode in modes.MODES
+        for within in CONTROL_FLOW
+        if (mode, within) != ("XLA, unknown sizes", "cond")  # XLA gives custom calls nothing that a branch may lack
     ],
-    ids=["cond", "scan", "map_fn", "nested function"],
 )
 def test_gradients_pass_through_control_flow(mode, within):
+    within = CONTROL_FLOW[within]
+
     def gradient(square):
         def differentiate(x):
             with tf.GradientTape() as tape:

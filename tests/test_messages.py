@@ -26,6 +26,7 @@ from tfpyop import (
     differentiable_op,
     get_op,
 )
+from tfpyop.lowering import xla_ffi
 
 X = np.float32([1, 2, 3])
 A = np.ones((2, 3), np.float32)
@@ -57,8 +58,8 @@ def check(kind, text, call, *, is_exact=True):
         assert text in str(caught.value)
 
 
-every_mode = pytest.mark.parametrize("mode", modes.MODES)
-every_gradient_mode = pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+every_mode = pytest.mark.parametrize("mode", modes.WITHOUT_XLA)
+every_gradient_mode = pytest.mark.parametrize("mode", modes.GRADIENT_MODES_WITHOUT_XLA)
 every_plain_mode = pytest.mark.parametrize("mode", ["eager", "graph", "session"])
 
 
@@ -576,11 +577,102 @@ def test_a_symbolic_tensor_outside_of_its_graph():
     check(UnsupportedError, text, lambda: first(leaked[0]))
 
 
-def test_a_function_that_xla_is_to_compile():
+def compiled(op, *specs):
+    """Trace the op for XLA with inputs of these shapes, dtypes or both."""
+    tf.function(op, jit_compile=True, autograph=False).get_concrete_function(*specs)
+
+
+def test_a_shape_that_nothing_tells_xla():
+    op = differentiable_op(lambda x, y: x + y)
     text = f"""\
-{subject(first)}: XLA cannot compile it yet.
-  Leave the op outside of functions with jit_compile=True."""
-    check(UnsupportedError, text, lambda: tf.function(first, jit_compile=True)(X))
+{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
+  Expected: sizes that follow from those of the inputs
+  Got:      float32[...] for inputs float32[?], float32[3]
+  Give the op a signature, for example signature="(),()->()" if it works element by element."""
+    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None]), tf.TensorSpec([3])))
+
+
+def test_a_shape_function_that_xla_cannot_ask():
+    op = differentiable_op(lambda x: x, shape=lambda shape: shape)
+    text = f"""\
+{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
+  Expected: sizes that follow from those of the inputs
+  Got:      float32[...] for inputs float32[?]
+  shape= tells it for known sizes only. Write a signature, for example "()->()" for a function that works element by \
+element, or make all sizes known with input_signature= or tf.ensure_shape."""
+    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None])))
+
+
+def test_a_run_time_size_under_xla():
+    op = differentiable_op(lambda x: np.unique(x), signature="(n)->(k)")
+    text = f"""\
+{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
+  Expected: sizes that follow from those of the inputs
+  Got:      float32[?] for inputs float32[3]
+  Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", or \
+pad the output to such a size."""
+    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([3])))
+
+
+def test_an_unknown_rank_under_xla():
+    text = f"""\
+{subject(first)}: the rank of input 0 is not known, and XLA must know it when it compiles.
+  Got:      float32[...]
+  Say it with tf.ensure_shape or input_signature=; sizes may stay unknown."""
+    check(SignatureError, text, lambda: compiled(first, tf.TensorSpec(None)))
+
+
+def test_text_under_xla():
+    op = differentiable_op(lambda x: len(x), signature="()->()", dtype=int)
+    text = f"""\
+{subject(op)}: XLA has no arrays of strings.
+  Expected: one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, \
+float64, complex64, complex128
+  Got:      string[3]
+  Leave the op outside of functions with jit_compile=True, or pass numbers."""
+    check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.string)))
+
+
+def test_a_stateful_op_where_xla_promises_no_order():
+    op = differentiable_op(lambda x: x, signature="()->()", stateful=True)
+    nested = tf.function(op)
+    text = f"""\
+{subject(op)}: it is stateful, and XLA promises no order to calls in loops, branches and inner functions.
+  Call it in the function with jit_compile=True itself, or outside of it."""
+    check(UnsupportedError, text, lambda: tf.function(lambda x: nested(x), jit_compile=True)(X))
+
+
+def test_a_tensorflow_whose_xla_is_another():
+    text = f"""\
+this TensorFlow's XLA cannot call Python.
+  Expected: XLA FFI 0.1 or 0.2, as TensorFlow 2.18 to 2.21 have it
+  Got:      TensorFlow {tf.__version__}: XLA FFI 0.3 with a struct of 192 bytes
+  Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a TensorFlow \
+implementation with @op.native."""
+    check(UnsupportedError, text, lambda: xla_ffi.check_version(0, 3, 192))
+
+
+def test_an_input_kept_from_a_compiled_call():
+    kept = []
+
+    def function(x):
+        if x[0] > 1:
+            kept.append(x[1:])
+        return x + 1
+
+    op = differentiable_op(function, signature="(n)->(n)")
+    compiled_op = tf.function(op, jit_compile=True)
+    text = f"""\
+{subject(op)}: the function kept an array that it was given, though it had not in its first call.
+  Expected: a function that leaves inputs and out= alone once it has returned
+  Got:      called with float32[3]
+  XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here must not be read; \
+from now on the op is given copies."""
+    compiled_op(tf.zeros(3))
+    compiled_op(tf.zeros(3))
+    check(ContractError, text, lambda: compiled_op(2 * tf.ones(3)), is_exact=False)
+    assert compiled_op(2 * tf.ones(3)).numpy().tolist() == [3, 3, 3]
+    assert kept[-1].tolist() == [2, 2]
 
 
 def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch):
@@ -771,12 +863,12 @@ were broadcast, they may stay and are summed.""",
         "[2 3] [2]",
     ),
 }
-UNKNOWN_SHAPES = "tape inside, unknown shapes"
+UNKNOWN_SHAPES, UNKNOWN_TO_XLA = "tape inside, unknown shapes", "tape inside, XLA, unknown sizes"
 
 
 @pytest.mark.parametrize(
     ("attach", "mode"),
-    [("gradient", mode) for mode in modes.GRADIENT_MODES if mode != UNKNOWN_SHAPES]
+    [("gradient", mode) for mode in modes.GRADIENT_MODES if mode not in (UNKNOWN_SHAPES, UNKNOWN_TO_XLA)]
     + [("numpy_gradient", mode) for mode in modes.GRADIENT_MODES],
 )
 @pytest.mark.parametrize(("function", "rule", "inputs", "text", "_"), COTANGENT_SHAPES.values(), ids=COTANGENT_SHAPES)
@@ -793,6 +885,14 @@ def test_a_cotangent_of_another_shape_that_is_known_when_the_graph_runs(function
     op, name = with_rule("gradient", *function, rule)
     text = text.splitlines()[0].replace("{rule}", name).replace("'", r"\'") + f" Expected, got:] {shapes}"
     check(ContractError, text, lambda: modes.gradient(UNKNOWN_SHAPES, op, *inputs), is_exact=False)
+
+
+def test_a_cotangent_of_another_shape_that_is_known_when_xla_compiles():
+    op, name = with_rule(
+        "gradient", lambda x, y: x + y, "(),()->()", lambda op, cotangent: (tf.tile(cotangent, [2]), cotangent)
+    )
+    text = f"{name}: the cotangent of input 0 has the wrong shape. It is [6]"
+    check(ContractError, text, lambda: modes.gradient(UNKNOWN_TO_XLA, op, X[:1], X), is_exact=False)
 
 
 @every_gradient_mode

@@ -1,5 +1,7 @@
 """The parity table: every kind of op under every transformation gives what native ops give, or raises as declared."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -144,8 +146,14 @@ def over_rows(f, x):
     return y, tape.gradient(y, xs, output_gradients=tf.stack([x, 3 * x]))
 
 
-def looped(f, x):
-    return gradient(lambda x: tf.while_loop(lambda i, _: i < 50, lambda i, y: (i + 1, 0.3 * f(y) + 0.1), [0, x])[1], x)
+def looped(f, x, maximum_iterations=None):
+    def loop(x):
+        def body(i, y):
+            return [i + 1, 0.3 * f(y) + 0.1]
+
+        return tf.while_loop(lambda i, _: i < 50, body, [0, x], maximum_iterations=maximum_iterations)[1]
+
+    return gradient(loop, x)
 
 
 FIRST_ORDER = {
@@ -191,6 +199,25 @@ def assert_parity(transform, kind):
     expected = tf.nest.flatten(transform(native, x))
     for result, wanted in zip(tf.nest.flatten(transform(op, x)), expected, strict=True):
         np.testing.assert_allclose(result, wanted, rtol=1e-7, atol=1e-8)
+
+
+def compiled(transform):
+    """The same with all of it compiled by XLA, whatever has been traced of it without."""
+    return tf.function(getattr(transform, "python_function", transform), autograph=False, jit_compile=True)
+
+
+XLA_FIRST_ORDER = {f"{name}, XLA": compiled(FIRST_ORDER[name]) for name in FIRST_ORDER if "while" not in name} | {
+    "tape outside, XLA": lambda f, x: gradient(compiled(f), x),
+    "while, XLA": compiled(functools.partial(looped, maximum_iterations=50)),
+    "vectorized_map outside, XLA": lambda f, x: over_rows(compiled(f), x),
+}
+XLA_FORWARD_MODE = {"JVP, XLA": compiled(jvp), "JVP outside, XLA": lambda f, x: jvp(compiled(f), x)}
+XLA_SECOND_ORDER = {f"{name}, XLA": compiled(transform) for name, transform in SECOND_ORDER.items()} | {
+    "HVP outside, XLA": lambda f, x: jvp(lambda x: gradient(compiled(f), x), x),
+}
+FIRST_ORDER |= XLA_FIRST_ORDER
+FORWARD_MODE |= XLA_FORWARD_MODE
+SECOND_ORDER |= XLA_SECOND_ORDER
 
 
 @pytest.mark.parametrize("kind", KINDS)

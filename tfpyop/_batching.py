@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tfpyop._coercion import Array
-from tfpyop._host import HostFunction
+from tfpyop._host import HostFunction, Plan
 from tfpyop._promise import ArrayType, CotangentPromise, Types
 from tfpyop._rules import HostOp
-from tfpyop._signature import Signature
+from tfpyop._signature import Place, Signature, Size, Sizes
 
 Level = tuple[bool, ...]
 """For each input, whether it has a dimension of rows at this level. Outer levels come first."""
@@ -58,9 +58,9 @@ class BatchedHost(HostFunction):
     """
 
     def __init__(self, unbatched: HostFunction, signature: Signature | None, levels: tuple[Level, ...]) -> None:
-        self.subject = unbatched.subject
-        self.promise = unbatched.promise
-        self.is_stateful = unbatched.is_stateful
+        super().__init__(
+            unbatched.subject, function=unbatched, promise=unbatched.promise, is_stateful=unbatched.is_stateful
+        )
         self.unbatched = unbatched
         self.signature = signature
         self.levels = levels
@@ -72,11 +72,28 @@ class BatchedHost(HostFunction):
         outputs = self.unbatched.output_types(rows)
         return [ArrayType(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
 
-    def __call__(self, arrays: Sequence[Any]) -> list[Array]:
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The sizes of one row's outputs, with the numbers of rows in front."""
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
+        counts: Sizes = tuple(
+            self._place_of_rows(depth) if count is None else count
+            for depth, count in enumerate(self._counts([type_.shape for type_ in inputs]))
+        )
+        return [
+            None if sizes is None else counts + tuple(map(self._behind_rows, sizes))
+            for sizes in self.unbatched.output_sizes(rows)
+        ]
+
+    def plan(self, views: Sequence[Array]) -> Plan:
+        """The plan of calls with such arrays."""
+        inputs = [ArrayType.of(view) for view in views]
+        return Plan(inputs, self.output_types(inputs))
+
+    def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
         """Run the user's function on all rows: at once if it has a signature, else one after the other."""
-        views = [np.asarray(array) for array in arrays]
+        del out
         counts = tuple(count or 0 for count in self._counts([view.shape for view in views]))
-        rows = [self._row_type(ArrayType.of(view), number) for number, view in enumerate(views)]
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(plan.inputs)]
         if self.signature is None or self.signature.bind([row.shape for row in rows]).missing:
             return self._run_rows(views, rows, counts)  # rows cannot stand in front of a core dimension that is missing
         loops = self._loop_ranks(rows)
@@ -88,6 +105,17 @@ class BatchedHost(HostFunction):
             output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
             for output, type_ in zip(outputs, promised, strict=True)
         ]
+
+    def _place_of_rows(self, depth: int) -> Place:
+        """An input that has the rows of this level, and the axis they are in."""
+        number = self.levels[depth].index(True)
+        return Place(number, sum(outer[number] for outer in self.levels[:depth]))
+
+    def _behind_rows(self, size: Size) -> Size:
+        """A size in terms of one row, in terms of all rows."""
+        if isinstance(size, Place):
+            return Place(size.input, size.axis + sum(level[size.input] for level in self.levels))
+        return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
 
     def _loop_ranks(self, rows: Types) -> list[int]:
         """How many loop dimensions each input has within a row."""
@@ -107,7 +135,7 @@ class BatchedHost(HostFunction):
 
     def _run_rows(self, views: Sequence[Array], rows: Types, counts: tuple[int, ...]) -> list[Array]:
         results = [
-            self.unbatched([self._row(view, number, index) for number, view in enumerate(views)])
+            [np.array(array) for array in self.unbatched([self._row(*row, index) for row in enumerate(views)])]
             for index in np.ndindex(*counts)
         ]
         if results:
@@ -115,7 +143,7 @@ class BatchedHost(HostFunction):
         promised = self.unbatched.output_types(rows)
         return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
 
-    def _row(self, view: Array, number: int, index: tuple[int, ...]) -> Array:
+    def _row(self, number: int, view: Array, index: tuple[int, ...]) -> Array:
         picked = tuple(place for place, level in zip(index, self.levels, strict=True) if level[number])
         row: Array = np.array(view[picked], dtype=view.dtype, copy=None)
         return row

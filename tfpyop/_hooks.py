@@ -18,5 +18,5 @@ def install_hooks() -> None:
 
 def _on_tensorflow(_tensorflow: Any) -> None:
     with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
-        importlib.import_module("tfpyop.lowering.graph").install()
+        importlib.import_module("tfpyop.lowering.py_func").install()
         importlib.import_module("tfpyop.lowering.batching").install()

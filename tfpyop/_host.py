@@ -9,18 +9,34 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfpyop._coercion import Array, DType, dtype_kind, widen
 from tfpyop._promise import ArrayType, Promise, Types
-from tfpyop._signature import Signature
-from tfpyop.errors import ContractError, TfpyopError, describe_arrays, describe_shape
+from tfpyop._signature import Signature, Sizes
+from tfpyop.errors import ContractError, Shape, TfpyopError, describe_arrays, describe_shape
+
+T = TypeVar("T")
 
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """What numpy says when a function writes to an input."""
 _MOST_PLANS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is decided once for all calls with inputs of certain dtypes and shapes."""
+
+    inputs: Types
+    outputs: Types
+    """Outputs and residuals."""
+    loop: tuple[int, ...] = ()
+    """The loop dimensions that the function itself does not take."""
+    n_destinations: int = 0
+    """How many outputs the function can write into arrays it is given: all of those the caller sees, or none."""
 
 
 class HostFunction:
@@ -28,11 +44,13 @@ class HostFunction:
 
     Args:
       subject: The op and its place, for errors.
-      function: Takes the list of views and calls the user's function.
+      function: Takes the list of views and calls the user's function. If it `takes_out`, also takes the destinations:
+        None, or one writable array for each output.
       promise: What the outputs will be.
       looped: The signature of a function that takes core dimensions only: the host loops over the others.
       compute_dtype: The dtype floating inputs are widened to before the function sees them.
       is_stateful: Whether every call counts.
+      takes_out: Whether the function can write its outputs into given arrays.
       hint: What to add to the note on an exception of the user's function.
     """
 
@@ -40,11 +58,12 @@ class HostFunction:
         self,
         subject: str,
         *,
-        function: Callable[[list[Array]], Any],
+        function: Callable[..., Any],
         promise: Promise,
         looped: Signature | None = None,
         compute_dtype: DType | None = None,
         is_stateful: bool = False,
+        takes_out: bool = False,
         hint: str | None = None,
     ) -> None:
         self.subject = subject
@@ -53,8 +72,10 @@ class HostFunction:
         self._function = function
         self._looped = looped
         self._compute_dtype = compute_dtype
+        self._takes_out = takes_out
         self._hint = f" {hint}" if hint else ""
-        self._plans: dict[Any, tuple[Types, Types]] = {}
+        self._plans: dict[Any, Plan] = {}
+        self._kept: dict[Any, Any] = {}
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """What outputs and residuals will be for such inputs, as far as it is known.
@@ -68,6 +89,10 @@ class HostFunction:
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
 
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The shapes of outputs and residuals, with what is not known yet in terms of the inputs' dimensions."""
+        return self.promise.output_sizes(inputs)
+
     def __call__(self, arrays: Sequence[Any]) -> list[Array]:
         """Run the user's function on arrays and hold the result to the promise.
 
@@ -75,27 +100,65 @@ class HostFunction:
           TfpyopError: The inputs or the result break the contract.
           Exception: Whatever the function raised, with a note of the op and its inputs.
         """
-        views = [_read_only(array) for array in arrays]
+        views = [read_only(array) for array in arrays]
+        return self.run(self.plan(views), views)
+
+    def plan(self, views: Sequence[Array]) -> Plan:
+        """The plan of calls with such arrays, worked out once."""
+        key = tuple([(view.dtype, view.shape) for view in views])
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._make_plan([ArrayType(dtype, shape) for dtype, shape in key])
+        return plan
+
+    def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
+        """Run the user's function on read-only arrays as planned; raises as a call does.
+
+        Args:
+          plan: The plan for these arrays.
+          views: Read-only arrays.
+          out: As many writable arrays as the plan has destinations. What the function wrote there is returned as the
+            very same objects.
+        """
         try:
-            loop = self._loop(views)
-            return self._run_looped(views, loop) if loop else self._run(views)
+            if plan.loop:
+                return self._run_looped(plan, views)
+            arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
+            result = self._call(list(arguments), out)
+            return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
+
+    def keep(self, key: Any, value: T) -> T:
+        """Let a value live as long as the host function does, or until there are too many; returns it."""
+        if len(self._kept) >= _MOST_PLANS:
+            self._kept.clear()
+        self._kept[key] = value
+        return value
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """What the function returns as it is, neither cast nor checked, for derivatives from values."""
         types = [ArrayType.of(array) for array in arrays]
-        loop = self._loop(arrays)
+        loop = self._loop([array.shape for array in arrays])
         if not loop:
-            return [np.asarray(value) for value in self.promise.values(self._function(list(arrays)), types)]
+            return [np.array(value) for value in self.promise.values(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
-    def _loop(self, arrays: Sequence[Array]) -> tuple[int, ...]:
+    def _make_plan(self, inputs: Types) -> Plan:
+        outputs = self.output_types(inputs)
+        loop = self._loop([type_.shape or () for type_ in inputs])
+        n_outputs = len(outputs) - len(self.promise.residual_names)
+        is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
+        takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
+        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0)
+
+    def _loop(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
         """The loop dimensions that the function itself does not take."""
         if self._looped is None:
             return ()
-        loop = self._looped.bind([array.shape for array in arrays]).loop
-        return tuple(size or 0 for size in loop or ())
+        return tuple(size or 0 for size in self._looped.bind(shapes).loop or ())
 
     def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
         """The inputs of each element of the loop dimensions, with core dimensions only."""
@@ -106,46 +169,35 @@ class HostFunction:
             for array, rank in zip(arrays, ranks, strict=True)
         ]
         for index in np.ndindex(*loop):
-            yield [_read_only(array[index]) for array in whole]
+            yield [read_only(array[index]) for array in whole]
 
-    def _run(self, views: list[Array]) -> list[Array]:
-        types, outputs = self._plan(views)
-        result = self._call(views if self._compute_dtype is None else self._widened(views, self._compute_dtype))
-        return self.promise.fit(self.promise.values(result, types), types, outputs)
-
-    def _run_looped(self, views: list[Array], loop: tuple[int, ...]) -> list[Array]:
+    def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
-        types, outputs = self._plan(views)
-        examples = [self._run(example) for example in self._examples(views, loop)]
+        examples = [
+            [np.array(array) for array in self.run(self.plan(example), example)]  # the function may reuse its memory
+            for example in self._examples(views, plan.loop)
+        ]
         if examples:
-            return self.promise.fit(_stacked(examples, loop), types, outputs)
-        return [np.zeros([size or 0 for size in output.shape or loop], output.dtype) for output in outputs]
+            return self.promise.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
+        return [np.zeros([size or 0 for size in output.shape or plan.loop], output.dtype) for output in plan.outputs]
 
-    def _plan(self, views: Sequence[Array]) -> tuple[Types, Types]:
-        """The types of inputs and outputs, worked out once for inputs of these dtypes and shapes."""
-        key = tuple([(view.dtype, view.shape) for view in views])
-        plan = self._plans.get(key)
-        if plan is None:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            types = [ArrayType(dtype, shape) for dtype, shape in key]
-            plan = self._plans[key] = (types, self.promise.output_types(types))
-        return plan
+    def _apply(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
+        return self._function(arguments, out) if self._takes_out else self._function(arguments)
 
-    def _call(self, arguments: list[Array]) -> Any:
+    def _call(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         """Call the user's function; one that refuses float16 or bfloat16 is asked again with float32."""
         try:
-            return self._function(arguments)
+            return self._apply(arguments, out)
         except TfpyopError:
             raise
         except BaseException as error:
             if isinstance(error, TypeError) and not self.is_stateful and any(map(_is_half, arguments)):
-                return self._call(self._without_half(arguments))
+                return self._call(self._without_half(arguments), None)
             self._explain(error, arguments)
             raise
 
     def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
-        return [_read_only(widen(view, dtype, what=f"input {number}")) for number, view in enumerate(views)]
+        return [read_only(widen(view, dtype, what=f"input {number}")) for number, view in enumerate(views)]
 
     def _without_half(self, arguments: Sequence[Array]) -> list[Array]:
         single = self._widened([argument for argument in arguments if _is_half(argument)], np.dtype(np.float32))
@@ -182,7 +234,7 @@ def _is_half(array: Array) -> bool:
     return array.dtype.itemsize == 2 and dtype_kind(array.dtype) == "f"
 
 
-def _read_only(array: Any) -> Array:
+def read_only(array: Any) -> Array:
     """An array that shares memory and cannot be written; TensorFlow hands 0-d inputs over as scalars."""
     if type(array) is not np.ndarray:
         array = np.asarray(array) if isinstance(array, np.ndarray | np.generic) else np.array(array, dtype=object)

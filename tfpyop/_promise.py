@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from tfpyop._coercion import STRING, Array, DType, as_array, fit, is_differentiable, result_dtype, ufunc_output_dtypes
-from tfpyop._signature import Signature
+from tfpyop._signature import Signature, Sizes, sizes_of
 from tfpyop._structure import Structure
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_shape
 
@@ -57,6 +57,10 @@ class Promise(Protocol):
         """What outputs and residuals will be for such inputs; checks the inputs on the way."""
         ...
 
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The shapes of the same, with what is not known yet in terms of the inputs' dimensions; None: not known."""
+        ...
+
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """Take what the function returned apart into outputs and residuals."""
         ...
@@ -90,6 +94,13 @@ class OpPromise:
         shapes = self._shapes([type_.shape for type_ in inputs])
         dtypes = self._dtypes([type_.dtype for type_ in inputs])
         return [ArrayType(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
+
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """What the signature says; without one, shapes are known for inputs of known shapes only."""
+        shapes = [type_.shape for type_ in inputs]
+        if self.signature is not None:
+            return self.signature.output_sizes(shapes)
+        return [_all_known(shape) for shape in self._shapes(shapes)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """Count and unpack outputs and residuals."""
@@ -235,6 +246,11 @@ class CotangentPromise:
         _check_rule_inputs(parts, self.primal, parts.outputs)
         return [primal for primal in parts.inputs if is_differentiable(primal.dtype)]
 
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The sizes of the differentiable primals."""
+        primals = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).inputs
+        return [sizes_of(inputs[number].shape, number) for number in primals if is_differentiable(inputs[number].dtype)]
+
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One cotangent for each differentiable primal; None becomes zeros."""
         primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
@@ -279,6 +295,11 @@ class TangentPromise:
         _check_rule_inputs(parts, self.primal, parts.inputs)
         return [output for output in parts.outputs if is_differentiable(output.dtype)]
 
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The sizes of the differentiable outputs."""
+        outputs = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).outputs
+        return [sizes_of(inputs[number].shape, number) for number in outputs if is_differentiable(inputs[number].dtype)]
+
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One tangent for each differentiable output; None becomes zeros."""
         outputs = self.split(inputs, [type_.dtype for type_ in inputs]).outputs
@@ -318,6 +339,10 @@ class SamePromise:
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the first inputs."""
         return list(inputs[: self.count])
+
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The sizes of the first inputs."""
+        return [sizes_of(inputs[number].shape, number) for number in range(self.count)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One value for each input."""
@@ -402,6 +427,13 @@ def is_compatible(shape: Shape, promised: Shape | None) -> bool:
     return len(shape) == len(promised) and all(
         None in (size, wanted) or size == wanted for size, wanted in zip(shape, promised, strict=True)
     )
+
+
+def _all_known(shape: Shape | None) -> Sizes | None:
+    if shape is None:
+        return None
+    known = tuple(size for size in shape if size is not None)
+    return known if len(known) == len(shape) else None
 
 
 def _split(

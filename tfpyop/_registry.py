@@ -82,6 +82,8 @@ class Registry:
         self._local_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._process = secrets.token_hex(4)
         self._serial = itertools.count(1)
+        self.registrations = 0
+        """How often an op has been put in another's place: what was found by token before may be outdated."""
 
     def register(self, name: str, entry: Any, site: Site) -> None:
         """List an entry under its name.
@@ -100,6 +102,7 @@ class Registry:
                     "function makes anew goes without a name.",
                 )
             self._entries[name] = entry
+            self.registrations += known is not None
             for token in list(self._host_ops) if known is not None else ():
                 base = split_token(token)[0]
                 if base == name or base.startswith(f"{name}/"):

@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -20,6 +20,19 @@ from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
 
 Term = int | str | tuple[str, "Term", "Term"]
 """One size: a number, a name, or an operator with two terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Stands for the size of one dimension of one input."""
+
+    input: int
+    axis: int
+
+
+Size = int | Place | tuple[str, "Size", "Size"]
+"""A size in terms of the inputs' dimensions: operators are those of signatures, and `broadcast`."""
+Sizes = tuple[Size, ...]
 
 _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
@@ -150,6 +163,51 @@ class Signature:
                     f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for {known}."
                 )
         return tuple(map(binding.shape, self.outputs))
+
+    def output_sizes(self, shapes: Sequence[Shape | None]) -> list[Sizes | None]:
+        """The shapes of the outputs, with what is not known yet in terms of the inputs' dimensions.
+
+        None where that cannot be said: inputs of unknown rank, and sizes known at run time.
+        """
+        binding = self.bind(shapes)
+        loop = self._loop_sizes(shapes, binding)
+        if loop is None:
+            return [None] * len(self.outputs)
+        names: dict[str, Size] = {name: size for name, size in binding.sizes.items() if size is not None}
+        for number, (core, rank) in enumerate(zip(self.inputs, self.core_ranks(shapes), strict=True)):
+            present = [dimension for dimension in core if dimension.text not in binding.missing]
+            for axis, dimension in enumerate(present, len(shapes[number] or ()) - rank):
+                if isinstance(dimension.term, str):
+                    names.setdefault(dimension.term, Place(number, axis))
+        return [
+            loop + tuple(_substitute(d.term, names) for d in core if d.text not in binding.missing)
+            if self.run_time_names.isdisjoint(d.text for d in core)
+            else None
+            for core in self.outputs
+        ]
+
+    def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> Sizes | None:
+        """The shape that one input has once its loop dimensions are broadcast, in the same terms."""
+        binding, shape = self.bind(shapes), shapes[number]
+        loop = self._loop_sizes(shapes, binding)
+        if loop is None or shape is None:
+            return None
+        core = range(len(shape) - self.core_ranks(shapes)[number], len(shape))
+        return loop + tuple(_known_or_place(shape, number, axis) for axis in core)
+
+    def _loop_sizes(self, shapes: Sequence[Shape | None], binding: Binding) -> Sizes | None:
+        if binding.loop is None:
+            return None
+        places: list[list[Size]] = [[] for _ in binding.loop]
+        for number, (shape, rank) in enumerate(zip(shapes, self.core_ranks(shapes), strict=True)):
+            split = len(shape or ()) - rank
+            for axis in range(split):
+                if shape is not None and shape[axis] != 1:
+                    places[axis - split].append(Place(number, axis))
+        return tuple(
+            reduce(lambda left, right: ("broadcast", left, right), candidates) if size is None else size
+            for size, candidates in zip(binding.loop, places, strict=True)
+        )
 
     def check_run_time_sizes(
         self, shapes: Sequence[Shape], binding: Binding, what: Callable[[int], str] = "output {}".format
@@ -294,6 +352,22 @@ def _names(term: Term) -> frozenset[str]:
     if isinstance(term, str):
         return frozenset({term})
     return _names(term[1]) | _names(term[2]) if isinstance(term, tuple) else frozenset()
+
+
+def sizes_of(shape: Shape | None, number: int) -> Sizes | None:
+    """The shape of an input, with places for what is not known yet; None for an unknown rank."""
+    return None if shape is None else tuple(_known_or_place(shape, number, axis) for axis in range(len(shape)))
+
+
+def _known_or_place(shape: Shape, number: int, axis: int) -> Size:
+    size = shape[axis]
+    return Place(number, axis) if size is None else size
+
+
+def _substitute(term: Term, names: Mapping[str, Size]) -> Size:
+    if isinstance(term, tuple):
+        return (term[0], _substitute(term[1], names), _substitute(term[2], names))
+    return names[term] if isinstance(term, str) else term
 
 
 def _evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:

@@ -12,9 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._rules import HostOp
-from tfpyop.errors import CoercionError, UnsupportedError
+from tfpyop.errors import CoercionError
 from tfpyop.lowering import eager, graph
-from tfpyop.lowering._tensorflow import GraphOrParentsInXlaContext, Weakref
+from tfpyop.lowering._tensorflow import Weakref
 from tfpyop.lowering.tensors import as_tensors, holds_tensor
 
 
@@ -35,12 +35,6 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     tensors = as_tensors(leaves, op.host.subject)
     if tf.executing_eagerly():
         return eager.call(op, tensors)
-    if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-        raise UnsupportedError(
-            "XLA cannot compile it yet.",
-            subject=op.host.subject,
-            remedy="Leave the op outside of functions with jit_compile=True.",
-        )
     return graph.call(op, tensors)
 
 

@@ -16,6 +16,7 @@ from tfpyop.errors import UnsupportedError
 TESTED = "2.18 to 2.21"
 
 try:
+    from tensorflow.compiler.tf2xla.python.xla import call_module
     from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python.eager.context import ensure_initialized
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
@@ -29,7 +30,8 @@ try:
     from tensorflow.python.framework.composite_tensor import CompositeTensor
     from tensorflow.python.framework.func_graph import FuncGraph
     from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+    from tensorflow.python.ops.control_flow_ops import XLAControlFlowContext
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext, InXlaContext
     from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
@@ -47,7 +49,10 @@ __all__ = [
     "EagerTensor",
     "FuncGraph",
     "GraphOrParentsInXlaContext",
+    "InXlaContext",
     "Weakref",
+    "XLAControlFlowContext",
+    "call_module",
     "could_possibly_record",
     "ensure_initialized",
     "executing_eagerly_outside_functions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,16 +18,20 @@ from tfpyop.lowering._tensorflow import ConversionNotImplementedError, register_
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.tangents import output_tangents
+from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
 
 
 def install() -> None:
     """Let `vectorized_map` convert our nodes; other people's are passed on to TensorFlow's own way."""
-    for kind in ("PyFunc", "PyFuncStateless"):
-        register_pfor_converter(kind, _convert)
+    for kind, attribute in (("PyFunc", "token"), ("PyFuncStateless", "token"), ("XlaCallModule", TOKEN_ATTRIBUTE)):
+        register_pfor_converter(kind, functools.partial(_convert, attribute))
 
 
-def _convert(pfor_input: Any) -> list[Any]:
-    token = pfor_input.get_attr("token").decode()
+def _convert(attribute: str, pfor_input: Any) -> list[Any]:
+    try:
+        token = pfor_input.get_attr(attribute).decode()
+    except ValueError:
+        token = "a module"
     op = REGISTRY.find_host_op(token) if token.startswith(TOKEN_PREFIX) else None
     if op is None:
         raise ConversionNotImplementedError(f"{token} is a function that TensorFlow cannot vectorize")
@@ -36,9 +41,10 @@ def _convert(pfor_input: Any) -> list[Any]:
             subject=op.host.subject,
             remedy="Use tf.map_fn, which runs it once for every row, in order.",
         )
-    batched = _differentiable(op, tuple(item.is_stacked for item in pfor_input.inputs))
-    results = graph.call_with_residuals(batched, [item.t for item in pfor_input.inputs])
-    return [wrap_for_pfor(tensor, True) for tensor in results]
+    level = tuple(item.is_stacked for item in pfor_input.inputs)
+    called = _differentiable(op, level) if any(level) else op  # TensorFlow takes XLA's nodes for stateful: ask for all
+    results = graph.call_with_residuals(called, [item.t for item in pfor_input.inputs])
+    return [wrap_for_pfor(tensor, any(level)) for tensor in results]
 
 
 def _differentiable(op: HostOp, level: Level) -> HostOp:

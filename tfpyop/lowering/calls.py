@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from tfpyop._promise import CotangentPromise, RuleInputs, SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import GradientError
 from tfpyop.lowering._tensorflow import record_operation, stop_recording
+from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.gradient_node import KEPT_OVER_ROWS, pass_through
 from tfpyop.lowering.tensors import dtype_of
 
@@ -29,6 +30,8 @@ class Call:
     residuals: Sequence[tf.Tensor]
     is_second_order: bool = True
     """For the op of a VJP rule: whether somebody may want its derivative by the primals."""
+    is_compiled: bool = field(default_factory=is_compiling)
+    """Whether it is in a graph that XLA compiles."""
 
     @property
     def is_of_vjp(self) -> bool:

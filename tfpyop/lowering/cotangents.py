@@ -15,8 +15,11 @@ from tfpyop._promise import (
     summed_axes,
     wrong_cotangent_shape,
 )
+from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, GradientError, Shape, TfpyopError
+from tfpyop.lowering import xla
 from tfpyop.lowering.calls import Call, apply_rule, refusing
+from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.tangents import output_tangents
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
 
@@ -121,15 +124,28 @@ def _fit_unknown(call: Call, tensor: tf.Tensor, number: int) -> tf.Tensor:
     """Check and sum a cotangent whose shape, or whose primal's, is known only when the graph runs."""
     primal = call.inputs[number]
     shape, wanted = tf.shape(tensor), tf.shape(primal)
-    allowed = _same_shape(shape, wanted)
-    if call.op.signature is not None:
-        allowed = tf.logical_or(allowed, _same_shape(shape, _broadcast_shape(call, number)))
-    problem = f"gradient of {call.op.host.subject}: the cotangent of input {number} has the wrong shape. Expected, got:"
-    with tf.control_dependencies([tf.debugging.Assert(allowed, [problem, wanted, shape])]):
+    problem = f"gradient of {call.op.host.subject}: the cotangent of input {number} has the wrong shape."
+    with tf.control_dependencies(_checks(call, tensor, number, problem)):
         axes = tf.raw_ops.BroadcastGradientArgs(s0=wanted, s1=shape).r0
         result = tf.reshape(tf.reduce_sum(tensor, axes), wanted)
     result.set_shape(primal.shape)
     return result
+
+
+def _checks(call: Call, tensor: tf.Tensor, number: int, problem: str) -> list[Any]:
+    """What must happen first: nodes that raise unless a cotangent has the shape of its primal or the broadcast one."""
+    signature, shapes = call.op.signature, [type_of(primal).shape for primal in call.inputs]
+    if is_compiling():  # XLA leaves out what raises when it runs
+        allowed = [sizes_of(shapes[number], number)]
+        allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
+        known = [sizes for sizes in allowed if sizes is not None]
+        xla.check_shape([*call.inputs, tensor], known, f"{problem} It is")
+        return []
+    shape, wanted = tf.shape(tensor), tf.shape(call.inputs[number])
+    is_allowed = _same_shape(shape, wanted)
+    if signature is not None:
+        is_allowed = tf.logical_or(is_allowed, _same_shape(shape, _broadcast_shape(call, number)))
+    return [tf.debugging.Assert(is_allowed, [f"{problem} Expected, got:", wanted, shape])]
 
 
 def _broadcast_shape(call: Call, number: int) -> tf.Tensor:

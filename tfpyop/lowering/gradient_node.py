@@ -24,6 +24,7 @@ from tfpyop.lowering._tensorflow import (
     stop_recording,
     wrap_for_pfor,
 )
+from tfpyop.lowering.compilation import compiling, is_compiling
 
 Gradient = Callable[[HostOp, tf.Operation, Sequence[Any]], list[Any]]
 """From the op, a node and the cotangents of its outputs to those of its inputs. It must not refer to any graph."""
@@ -98,6 +99,7 @@ class _NodeGradient:
     def __init__(self, op: HostOp, gradient: Gradient) -> None:
         self._op = weakref.ref(op)  # the graph keeps it; a strong reference here would keep the graph
         self._gradient = gradient
+        self._is_compiled = is_compiling()
 
     def __call__(self, node: tf.Operation | None, *cotangents: Any) -> list[Any]:
         """The cotangents of the node's inputs. Saving a model calls with None and stand-ins for cotangents."""
@@ -108,7 +110,8 @@ class _NodeGradient:
                 "a gradient was asked for in a graph that no longer exists.",
                 remedy="Keep the tf.function or graph for as long as it is differentiated.",
             )
-        return self._gradient(REGISTRY.current(op), node, cotangents)
+        with compiling(self._is_compiled):
+            return self._gradient(REGISTRY.current(op), node, cotangents)
 
 
 def _kept(graph: tf.Graph) -> set[HostOp]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfpyop.lowering._tensorflow import record_operation, should_record_backprop
 from tfpyop.lowering.calls import Call
+from tfpyop.lowering.compilation import compiling
 from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.tangents import output_tangents
 
@@ -20,9 +21,11 @@ def record(call: Call) -> None:
         )
 
     def backward(*cotangents: Any) -> list[Any]:
-        return input_cotangents(call, cotangents)
+        with compiling(call.is_compiled):
+            return input_cotangents(call, cotangents)
 
     def forward(*tangents: Any) -> list[Any]:
-        return output_tangents(call, tangents)
+        with compiling(call.is_compiled):
+            return output_tangents(call, tangents)
 
     record_operation(call.op.name, call.outputs, call.inputs, backward, forward)

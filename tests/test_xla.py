@@ -1,0 +1,273 @@
+"""Compiled calls: every dtype and shape, the order of stateful calls, memory that is lent, sites that are alike."""
+
+import gc
+import resource
+import signal
+import subprocess
+import sys
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import ops
+from tfpyop import differentiable_op
+from tfpyop.lowering import xla, xla_ffi
+
+X = np.float32([1, 2, 3])
+DTYPES = [
+    *(np.dtype(name) for name in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]),
+    np.dtype(ml_dtypes.bfloat16),
+]
+
+
+def compiled(function, **options):
+    return tf.function(function, jit_compile=True, autograph=False, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (2, 0)], ids=str)
+def test_every_dtype_goes_in_and_out(dtype, shape):
+    array = (np.arange(np.prod(shape)).reshape(shape) + 1).astype(dtype)
+    seen = []
+    op = differentiable_op(lambda x: (seen.append((x.dtype, x.copy())), x)[1], signature="()->()")
+    result = compiled(op)(tf.constant(array)).numpy()
+    np.testing.assert_array_equal(result, array)
+    assert (result.dtype, result.shape) == (dtype, shape)
+    if array.size:
+        assert seen[0][0] == dtype
+        np.testing.assert_array_equal(seen[0][1], array)
+
+
+def test_arrays_are_row_by_row_whatever_xla_computed_them_from():
+    op = differentiable_op(lambda x: x.ravel().reshape(x.shape), signature="(m,n)->(m,n)")
+    x = tf.reshape(tf.range(6.0), [2, 3])
+    np.testing.assert_array_equal(compiled(lambda x: op(tf.transpose(x) * 2))(x), x.numpy().T * 2)
+    np.testing.assert_array_equal(compiled(lambda x: tf.transpose(op(x * 2)))(x), x.numpy().T * 2)
+
+
+@pytest.mark.parametrize(
+    ("signature", "function", "inputs"),
+    [
+        ("(n),(m)->(n+m-1)", np.convolve, [(4,), (3,)]),
+        ("(n)->((n-1)//2)", lambda x: x[..., : (x.shape[-1] - 1) // 2], [(5,)]),
+        ("(n)->(n//2+1)", lambda x: x[..., : x.shape[-1] // 2 + 1], [(2, 5)]),
+        ("(m,k),(k,n)->(m,n)", np.matmul, [(5, 1, 2, 3), (4, 3, 2)]),
+        ("(n,n)->(n),(n,n)", lambda x: (x[..., 0], x), [(2, 3, 3)]),
+        ("(3),(3)->(3)", np.cross, [(4, 3), (3,)]),
+        ("(n)->()", lambda x: x.sum(-1), [(4, 3)]),
+        ("()->(2,3)", lambda x: np.broadcast_to(x[..., None, None], (*x.shape, 2, 3)), [(4,)]),
+        ("(n)->(2*n)", lambda x: np.concatenate([x, x], -1), [(4,)]),
+    ],
+)
+def test_unknown_sizes_follow_from_the_signature(signature, function, inputs):
+    op = differentiable_op(function, signature=signature)
+    specs = [tf.TensorSpec([None] * len(shape)) for shape in inputs]
+    arrays = [np.random.default_rng(0).random(shape, np.float32) for shape in inputs]
+    call = compiled(lambda *tensors: op(*tensors), input_signature=specs)
+    for result, expected in zip(*map(tf.nest.flatten, (call(*arrays), function(*arrays))), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_stateful_calls_are_made_once_each_in_the_order_of_the_program():
+    calls = []
+    op = differentiable_op(lambda x: (calls.append(float(x)), x)[1], signature="()->()", stateful=True)
+
+    @compiled
+    def function(x):
+        for number in range(20):
+            op(x + number)
+        return x
+
+    function(tf.constant(1.0))
+    assert calls == [1.0 + number for number in range(20)]
+    function(tf.constant(100.0))
+    assert calls[20:] == [100.0 + number for number in range(20)]
+
+
+def test_pure_calls_whose_result_nobody_wants_are_left_out():
+    calls = []
+    op = differentiable_op(lambda x: (calls.append(1), x)[1], signature="()->()")
+    compiled(lambda x: (op(x), x)[1])(X)
+    assert calls == []
+
+
+def test_an_unstacked_call_in_vectorized_map():
+    op = differentiable_op(np.square, numpy_grad=lambda op, g: 2 * g * op.inputs[0])
+    result = compiled(lambda x: tf.vectorized_map(lambda row: row * op(tf.constant(3.0)), x))(X)
+    assert result.numpy().tolist() == [9, 18, 27]
+
+
+def test_sites_of_other_shapes_are_told_apart_when_functions_come_and_go():
+    op = differentiable_op(lambda x: x * 2, signature="()->()")
+    for number in range(300):
+        shape = (number % 7, 1 + number % 5, 2)[: 1 + number % 3]
+        result = compiled(lambda x: op(x) + 1)(tf.ones(shape))
+        np.testing.assert_array_equal(result, np.full(shape, 3, np.float32))
+        if number % 50 == 0:
+            gc.collect()
+
+
+def test_nothing_is_kept_of_ops_that_are_gone():
+    def compile_one(number):
+        op = differentiable_op(lambda x: x + number, signature="()->()")
+        assert compiled(op)(X).numpy().tolist() == (X + number).tolist()
+
+    compile_one(0)
+    gc.collect()
+    known = len(xla._CALLS)
+    for number in range(20):
+        compile_one(number)
+    gc.collect()
+    assert len(xla._CALLS) <= known
+
+
+def test_many_threads_compile_and_call():
+    op = differentiable_op(lambda x: x * 2, signature="()->()", numpy_grad=lambda op, g: 2 * g)
+    wrong = []
+
+    def work(number):
+        x = tf.fill([number + 1], float(number))
+
+        @compiled
+        def function(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = op(x)
+            return y, tape.gradient(y, x)
+
+        for _ in range(100):
+            value, gradient = function(x)
+            if set(value.numpy()) != {2.0 * number} or set(gradient.numpy()) != {2.0}:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_replaced_op_is_the_one_that_runs(tmp_path, monkeypatch):
+    import importlib
+
+    path = tmp_path / "xla_reloaded.py"
+    source = (
+        "from tfpyop import differentiable_op\n@differentiable_op(signature='()->()')\ndef op(x):\n    return x * {}\n"
+    )
+    path.write_text(source.format(2))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("xla_reloaded")
+    function = compiled(module.op)
+    assert function(X).numpy().tolist() == [2, 4, 6]
+    path.write_text(source.format(30))
+    importlib.invalidate_caches()
+    importlib.reload(module)
+    assert function(X).numpy().tolist() == [30, 60, 90]
+
+
+def test_ten_thousand_calls_leave_memory_flat():
+    op = ops.exp
+    function = compiled(op)
+    x = tf.zeros(1000)
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    for _ in range(1000):
+        function(x)
+    before = resident()
+    for _ in range(10_000):
+        function(x)
+    assert resident() - before < 4e6  # a kept array a call would be 40 MB
+
+
+def test_ctrl_c_at_any_moment_leaves_the_process_alive():
+    script = """
+import os, signal, threading, time
+import numpy as np, tensorflow as tf
+from tfpyop import differentiable_op
+op = differentiable_op(lambda x: x + 1, signature="()->()")
+@tf.function(jit_compile=True)
+def function(x):
+    for _ in range(50):
+        x = op(x)
+    return x
+x = tf.zeros(3)
+function(x)
+stopped = 0
+def interrupt():
+    while stopped < 200:
+        time.sleep(0.0007)
+        os.kill(os.getpid(), signal.SIGINT)
+def run():
+    global stopped
+    while stopped < 200:
+        try:
+            try:
+                while True:
+                    assert function(x).numpy().tolist() == [50, 50, 50]
+            except KeyboardInterrupt:
+                stopped += 1
+        except KeyboardInterrupt:
+            stopped += 1
+while True:
+    try:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        run()
+        thread.join()
+        break
+    except KeyboardInterrupt:
+        pass
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("alive", function(x).numpy().tolist())
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert process.stdout.splitlines()[-1:] == ["alive [50.0, 50.0, 50.0]"], process.stderr[-3000:]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_calls_while_the_interpreter_shuts_down_do_not_crash(daemon):
+    script = f"""
+import atexit, threading, time
+import tensorflow as tf
+from tfpyop import differentiable_op
+op = differentiable_op(lambda x: x + 1, signature="()->()")
+function = tf.function(op, jit_compile=True)
+x = tf.zeros(3)
+function(x)
+def work():
+    end = time.time() + 1
+    while time.time() < end:
+        function(x)
+threading.Thread(target=work, daemon={daemon}).start()
+atexit.register(lambda: print("at exit", function(x).numpy().tolist()))
+time.sleep(0.1)
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert process.stdout == "at exit [1.0, 1.0, 1.0]\n", process.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def test_the_handler_is_guarded_from_its_first_instruction():
+    import dis
+
+    handler = xla_ffi._handler(xla_ffi._load_api(), lambda *_: None)
+    if sys.version_info >= (3, 11):
+        first = dis._parse_exception_table(handler.__code__)[0]
+        assert (first.start, first.depth) == (0, 0)
+
+
+@pytest.mark.parametrize("numbers", [[0, 4, 70, 0], [1, 64, 4096, 3], [5, 63, 4095, 262144], [1, 1, 1, 1]])
+def test_exception_tables_are_written_as_they_are_read(numbers):
+    assert xla_ffi._read_entry(xla_ffi._write_entry(numbers))[0] == numbers
+
+
+def test_signals_are_left_as_they_were():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

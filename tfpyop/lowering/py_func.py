@@ -1,0 +1,58 @@
+"""Host calls in graphs: TensorFlow's PyFunc nodes, pure or stateful, which its runtime runs by our tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._coercion import STRING, Array
+from tfpyop._host import HostFunction
+from tfpyop._promise import ArrayType
+from tfpyop._registry import REGISTRY, TOKEN_PREFIX
+from tfpyop._rules import HostOp
+from tfpyop.errors import TfpyopError
+from tfpyop.lowering._tensorflow import install_token_table
+from tfpyop.lowering.failures import failure, unknown_op
+from tfpyop.lowering.gradient_node import node_name
+from tfpyop.lowering.tensors import detached
+
+
+def install() -> None:
+    """Let TensorFlow's runtime find host functions by their tokens."""
+    install_token_table(_find)
+
+
+def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+    """Add a node that calls the host function; returns its outputs, without a gradient."""
+    dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
+    node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
+    outputs = node(input=list(tensors), token=op.token, Tout=dtypes, name=node_name(op.name))
+    if not promised:
+        return []
+    for output, type_ in zip(outputs, promised, strict=True):
+        output.set_shape(type_.shape)
+    return list(outputs)
+
+
+def _find(token: str) -> Callable[..., list[Array]] | None:
+    if not token.startswith(TOKEN_PREFIX):
+        return None
+    op = REGISTRY.find_host_op(token)
+    return functools.partial(_refuse, token) if op is None else lambda *arrays: _run(op.host, arrays)
+
+
+def _refuse(token: str, *arrays: Any) -> list[Array]:
+    raise unknown_op(token)
+
+
+def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
+    try:
+        return [detached(array) for array in host(arrays)]
+    except TfpyopError:
+        raise
+    except BaseException as error:
+        raise failure(host.subject, [np.asarray(array) for array in arrays], error) from error
