@@ -45,6 +45,8 @@ class Parameters:
     """The defaults of the static parameters that have one."""
     is_plain: bool = False
     """Whether all parameters are tensors, positional and without defaults."""
+    takes_out: bool = False
+    """Whether there is a keyword-only `out`, as numpy's functions have it: not for callers, nor among the others."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], static_argnames: Sequence[str]) -> Parameters:
@@ -56,6 +58,10 @@ class Parameters:
         signature = _signature_of(function)
         if signature is None:
             return cls(None)
+        takes_out = "out" not in static_argnames and _is_destination(signature.parameters.get("out"))
+        if takes_out:
+            kept = [parameter for parameter in signature.parameters.values() if parameter.name != "out"]
+            signature = signature.replace(parameters=kept)
         parameters = signature.parameters
         takes_any = any(parameter.kind is _Parameter.VAR_KEYWORD for parameter in parameters.values())
         for name in static_argnames:
@@ -74,6 +80,7 @@ class Parameters:
             next((p.name for p in values if p.kind is _Parameter.VAR_POSITIONAL), None),
             {p.name: p.default for p in static if p.default is not _Parameter.empty},
             is_plain,
+            takes_out,
         )
 
     @property
@@ -202,6 +209,12 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except (TypeError, ValueError):
         return None
+
+
+def _is_destination(parameter: inspect.Parameter | None) -> bool:
+    if parameter is None or parameter.kind is not _Parameter.KEYWORD_ONLY:
+        return False
+    return parameter.default is None or parameter.default is _Parameter.empty
 
 
 def _may_be_tensor(default: Any) -> bool:

@@ -133,6 +133,11 @@ class Definition:
             args, kwargs = self.parameters.assemble(tensors, static)
             return function(*args, **kwargs)
 
+        def call_with_out(arrays: list[Array], out: Sequence[Array] | None) -> Any:
+            tensors = arrays if structure is None else structure.pack(arrays)
+            args, kwargs = self.parameters.assemble(tensors, static)
+            return function(*args, out=out[0] if out and len(out) == 1 else out and tuple(out), **kwargs)
+
         shape = self.shape
         promise = OpPromise(
             self.full_signature,
@@ -144,11 +149,12 @@ class Definition:
         )
         return HostFunction(
             self.subject,
-            function=call,
+            function=call_with_out if self.parameters.takes_out else call,
             promise=promise,
             looped=None if self.is_vectorized else self.full_signature,
             compute_dtype=self.compute_dtype,
             is_stateful=self.is_stateful,
+            takes_out=self.parameters.takes_out,
             hint=self.parameters.hint,
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array, DType, Partners, as_input
+from tfpyop._host import Plan
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
+
+_ALIGNMENT = 64
 
 
 def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
@@ -43,19 +48,54 @@ def array_of(tensor: Any) -> Array:
 
 
 def tensor_of(array: Array) -> tf.Tensor:
-    """An eager tensor in host memory with an array's values. The array may change afterwards."""
-    if array.dtype == STRING:
-        return tf.constant(array)
-    return EagerTensor(detached(array), None, None)
+    """An eager tensor in host memory of an array that TensorFlow can take."""
+    return tf.constant(array) if array.dtype == STRING else EagerTensor(array, None, None)
+
+
+def destinations(plan: Plan) -> list[Array]:
+    """Arrays for a function to write its outputs into, whose memory TensorFlow adopts."""
+    return [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]
+
+
+def released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
+    """Arrays that TensorFlow can take without anybody else holding their memory.
+
+    Those in `out` are taken as they are, unless the function kept them. TensorFlow adopts memory that is aligned well
+    enough and copies any other, so of the others only aligned ones are copied here.
+    """
+    is_written = [given is array for given, array in zip(out, arrays, strict=False)]
+    others = [detached(array) for array in arrays[len(out) :]]
+    replaced = [None if written else detached(array) for written, array in zip(is_written, arrays, strict=False)]
+    arrays.clear()
+    taken = [np.array(array) for array in out] if are_kept(out) else list(out)
+    return [given if array is None else array for given, array in zip(taken, replaced, strict=True)] + others
 
 
 def detached(array: Array) -> Array:
-    """An array that TensorFlow can take without anybody else holding its memory.
-
-    TensorFlow adopts memory that is aligned well enough and copies any other, so only aligned arrays are copied here.
-    """
+    """The array, or a copy if TensorFlow would adopt its memory."""
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array
+
+
+def are_kept(arrays: Sequence[Array]) -> bool:
+    """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
+    return any(own > _UNKEPT[0] or base > _UNKEPT[1] for own, base in _n_references(arrays))
+
+
+def _n_references(arrays: Sequence[Array]) -> list[tuple[int, int]]:
+    """How many references there are to each array, and to the one it is a view of."""
+    return [(sys.getrefcount(array), 0 if array.base is None else sys.getrefcount(array.base)) for array in arrays]
+
+
+[_UNKEPT] = _n_references([np.empty(1).view()])
+
+
+def _aligned(type_: ArrayType) -> Array:
+    n_bytes = math.prod(size or 0 for size in type_.shape or ()) * type_.dtype.itemsize
+    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    array: Array = memory[start : start + n_bytes].view(type_.dtype).reshape(type_.shape or ())
+    return array
 
 
 def dtype_of(tensor: tf.Tensor) -> DType:
@@ -73,7 +113,7 @@ def _adopted_alignment() -> int:
     """The smallest alignment at which this build of TensorFlow adopts an array: 64 on x86, tried out once."""
     ensure_initialized()
     buffer = np.zeros(512, np.uint8)
-    start = -buffer.ctypes.data % 64
+    start = -buffer.ctypes.data % _ALIGNMENT
     for alignment in (8, 16, 32):
         array = buffer[start + alignment : start + alignment + 64]
         tensor = EagerTensor(array, None, None)
@@ -82,7 +122,7 @@ def _adopted_alignment() -> int:
         array[0] = 0
         if adopted:
             return alignment
-    return 64
+    return _ALIGNMENT
 
 
 def holds_tensor(value: Any) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import traceback
 import weakref
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from tfpyop.lowering import xla_ffi
 from tfpyop.lowering._tensorflow import InXlaContext, call_module
 from tfpyop.lowering.failures import failure, unknown_op
 from tfpyop.lowering.stablehlo import ELEMENT_TYPES, Site, check_of_shape, host_call
-from tfpyop.lowering.tensors import type_of
+from tfpyop.lowering.tensors import are_kept, type_of
 from tfpyop.lowering.xla_ffi import Buffer, memory_of
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
@@ -193,33 +192,30 @@ class _HostCall:
 
     def __call__(self, arguments: Sequence[int], results: Sequence[int]) -> None:
         """Run the host function on these buffers."""
-        lent = [read_only(layout.array(address)) for layout, address in zip(self._arguments, arguments, strict=False)]
-        destinations = [layout.array(address) for layout, address in zip(self._results, results, strict=False)]
-        out = destinations[: self._plan.n_destinations]
-        if self._lends:
-            self._run(lent, out, destinations)
-            if _are_kept(lent) or _are_kept(out):
-                self._lends = False
+        views = [read_only(layout.array(address)) for layout, address in zip(self._arguments, arguments, strict=False)]
+        targets = [layout.array(address) for layout, address in zip(self._results, results, strict=False)]
+        out = targets[: self._plan.n_destinations]
+        if not self._lends:
+            views = [read_only(view.copy()) for view in views]
+            out = [np.empty_like(target) for target in out]
+        _write(self._run(views, out), targets)
+        targets.clear()
+        if self._lends is not False and (are_kept(views) or are_kept(out)):
+            is_too_late, self._lends = bool(self._lends), False
+            if is_too_late:
                 raise self._kept()
-            return
-        copies = [read_only(array.copy()) for array in lent]
-        out = [np.empty_like(array) for array in out]
-        self._run(copies, out, destinations)
-        if self._lends is None:
-            self._lends = not (_are_kept(copies) or _are_kept(out))
+        elif self._lends is None:
+            self._lends = True
 
-    def _run(self, views: Sequence[Array], out: Sequence[Array], destinations: Sequence[Array]) -> None:
+    def _run(self, views: Sequence[Array], out: Sequence[Array]) -> list[Array]:
         try:
-            arrays = self._host.run(self._plan, views, out or None)
+            return self._host.run(self._plan, views, out or None)
         except TfpyopError:
             raise
         except Exception as error:
             text = _user_traceback(error)
             traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
             raise failure(self._host.subject, views, error, text) from None
-        for destination, array in zip(destinations, arrays, strict=True):
-            if array is not destination:
-                destination[...] = array
 
     def _kept(self) -> ContractError:
         return ContractError(
@@ -230,6 +226,12 @@ class _HostCall:
             remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
             "must not be read; from now on the op is given copies.",
         )
+
+
+def _write(arrays: Sequence[Array], targets: Sequence[Array]) -> None:
+    for array, target in zip(arrays, targets, strict=True):
+        if array is not target:
+            target[...] = array
 
 
 _CALLS: dict[Any, weakref.ref[_HostCall]] = {}
@@ -269,15 +271,4 @@ def _is_ours(file: str) -> bool:
     return file.startswith(_PACKAGE)
 
 
-def _n_references(arrays: Sequence[Array]) -> list[tuple[int, int]]:
-    """How many references there are to each array, and to the one it is a view of."""
-    return [(sys.getrefcount(array), 0 if array.base is None else sys.getrefcount(array.base)) for array in arrays]
-
-
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
-[_UNKEPT] = _n_references([read_only(np.empty(1))])
-
-
-def _are_kept(arrays: Sequence[Array]) -> bool:
-    """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
-    return any(own > _UNKEPT[0] or base > _UNKEPT[1] for own, base in _n_references(arrays))

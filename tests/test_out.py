@@ -1,0 +1,117 @@
+"""`out=`: functions that write into what the library gives them, in memory that is then the tensor's own."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import modes
+from tfpyop import differentiable_op
+
+X = np.float32([1, 2, 3])
+every_mode = pytest.mark.parametrize("mode", modes.MODES)
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@every_mode
+def test_a_function_gets_its_destination(mode):
+    given = []
+
+    def function(x, *, out):
+        given.append((out.shape, out.dtype, out.flags.writeable, address(out) % 64))
+        return np.add(x, 1, out=out)
+
+    op = differentiable_op(function, signature="()->()", grad=lambda op, g: g)
+    for _ in range(3):
+        assert modes.call(mode, op, X).tolist() == [2, 3, 4]
+    shape = None if mode == "unknown shapes" else (3,)
+    assert [part[:3] for part in given] == [((3,), np.float32, True)] * 3, shape
+
+
+@every_mode
+def test_several_outputs_come_as_a_tuple(mode):
+    def function(x, *, out=None):
+        np.add(x, 1, out=out[0])
+        np.subtract(x, 1, out=out[1])
+        return out
+
+    op = differentiable_op(function, signature="()->(),()")
+    assert [array.tolist() for array in modes.call(mode, op, X)] == [[2, 3, 4], [0, 1, 2]]
+
+
+def test_an_eager_result_is_adopted_without_a_copy():
+    given = []
+
+    def function(x, *, out):
+        given.append(address(out))
+        return np.add(x, 1, out=out)
+
+    result = differentiable_op(function, signature="()->()")(tf.zeros(10_000))
+    assert address(result._numpy()) == given[0]
+    assert given[0] % 64 == 0
+
+
+@every_mode
+@pytest.mark.parametrize("part", [lambda out: out, lambda out: out[1:], memoryview], ids=["all", "a part", "a view"])
+def test_a_destination_that_was_kept_cannot_change_the_result(mode, part):
+    kept = []
+
+    def function(x, *, out):
+        kept.append(part(out))
+        return np.add(x, 1, out=out)
+
+    op = differentiable_op(function, signature="()->()")
+
+    def call(x):
+        result = op(x)
+        return result
+
+    results = [modes.call(mode, call, X + number) for number in range(3)]
+    for array in kept:
+        array[0:1] = np.float32([99])
+    assert [result.tolist() for result in results] == [[2, 3, 4], [3, 4, 5], [4, 5, 6]]
+
+
+@every_mode
+def test_a_function_may_return_something_else(mode):
+    op = differentiable_op(lambda x, *, out: x + 1, signature="()->()")
+    assert modes.call(mode, op, X).tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"signature": "()->()", "compute_dtype": "float64"}, {"signature": "(n)->(k)"}],
+    ids=["unknown shape", "compute_dtype", "run-time size"],
+)
+def test_there_is_no_destination_where_its_type_is_not_known(options):
+    given = []
+    op = differentiable_op(lambda x, *, out: (given.append(out), x)[1], **options)
+    op(X)
+    assert given == [None]
+
+
+def test_the_host_loop_has_no_destinations():
+    given = []
+    op = differentiable_op(lambda x, *, out: (given.append(out), x)[1], signature="()->()", vectorized=False)
+    assert op(X).numpy().tolist() == X.tolist()
+    assert given == [None] * 3
+
+
+def test_callers_cannot_give_a_destination():
+    op = differentiable_op(lambda x, *, out=None: x, signature="()->()")
+    with pytest.raises(TypeError, match=r"op .*got an unexpected keyword argument 'out'"):
+        op(X, out=X)
+    assert "out" not in op.__signature__.parameters
+
+
+def test_an_out_that_is_an_option_stays_one():
+    op = differentiable_op(lambda x, *, out="twice": 2 * x if out == "twice" else x, signature="()->()")
+    assert op(X).numpy().tolist() == [2, 4, 6]
+    assert op(X, out="once").numpy().tolist() == [1, 2, 3]
+
+
+def test_several_rows_at_once():
+    op = differentiable_op(lambda x, *, out: x + 1 if out is None else np.add(x, 1, out=out), signature="()->()")
+    assert tf.vectorized_map(op, tf.constant(X)).numpy().tolist() == [2, 3, 4]
