@@ -23,6 +23,10 @@ PRINTED = {
     + "".join(map(RATE.format, ["alpha", "beta", "gamma", "delta"]))
     + r"In 1900: \d+\.\d thousand hares and \d+\.\d thousand lynxes\n"
     r"Typical errors of the counts: \d+% and \d+%\nPicture: \S+\n",
+    "sparse_poisson": r"Adjoint derivative and central difference: \S+e-\d\d apart, at most 1e-06 allowed\n"
+    r" +true +start +found\n((smallest|largest) k, W/\(m K\)( +\d\.\d\d){3}\n){2}"
+    r"relative error of k +0\.0% +\d\d\.\d% +\d\.\d%\nmisfit of T over its error( +\d\.\d\d){3}\n"
+    r"\d+ factorizations for \d+ solutions\nPicture: \S+\n",
 }
 
 
