@@ -63,12 +63,7 @@ def test_a_destination_that_was_kept_cannot_change_the_result(mode, part):
         return np.add(x, 1, out=out)
 
     op = differentiable_op(function, signature="()->()")
-
-    def call(x):
-        result = op(x)
-        return result
-
-    results = [modes.call(mode, call, X + number) for number in range(3)]
+    results = [modes.call(mode, op, X + number) for number in range(3)]
     for array in kept:
         array[0:1] = np.float32([99])
     assert [result.tolist() for result in results] == [[2, 3, 4], [3, 4, 5], [4, 5, 6]]

@@ -138,7 +138,11 @@ class Definition:
             args, kwargs = self.parameters.assemble(tensors, static)
             return function(*args, out=out[0] if out and len(out) == 1 else out and tuple(out), **kwargs)
 
+        def call_plainly(arrays: list[Array]) -> Any:
+            return function(*arrays)
+
         shape = self.shape
+        is_plain = self.parameters.is_plain and structure is None and not static
         promise = OpPromise(
             self.full_signature,
             None if shape is None else lambda shapes: shape(*shapes, **static),
@@ -149,7 +153,7 @@ class Definition:
         )
         return HostFunction(
             self.subject,
-            function=call_with_out if self.parameters.takes_out else call,
+            function=call_with_out if self.parameters.takes_out else call_plainly if is_plain else call,
             promise=promise,
             looped=None if self.is_vectorized else self.full_signature,
             compute_dtype=self.compute_dtype,

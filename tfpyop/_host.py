@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tfpyop._coercion import Array, DType, dtype_kind, widen
+from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
 from tfpyop.errors import ContractError, Shape, TfpyopError, describe_arrays, describe_shape
@@ -37,6 +37,8 @@ class Plan:
     """The loop dimensions that the function itself does not take."""
     n_destinations: int = 0
     """How many outputs the function can write into arrays it is given: all of those the caller sees, or none."""
+    only: ArrayType | None = None
+    """The type of the only thing that the function returns, if it is one array of a known type."""
 
 
 class HostFunction:
@@ -127,6 +129,9 @@ class HostFunction:
                 return self._run_looped(plan, views)
             arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
             result = self._call(list(arguments), out)
+            only = plan.only
+            if type(result) is np.ndarray and only and result.dtype == only.dtype and result.shape == only.shape:
+                return [result]  # as what follows would
             return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
@@ -152,7 +157,9 @@ class HostFunction:
         n_outputs = len(outputs) - len(self.promise.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
-        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0)
+        is_known = is_known and len(outputs) == 1 and outputs[0].dtype != STRING
+        only = outputs[0] if self.promise.is_one_array and is_known else None
+        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, only)
 
     def _loop(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
         """The loop dimensions that the function itself does not take."""

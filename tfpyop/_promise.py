@@ -49,6 +49,11 @@ class Promise(Protocol):
         """The names of the residuals."""
         ...
 
+    @property
+    def is_one_array(self) -> bool:
+        """Whether the function returns one array by itself, whose dtype and shape are all that is promised of it."""
+        ...
+
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs the caller sees, for inputs of these dtypes."""
         ...
@@ -83,6 +88,11 @@ class OpPromise:
     """How the outputs are arranged."""
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
+
+    @property
+    def is_one_array(self) -> bool:
+        """If it is no structure, and has no residuals."""
+        return self.structure.kind == "leaf" and not self.residual_names
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs are declared."""
@@ -231,6 +241,7 @@ class CotangentPromise:
     """The signature of that op, residuals among its outputs."""
 
     residual_names = ()
+    is_one_array = False
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many primals are differentiable."""
@@ -280,6 +291,7 @@ class TangentPromise:
     """What the op that the rule belongs to promises."""
 
     residual_names = ()
+    is_one_array = False
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs of the op are differentiable."""
@@ -330,6 +342,7 @@ class SamePromise:
     count: int
 
     residual_names = ()
+    is_one_array = False
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """As many as it says."""

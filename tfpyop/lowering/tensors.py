@@ -79,15 +79,22 @@ def detached(array: Array) -> Array:
 
 def are_kept(arrays: Sequence[Array]) -> bool:
     """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
-    return any(own > _UNKEPT[0] or base > _UNKEPT[1] for own, base in _n_references(arrays))
+    for array in arrays:
+        base = array.base
+        if sys.getrefcount(array) > _UNKEPT[0] or (base is not None and sys.getrefcount(base) > _UNKEPT[1]):
+            return True
+    return False
 
 
-def _n_references(arrays: Sequence[Array]) -> list[tuple[int, int]]:
-    """How many references there are to each array, and to the one it is a view of."""
-    return [(sys.getrefcount(array), 0 if array.base is None else sys.getrefcount(array.base)) for array in arrays]
+def _references_unkept() -> tuple[int, int]:
+    """What `are_kept` counts of an array that nobody has."""
+    for array in [np.empty(1).view()]:
+        base = array.base
+        return sys.getrefcount(array), sys.getrefcount(base)
+    raise AssertionError
 
 
-[_UNKEPT] = _n_references([np.empty(1).view()])
+_UNKEPT = _references_unkept()
 
 
 def _aligned(type_: ArrayType) -> Array:

@@ -10,13 +10,12 @@ import os
 import traceback
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._coercion import STRING, Array, DType
+from tfpyop._coercion import STRING, Array
 from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, OpPromise, Promise, Types, is_compatible
 from tfpyop._registry import REGISTRY
@@ -36,6 +35,8 @@ TOKEN_ATTRIBUTE = "_tfpyop_token"
 _NO_GRADIENT = "tfpyop:host_call"
 """Registered as what has no gradient: another node carries that."""
 tf.no_gradient(_NO_GRADIENT)
+
+_MOST_IDLE = 32
 
 _ORDER = "tfpyop_order"
 """The collection of a graph that holds what the next stateful call comes after."""
@@ -152,29 +153,39 @@ def _order(graph: tf.Graph) -> list[tf.Tensor]:
     return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The type of one buffer, and the memory it takes."""
+class _Slot:
+    """One argument or result of calls that are alike: the type of its buffers, and arrays on memory seen before."""
 
-    dtype: DType
-    shape: tuple[int, ...]
-    memory: Any
-
-    @classmethod
-    def of(cls, address: int, declared: ArrayType) -> _Layout:
-        """The layout of a buffer, which must be as declared."""
+    def __init__(self, address: int, declared: ArrayType, *, is_result: bool) -> None:
+        """Read the first buffer, which must be as declared."""
         buffer = Buffer.from_address(address)
         is_as_declared = buffer.dtype == ELEMENT_TYPES[declared.dtype.name][1]
         assert is_as_declared, declared
         assert is_compatible(buffer.shape, declared.shape), declared
-        return cls(declared.dtype, buffer.shape, memory_of(math.prod(buffer.shape) * declared.dtype.itemsize))
+        self.dtype = declared.dtype
+        self.shape = buffer.shape
+        self._is_result = is_result
+        self._memory = memory_of(math.prod(buffer.shape) * declared.dtype.itemsize)
+        self._idle: dict[int | None, Array] = {}
 
-    def array(self, address: int) -> Array:
-        """The array in a buffer, which is lent for the time of a call."""
-        data = Buffer.from_address(address).data
-        if not data:  # of no elements
-            return np.empty(self.shape, self.dtype)
-        array: Array = np.ndarray(self.shape, self.dtype, self.memory.from_address(data))
+    def lend(self, data: int | None) -> Array:
+        """A view on memory that is lent for the time of a call."""
+        array = self._idle.pop(data, None)  # each is in use once: another thread makes its own
+        view: Array = (self._make(data) if array is None else array).view()
+        return view
+
+    def take_back(self, data: int | None, view: Array) -> None:
+        """Keep the array behind a view that nobody has any more, for the next call with the same memory."""
+        if len(self._idle) >= _MOST_IDLE:
+            self._idle.clear()
+        array = view.base
+        assert array is not None
+        self._idle[data] = array
+
+    def _make(self, data: int | None) -> Array:
+        memory = self._memory.from_address(data) if data else None  # there is none for no elements
+        array: Array = np.ndarray(self.shape, self.dtype, memory)
+        array.setflags(write=self._is_result)
         return array
 
 
@@ -183,39 +194,50 @@ class _HostCall:
 
     def __init__(self, host: HostFunction, site: Site, arguments: Sequence[int], results: Sequence[int]) -> None:
         self.registrations = REGISTRY.registrations
-        self._host = host
-        self._arguments = [_Layout.of(*pair) for pair in zip(arguments, site.inputs, strict=False)]
-        self._results = [_Layout.of(*pair) for pair in zip(results, site.outputs, strict=False)]
-        self._plan = host.plan([np.empty(layout.shape, layout.dtype) for layout in self._arguments])
+        self._host = host  # a stateful call has one buffer more on each side, which keeps the order
+        self._inputs = [_Slot(*pair, is_result=False) for pair in zip(arguments, site.inputs, strict=False)]
+        self._outputs = [_Slot(*pair, is_result=True) for pair in zip(results, site.outputs, strict=False)]
+        self._plan = host.plan([np.empty(slot.shape, slot.dtype) for slot in self._inputs])
         self._lends: bool | None = None
         """Whether the function may have memory that is lent: if it kept nothing in its first call."""
 
     def __call__(self, arguments: Sequence[int], results: Sequence[int]) -> None:
         """Run the host function on these buffers."""
-        views = [read_only(layout.array(address)) for layout, address in zip(self._arguments, arguments, strict=False)]
-        targets = [layout.array(address) for layout, address in zip(self._results, results, strict=False)]
-        out = targets[: self._plan.n_destinations]
-        if not self._lends:
-            views = [read_only(view.copy()) for view in views]
-            out = [np.empty_like(target) for target in out]
-        _write(self._run(views, out), targets)
-        targets.clear()
-        if self._lends is not False and (are_kept(views) or are_kept(out)):
-            is_too_late, self._lends = bool(self._lends), False
-            if is_too_late:
+        slots = self._inputs + self._outputs
+        n_inputs = len(self._inputs)
+        data = [Buffer.from_address(address).data for address in [*arguments[:n_inputs], *results]]
+        views = [slot.lend(start) for slot, start in zip(slots, data, strict=False)]
+        inputs, targets = views[:n_inputs], views[n_inputs:]
+        views.clear()
+        if self._lends:
+            self._run(inputs, targets[: self._plan.n_destinations], targets)
+            if are_kept(inputs) or are_kept(targets):
+                self._lends = False
                 raise self._kept()
-        elif self._lends is None:
-            self._lends = True
+        else:
+            self._run_on_copies(inputs, targets)
+        for slot, start, view in zip(slots, data, inputs + targets, strict=False):
+            slot.take_back(start, view)
 
-    def _run(self, views: Sequence[Array], out: Sequence[Array]) -> list[Array]:
+    def _run_on_copies(self, inputs: Sequence[Array], targets: Sequence[Array]) -> None:
+        copies = [read_only(array.copy()) for array in inputs]
+        out = [np.empty_like(target) for target in targets[: self._plan.n_destinations]]
+        self._run(copies, out, targets)
+        if self._lends is None:
+            self._lends = not (are_kept(copies) or are_kept(out))
+
+    def _run(self, views: Sequence[Array], out: Sequence[Array], targets: Sequence[Array]) -> None:
         try:
-            return self._host.run(self._plan, views, out or None)
+            arrays = self._host.run(self._plan, views, out or None)
         except TfpyopError:
             raise
         except Exception as error:
             text = _user_traceback(error)
             traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
             raise failure(self._host.subject, views, error, text) from None
+        for array, target in zip(arrays, targets, strict=True):
+            if array is not target:
+                target[...] = array
 
     def _kept(self) -> ContractError:
         return ContractError(
@@ -226,12 +248,6 @@ class _HostCall:
             remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
             "must not be read; from now on the op is given copies.",
         )
-
-
-def _write(arrays: Sequence[Array], targets: Sequence[Array]) -> None:
-    for array, target in zip(arrays, targets, strict=True):
-        if array is not target:
-            target[...] = array
 
 
 _CALLS: dict[Any, weakref.ref[_HostCall]] = {}
