@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
-    {"errors", "_version"},
+    {"errors", "_version", "_native"},
     {"_signature", "_coercion", "_structure"},
     {"_arguments", "_registry", "_promise", "_numerical"},
     {"_host"},

@@ -25,6 +25,7 @@ def test_the_public_names_are_these():
         "errors",
         "get_op",
         "numerical",
+        "prefer_native",
         "registered_ops",
     ]
 
@@ -44,6 +45,7 @@ def test_the_options_of_differentiable_op_are_these():
         "residuals",
         "vectorized",
         "stateful",
+        "prefer",
         "non_differentiable",
         "static_argnames",
         "name",
@@ -84,6 +86,7 @@ def test_what_an_op_offers_is_this():
         "gradient_name",
         "jvp",
         "name",
+        "native",
         "numpy",
         "numpy_gradient",
         "numpy_jvp",

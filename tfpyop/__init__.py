@@ -5,6 +5,7 @@ from typing import Any
 
 from tfpyop import errors
 from tfpyop._hooks import install_hooks
+from tfpyop._native import prefer_native
 from tfpyop._numerical import complex_step, numerical
 from tfpyop._op import Op, differentiable_op, get_op
 from tfpyop._registry import OpsView
@@ -36,6 +37,7 @@ __all__ = [
     "errors",
     "get_op",
     "numerical",
+    "prefer_native",
     "registered_ops",
 ]
 

@@ -37,6 +37,7 @@ class Options:
     residuals: Any = None
     vectorized: bool = True
     stateful: bool = False
+    prefer: Any = None
     static_argnames: Any = ()
     name: Any = None
 
@@ -61,6 +62,7 @@ class Definition:
     compute_dtype: DType | None
     is_vectorized: bool
     is_stateful: bool
+    prefers_native: bool
 
     @classmethod
     def of(cls, function: Any, frame: FrameType, options: Options) -> Definition:
@@ -94,6 +96,7 @@ class Definition:
                 compute_dtype=_read_compute_dtype(options.compute_dtype),
                 is_vectorized=_read_vectorized(options.vectorized, signature),
                 is_stateful=bool(options.stateful),
+                prefers_native=_read_prefer(options.prefer),
             )
         except TfpyopError as error:
             raise error.about(f"op {name!r} ({site})") from None
@@ -123,20 +126,30 @@ class Definition:
         except TypeError as error:
             raise TypeError(f"{self.subject}: {error}") from None
 
+    def call(
+        self,
+        function: Callable[..., Any],
+        leaves: Sequence[Any],
+        structure: Structure | None,
+        static: Mapping[str, Any],
+        **more: Any,
+    ) -> Any:
+        """Call a function with the parameters of this one, with flat inputs and static values put in their places."""
+        tensors = leaves if structure is None else structure.pack(leaves)
+        args, kwargs = self.parameters.assemble(tensors, static)
+        return function(*args, **kwargs, **more)
+
     def host_function(
         self, function: Callable[..., Any], structure: Structure | None, static: Mapping[str, Any]
     ) -> HostFunction:
         """The host function of a call with such inputs and static values."""
 
         def call(arrays: list[Array]) -> Any:
-            tensors = arrays if structure is None else structure.pack(arrays)
-            args, kwargs = self.parameters.assemble(tensors, static)
-            return function(*args, **kwargs)
+            return self.call(function, arrays, structure, static)
 
         def call_with_out(arrays: list[Array], out: Sequence[Array] | None) -> Any:
-            tensors = arrays if structure is None else structure.pack(arrays)
-            args, kwargs = self.parameters.assemble(tensors, static)
-            return function(*args, out=out[0] if out and len(out) == 1 else out and tuple(out), **kwargs)
+            destination = out[0] if out and len(out) == 1 else out and tuple(out)
+            return self.call(function, arrays, structure, static, out=destination)
 
         def call_plainly(arrays: list[Array]) -> Any:
             return function(*arrays)
@@ -299,6 +312,14 @@ def _read_compute_dtype(value: Any) -> DType | None:
             remedy='Use "float32" or "float64"; complex inputs follow.',
         )
     return dtype
+
+
+def _read_prefer(value: Any) -> bool:
+    if value not in (None, "native", "numpy"):
+        raise RegistrationError(
+            "prefer= names no implementation.", expected='"native" or "numpy"', got=f"{value!r:.80}"
+        )
+    return bool(value == "native")
 
 
 def _read_vectorized(value: Any, signature: Signature | None) -> bool:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
 from tfpyop._definition import Definition
 from tfpyop._host import HostFunction
-from tfpyop._promise import CotangentPromise, TangentPromise
+from tfpyop._promise import CotangentPromise, OpPromise, TangentPromise
 from tfpyop._registry import Site
 from tfpyop._rules import HostOp, Rule, Rules, rule_caller
 from tfpyop._signature import Signature
@@ -102,6 +104,28 @@ class Entry:
         """The host function of such a call."""
         return self.definition.host_function(self.function, structure, static)
 
+    # -- the native implementation
+
+    @property
+    def prefers_native(self) -> bool:
+        """Whether it is called by default."""
+        return self.definition.prefers_native
+
+    def call_native(
+        self, tensors: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call it as the function is called; returns flat outputs.
+
+        Raises:
+          ContractError: They are not arranged as those of the op.
+        """
+        assert self.rules.native is not None
+        assert self.rules.native.function is not None
+        result = self.definition.call(self.rules.native.function, tensors, structure, static)
+        promise = self.host_op(structure, static).host.promise
+        assert isinstance(promise, OpPromise)
+        return promise.outputs(result)
+
     # -- rules
 
     def rule_entry(self, kind: str) -> Any:
@@ -115,11 +139,11 @@ class Entry:
         Raises:
           RegistrationError: There is a rule already, or there must not be one.
         """
-        known = self.rules.gradient if kind == "vjp" else self.rules.jvp
+        known = {"vjp": self.rules.gradient, "jvp": self.rules.jvp, "native": self.rules.native}[kind]
         problem = remedy = None
         if not callable(rule):
             problem, remedy = f"{rule!r:.80} is no rule.", "Use the decorator without parentheses: @op.gradient"
-        elif self.rules.non_differentiable:
+        elif self.rules.non_differentiable and kind != "native":
             problem, remedy = "it is declared non_differentiable, but given a rule.", "Remove one of the two."
         elif self.is_bound:
             problem = "a rule was attached to a bound method, where it would be lost."
@@ -133,8 +157,10 @@ class Entry:
         attached = Rule(site, op=entry) if is_numpy else Rule(site, function=rule)
         if kind == "vjp":
             self.rules.gradient = attached
-        else:
+        elif kind == "jvp":
             self.rules.jvp = attached
+        else:
+            self.rules.native = attached
         return entry
 
     # -- methods
@@ -189,6 +215,21 @@ class RuleEntry(Entry):
             looped=_rule_signature(self.kind, primal) if looped else None,
             compute_dtype=self.definition.compute_dtype,
         )
+
+    def call_native(
+        self, tensors: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call the native implementation as the rule is called; returns the cotangents or tangents there are."""
+        assert self.rules.native is not None
+        assert self.rules.native.function is not None
+        host_op = self.host_op(structure, static)
+        promise = host_op.host.promise
+        assert isinstance(promise, CotangentPromise | TangentPromise)
+        dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
+        parts = promise.split(tensors, dtypes)
+        result = self.rules.native.function(host_op.primal.context(parts), *parts.vectors)
+        wanted: Sequence[Any] = promise.wanted(result, dtypes)
+        return wanted
 
     def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
         signature = _rule_signature(self.kind, self.primal.host_op(structure, static))

@@ -44,6 +44,7 @@ class OpOptions(TypedDict, total=False):
     residuals: Mapping[str, tuple[str, Any]] | None
     vectorized: bool
     stateful: bool
+    prefer: str | None
     non_differentiable: bool
     static_argnames: Any
     name: str | None
@@ -227,6 +228,36 @@ class Op(_Proxy, Generic[P, R]):
         """
         return Op(self._self_entry.attach("jvp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
 
+    # -- the native implementation
+
+    def native(self, function: Function) -> Function:
+        """Attach the same function in TensorFlow ops.
+
+        It is called where Python cannot run: in functions that XLA compiles for an accelerator; and on request, by
+        `tfpyop.prefer_native()` or `prefer="native"`. The op's derivative rules hold for it too; without any, or with
+        rules that need Python or residuals there, TensorFlow differentiates it.
+
+        Args:
+          function: Takes tensors and static values as the numpy function does, and returns tensors of the same shapes
+            and dtypes as the op.
+
+        Returns:
+          The function, unchanged.
+
+        Raises:
+          RegistrationError: The op has a native implementation already.
+
+        >>> import tensorflow as tf
+        >>> square = differentiable_op(lambda x: x * x, signature="()->()", prefer="native")
+        >>> @square.native
+        ... def square_native(x):
+        ...     return tf.square(x)
+        >>> square(3.0).numpy()
+        np.float32(9.0)
+        """
+        self._self_entry.attach("native", function, Site.of(function, sys._getframe(1)), is_numpy=False)
+        return function
+
     # -- as a function among Python's
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -328,6 +359,7 @@ def differentiable_op(
     residuals: Mapping[str, tuple[str, Any]] | None = None,
     vectorized: bool = True,
     stateful: bool = False,
+    prefer: str | None = None,
     non_differentiable: bool = False,
     static_argnames: Any = (),
     name: str | None = None,
@@ -360,6 +392,7 @@ def differentiable_op(
       vectorized: Whether the function works on loop dimensions. If not, it and its numpy rules are called with core
         dimensions only, once for every element of the loop dimensions. Default: it does.
       stateful: Run once for every call, in program order. Default: calls may be folded, dropped and reordered.
+      prefer: `"native"` to call what `@op.native` attaches by default, wherever there is one. Default: the function.
       non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
       static_argnames: Names of further static parameters.
       name: The name in graphs and saved models. Default: `module:qualname`.
@@ -384,6 +417,7 @@ def differentiable_op(
         residuals=residuals,
         vectorized=vectorized,
         stateful=stateful,
+        prefer=prefer,
         static_argnames=static_argnames,
         name=name,
     )

@@ -118,7 +118,7 @@ class OpPromise:
         residuals: Sequence[Any] = ()
         if self.residual_names:
             result, residuals = self._split_residuals(result)
-        values = [*self._flatten(result), *residuals]
+        values = [*self.outputs(result), *residuals]
         for number, value in enumerate(values):
             if value is None:
                 raise ContractError(
@@ -187,7 +187,8 @@ class OpPromise:
             )
         return result[0], [result[1][name] for name in self.residual_names]
 
-    def _flatten(self, result: Any) -> list[Any]:
+    def outputs(self, result: Any) -> list[Any]:
+        """Take the outputs apart that the caller sees."""
         n_outputs = self.n_outputs(())
         if self.structure.kind == "leaf":
             if not isinstance(result, tuple):
@@ -262,6 +263,13 @@ class CotangentPromise:
         primals = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).inputs
         return [sizes_of(inputs[number].shape, number) for number in primals if is_differentiable(inputs[number].dtype)]
 
+    def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
+        """The cotangents of the differentiable primals out of what a rule returned."""
+        primals = self.split(inputs, inputs).inputs
+        cotangents = rule_values(result, len(primals), "cotangent", "inputs")
+        pairs = zip(cotangents, primals, strict=True)
+        return [cotangent for cotangent, primal in pairs if is_differentiable(primal)]
+
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One cotangent for each differentiable primal; None becomes zeros."""
         primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
@@ -311,6 +319,12 @@ class TangentPromise:
         """The sizes of the differentiable outputs."""
         outputs = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).outputs
         return [sizes_of(inputs[number].shape, number) for number in outputs if is_differentiable(inputs[number].dtype)]
+
+    def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
+        """The tangents of the differentiable outputs out of what a rule returned."""
+        outputs = self.split(inputs, inputs).outputs
+        tangents = rule_values(result, len(outputs), "tangent", "outputs")
+        return [tangent for tangent, output in zip(tangents, outputs, strict=True) if is_differentiable(output)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One tangent for each differentiable output; None becomes zeros."""

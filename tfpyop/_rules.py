@@ -57,11 +57,15 @@ class Rules:
     gradient: Rule | None = None
     jvp: Rule | None = None
     non_differentiable: bool = False
+    native: Rule | None = None
+    """The same function in TensorFlow ops."""
 
     def bound(self, instance: Any, primal: Any) -> Rules:
         """The rules of a method, bound to an instance as the op is that they belong to."""
-        gradient, jvp = (None if rule is None else rule.bound(instance, primal) for rule in (self.gradient, self.jvp))
-        return replace(self, gradient=gradient, jvp=jvp)
+        gradient, jvp, native = (
+            None if rule is None else rule.bound(instance, primal) for rule in (self.gradient, self.jvp, self.native)
+        )
+        return replace(self, gradient=gradient, jvp=jvp, native=native)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,17 @@ class HostOp:
     def residual_names(self) -> tuple[str, ...]:
         """The names of the outputs that only rules see."""
         return self.host.promise.residual_names
+
+    @property
+    def prefers_native(self) -> bool:
+        """Whether the native implementation is called by default."""
+        prefers: bool = self.owner.prefers_native
+        return prefers
+
+    def call_native(self, tensors: Sequence[Any]) -> Sequence[Any]:
+        """Call the native implementation as the function is called; returns flat outputs."""
+        outputs: Sequence[Any] = self.owner.call_native(tensors, self.structure, self.static)
+        return outputs
 
     @property
     def token(self) -> str:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfpyop._rules import HostOp
 from tfpyop.errors import CoercionError
-from tfpyop.lowering import eager, graph
+from tfpyop.lowering import eager, graph, native
 from tfpyop.lowering._tensorflow import Weakref
 from tfpyop.lowering.tensors import as_tensors, holds_tensor
 
@@ -33,6 +33,8 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     if any(isinstance(leaf, tf.RaggedTensor) for leaf in leaves) and op.signature and op.signature.is_elementwise:
         return _call_ragged(op, leaves)
     tensors = as_tensors(leaves, op.host.subject)
+    if native.is_called_for(op):
+        return native.call(op, tensors)
     if tf.executing_eagerly():
         return eager.call(op, tensors)
     return graph.call(op, tensors)

@@ -47,6 +47,18 @@ def _convert(attribute: str, pfor_input: Any) -> list[Any]:
     return [wrap_for_pfor(tensor, any(level)) for tensor in results]
 
 
+def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
+    """Convert the node with the derivatives of a native call, whose own nodes have been converted one by one."""
+    level = tuple(item.is_stacked for item in pfor_input.inputs[n_results:])
+    if not any(level):
+        return [wrap_for_pfor(item.t, item.is_stacked) for item in pfor_input.inputs]
+    pfor_input.stack_inputs(range(n_results))
+    tensors = [item.t for item in pfor_input.inputs]
+    results = graph.with_gradient(_differentiable(op, level), tensors[n_results:], tensors[:n_results])
+    flags = [*[True] * n_results, *level]
+    return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
+
+
 def _differentiable(op: HostOp, level: Level) -> HostOp:
     """The op over rows. Its derivatives are those of one row, over rows."""
     batched = batched_op(op, level)

@@ -32,20 +32,23 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     """The same, also returning the residuals."""
     types = [type_of(tensor) for tensor in tensors]
     promised = op.host.output_types(types)
-    is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
     keep(op, tf.compat.v1.get_default_graph())
-    n_outputs = len(promised) - len(op.residual_names)
     with stop_recording():
         if is_compiling():
             results = xla.host_node(op, tensors, types, promised)
         else:
             results = py_func.host_node(op, tensors, promised)
-        if is_differentiable:
-            passed = pass_through(op, [*results, *tensors], functools.partial(_gradient, n_outputs))
-            results = passed[: len(results)]
-    if is_differentiable:
-        record(Call(op, list(tensors), results[:n_outputs], results[n_outputs:]))
-    return results
+    is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
+    return with_gradient(op, tensors, results) if is_differentiable else results
+
+
+def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Give outputs and residuals of a call in the current graph the derivatives of the op."""
+    n_outputs = len(results) - len(op.residual_names)
+    with stop_recording():
+        passed = pass_through(op, [*results, *tensors], functools.partial(_gradient, n_outputs))[: len(results)]
+    record(Call(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
+    return passed
 
 
 def _gradient(n_outputs: int, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:

@@ -1,0 +1,162 @@
+"""`@op.native`: the same function in TensorFlow ops, on request and where Python cannot run."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfpyop
+from tests import modes
+from tfpyop import ContractError, RegistrationError, UnsupportedError, differentiable_op
+from tfpyop.lowering import native
+
+X = np.float32([1, 2, 3])
+
+
+def cube(**options):
+    """An op with an implementation of its own in TensorFlow, and the list of the calls of its function."""
+    calls = []
+    op = differentiable_op(lambda x: (calls.append(1), x**3)[1], signature="()->()", **options)
+    op.native(lambda x: x**3)
+    return op, calls
+
+
+RULES = {
+    "no rule": {},
+    "TensorFlow rule": {"grad": lambda op, g: 3 * op.inputs[0] ** 2 * g},
+    "numpy rule": {"numpy_grad": lambda op, g: 3 * op.inputs[0] ** 2 * g},
+}
+
+
+@pytest.mark.parametrize("mode", modes.MODES)
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_the_native_implementation_is_called_on_request(mode, rules):
+    op, calls = cube(**rules)
+    with tfpyop.prefer_native():
+        assert modes.call(mode, op, X).tolist() == [1, 8, 27]
+    assert calls == []
+    if mode not in modes.XLA_MODES:
+        assert modes.call(mode, op, X).tolist() == [1, 8, 27]
+        assert calls == [1]
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_its_gradient_is_that_of_the_op_or_tensorflows(mode, rules):
+    op, calls = cube(prefer="native", **rules)
+    np.testing.assert_allclose(modes.gradient(mode, op, X)[0], 3 * X**2, rtol=1e-6)
+    assert calls == []
+
+
+def test_the_rules_of_the_op_come_first():
+    op = differentiable_op(lambda x: np.round(x), prefer="native", grad=lambda op, g: 7 * g, signature="()->()")
+    op.native(tf.round)
+    for function in (op, tf.function(op), lambda x: tf.vectorized_map(op, x), lambda x: tf.vectorized_map(op, x[None])):
+        assert modes.gradient("tape, eager", function, X)[0].tolist() == [7, 7, 7]
+        assert modes.gradient("gradients", function, X)[0].tolist() == [7, 7, 7]
+
+
+def test_non_differentiable_stays_so():
+    op = differentiable_op(lambda x: x, signature="()->()", non_differentiable=True, prefer="native")
+    op.native(tf.identity)
+    assert modes.gradient("tape, eager", op, X) == [None]
+
+
+def test_a_preference_can_be_taken_back():
+    op, calls = cube(prefer="native")
+    with tfpyop.prefer_native(False):
+        op(X)
+    assert calls == [1]
+
+
+def test_several_outputs_and_static_arguments():
+    op = differentiable_op(lambda x, *, k=2: {"a": x * k, "b": x}, dtype={"a": None, "b": None}, prefer="native")
+    op.native(lambda x, *, k: {"a": x * k, "b": x + 0})
+    result = op(X, k=5)
+    assert {name: tensor.numpy().tolist() for name, tensor in result.items()} == {"a": [5, 10, 15], "b": [1, 2, 3]}
+
+
+def test_a_method_may_have_one():
+    class Scale:
+        factor = 3
+
+        @differentiable_op(signature="()->()", prefer="native")
+        def scaled(self, x):
+            raise AssertionError
+
+        @scaled.native
+        def scaled_native(self, x):
+            return self.factor * x
+
+    assert Scale().scaled(X).numpy().tolist() == [3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("implementation", "got"),
+    [
+        (lambda x: tf.cast(x, tf.float64), "float64[3]"),
+        (lambda x: tf.reduce_sum(x), "float32[]"),
+        (lambda x: None, "None"),
+    ],
+)
+def test_what_it_returns_is_held_to_the_promise(implementation, got):
+    op = differentiable_op(lambda x: x, signature="()->()", prefer="native")
+    op.native(implementation)
+    with pytest.raises(ContractError, match=rf"native implementation of op .*output 0(.*\n)*.*Got: +{re.escape(got)}"):
+        op(X)
+
+
+def test_two_are_refused():
+    op, _ = cube()
+    with pytest.raises(RegistrationError, match="it has such a rule already"):
+        op.native(tf.identity)
+
+
+def test_a_preference_for_nothing_known_is_refused():
+    with pytest.raises(RegistrationError, match="prefer= names no implementation"):
+        differentiable_op(lambda x: x, prefer="cuda")
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setattr(native, "_is_for_accelerator", lambda: True)
+
+
+def test_xla_on_an_accelerator_asks_for_a_native_implementation(accelerator):
+    op = differentiable_op(lambda x: x, signature="()->()")
+    with pytest.raises(UnsupportedError, match=r"for an accelerator, where Python cannot run.\n.*with @op.native"):
+        tf.function(op, jit_compile=True)(X)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_xla_on_an_accelerator_calls_nothing_else(accelerator, rules):
+    op, calls = cube(**rules)
+    assert modes.gradient("tape inside, XLA", op, X)[0].tolist() == [3, 12, 27]
+    assert calls == []
+
+
+def test_a_function_placed_on_the_cpu_runs_python(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    op, calls = cube()
+
+    @tf.function(jit_compile=True)
+    def function(x):
+        with tf.device("CPU"):
+            return op(x)
+
+    assert function(X).numpy().tolist() == [1, 8, 27]
+    assert calls == [1]
+
+
+def test_the_op_of_a_rule_may_have_one():
+    op = differentiable_op(lambda x: x**3, signature="()->()")
+    op.native(lambda x: x**3)
+
+    @op.numpy_gradient
+    def rule(op, cotangent):
+        raise AssertionError
+
+    rule.native(lambda op, cotangent: 5 * cotangent * op.inputs[0])
+    with tfpyop.prefer_native():
+        assert rule(X, X**3, X).numpy().tolist() == [5, 20, 45]

@@ -1,0 +1,42 @@
+"""The choice of native implementations over numpy functions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+_PREFERRED: ContextVar[bool | None] = ContextVar("tfpyop_prefer_native", default=None)
+
+
+@contextlib.contextmanager
+def prefer_native(is_preferred: bool = True) -> Iterator[None]:
+    """Within, ops that have a `@op.native` implementation run it instead of their numpy function.
+
+    Use it to compare both, or to trace a function whose nodes are all TensorFlow's. It holds for calls that are made or
+    traced within, in this thread or task; a `tf.function` that has been traced before stays as it is.
+
+    Args:
+      is_preferred: False takes it back, also for ops made with `prefer="native"`.
+
+    >>> import numpy as np, tensorflow as tf
+    >>> from tfpyop import differentiable_op, prefer_native
+    >>> square = differentiable_op(lambda x: x * x, signature="()->()")
+    >>> @square.native
+    ... def square_native(x):
+    ...     return tf.square(x)
+    >>> with prefer_native():
+    ...     square(3.0).numpy()
+    np.float32(9.0)
+    """
+    token = _PREFERRED.set(is_preferred)
+    try:
+        yield
+    finally:
+        _PREFERRED.reset(token)
+
+
+def is_preferred(by_default: bool) -> bool:
+    """Whether native implementations are wanted here, for an op with this default."""
+    chosen = _PREFERRED.get()
+    return by_default if chosen is None else chosen

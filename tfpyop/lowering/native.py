@@ -1,0 +1,109 @@
+"""Native calls: an op's implementation in TensorFlow ops in the place of its function, with the op's own derivatives.
+
+Used on request, and where Python cannot run. What it returns is held to the same promise, as far as it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._native import is_preferred
+from tfpyop._promise import ArrayType, is_compatible
+from tfpyop._rules import HostOp
+from tfpyop.errors import ContractError, TfpyopError, UnsupportedError
+from tfpyop.lowering import batching, graph
+from tfpyop.lowering._tensorflow import stop_recording
+from tfpyop.lowering.calls import Call
+from tfpyop.lowering.compilation import is_compiling
+from tfpyop.lowering.recording import record
+from tfpyop.lowering.tensors import dtype_of, type_of
+
+_ACCELERATORS = ("GPU", "TPU")
+
+
+def is_called_for(op: HostOp) -> bool:
+    """Whether the native implementation is to be called: it is preferred, or XLA compiles for where Python cannot run.
+
+    Raises:
+      UnsupportedError: Python cannot run there, and there is no native implementation.
+    """
+    if is_compiling() and _is_for_accelerator():
+        if op.rules.native is None:
+            raise UnsupportedError(
+                "XLA compiles this function for an accelerator, where Python cannot run.",
+                subject=op.host.subject,
+                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the function on the CPU: "
+                'with tf.device("CPU").',
+            )
+        return True
+    return op.rules.native is not None and is_preferred(op.prefers_native)
+
+
+def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call the native implementation, with the derivatives of the op if it can have them, else with its own."""
+    types = [type_of(tensor) for tensor in tensors]
+    promised = op.host.output_types(types)
+    n_outputs = len(promised) - len(op.residual_names)
+    outputs_only = promised[:n_outputs]
+    if op.rules.non_differentiable:
+        return [tf.stop_gradient(tensor) for tensor in _results(op, tensors, outputs_only)]
+    is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in outputs_only])
+    if not is_differentiable or not _has_rules_for_it(op):
+        return _results(op, tensors, outputs_only)
+    with stop_recording():
+        results = [tf.identity(tensor) for tensor in _results(op, tensors, outputs_only)]
+    if tf.executing_eagerly():
+        record(Call(op, list(tensors), results, []))
+        return results
+    passed = graph.with_gradient(op, tensors, results)
+    passed[0].op.pfor_converter = lambda rows: batching.rows_of_native(op, len(results), rows)
+    return passed
+
+
+def _has_rules_for_it(op: HostOp) -> bool:
+    """Whether the op's derivative rules can follow a native call: Python must be able to run numpy rules.
+
+    Without residuals there is nothing for rules that were made for them.
+    """
+    rules = [rule for rule in (op.rules.gradient, op.rules.jvp) if rule is not None]
+    if not rules or op.residual_names:
+        return False
+    is_host_far = is_compiling() and _is_for_accelerator()
+    return not (is_host_far and any(rule.op is not None for rule in rules))
+
+
+def _results(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+    try:
+        values = op.call_native(tensors)
+        return [_fit(value, promised[number], number) for number, value in enumerate(values)]
+    except TfpyopError as error:
+        raise error.about(f"native implementation of {op.host.subject}") from None
+
+
+def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
+    dtype = tf.as_dtype(promised.dtype)
+    if value is None:
+        raise ContractError(f"output {number} is None.", expected=str(promised), got="None")
+    tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
+    got = type_of(tensor)
+    is_right_shape = got.shape is None or is_compatible(got.shape, promised.shape)
+    if dtype_of(tensor) != promised.dtype or not is_right_shape:
+        raise ContractError(
+            f"output {number} is not what the op promises.",
+            expected=str(promised),
+            got=str(got),
+            remedy="Cast it with tf.cast, or mend its shape: it must return what the numpy function does.",
+        )
+    if promised.shape is None or got.shape == promised.shape:
+        return tensor
+    return tf.ensure_shape(tensor, promised.shape)
+
+
+def _is_for_accelerator() -> bool:
+    if not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
+        return False
+    placed = tf.DeviceSpec.from_string(tf.no_op().device).device_type
+    return bool(placed != "CPU")
