@@ -112,12 +112,12 @@ def negative_log_likelihood(log_rates: tf.Tensor, log_initial: tf.Tensor, log_er
     return tf.reduce_sum(residuals**2 / 2 + log_errors)
 
 
-def fit(steps: int) -> list[Array]:
+def fit(steps: int, *, jit_compile: bool) -> list[Array]:
     """The most likely rates, initial populations and errors."""
     unknowns = starting_point()
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
 
-    @tf.function
+    @tf.function(jit_compile=jit_compile)
     def step() -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = negative_log_likelihood(*unknowns)
@@ -163,9 +163,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimiser (default: %(default)s)")
+    parser.add_argument("--jit-compile", action="store_true", help="compile the steps with XLA")
     arguments = parser.parse_args()
 
-    rates, initial, errors = fit(arguments.steps)
+    rates, initial, errors = fit(arguments.steps, jit_compile=arguments.jit_compile)
     all_inside = compare(rates)
     print(f"In {FIRST_YEAR}: {initial[0]:.1f} thousand hares and {initial[1]:.1f} thousand lynxes")
     print(f"Typical errors of the counts: {errors[0]:.0%} and {errors[1]:.0%}")

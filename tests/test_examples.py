@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+DIRECTORY = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(DIRECTORY.glob("*.py"))
 REMAINDERS = r"""
   z     = \[0\.1, 0\.2, 0\.2, 1\.7\]
   dz/dx = \[1, 1, 1, 1\]
@@ -30,11 +31,17 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
-def test_an_example_runs_alone(script, tmp_path):
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        *(pytest.param(script, [], id=script.stem) for script in EXAMPLES),
+        pytest.param(DIRECTORY / "lynx_hare.py", ["--jit-compile"], id="lynx_hare, XLA"),
+    ],
+)
+def test_an_example_runs_alone(script, options, tmp_path):
     picture = tmp_path / "picture.png"
     process = subprocess.run(
-        [sys.executable, "-X", "utf8", script, "--output", picture],
+        [sys.executable, "-X", "utf8", script, "--output", picture, *options],
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",

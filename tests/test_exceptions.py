@@ -91,7 +91,8 @@ def test_a_wish_to_stop_leaves_compiled_code_as_what_it_is(error):
     def function(x):
         variable.assign(op(x))
 
-    with pytest.raises(type(error), match=str(error)):
+    makes_calls_in_this_thread = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20)
+    with pytest.raises(type(error) if makes_calls_in_this_thread else tf.errors.CancelledError, match=str(error)):
         function(X)
     assert variable.numpy().tolist() == X.tolist()
     assert sys.gettrace() is None

@@ -100,6 +100,29 @@ def test_an_unstacked_call_in_vectorized_map():
     assert result.numpy().tolist() == [9, 18, 27]
 
 
+def test_keras_trains_alike_compiled_and_not():
+    import keras
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = keras.layers.Dense(8), keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.last(ops.exp(-self.first(x)))
+
+    x = np.random.default_rng(0).normal(size=(70, 4)).astype(np.float32)
+    y = x.sum(1, keepdims=True)
+    losses = []
+    for jit_compile in (True, False):
+        keras.utils.set_random_seed(1)
+        model = Model()
+        model.compile(loss="mse", optimizer="adam", jit_compile=jit_compile)
+        history = model.fit(x, y, verbose=0, batch_size=32, epochs=3)
+        losses.append([*history.history["loss"], model.evaluate(x, y, verbose=0), *model.predict(x, verbose=0).ravel()])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
 def test_sites_of_other_shapes_are_told_apart_when_functions_come_and_go():
     op = differentiable_op(lambda x: x * 2, signature="()->()")
     for number in range(300):
