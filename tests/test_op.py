@@ -635,6 +635,30 @@ def test_a_reloaded_op_is_found_by_graphs_that_were_traced_before(write):
     assert function(X).numpy().tolist() == [9, 18]
 
 
+OP_WITH_STATIC = """\
+from tfpyop import differentiable_op
+
+@differentiable_op(signature="()->()")
+def scaled(x, *, batch):
+    return 2 * batch * x
+
+@scaled.gradient
+def scaled_gradient(op, cotangent):
+    return 2 * op.static["batch"] * cotangent
+"""
+
+
+def test_a_static_parameter_may_have_the_name_of_what_tokens_say_of_rows(write):
+    module = importlib.import_module(write(OP_WITH_STATIC))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.constant(X)
+        y = module.scaled(x, batch=1)
+        write(OP_WITH_STATIC.replace("2 *", "3 *"), module.__name__)
+        importlib.reload(module)
+        (derivative,) = tf.gradients(y, x)
+        assert session.run(derivative).tolist() == [3, 3]
+
+
 def test_a_replaced_op_is_not_pickled_as_its_successor(write):
     module = importlib.import_module(write(OP_WITH_RULE))
     old, old_rule = module.double, module.double_gradient

@@ -50,6 +50,8 @@ class FakeEntry:
 class FakeHostOp:
     """What the registry asks of a host op."""
 
+    is_batched = False
+
     def __init__(self, owner, payload="", name="acme:f"):
         self.owner, self.payload, self.name = owner, payload, name
 
@@ -359,7 +361,7 @@ def test_a_definition_leaves_ops_alone_whose_names_begin_like_it(registry):
     assert registry.find_host_op(token) is host_op
 
 
-@pytest.mark.parametrize("payload", ["", "{}"])
+@pytest.mark.parametrize("payload", ["", "{}", '{"static":{"batch":1}}'])
 def test_the_new_version_of_an_op_takes_the_place_of_the_old(registry, entry, payload):
     host_op = FakeHostOp(entry, payload)
     assert registry.current(host_op) is host_op
@@ -368,13 +370,14 @@ def test_the_new_version_of_an_op_takes_the_place_of_the_old(registry, entry, pa
     assert registry.current(host_op) == f"made from {payload!r}"
 
 
-@pytest.mark.parametrize("way", ["not to be written down", "local", "local token", "unknown"])
+@pytest.mark.parametrize("way", ["not to be written down", "local", "local token", "over rows", "unknown"])
 def test_what_has_no_new_version_stays_in_its_place(registry, entry, way):
     owner = FakeEntry()
     owner.is_local = way == "local"
     host_op = FakeHostOp(owner, None if way == "not to be written down" else "")
     if way == "local token":
         registry.token_of(host_op)
+    host_op.is_batched = way == "over rows"
     if way == "unknown":
         host_op.name = "acme:g"
     reload(registry)

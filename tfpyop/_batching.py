@@ -57,6 +57,8 @@ class BatchedHost(HostFunction):
       levels: Which inputs have rows, at each level.
     """
 
+    is_batched = True
+
     def __init__(self, unbatched: HostFunction, signature: Signature | None, levels: tuple[Level, ...]) -> None:
         super().__init__(
             unbatched.subject, function=unbatched, promise=unbatched.promise, is_stateful=unbatched.is_stateful

@@ -56,6 +56,9 @@ class HostFunction:
       hint: What to add to the note on an exception of the user's function.
     """
 
+    is_batched = False
+    """Whether a call is one over many rows."""
+
     def __init__(
         self,
         subject: str,

@@ -163,10 +163,11 @@ class Registry:
 
     def current(self, host_op: Any) -> Any:
         """The host op itself, or the one in its place if its op has been made anew."""
-        is_batched = host_op.payload is not None and '"batch"' in host_op.payload  # its rules see to it, row by row
-        if host_op.payload is None or is_batched or self.holds(host_op.name, host_op.owner):
+        if host_op.payload is None or self.holds(host_op.name, host_op.owner):
             return host_op
         if host_op in self._local_tokens or host_op.owner.is_local:
+            return host_op
+        if host_op.is_batched:  # its rules look for the op of one row
             return host_op
         return self.find_host_op(f"{TOKEN_PREFIX}{host_op.name}{host_op.payload}") or host_op
 

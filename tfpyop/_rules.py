@@ -132,6 +132,11 @@ class HostOp:
         return REGISTRY.token_of(self)
 
     @property
+    def is_batched(self) -> bool:
+        """Whether a call is one over many rows."""
+        return self.host.is_batched
+
+    @property
     def is_of_rule(self) -> bool:
         """Whether this is the op of a numpy rule."""
         return isinstance(self.host.promise, CotangentPromise | TangentPromise)
