@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import _coercion as coercion
-from tfpyop._coercion import Partners, as_input, cast, fit, parse_dtype
+from tfpyop._coercion import Partners, advise_rule, as_input, cast, fit, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (
@@ -213,7 +213,7 @@ def test_a_result_of_another_kind_is_reported(value, promised, expected, got, re
         fit(value, *dtypes(promised), what="output 0")
     message += "Convert it in the rule, for example with np.real."  # the user has not promised it
     with pytest.raises(CoercionError, match=exactly(message)):
-        fit(value, *dtypes(promised), what="output 0", is_declared=False)
+        fit(value, *dtypes(promised), what="output 0", advise=advise_rule)
 
 
 @pytest.mark.parametrize(("value", "promised"), [(1, "u1"), ([0, 255], "u1"), (2**63, "u8"), ([[7]], "u4")])

@@ -325,7 +325,8 @@ def test_the_note_has_the_dtypes_the_function_saw():
 
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         host_of(function, "()->()", compute_dtype=np.dtype("f8"))([X])
-    assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float64[2]."]
+    hint = "The inputs have dimensions [2]: work element by element (np.where), or say vectorized=False."
+    assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float64[2]. {hint}"]
 
 
 @has_notes

@@ -47,6 +47,9 @@ def subject(op):
     return f"op '{op.name}' ({place(op.numpy)})"
 
 
+has_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
+
+
 def check(kind, text, call, *, is_exact=True):
     """The call raises an error of this kind with exactly this text; or TensorFlow's, with the text as a part of it."""
     kinds = kind if is_exact else (kind, tf.errors.OpError)
@@ -201,7 +204,16 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong dtype.
   Expected: int32[3]
   Got:      float32[3]
-  Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.float32.""",
+  Declare dtype=np.float32, or convert the result in the function.""",
+    ),
+    "bfloat16 for integers": (
+        CoercionError,
+        differentiable_op(lambda x: x.astype(tf.bfloat16.as_numpy_dtype), signature="()->()", dtype=np.int32),
+        """\
+{op}: output 0 has the wrong dtype.
+  Expected: int32[3]
+  Got:      bfloat16[3]
+  Declare dtype="bfloat16", or convert the result in the function.""",
     ),
     "integers for booleans": (
         CoercionError,
@@ -255,7 +267,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong dtype.
   Expected: float32[]
   Got:      datetime64[D][]
-  Declare dtype=np.datetime64[D], or convert the result in the function.""",
+  Return numbers: tensors have no such dtype.""",
     ),
     "an object": (
         CoercionError,
@@ -309,6 +321,79 @@ def test_a_result_that_breaks_the_contract(mode, kind, op, text):
     check(kind, text, lambda: modes.call(mode, op, X), is_exact=mode == "eager")
 
 
+def test_a_floating_result_of_integer_inputs():
+    op = differentiable_op(lambda x: x / 2, signature="()->()")
+    text = f"""\
+{subject(op)}: output 0 has the wrong dtype.
+  Expected: int32[]
+  Got:      float64[]
+  Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.float64."""
+    check(CoercionError, text, lambda: op(2))
+
+
+LOOP_HINTS = {
+    "a core": (
+        differentiable_op(lambda x: x.sum(), signature="(n)->()"),
+        """\
+{op}: output 0 has the wrong shape.
+  Expected: float32[2]
+  Got:      float32[]
+  That is what the signature says for inputs float32[2, 3]: correct it, or return an array of that shape. \
+The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say \
+vectorized=False.""",
+    ),
+    "no core": (
+        differentiable_op(lambda x: x[0], signature="()->()"),
+        """\
+{op}: output 0 has the wrong shape.
+  Expected: float32[2, 3]
+  Got:      float32[3]
+  That is what the signature says for inputs float32[2, 3]: correct it, or return an array of that shape. \
+The inputs have dimensions [2, 3]: work element by element (np.where), or say vectorized=False.""",
+    ),
+}
+
+
+@every_mode
+@pytest.mark.parametrize(("op", "text"), LOOP_HINTS.values(), ids=LOOP_HINTS)
+def test_a_function_that_does_not_work_on_loop_dimensions(mode, op, text):
+    check(ContractError, text.replace("{op}", subject(op)), lambda: modes.call(mode, op, A), is_exact=mode == "eager")
+
+
+def test_a_function_that_is_not_vectorized_is_told_nothing_of_loop_dimensions():
+    op = differentiable_op(lambda x: x, signature="(n)->()", vectorized=False)
+    text = f"""\
+{subject(op)}: output 0 has the wrong shape.
+  Expected: float32[]
+  Got:      float32[3]
+  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape."""
+    check(ContractError, text, lambda: op(A))
+
+
+def failing(*values):
+    raise OverflowError(len(values))
+
+
+@has_notes
+@pytest.mark.parametrize(
+    ("signature", "hint"),
+    [
+        (
+            "(n)->()",
+            " The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say "
+            "vectorized=False.",
+        ),
+        ("(m,n)->()", ""),
+        (None, ""),
+    ],
+)
+def test_the_note_on_an_exception_of_a_function(signature, hint):
+    op = differentiable_op(lambda x: failing(x), signature=signature)
+    with pytest.raises(OverflowError) as caught:
+        op(A)
+    assert caught.value.__notes__ == [f"Raised in {subject(op)}, called with float32[2, 3].{hint}"]
+
+
 def test_a_result_in_the_dtype_of_bfloat16():
     op = differentiable_op(lambda x: np.float32([3.4e38]), signature="(n)->(n)")
     text = f"""\
@@ -331,8 +416,8 @@ INPUTS = {
         (A, A),
         """\
 {op}: input 1 does not fit signature '(m,k),(k,n)->(m,n)'.
-  Expected: size 3 for dimension 'k'
-  Got:      2""",
+  Expected: size 3 for dimension 'k', as in input 0 of shape [2, 3]
+  Got:      [2, 3]""",
     ),
     "a core dimension that is not the fixed one": (
         SignatureError,
@@ -340,8 +425,8 @@ INPUTS = {
         (A,),
         """\
 {op}: input 0 does not fit signature '(4)->(4)'.
-  Expected: size 4 for dimension '4'
-  Got:      3""",
+  Expected: core dimensions (4)
+  Got:      [2, 3]""",
     ),
     "too few dimensions": (
         SignatureError,
@@ -815,6 +900,18 @@ def test_one_cotangent_for_two_inputs():
 
 @every_gradient_mode
 @pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+def test_a_rule_of_two_inputs_that_returns_nothing(mode, attach):
+    op, name = with_rule(attach, lambda x, y: x, "(),()->()", lambda op, g: None)
+    text = f"""\
+{name}: the gradient rule returned None.
+  Expected: 2, one cotangent for each of op.inputs
+  Got:      None
+  Does it lack a return statement? If there is no dependence at all, return (None, None)."""
+    check(ContractError, text, lambda: modes.gradient(mode, op, X, X), is_exact=mode == "tape, eager")
+
+
+@every_gradient_mode
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
 def test_a_rule_that_returns_nothing(mode, attach):
     op, name = with_rule(attach, lambda x: x, "()->()", lambda op, g: None)
     text = f"""\
@@ -952,6 +1049,48 @@ def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
   Expected: the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents
   Got:      1"""
     check(ContractError, text, lambda: modes.call(mode, rule_op, X), is_exact=mode == "eager")
+
+
+@has_notes
+@pytest.mark.parametrize("signature", [None, "(n)->(n),(),()"])
+def test_the_note_on_an_exception_of_a_numpy_rule(signature):
+    op = differentiable_op(lambda x: (x, x[..., 0], 1), signature=signature, dtype=(None, None, int))
+    rule_op = op.numpy_gradient(lambda op, cotangent: cotangent)
+    op.numpy_jvp(lambda op: None)
+    hint = " The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say "
+    hint = f"{hint}vectorized=False." if signature else ""
+    with pytest.raises(TypeError) as caught:
+        rule_op(A, A, A[:, 0], np.int64([1, 1]), A, A[:, 0], np.int64([1, 1]))
+    assert caught.value.__notes__ == [
+        f"Raised in {subject(rule_op)}, called with inputs float32[2, 3]; outputs float32[2, 3], float32[2], int64[2]; "
+        f"cotangents float32[2, 3], float32[2], None.{hint}"
+    ]
+
+
+@has_notes
+@pytest.mark.parametrize(
+    ("kind", "function", "signature", "called"),
+    [
+        ("gradient", lambda x, y: x, "(),()->()", "rule(op, cotangent)"),
+        ("gradient", lambda x, y: (x, y), "(),()->(),()", "rule(op, cotangent 0, cotangent 1)"),
+        ("jvp", lambda x, y: x, "(),()->()", "rule(op, tangent 0, tangent 1)"),
+        ("jvp", lambda x: x, "()->()", "rule(op, tangent)"),
+    ],
+)
+def test_the_note_on_an_exception_of_a_rule_in_tensorflow_ops(kind, function, signature, called):
+    op = differentiable_op(function, signature=signature)
+    getattr(op, kind)(failing)
+    inputs = [tf.constant(X) for _ in range(signature.partition("->")[0].count("("))]
+
+    def differentiate():
+        if kind == "gradient":
+            return modes.gradient("tape, eager", op, *inputs)
+        with tf.autodiff.ForwardAccumulator(inputs, inputs):
+            return op(*inputs)
+
+    with pytest.raises(OverflowError) as caught:
+        differentiate()
+    assert caught.value.__notes__ == [f"Raised in the {kind} rule of {subject(op)}, called as {called}."]
 
 
 # -- decoration

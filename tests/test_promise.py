@@ -216,7 +216,12 @@ WRONG_FORM = (
 )
 IS_NONE = "{} is None.\n  Expected: an array or number\n  Got:      None\n  Does the function lack a return statement?"
 NO_RESIDUALS = (
-    "the function did not return its residuals.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n  Got:      {}"
+    "the function did not return its residuals.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n  Got:      {}\n"
+    "  Return outputs, {{'r': ..., 'a': ...}}."
+)
+OTHER_RESIDUALS = (
+    "the function returned other residuals than declared.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n"
+    "  Got:      {}\n  {}"
 )
 with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4")})
 
@@ -241,8 +246,12 @@ with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4
         (with_residuals, (1, 2), NO_RESIDUALS.format("a tuple")),
         (with_residuals, [1, {"r": 1, "a": 2}], NO_RESIDUALS.format("a list")),
         (with_residuals, (1, 2, {"r": 1, "a": 2}), NO_RESIDUALS.format("a tuple")),
-        (with_residuals, (1, {"r": 1}), NO_RESIDUALS.format("residuals ['r']")),
-        (with_residuals, (1, {"r": 1, "a": 2, "b": 3}), NO_RESIDUALS.format("residuals ['a', 'b', 'r']")),
+        (with_residuals, (1, {"r": 1}), OTHER_RESIDUALS.format("residuals 'r'", "Missing: 'a'.")),
+        (
+            with_residuals,
+            (1, {"r": 1, "b": 2, "c": 3}),
+            OTHER_RESIDUALS.format("residuals 'r', 'b', 'c'", "Undeclared: 'b', 'c'. Missing: 'a'."),
+        ),
     ],
 )
 def test_a_result_in_another_form_is_reported(op, result, message):
@@ -292,7 +301,7 @@ WRONG_SHAPE = (
         (promise("(n)->(n)"), [1], "output 0", "float32[2]", "int64[]", "signature"),
         (promise("(n)->(n)"), [np.zeros((1, 2))], "output 0", "float32[2]", "float64[1, 2]", "signature"),
         (promise("(n)->(k)"), [[[1.0]]], "output 0", "float32[?]", "float64[1, 1]", "signature"),
-        (promise("()->(),(3)"), [[1, 2], [0] * 3], "output 1", "float32[2, 3]", "int64[3]", "signature"),
+        (promise("(n)->(),(3)"), [1, [0] * 2], "output 1", "float32[3]", "int64[2]", "signature"),
         (promise(shape=lambda _: (1,)), [np.zeros(2, F4)], "output 0", "float32[1]", "float32[2]", "shape function"),
         (
             promise("(n)->()", residuals={"r": ("(n)", "i4")}),
@@ -490,7 +499,7 @@ def test_a_wrong_number_of_cotangents_or_tangents_is_reported(result, kind, like
 def test_a_rule_that_returns_none_is_reported(kind, rule, like, n_values):
     message = (
         f"the {rule} rule returned None.\n  Expected: {n_values}, one {kind} for each of op.{like}\n  Got:      None\n"
-        "  Does it lack a return statement? If there is no dependence at all, return (None,)."
+        f"  Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}."
     )
     with pytest.raises(ContractError, match=exactly(message)):
         rule_values(None, n_values, kind, like)

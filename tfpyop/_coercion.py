@@ -6,7 +6,7 @@ the result type of the inputs; a result may be cast to it only within its kind, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,14 +151,50 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
     return array
 
 
-def fit(value: Any, dtype: DType, *, what: str, is_declared: bool = True) -> Array:
+Advice = Callable[[DType, DType], str]
+"""What to do about a result: from the dtype it has and the one that was promised."""
+
+
+def advise_undeclared(actual: DType, promised: DType) -> str:
+    """For an output whose dtype follows from the inputs."""
+    if dtype_kind(actual) == "f" and promised != STRING:
+        return f"Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype={_written(actual)}."
+    return advise_declared(actual, promised)
+
+
+def advise_declared(actual: DType, promised: DType) -> str:
+    """For an output whose dtype the user declared."""
+    if dtype_kind(actual) == "c":
+        complex_ = complex_dtype(real_dtype(actual))
+        return f"Return the real part, or declare dtype={_written(complex_)}."
+    if actual == STRING or actual.kind in "US":
+        return 'Declare dtype="string".'
+    if promised == STRING:
+        return f"Return strings, or declare dtype={_written(actual)}."
+    if dtype_kind(actual) not in _KINDS:
+        return "Return numbers: tensors have no such dtype."
+    return f"Declare dtype={_written(actual)}, or convert the result in the function."
+
+
+def advise_residual(name: str) -> Advice:
+    """For a residual."""
+    return lambda actual, _: f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
+
+
+def advise_rule(actual: DType, promised: DType) -> str:
+    """For what a rule returned."""
+    del actual, promised
+    return "Convert it in the rule, for example with np.real."
+
+
+def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
     """Turn what a function returned into an array of the promised dtype, or refuse.
 
     Args:
       value: What was returned.
       dtype: What was promised.
       what: How errors call the value.
-      is_declared: Whether the user can promise another dtype with `dtype=`.
+      advise: What errors advise where the value is of another kind.
 
     Raises:
       CoercionError: The value is no array, is of another kind, or holds a finite number too large for the dtype.
@@ -177,7 +213,7 @@ def fit(value: Any, dtype: DType, *, what: str, is_declared: bool = True) -> Arr
         f"{what} has the wrong dtype.",
         expected=describe(dtype, array.shape),
         got=describe(array.dtype, array.shape),
-        remedy=_remedy(array.dtype, dtype) if is_declared else "Convert it in the rule, for example with np.real.",
+        remedy=advise(array.dtype, dtype),
     )
 
 
@@ -298,13 +334,8 @@ def _overflow(array: Array, dtype: DType, what: str) -> CoercionError:
     )
 
 
-def _remedy(actual: DType, promised: DType) -> str:
-    if dtype_kind(actual) == "c":
-        return f"Return the real part, or declare dtype=np.{complex_dtype(real_dtype(actual))}."
-    if actual == STRING or actual.kind in "US":
-        return 'Declare dtype="string".'
-    if promised == STRING:
-        return f"Return strings, or declare dtype=np.{actual}."
-    if dtype_kind(actual) == "f":
-        return f"Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.{actual}."
-    return f"Declare dtype=np.{actual}, or convert the result in the function."
+def _written(dtype: DType) -> str:
+    """A dtype as it is written in Python."""
+    if dtype.kind in "OSU":
+        return '"string"'
+    return f'"{dtype}"' if dtype.kind == "V" else f"np.{dtype}"

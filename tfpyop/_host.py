@@ -17,7 +17,7 @@ import numpy as np
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
-from tfpyop.errors import ContractError, Shape, TfpyopError, describe_arrays, describe_shape
+from tfpyop.errors import ContractError, Shape, TfpyopError, describe_shape
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class HostFunction:
         self._looped = looped
         self._compute_dtype = compute_dtype
         self._takes_out = takes_out
-        self._hint = f" {hint}" if hint else ""
+        self._hint = hint
         self._plans: dict[Any, Plan] = {}
         self._kept: dict[Any, Any] = {}
 
@@ -216,7 +216,13 @@ class HostFunction:
 
     def _explain(self, error: BaseException, arguments: Sequence[Array]) -> None:
         """Tell more on the user's own exception object: where it came from, and the way out of a known mistake."""
-        note = f"Raised in {self.subject}, called with {describe_arrays(arguments)}.{self._hint}"
+        types = [ArrayType.of(argument) for argument in arguments]
+        told = [
+            f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}.",
+            self.promise.loop_hint(types),
+            self._hint,
+        ]
+        note = " ".join(filter(None, told))
         with contextlib.suppress(Exception):  # an exception may refuse; it must reach the caller all the same
             if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
                 error.args = (

@@ -13,7 +13,21 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from tfpyop._coercion import STRING, Array, DType, as_array, fit, is_differentiable, result_dtype, ufunc_output_dtypes
+from tfpyop._coercion import (
+    STRING,
+    Advice,
+    Array,
+    DType,
+    advise_declared,
+    advise_residual,
+    advise_rule,
+    advise_undeclared,
+    as_array,
+    fit,
+    is_differentiable,
+    result_dtype,
+    ufunc_output_dtypes,
+)
 from tfpyop._signature import Signature, Sizes, sizes_of
 from tfpyop._structure import Structure
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_shape
@@ -72,6 +86,17 @@ class Promise(Protocol):
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
         """Coerce values to the dtypes that were promised, and check their shapes."""
+        ...
+
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render what the function was called with."""
+        ...
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """What to say to a function that failed on loop dimensions, of which it may not know; None if there are none.
+
+        It holds for functions that are called with loop dimensions, as vectorized ones are.
+        """
         ...
 
 
@@ -139,17 +164,44 @@ class OpPromise:
 
     def _fit(self, value: Any, promised: ArrayType, number: int, inputs: Types) -> Array:
         is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
-        array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number))
+        advise = self._advice(number)
+        array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number), advise=advise)
         if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
             return array
         said_by = "signature" if self.signature is not None else "shape function"
+        correct = f"That is what the {said_by} says for inputs {self.describe_inputs(inputs)}: correct it, or return"
+        hint = self.loop_hint(inputs)
         raise ContractError(
             f"{self._what(number)} has the wrong shape.",
             expected=str(promised),
             got=describe(np.asarray(value).dtype, array.shape),
-            remedy=f"That is what the {said_by} says for inputs {', '.join(map(str, inputs))}: correct it, or return "
-            "an array of that shape.",
+            remedy=f"{correct} an array of that shape.{f' {hint}' if hint else ''}",
         )
+
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render the types one after the other."""
+        return describe_types(inputs)
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """What the signature tells of loop dimensions."""
+        if self.signature is None or self.ufunc is not None:
+            return None
+        loop = self.signature.bind([type_.shape for type_ in inputs]).loop
+        if not loop:
+            return None
+        shown = describe_shape(loop)
+        if self.signature.is_elementwise:
+            return f"The inputs have dimensions {shown}: work element by element (np.where), or say vectorized=False."
+        return (
+            f"The inputs have loop dimensions {shown} in front of the core: work along the last axes (x.sum(-1)), or "
+            "say vectorized=False."
+        )
+
+    def _advice(self, number: int) -> Advice:
+        n_outputs = self.n_outputs(())
+        if number >= n_outputs:
+            return advise_residual(self.residual_names[number - n_outputs])
+        return advise_undeclared if self.dtypes[number] is None else advise_declared
 
     def _what(self, number: int) -> str:
         n_outputs = self.n_outputs(())
@@ -178,14 +230,28 @@ class OpPromise:
         return [default if declared is None else declared for declared in self.dtypes]
 
     def _split_residuals(self, result: Any) -> tuple[Any, list[Any]]:
-        is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)
-        if not is_pair or set(result[1]) != set(self.residual_names):
+        declared = f"{{{', '.join(f'{name!r}: ...' for name in self.residual_names)}}}"
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+            outputs = "outputs" if self.n_outputs(()) == 1 else "(output 0, output 1, ...)"
             raise ContractError(
                 "the function did not return its residuals.",
-                expected=f"(outputs, {{{', '.join(f'{name!r}: ...' for name in self.residual_names)}}})",
-                got=f"residuals {sorted(map(str, result[1]))}" if is_pair else f"a {type(result).__name__}",
+                expected=f"(outputs, {declared})",
+                got=f"a {type(result).__name__}",
+                remedy=f"Return {outputs}, {declared}.",
             )
-        return result[0], [result[1][name] for name in self.residual_names]
+        outputs, residuals = result
+        undeclared = sorted(str(name) for name in residuals if name not in self.residual_names)
+        missing = [name for name in self.residual_names if name not in residuals]
+        if undeclared or missing:
+            problems = [f"Undeclared: {', '.join(map(repr, undeclared))}."] if undeclared else []
+            problems += [f"Missing: {', '.join(map(repr, missing))}."] if missing else []
+            raise ContractError(
+                "the function returned other residuals than declared.",
+                expected=f"(outputs, {declared})",
+                got=f"residuals {', '.join(repr(str(name)) for name in residuals) or 'of no name'}",
+                remedy=" ".join(problems),
+            )
+        return outputs, [residuals[name] for name in self.residual_names]
 
     def outputs(self, result: Any) -> list[Any]:
         """Take the outputs apart that the caller sees."""
@@ -244,6 +310,14 @@ class CotangentPromise:
     residual_names = ()
     is_one_array = False
 
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render the types part by part."""
+        return _describe_parts(self.split(inputs, [type_.dtype for type_ in inputs]), "cotangents")
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """The same as for the op that the rule belongs to."""
+        return self.primal.loop_hint(self.split(inputs, [type_.dtype for type_ in inputs]).inputs)
+
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many primals are differentiable."""
         return sum(map(is_differentiable, self.split(inputs, inputs).inputs))
@@ -301,6 +375,14 @@ class TangentPromise:
     residual_names = ()
     is_one_array = False
 
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render the types part by part."""
+        return _describe_parts(self.split(inputs, [type_.dtype for type_ in inputs]), "tangents")
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """The same as for the op that the rule belongs to."""
+        return self.primal.loop_hint(self.split(inputs, [type_.dtype for type_ in inputs]).inputs)
+
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs of the op are differentiable."""
         return sum(map(is_differentiable, self.split(inputs, inputs).outputs))
@@ -342,7 +424,7 @@ class TangentPromise:
         numbers = [number for number, output in enumerate(like) if is_differentiable(output.dtype)]
         arrays = []
         for number, value, output in zip(numbers, values, outputs, strict=True):
-            array = fit(value, output.dtype, what=f"tangent {number}", is_declared=False)
+            array = fit(value, output.dtype, what=f"tangent {number}", advise=advise_rule)
             if not is_compatible(array.shape, output.shape):
                 raise wrong_tangent_shape(number, output, describe(array.dtype, array.shape))
             arrays.append(array)
@@ -357,6 +439,14 @@ class SamePromise:
 
     residual_names = ()
     is_one_array = False
+
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render the types one after the other."""
+        return describe_types(inputs)
+
+    def loop_hint(self, inputs: Types) -> None:
+        """Nothing is known of loop dimensions."""
+        del inputs
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """As many as it says."""
@@ -395,7 +485,8 @@ def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[An
             f"the {rule} rule returned None.",
             expected=f"{n_values}, one {kind} for each of op.{like}",
             got="None",
-            remedy="Does it lack a return statement? If there is no dependence at all, return (None,).",
+            remedy="Does it lack a return statement? If there is no dependence at all, return "
+            f"{(None,) * n_values}.",
         )
     values = result if isinstance(result, tuple | list) else (result,)
     if len(values) != n_values:
@@ -456,6 +547,18 @@ def is_compatible(shape: Shape, promised: Shape | None) -> bool:
     )
 
 
+def describe_types(types: Types) -> str:
+    """Render types as one comma-separated line."""
+    return ", ".join(map(str, types)) or "no inputs"
+
+
+def _describe_parts(parts: RuleInputs[ArrayType], vectors: str) -> str:
+    """Render what a rule is called with, part by part; vectors of integers are None there."""
+    given = [str(type_) if is_differentiable(type_.dtype) else "None" for type_ in parts.vectors]
+    named = (("inputs", parts.inputs), ("outputs", parts.outputs), ("residuals", parts.residuals), (vectors, given))
+    return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
+
+
 def _all_known(shape: Shape | None) -> Sizes | None:
     if shape is None:
         return None
@@ -504,7 +607,7 @@ def _fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape 
             raise wrong_cotangent_shape(number, primal, broadcast, describe(array.dtype, array.shape))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    return fit(array, primal.dtype, what=what, is_declared=False)
+    return fit(array, primal.dtype, what=what, advise=advise_rule)
 
 
 def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:

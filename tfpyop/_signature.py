@@ -250,6 +250,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
         )
     missing = _missing_names(signature, shapes)
     sizes: dict[str, int | None] = {}
+    sources: dict[str, int] = {}
     loops: list[Shape | None] = []
     for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
         if shape is None:
@@ -268,7 +269,10 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
         split = len(shape) - len(present)
         loops.append(shape[:split])
         for dimension, size in zip(present, shape[split:], strict=True):
-            _unify(signature, sizes, dimension, size, number)
+            if not _unify(sizes, dimension, size):
+                raise _misfit(signature, shapes, number, dimension, sizes, sources)
+            if size is not None:
+                sources.setdefault(dimension.text, number)
     try:
         loop = broadcast_shapes(loops)
     except ValueError:
@@ -291,19 +295,34 @@ def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> froz
     return frozenset(missing)
 
 
-def _unify(
-    signature: Signature, sizes: dict[str, int | None], dimension: Dimension, size: int | None, number: int
-) -> None:
-    term = dimension.term
+def _unify(sizes: dict[str, int | None], dimension: Dimension, size: int | None) -> bool:
+    """Whether a size agrees with what is known of its dimension; where nothing is, it is kept."""
     known = dimension.size(sizes)
-    if known is not None and size is not None and known != size:
-        raise SignatureError(
-            f"input {number} does not fit signature {signature.text!r}.",
-            expected=f"size {known} for dimension {dimension.text!r}",
-            got=str(size),
-        )
-    if isinstance(term, str):
-        sizes[term] = size if known is None else known
+    if isinstance(dimension.term, str):
+        sizes[dimension.term] = size if known is None else known
+    return known is None or size is None or known == size
+
+
+def _misfit(
+    signature: Signature,
+    shapes: Sequence[Shape | None],
+    number: int,
+    dimension: Dimension,
+    sizes: Mapping[str, int | None],
+    sources: Mapping[str, int],
+) -> SignatureError:
+    """The error for an input with another size than the fixed one, or than an input before."""
+    source = sources.get(dimension.text, number)
+    expected = f"size {dimension.size(sizes)} for dimension {dimension.text!r}"
+    if isinstance(dimension.term, int):
+        expected = f"core dimensions {_core_text(signature.inputs[number])}"
+    elif source != number:
+        expected += f", as in input {source} of shape {describe_shape(shapes[source])}"
+    return SignatureError(
+        f"input {number} does not fit signature {signature.text!r}.",
+        expected=expected,
+        got=describe_shape(shapes[number]),
+    )
 
 
 def _split_arguments(side: str, text: str) -> list[str]:

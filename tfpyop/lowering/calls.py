@@ -123,6 +123,8 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
                 remedy=f"For a rule in numpy use @op.numpy_{kind}; for @op.{kind} use TensorFlow ops.",
             ) from error
         if hasattr(error, "add_note"):  # Python 3.11
-            called = ", ".join(["op", *(f"vector {number}" for number in range(len(vectors)))])
+            name = "tangent" if kind == "jvp" else "cotangent"
+            names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
+            called = ", ".join(["op", *names])
             error.add_note(f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).")
         raise
