@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_native"},
     {"_signature", "_coercion", "_structure"},
-    {"_arguments", "_registry", "_promise", "_numerical"},
+    {"_arguments", "_registry", "_promise", "_numerical", "_context"},
     {"_host"},
     {"_rules", "_definition"},
     {"_batching"},

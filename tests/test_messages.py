@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfpyop
 from tests import modes
 from tfpyop import (
     CoercionError,
@@ -329,6 +330,61 @@ def test_a_floating_result_of_integer_inputs():
   Got:      float64[]
   Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype=np.float64."""
     check(CoercionError, text, lambda: op(2))
+
+
+RESIDUALS = {
+    "an array alone": (
+        ContractError,
+        differentiable_op(lambda x: x, signature="(n)->(n)", residuals={"lu": ("(n)", float)}),
+        """\
+{op}: the function did not return its residuals.
+  Expected: (outputs, {'lu': ...})
+  Got:      a ndarray
+  Return outputs, {'lu': ...}.""",
+    ),
+    "an array in place of the dict": (
+        ContractError,
+        differentiable_op(lambda x: (x, x), signature="(n)->(n)", residuals={"lu": ("(n)", float)}),
+        """\
+{op}: the function did not return its residuals.
+  Expected: (outputs, {'lu': ...})
+  Got:      a tuple
+  Return outputs, {'lu': ...}.""",
+    ),
+    "two outputs alone": (
+        ContractError,
+        differentiable_op(lambda x: (x, x, x), signature="(n)->(n),(n)", residuals={"lu": ("(n)", float)}),
+        """\
+{op}: the function did not return its residuals.
+  Expected: (outputs, {'lu': ...})
+  Got:      a tuple
+  Return (output 0, output 1, ...), {'lu': ...}.""",
+    ),
+    "other names": (
+        ContractError,
+        differentiable_op(lambda x: (x, {"LU": x}), signature="(n)->(n)", residuals={"lu": ("(n)", float)}),
+        """\
+{op}: the function returned other residuals than declared.
+  Expected: (outputs, {'lu': ...})
+  Got:      residuals 'LU'
+  Undeclared: 'LU'. Missing: 'lu'.""",
+    ),
+    "another dtype": (
+        CoercionError,
+        differentiable_op(lambda x: (x, {"lu": x / 2}), signature="(n)->(n)", residuals={"lu": ("(n)", int)}),
+        """\
+{op}: residual 'lu' has the wrong dtype.
+  Expected: int64[3]
+  Got:      float32[3]
+  Declare residuals={"lu": (..., np.float32)}, or convert it in the function.""",
+    ),
+}
+
+
+@every_mode
+@pytest.mark.parametrize(("kind", "op", "text"), RESIDUALS.values(), ids=RESIDUALS)
+def test_residuals_that_break_the_contract(mode, kind, op, text):
+    check(kind, text.replace("{op}", subject(op)), lambda: modes.call(mode, op, X), is_exact=mode == "eager")
 
 
 LOOP_HINTS = {
@@ -864,6 +920,93 @@ def test_a_second_derivative_through_a_numpy_rule(mode):
     )
 
 
+NUMPY_JVP_MISSING_SECOND = """\
+{op}: a second derivative was asked for, but this numpy rule has no rule of its own.
+  Attach one to what @op.numpy_jvp returned, with @that.gradient or @that.jvp, or write the first rule in \
+TensorFlow ops with @op.jvp."""
+
+
+@pytest.mark.parametrize("outer", ["backward", "forward"])
+def test_a_second_derivative_through_a_numpy_jvp_rule(outer):
+    op = differentiable_op(lambda x: x**3, signature="()->()")
+    rule_op = op.numpy_jvp(lambda op, tangent: 3 * op.inputs[0] ** 2 * tangent)
+    x = tf.constant(X)
+
+    def first_derivative():
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            y = op(x)
+        return accumulator.jvp(y)
+
+    def second_derivative():
+        if outer == "forward":
+            with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)):
+                return first_derivative()
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first = first_derivative()
+        return tape.gradient(first, x)
+
+    check(GradientError, NUMPY_JVP_MISSING_SECOND.replace("{op}", subject(rule_op)), second_derivative)
+
+
+class Cube:
+    """A method with derivatives from values."""
+
+    @differentiable_op(signature="()->()", grad=tfpyop.numerical())
+    def cube(self, x):
+        return x**3
+
+
+FROM_VALUES = {
+    "numerical": differentiable_op(lambda x: x**3, signature="()->()", grad="numerical"),
+    "numerical, configured": differentiable_op(lambda x: x**3, signature="()->()", grad=tfpyop.numerical(order=9)),
+    "numerical, of a method": Cube().cube,
+    "complex-step": differentiable_op(lambda x: x**3, signature="()->()", grad="complex-step"),
+}
+
+
+@pytest.mark.parametrize("mode", ["backward", "backward, graph", "forward"])
+@pytest.mark.parametrize(("kind", "op"), FROM_VALUES.items(), ids=FROM_VALUES)
+def test_a_second_derivative_from_values(mode, kind, op):
+    text = f"""\
+op '{op.name}/{"jvp" if mode == "forward" else "vjp"}' ({place(op.numpy)}): \
+a second derivative was asked for, but derivatives from values (grad="{kind.partition(",")[0]}") go to first order only.
+  Write a rule with @op.gradient (TensorFlow ops), or one with @op.numpy_gradient (arrays) and another for what that \
+returned."""
+
+    def second_derivative(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            if mode == "forward":
+                with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+                    y = op(x)
+                first = accumulator.jvp(y)
+            else:
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y = op(x)
+                first = inner.gradient(y, x)
+        return outer.gradient(first, x)
+
+    call = tf.function(second_derivative) if mode == "backward, graph" else second_derivative
+    check(GradientError, text, lambda: call(tf.constant(X)), is_exact=mode != "backward, graph")
+
+
+def test_forward_mode_around_a_function_with_a_jvp_rule_alone():
+    op = differentiable_op(lambda x: x, signature="()->()", jvp=lambda op, tangent: tangent)
+    text = (
+        MISSING + " Forward mode around a tf.function goes through the gradient rule too: attach one, or open the "
+        "accumulator inside of the function."
+    )
+
+    def derivative():
+        x = tf.constant(X)
+        with tf.autodiff.ForwardAccumulator(x, x):
+            return tf.function(op)(x)
+
+    check(GradientError, text.replace("{op}", subject(op)), derivative)
+
+
 def with_rule(attach, function, signature, rule):
     """An op with a rule in TensorFlow ops or in numpy, and how texts name the rule."""
     op = differentiable_op(function, signature=signature)
@@ -1056,7 +1199,6 @@ def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
 def test_the_note_on_an_exception_of_a_numpy_rule(signature):
     op = differentiable_op(lambda x: (x, x[..., 0], 1), signature=signature, dtype=(None, None, int))
     rule_op = op.numpy_gradient(lambda op, cotangent: cotangent)
-    op.numpy_jvp(lambda op: None)
     hint = " The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say "
     hint = f"{hint}vectorized=False." if signature else ""
     with pytest.raises(TypeError) as caught:
@@ -1091,6 +1233,58 @@ def test_the_note_on_an_exception_of_a_rule_in_tensorflow_ops(kind, function, si
     with pytest.raises(OverflowError) as caught:
         differentiate()
     assert caught.value.__notes__ == [f"Raised in the {kind} rule of {subject(op)}, called as {called}."]
+
+
+@every_gradient_mode
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
+@pytest.mark.parametrize(
+    ("read", "problem"),
+    [
+        (lambda op: op.residuals.nothing, "no residual 'nothing'. Declared: 'lu'."),
+        (lambda op: op.residuals["nothing"], "no residual 'nothing'. Declared: 'lu'."),
+        (lambda op: op.static.nothing, "no static argument 'nothing'. Declared: 'axis', 'k'."),
+        (lambda op: op.static["nothing"], "no static argument 'nothing'. Declared: 'axis', 'k'."),
+    ],
+)
+def test_an_unknown_residual_or_static_argument(mode, attach, read, problem):
+    def function(x, *, axis=-1, k=1):
+        return x, {"lu": x}
+
+    op = differentiable_op(function, signature="(n)->(n)", residuals={"lu": ("(n)", np.float32)})
+    getattr(op, attach)(lambda op, cotangent: read(op))
+    kinds = (AttributeError, KeyError, tf.errors.OpError)
+    with pytest.raises(kinds) as caught:
+        modes.gradient(mode, op, X)
+    assert f"{subject(op)}: {problem}" in str(caught.value).replace("\\'", "'")
+
+
+def test_an_op_without_residuals():
+    op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.residuals.lu)
+    text = f"{subject(op)}: no residual 'lu'. Declared: none."
+    check(AttributeError, text, lambda: modes.gradient("tape, eager", op, X))
+
+
+def test_an_unknown_attribute_of_what_a_rule_is_given():
+    op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.output)
+    text = f"op '{op.name}': a rule is given no 'output'. There are name, inputs, outputs, residuals, static."
+    check(AttributeError, text, lambda: modes.gradient("tape, eager", op, X))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("numpy_grad", "Did you mean 'numpy_gradient' or 'numpy' or 'numpy_jvp'?"),
+        ("grad", "Did you mean 'gradient'?"),
+        (
+            "frobnicate",
+            "Known: 'gradient', 'gradient_name', 'jvp', 'name', 'numpy', 'numpy_gradient', 'numpy_jvp', "
+            "'output_dtypes'.",
+        ),
+    ],
+)
+def test_an_attribute_that_an_op_does_not_have(name, hint):
+    text = f"{subject(matmul)}: neither the op nor its function has an attribute {name!r}. {hint}"
+    check(AttributeError, text, lambda: getattr(matmul, name))
 
 
 # -- decoration
@@ -1142,12 +1336,93 @@ DECORATIONS = {
 {op}: it is declared non_differentiable, but given a rule.
   Remove one of the two.""",
     ),
-    "a rule that is none": (
+    "grad= and a rule": (
+        plain,
+        {"grad": "numerical", "jvp": max},
+        """\
+{op}: grad= asks for derivatives from values, but a rule is given too.
+  Remove one of the two.""",
+    ),
+    "a method with a slip": (
+        plain,
+        {"grad": "numericl"},
+        """\
+{op}: grad='numericl' is neither a rule nor a method.
+  Did you mean 'numerical'?""",
+    ),
+    "a method that is not called": (
+        plain,
+        {"grad": tfpyop.numerical},
+        """\
+{op}: grad=tfpyop.numerical is neither a rule nor a method.
+  Call it: grad=tfpyop.numerical().""",
+    ),
+    "another method that is not called": (
+        plain,
+        {"grad": tfpyop.complex_step},
+        """\
+{op}: grad=tfpyop.complex_step is neither a rule nor a method.
+  Call it: grad=tfpyop.complex_step().""",
+    ),
+    "a number for a rule": (
         plain,
         {"grad": 3},
         """\
-{op}: 3 is no rule.
-  Use the decorator without parentheses: @op.gradient""",
+{op}: grad=3 is no rule.
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'""",
+    ),
+    "a switch for a rule": (
+        plain,
+        {"grad": True},
+        """\
+{op}: grad=True is no rule.
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'
+  Did you mean grad='numerical'?""",
+    ),
+    "a step for a rule": (
+        plain,
+        {"grad": 1e-3},
+        """\
+{op}: grad=0.001 is no rule.
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'
+  Did you mean grad='numerical'?""",
+    ),
+    "a method for a numpy rule": (
+        plain,
+        {"numpy_grad": "complex-step"},
+        """\
+{op}: numpy_grad='complex-step' is no rule.
+  Expected: a function, called as rule(op, *cotangents)
+  Did you mean grad='complex-step'?""",
+    ),
+    "text for a JVP rule": (
+        plain,
+        {"jvp": "x"},
+        """\
+{op}: jvp='x' is no rule.
+  Expected: a function, called as rule(op, *tangents)""",
+    ),
+    "a residual whose name is none": (
+        plain,
+        {"signature": "(n,n),(n)->(n)", "residuals": {"my inverse": ("(n,n)", float)}},
+        """\
+{op}: residual 'my inverse' has a name that is no identifier.
+  Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.""",
+    ),
+    "a residual whose name is a keyword": (
+        plain,
+        {"signature": "(n,n),(n)->(n)", "residuals": {"class": ("(n,n)", float)}},
+        """\
+{op}: residual 'class' has a name that is no identifier.
+  Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.""",
+    ),
+    "a residual without a dtype": (
+        plain,
+        {"signature": "(n,n),(n)->(n)", "residuals": {"lu": "(n,n)"}},
+        """\
+{op}: residual 'lu' is not declared by core dimensions and a dtype.
+  Got:      '(n,n)'
+  For example residuals={"lu": ("(n,n)", np.float64)}.""",
     ),
     "an unknown static name": (
         plain,
@@ -1210,6 +1485,34 @@ DECORATIONS = {
 def test_options_that_make_no_sense(function, options, text):
     name = f"op 'tests.test_messages:{function.__name__}' ({place(function)})"
     check(RegistrationError, text.replace("{op}", name), lambda: differentiable_op(function, **options))
+
+
+@pytest.mark.parametrize("core", ["n,n", "(n,n),(n)", "(n,n", "(m+1)", ""])
+def test_core_dimensions_of_a_residual_that_cannot_be_read(core):
+    text = f"""\
+op 'tests.test_messages:plain' ({place(plain)}): the core dimensions of residual 'lu' cannot be read.
+  Expected: dimensions in parentheses, for example "(n,n)", in names of the signature or a new one
+  Got:      {core!r} beside signature '(n,n),(n)->(n)'"""
+    options = {"signature": "(n,n),(n)->(n)", "residuals": {"lu": (core, float)}}
+    check(SignatureError, text, lambda: differentiable_op(plain, **options))
+
+
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
+def test_something_else_than_a_rule(attach):
+    op = differentiable_op(lambda x: x)
+    text = f"""\
+{subject(op)}: 'x' is no rule.
+  Use the decorator without parentheses: @op.{attach}"""
+    check(RegistrationError, text, lambda: getattr(op, attach)("x"))
+
+
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
+def test_a_rule_beside_derivatives_from_values(attach):
+    op = differentiable_op(lambda x, y: x, grad="numerical")
+    text = f"""\
+{subject(op)}: it has such a rule already, from {place(op.numpy)}; another came at {place(another)}.
+  Remove one of the two."""
+    check(RegistrationError, text, lambda: getattr(op, attach)(another))
 
 
 NOT_FUNCTIONS = {

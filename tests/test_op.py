@@ -727,6 +727,14 @@ def test_a_notebook_cell_that_runs_again_replaces_the_rule_alone():
     assert tape.gradient(y, x).numpy().tolist() == [7, 7]
 
 
+def test_a_notebook_cell_does_not_replace_a_rule_that_is_an_option():
+    notebook = {"__name__": "__main__"}
+    op_cell, rule_cell = OP_WITH_RULE.split("@double.numpy_gradient")
+    exec(op_cell.replace("@differentiable_op", "@differentiable_op(grad='numerical')"), notebook)
+    with pytest.raises(RegistrationError, match="it has such a rule already"):
+        exec(f"@double.numpy_gradient{rule_cell}", notebook)
+
+
 # -- the registry
 
 
@@ -843,7 +851,7 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
             {"non_differentiable": True, "grad": "numerical"},
             "it is declared non_differentiable, but given a rul",
         ),
-        *[(plain, {option: 3}, "3 is no rule") for option in ("grad", "numpy_grad", "jvp", "numpy_jvp")],
+        *[(plain, {option: 3}, f": {option}=3 is no rule") for option in ("grad", "numpy_grad", "jvp", "numpy_jvp")],
         (plain, {"grad": "numericl"}, "grad='numericl' is neither a rule nor a method.\n  Did you mean 'numerical'?"),
         *[
             (
@@ -859,20 +867,28 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
         (plain, {"vectorized": False}, "vectorized=False needs a signature"),
         (plain, {"residuals": {"a": ("()", float)}}, "residuals need a signature"),
         *[
+            (
+                plain,
+                {"signature": "(n),()->()", "residuals": {name: ("(n)", float)}},
+                f"residual {name!r} has a name that",
+            )
+            for name in ["a b", "", 3, "class"]
+        ],
+        *[
             (plain, {"signature": "(n),()->()", "residuals": {name: declared}}, f"residual {name!r} is not declared by")
             for name, declared in [
                 ("a", "(n)"),
                 ("a", ("(n)",)),
                 ("a", ("(n)", None)),
                 ("a", (float, "(n)")),
-                ("a b", ("(n)", float)),
-                ("", ("(n)", float)),
-                (3, ("(n)", float)),
-                ("a", ("(n),()", float)),
             ]
         ],
         (plain, {"signature": "(n),()->()", "residuals": ["a"]}, r"residuals= is no dict"),
-        (plain, {"signature": "(n),()->()", "residuals": {"a": ("n", float)}}, r"cannot be read at '\(\),n'"),
+        (
+            plain,
+            {"signature": "(n),()->()", "residuals": {"a": ("n", float)}},
+            r"the core dimensions of residual 'a' cannot be read.*\n.*\n  Got:      'n' beside",
+        ),
         (plain, {"signature": "(n),()->()", "residuals": {"a": ("(n)", "flaot")}}, "'flaot' is no dtype of a tensor"),
         (Scale.__dict__["static"], {}, "differentiable_op was given a staticmethod object"),
         (Scale.__dict__["of_class"], {}, "differentiable_op was given a classmethod object"),
@@ -973,6 +989,15 @@ def test_a_refused_second_op_leaves_the_first_as_it_was():
     assert (get_op("tests:first"), get_op("tests:first/vjp")) == (op, rule_op)
     with pytest.raises(RegistrationError, match="no op named 'tests:first/jvp'"):
         get_op("tests:first/jvp")
+
+
+@pytest.mark.parametrize("attach", ["numpy_gradient", "numpy_jvp"])
+def test_the_op_of_a_rule_does_not_show_the_face_of_its_primal(attach):
+    op = differentiable_op(lambda x, y, *, axis=-1: (x, y), signature="(),()->(),()", dtype=(None, int))
+    rule_op = getattr(op, attach)(lambda op, *vectors: None)
+    assert str(inspect.signature(rule_op)) == "(*values, **static)"
+    assert (rule_op.output_dtypes, rule_op.signature) == (None, None)
+    assert (str(inspect.signature(op)), op.output_dtypes) == ("(x, y, *, axis=-1)", (None, np.dtype(int)))
 
 
 def test_residuals_are_kept_for_the_rule_and_not_returned():

@@ -171,7 +171,11 @@ def test_output_arithmetic_has_the_order_python_has(operations):
         ),
         ("(m,k)->()", [(3,)], f"input 0 {TOO_FEW} at least 2: (m, k)\n  Got:      [3]"),
         ("(n?,k)->()", [()], f"input 0 {TOO_FEW} at least 1: (k)\n  Got:      []"),
-        ("(n),(n)->()", [(3,), (2, 1)], f"input 1 {MISFIT} size 3 for dimension 'n', as in input 0 of shape [3]\n  Got:      [2, 1]"),
+        (
+            "(n),(n)->()",
+            [(3,), (2, 1)],
+            f"input 1 {MISFIT} size 3 for dimension 'n', as in input 0 of shape [3]\n  Got:      [2, 1]",
+        ),
         ("(n,n)->()", [(2, 3)], f"input 0 {MISFIT} size 2 for dimension 'n'\n  Got:      [2, 3]"),
         ("(3)->()", [(2,)], f"input 0 {MISFIT} core dimensions (3)\n  Got:      [2]"),
         (
@@ -281,8 +285,16 @@ def test_further_inputs_may_have_computed_and_run_time_sizes(text, shapes, loop)
 @pytest.mark.parametrize(
     ("text", "shapes", "message"),
     [
-        ("(n)->(n+1)", [(3,), (4,), (3,)], "input 2 {} size 4 for dimension 'n+1', as in input 1 of shape [4]\n  Got:      [3]"),
-        ("(n)->(k)", [(3,), (2,), (5,)], "input 2 {} size 2 for dimension 'k', as in input 1 of shape [2]\n  Got:      [5]"),
+        (
+            "(n)->(n+1)",
+            [(3,), (4,), (3,)],
+            "input 2 {} size 4 for dimension 'n+1', as in input 1 of shape [4]\n  Got:      [3]",
+        ),
+        (
+            "(n)->(k)",
+            [(3,), (2,), (5,)],
+            "input 2 {} size 2 for dimension 'k', as in input 1 of shape [2]\n  Got:      [5]",
+        ),
     ],
 )
 def test_further_inputs_are_held_to_computed_and_run_time_sizes(text, shapes, message):

@@ -178,7 +178,12 @@ def advise_declared(actual: DType, promised: DType) -> str:
 
 def advise_residual(name: str) -> Advice:
     """For a residual."""
-    return lambda actual, _: f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
+
+    def advise(actual: DType, promised: DType) -> str:
+        del promised
+        return f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
+
+    return advise
 
 
 def advise_rule(actual: DType, promised: DType) -> str:

@@ -6,7 +6,9 @@ that are attached later nor TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import keyword
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,7 @@ from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
 from tfpyop._signature import Signature
 from tfpyop._structure import LEAF, Structure, flat, flatten
-from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.errors import RegistrationError, SignatureError, TfpyopError
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,16 +293,32 @@ def _read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str,
     for name, declared in residuals.items():
         is_pair = isinstance(declared, tuple) and len(declared) == 2 and isinstance(declared[0], str)
         dtype = parse_dtype(declared[1]) if is_pair else None
-        n_cores = len(signature.with_outputs([declared[0]]).outputs) - len(signature.outputs) if dtype else 0
-        if n_cores != 1 or not isinstance(name, str) or not name.isidentifier():
+        if dtype is None:
             raise RegistrationError(
                 f"residual {name!r} is not declared by core dimensions and a dtype.",
                 got=f"{declared!r:.80}",
                 remedy=example,
             )
-        assert dtype is not None
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise RegistrationError(
+                f"residual {name!r} has a name that is no identifier.",
+                remedy="Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.",
+            )
+        if not _is_core(declared[0], signature):
+            raise SignatureError(
+                f"the core dimensions of residual {name!r} cannot be read.",
+                expected='dimensions in parentheses, for example "(n,n)", in names of the signature or a new one',
+                got=f"{declared[0]!r:.80} beside signature {signature.text!r}",
+            )
         read[name] = (declared[0], dtype)
     return read
+
+
+def _is_core(text: str, signature: Signature) -> bool:
+    """Whether a text is the core dimensions of one more output of the signature."""
+    with contextlib.suppress(SignatureError):
+        return len(signature.with_outputs([text]).outputs) == len(signature.outputs) + 1
+    return False
 
 
 def _read_compute_dtype(value: Any) -> DType | None:

@@ -5,6 +5,7 @@ An entry makes host ops for calls, takes rules, and is bound to instances. `Op` 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,12 @@ from tfpyop._promise import CotangentPromise, OpPromise, TangentPromise
 from tfpyop._registry import Site
 from tfpyop._rules import HostOp, Rule, Rules, rule_caller
 from tfpyop._signature import Signature
-from tfpyop._structure import Structure, flat, flatten
+from tfpyop._structure import LEAF, Structure, flat, flatten
 from tfpyop.errors import RegistrationError
 
 _MOST_HOST_OPS = 256
+_ANY_VALUES = inspect.signature(lambda *values, **static: None)
+"""The parameters of every rule's op: inputs, outputs, residuals and vectors, and static values by name."""
 
 
 class Entry:
@@ -142,13 +145,15 @@ class Entry:
         known = {"vjp": self.rules.gradient, "jvp": self.rules.jvp, "native": self.rules.native}[kind]
         problem = remedy = None
         if not callable(rule):
-            problem, remedy = f"{rule!r:.80} is no rule.", "Use the decorator without parentheses: @op.gradient"
+            name = {"vjp": "gradient", "jvp": "jvp", "native": "native"}[kind]
+            problem = f"{rule!r:.80} is no {'implementation' if kind == 'native' else 'rule'}."
+            remedy = f"Use the decorator without parentheses: @op.{'numpy_' if is_numpy else ''}{name}"
         elif self.rules.non_differentiable and kind != "native":
             problem, remedy = "it is declared non_differentiable, but given a rule.", "Remove one of the two."
         elif self.is_bound:
             problem = "a rule was attached to a bound method, where it would be lost."
             remedy = "Attach it in the body of the class; the rule of a method takes self first."
-        elif known is not None and not site.replaces(known.site):
+        elif known is not None and (known.site is self.site or not site.replaces(known.site)):  # or was an option
             problem = f"it has such a rule already, from {known.site}; another came at {site}."
             remedy = "Remove one of the two."
         if problem is not None:
@@ -186,7 +191,9 @@ class RuleEntry(Entry):
             signature=None,
             shape=None,
             dtypes=(None,),
+            structure=LEAF,
             residuals={},
+            parameters=replace(primal.definition.parameters, signature=_ANY_VALUES),
         )
         super().__init__(rule, definition, Rules())
         self.primal = primal

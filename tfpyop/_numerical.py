@@ -9,8 +9,9 @@ W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,6 +140,10 @@ class ComplexStep:
         return Derivative(values, [np.finfo(np.float64).eps * np.abs(value) for value in values])
 
 
+METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
+"""What `grad=` takes as text."""
+
+
 def numerical(*, step: float = 0.125, order: int = 8, smallest: float = 1e-2) -> Numerical:
     """Derivatives by central differences in float64, for `differentiable_op(..., grad=tfpyop.numerical(...))`.
 
@@ -184,12 +189,14 @@ def read_method(grad: Any) -> Method | None:
     """The method that `grad=` asks for; None if it is a rule, or nothing."""
     if isinstance(grad, Numerical | ComplexStep):
         return grad
+    if grad is numerical or grad is complex_step:
+        written = f"grad=tfpyop.{grad.__name__}"
+        raise RegistrationError(f"{written} is neither a rule nor a method.", remedy=f"Call it: {written}().")
     if not isinstance(grad, str):
         return None
-    named: dict[str, Method] = {"numerical": Numerical(), "complex-step": ComplexStep()}
-    if grad not in named:
-        raise RegistrationError(f"grad={grad!r} is neither a rule nor a method.", remedy=nearest(grad, named))
-    return named[grad]
+    if grad not in METHODS:
+        raise RegistrationError(f"grad={grad!r} is neither a rule nor a method.", remedy=nearest(grad, METHODS))
+    return METHODS[grad]
 
 
 def pull_back(

@@ -13,10 +13,10 @@ import wrapt
 
 from tfpyop._definition import Definition, Options
 from tfpyop._entry import Entry, lowering
-from tfpyop._numerical import Method, read_method
+from tfpyop._numerical import METHODS, Method, read_method
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._rules import Rules, from_values
-from tfpyop.errors import RegistrationError
+from tfpyop.errors import RegistrationError, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -283,6 +283,17 @@ class Op(_Proxy, Generic[P, R]):
         """By identity, as functions have it."""
         return id(self)
 
+    def __getattr__(self, name: str) -> Any:
+        """The function's attributes, where the op has none of that name."""
+        try:
+            return getattr(self.__wrapped__, name)
+        except AttributeError:
+            offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph"))]
+            raise AttributeError(
+                f"{self._self_entry.subject}: neither the op nor its function has an attribute {name!r}. "
+                f"{nearest(name, offered)}"
+            ) from None
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Ops have no attributes but their own, and what looks like one is the function's."""
         if not name.startswith("_self_"):
@@ -421,24 +432,20 @@ def differentiable_op(
         static_argnames=static_argnames,
         name=name,
     )
-    rules = (("vjp", grad, numpy_grad), ("jvp", jvp, numpy_jvp))
-    method = read_method(grad)
-    if method is not None and (numpy_grad or jvp or numpy_jvp):
-        raise RegistrationError("grad= asks for derivatives from values, but a rule is given too.")
+    given = {"grad": grad, "numpy_grad": numpy_grad, "jvp": jvp, "numpy_jvp": numpy_jvp}
 
     def make(function: Any, frame: FrameType) -> Op[..., Any]:
         if type(function) is Op:
             raise RegistrationError(f"{function!r} is an op already.", remedy="Give op.numpy to make another op of it.")
         definition = Definition.of(function, frame, options)
         entry = Entry(function, definition, Rules(non_differentiable=non_differentiable))
-        for kind, rule, numpy_rule in rules if method is None else from_values(method, definition.full_signature):
-            _attach(entry, kind, rule, numpy_rule)
-        op: Op[..., Any] = Op(entry)
-        if not entry.is_local:
-            try:
+        try:
+            _attach(entry, given)
+            op: Op[..., Any] = Op(entry)
+            if not entry.is_local:
                 REGISTRY.register(entry.name, entry, entry.site)
-            except RegistrationError as error:
-                raise error.about(entry.subject) from None
+        except RegistrationError as error:
+            raise error.about(entry.subject) from None
         return op
 
     if function is not None:
@@ -449,16 +456,40 @@ def differentiable_op(
 differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the same mark
 
 
-def _attach(entry: Entry, kind: str, rule: Any, numpy_rule: Any) -> None:
-    """Attach the rules given with the definition."""
-    if rule is not None and numpy_rule is not None:
-        raise RegistrationError(
-            f"two {kind.upper()} rules are given.", subject=entry.subject, remedy="Remove one of the two."
-        )
-    if rule is not None:
-        entry.attach(kind, rule, entry.site, is_numpy=False)
-    if numpy_rule is not None:
-        Op(entry.attach(kind, numpy_rule, entry.site, is_numpy=True))
+def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
+    """Attach the rules given with the definition, by option."""
+    method = read_method(given["grad"])
+    rules = {option: rule for option, rule in given.items() if rule is not None}
+    if method is not None:
+        if len(rules) > 1:
+            raise RegistrationError(
+                "grad= asks for derivatives from values, but a rule is given too.", remedy="Remove one of the two."
+            )
+        gradient, jvp = from_values(method, entry.definition.full_signature)
+        rules = {"numpy_grad": gradient, "numpy_jvp": jvp}
+    for option, rule in rules.items():
+        kind = "jvp" if option.endswith("jvp") else "vjp"
+        is_numpy = option.startswith("numpy_")
+        if is_numpy and option.removeprefix("numpy_") in rules:
+            raise RegistrationError(f"two {kind.upper()} rules are given.", remedy="Remove one of the two.")
+        if not callable(rule):
+            raise _no_rule(option, rule)
+        attached = entry.attach(kind, rule, entry.site, is_numpy=is_numpy)
+        if is_numpy:
+            Op(attached)
+
+
+def _no_rule(option: str, value: Any) -> RegistrationError:
+    """The error for an option that is no function; a wish for derivatives from values belongs into grad=."""
+    is_method = isinstance(value, str) and value in METHODS
+    is_wish = is_method or value is True or type(value) is float  # a switch, or a step
+    vectors = "tangents" if option.endswith("jvp") else "cotangents"
+    methods = f", or {' or '.join(map(repr, METHODS))}" if option == "grad" else ""
+    return RegistrationError(
+        f"{option}={value!r:.80} is no rule.",
+        expected=f"a function, called as rule(op, *{vectors}){methods}",
+        remedy=f"Did you mean grad={value if is_method else 'numerical'!r}?" if is_wish else None,
+    )
 
 
 def get_op(name: str) -> Op[..., Any]:

@@ -485,8 +485,7 @@ def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[An
             f"the {rule} rule returned None.",
             expected=f"{n_values}, one {kind} for each of op.{like}",
             got="None",
-            remedy="Does it lack a return statement? If there is no dependence at all, return "
-            f"{(None,) * n_values}.",
+            remedy=f"Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}.",
         )
     values = result if isinstance(result, tuple | list) else (result,)
     if len(values) != n_values:

@@ -1,4 +1,4 @@
-"""Derivative rules: what may be attached to an op, what a rule is given, and the op together with its rules.
+"""Derivative rules: what may be attached to an op, and the op together with its rules.
 
 A rule in TensorFlow ops is called as it is. A rule in numpy is an op of its own, whose inputs are the primals, outputs
 and residuals of the op it belongs to, and the cotangents or tangents.
@@ -7,15 +7,16 @@ and residuals of the op it belongs to, and the cotangents or tangents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType, MethodType, SimpleNamespace
+from dataclasses import dataclass, replace
+from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
 import numpy as np
 
 from tfpyop._coercion import Array, DType, is_differentiable, widen
+from tfpyop._context import NamedValues, RuleContext
 from tfpyop._host import HostFunction
-from tfpyop._numerical import Function, Method, pull_back, push_forward
+from tfpyop._numerical import METHODS, Function, Method, pull_back, push_forward
 from tfpyop._promise import CotangentPromise, RuleInputs, TangentPromise
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._signature import Signature
@@ -66,27 +67,6 @@ class Rules:
             None if rule is None else rule.bound(instance, primal) for rule in (self.gradient, self.jvp, self.native)
         )
         return replace(self, gradient=gradient, jvp=jvp, native=native)
-
-
-@dataclass(frozen=True, slots=True)
-class RuleContext:
-    """What a rule is given first, in the manner of a TensorFlow op: tensors, or arrays for a numpy rule.
-
-    Attributes:
-      name: The name of the op.
-      inputs: What the op was called with, flat; dicts by sorted key.
-      outputs: What it returned, flat, in the order of the signature.
-      residuals: What the function kept for its rules, by name: `op.residuals.lu`.
-      static: The static arguments by name, defaults included.
-    """
-
-    name: str
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
-    residuals: SimpleNamespace
-    static: Mapping[str, Any]
-    _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
-    """In a numpy rule: what the op's own function returns for flat inputs, neither cast nor checked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +137,10 @@ class HostOp:
 
     def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
         """What the rules of this op are given."""
-        residuals = SimpleNamespace(**dict(zip(self.residual_names, call.residuals, strict=True)))
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, self.static, evaluate)
+        kept = dict(zip(self.residual_names, call.residuals, strict=True))
+        residuals = NamedValues(kept, "residual", self.host.subject)
+        static = NamedValues(self.static, "static argument", self.host.subject)
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
 
     def residual_differentiated(self) -> GradientError:
         """The error for a second derivative through a residual."""
@@ -173,20 +155,35 @@ class HostOp:
         """The error for a gradient nobody has defined."""
         if self.is_of_rule:
             return self.missing_second_derivative()
+        forward = (
+            " Forward mode around a tf.function goes through the gradient rule too: attach one, or open the "
+            "accumulator inside of the function."
+        )
         return GradientError(
             "its gradient was asked for, but it has no gradient rule.",
             subject=self.host.subject,
             remedy="Attach one with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If its derivative is "
-            "zero everywhere, declare non_differentiable=True; to cut the graph here, use tf.stop_gradient.",
+            "zero everywhere, declare non_differentiable=True; to cut the graph here, use tf.stop_gradient."
+            f"{'' if self.rules.jvp is None else forward}",
         )
 
     def missing_second_derivative(self) -> GradientError:
         """The error for differentiating a numpy rule that has no rule of its own."""
+        rule = self.owner.function
+        if isinstance(rule, FromValues):
+            return GradientError(
+                f"a second derivative was asked for, but derivatives from values ({rule.option}) go to first order "
+                "only.",
+                subject=self.host.subject,
+                remedy="Write a rule with @op.gradient (TensorFlow ops), or one with @op.numpy_gradient (arrays) and "
+                "another for what that returned.",
+            )
+        name, other = ("gradient", "numpy_gradient") if self.owner.kind == "vjp" else ("jvp", "jvp")
         return GradientError(
             "a second derivative was asked for, but this numpy rule has no rule of its own.",
             subject=self.host.subject,
-            remedy="Attach one to what @op.numpy_gradient returned, with @that.gradient or @that.numpy_gradient, or "
-            "write the first rule in TensorFlow ops with @op.gradient.",
+            remedy=f"Attach one to what @op.numpy_{name} returned, with @that.gradient or @that.{other}, or write "
+            f"the first rule in TensorFlow ops with @op.{name}.",
         )
 
     def disconnected_gradient(self) -> GradientError:
@@ -201,6 +198,8 @@ class HostOp:
 
     def missing_jvp(self) -> GradientError:
         """The error for forward mode through an op without a JVP."""
+        if self.is_of_rule and self.rules.gradient is None:
+            return self.missing_second_derivative()
         return GradientError(
             "forward mode was asked for, but the op has no JVP rule, and none follows from its gradient rule.",
             subject=self.host.subject,
@@ -209,9 +208,29 @@ class HostOp:
         )
 
 
-def from_values(
-    method: Method, signature: Signature | None
-) -> tuple[tuple[str, None, Callable[..., Any]], tuple[str, None, Callable[..., Any]]]:
+@dataclass(frozen=True, slots=True)
+class FromValues:
+    """A numpy rule that gets derivatives from values of the op's function; for methods it is that of any instance."""
+
+    rule: Callable[..., Any]
+    method: Method
+
+    @property
+    def option(self) -> str:
+        """What asks for such rules."""
+        return next(f'grad="{name}"' for name, method in METHODS.items() if type(method) is type(self.method))
+
+    def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
+        """Call the rule as any other."""
+        values: list[Array | None] = self.rule(op, *vectors)
+        return values
+
+    def __get__(self, instance: object, owner: type | None = None) -> FromValues:
+        """It takes no instance: the function it asks for values is bound already."""
+        return self
+
+
+def from_values(method: Method, signature: Signature | None) -> tuple[FromValues, FromValues]:
     """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
 
     Args:
@@ -229,8 +248,7 @@ def from_values(
         values = iter(push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors))
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
-    # static, because the rules of a method would be bound to its instance
-    return ("vjp", None, staticmethod(gradient)), ("jvp", None, staticmethod(jvp))
+    return FromValues(gradient, method), FromValues(jvp, method)
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:

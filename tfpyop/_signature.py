@@ -250,7 +250,6 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
         )
     missing = _missing_names(signature, shapes)
     sizes: dict[str, int | None] = {}
-    sources: dict[str, int] = {}
     loops: list[Shape | None] = []
     for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
         if shape is None:
@@ -270,9 +269,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
         loops.append(shape[:split])
         for dimension, size in zip(present, shape[split:], strict=True):
             if not _unify(sizes, dimension, size):
-                raise _misfit(signature, shapes, number, dimension, sizes, sources)
-            if size is not None:
-                sources.setdefault(dimension.text, number)
+                raise _misfit(signature, shapes, number, dimension, dimension.size(sizes))
     try:
         loop = broadcast_shapes(loops)
     except ValueError:
@@ -304,16 +301,11 @@ def _unify(sizes: dict[str, int | None], dimension: Dimension, size: int | None)
 
 
 def _misfit(
-    signature: Signature,
-    shapes: Sequence[Shape | None],
-    number: int,
-    dimension: Dimension,
-    sizes: Mapping[str, int | None],
-    sources: Mapping[str, int],
+    signature: Signature, shapes: Sequence[Shape | None], number: int, dimension: Dimension, size: int | None
 ) -> SignatureError:
     """The error for an input with another size than the fixed one, or than an input before."""
-    source = sources.get(dimension.text, number)
-    expected = f"size {dimension.size(sizes)} for dimension {dimension.text!r}"
+    source = _first_to_tell(signature, shapes, dimension.text)
+    expected = f"size {size} for dimension {dimension.text!r}"
     if isinstance(dimension.term, int):
         expected = f"core dimensions {_core_text(signature.inputs[number])}"
     elif source != number:
@@ -323,6 +315,16 @@ def _misfit(
         expected=expected,
         got=describe_shape(shapes[number]),
     )
+
+
+def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: str) -> int:
+    """The first input whose shape tells the size of a dimension."""
+    missing = _missing_names(signature, shapes)
+    for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
+        present = [dimension.text for dimension in core if dimension.text not in missing]
+        if shape is not None and text in present and shape[present.index(text) - len(present)] is not None:
+            return number
+    raise AssertionError(text)
 
 
 def _split_arguments(side: str, text: str) -> list[str]:

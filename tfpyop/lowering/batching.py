@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._batching import Level, batched_op
+from tfpyop._context import RuleContext
 from tfpyop._registry import REGISTRY, TOKEN_PREFIX
-from tfpyop._rules import HostOp, Rule, RuleContext, Rules
+from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import graph
 from tfpyop.lowering._tensorflow import ConversionNotImplementedError, register_pfor_converter, wrap_for_pfor
