@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfpyop._coercion import Array
 
@@ -83,7 +83,9 @@ class RuleContext:
     _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
     """In a numpy rule: what the op's own function returns for flat inputs, neither cast nor checked."""
 
-    def __getattr__(self, name: str) -> NoReturn:
-        """Called for unknown names only."""
-        offered = [offered.name for offered in fields(self) if offered.repr]
-        raise AttributeError(f"op {self.name!r}: a rule is given no {name!r}. There are {', '.join(offered)}.")
+    if not TYPE_CHECKING:  # type checkers know by themselves
+
+        def __getattr__(self, name):
+            """Called for unknown names only."""
+            offered = [offered.name for offered in fields(self) if offered.repr]
+            raise AttributeError(f"op {self.name!r}: a rule is given no {name!r}. There are {', '.join(offered)}.")

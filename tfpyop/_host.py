@@ -216,19 +216,15 @@ class HostFunction:
 
     def _explain(self, error: BaseException, arguments: Sequence[Array]) -> None:
         """Tell more on the user's own exception object: where it came from, and the way out of a known mistake."""
-        types = [ArrayType.of(argument) for argument in arguments]
-        told = [
-            f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}.",
-            self.promise.loop_hint(types),
-            self._hint,
-        ]
-        note = " ".join(filter(None, told))
         with contextlib.suppress(Exception):  # an exception may refuse; it must reach the caller all the same
             if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
                 error.args = (
                     f"{error.args[0]}\n  {self.subject}: inputs are read-only, because a tensor may be in use "
                     "elsewhere. Work on a copy: x = x.copy().",
                 )
+            types = [ArrayType.of(argument) for argument in arguments]
+            called = f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}."
+            note = " ".join(filter(None, [called, self.promise.loop_hint(types), self._hint]))
             if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11
                 error.add_note(note)
 
