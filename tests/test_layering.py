@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_native"},
     {"_signature", "_coercion", "_structure"},
-    {"_arguments", "_registry", "_promise", "_numerical", "_context"},
+    {"_slopes"},
+    {"_extrapolation"},
+    {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
+    {"_from_values"},
     {"_host"},
     {"_rules", "_definition"},
     {"_batching"},

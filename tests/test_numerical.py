@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import complex_step, differentiable_op, numerical
-from tfpyop._numerical import ComplexStep, Function, Numerical, pull_back, push_forward, read_method
+from tfpyop._complex_step import ComplexStep
+from tfpyop._from_values import read_method
+from tfpyop._numerical import Numerical
+from tfpyop._slopes import Function, pull_back, push_forward
 from tfpyop.errors import GradientError, RegistrationError
 
 NUMERICAL, COMPLEX_STEP = Numerical(), ComplexStep()
@@ -131,7 +134,8 @@ def test_differences_are_as_exact_as_the_rounding_of_the_function_lets_them(offs
 def test_a_function_of_single_precision_is_differentiated_to_its_precision():
     x = np.linspace(0.5, 1, 301)
     found = slope(NUMERICAL, lambda x: np.sin(x.astype(np.float32)).astype(np.float64), x)
-    assert relative_error(found, np.cos(x)) < 1e-4
+    errors = relative_error(found, np.cos(x))
+    assert errors < 5e-4  # no step does better than rounding to 6e-8 allows, and one of 301 may be unlucky
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_errors_are_estimated_for_every_number(method, tolerance):
 @pytest.mark.parametrize("shape", [(), (5,), (4, 1000)])
 @pytest.mark.parametrize(
     ("method", "n_calls"),
-    [(NUMERICAL, 16), (Numerical(order=6), 12), (Numerical(order=10), 20), (COMPLEX_STEP, 1)],
+    [(NUMERICAL, 18), (Numerical(order=6), 14), (Numerical(order=10), 22), (COMPLEX_STEP, 4)],
 )
 def test_elements_are_moved_all_at_once(method, n_calls, shape):
     function = Counted(np.exp)
@@ -186,23 +190,23 @@ def test_elements_are_moved_all_at_once(method, n_calls, shape):
     assert all(np.all(inputs[0] != x) for inputs in function.inputs)
 
 
-@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 16), (COMPLEX_STEP, 1)])
-def test_core_elements_are_moved_one_after_the_other_in_every_loop_element(method, n_calls):
+@pytest.mark.parametrize(("method", "n_calls", "n_checks"), [(NUMERICAL, 18, 0), (COMPLEX_STEP, 1, 3)])
+def test_core_elements_are_moved_one_after_the_other_in_every_loop_element(method, n_calls, n_checks):
     function = Counted(lambda a, b: (a * a * b[..., None]).sum(-1), (1, 0), (0,))
     a, b = np.linspace(1, 2, 30).reshape(5, 2, 3), np.linspace(3, 4, 2)
     cotangent = np.linspace(-1, 1, 10).reshape(5, 2)
     found = pull_back(method, function.ranked, [a, b], [cotangent], [True, True])
     assert relative_norm(found[0], 2 * a * (b * cotangent)[..., None]) < 1e-9
     assert relative_norm(found[1], (a * a).sum(-1) * cotangent) < 1e-9
-    assert len(function.inputs) == n_calls * (3 + 1)
-    for number, inputs in enumerate(function.inputs):
+    assert len(function.inputs) == n_checks + n_calls * (3 + 1)
+    for number, inputs in enumerate(function.inputs[n_checks:]):
         element = number // n_calls
         moved = inputs[0] != a
         assert np.array_equal(moved, np.broadcast_to(np.arange(3) == element, moved.shape))
         assert np.array_equal(inputs[1] != b, np.full(np.shape(inputs[1]), element == 3))
 
 
-@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 16), (COMPLEX_STEP, 1)])
+@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 18), (COMPLEX_STEP, 4)])
 def test_a_jvp_is_one_directional_derivative(method, n_calls):
     function = Counted(lambda a, b: (a @ b, a.sum((-1, -2))), (2, 2), (2, 0))
     generator = np.random.default_rng(0)
@@ -223,17 +227,17 @@ def test_what_is_not_wanted_costs_nothing():
     found = pull_back(NUMERICAL, function.ranked, [np.ones(3), np.ones(3)], [np.ones(3)], [False, True])
     assert found[0] is None
     assert np.allclose(found[1], 1)
-    assert len(function.inputs) == 16
+    assert len(function.inputs) == 18
     assert all(np.array_equal(inputs[0], np.ones(3)) for inputs in function.inputs)
 
 
-def test_the_steps_are_relative_to_the_magnitude_and_halved():
+def test_the_steps_are_relative_to_the_magnitude_and_about_halved():
     function = Counted(np.exp)
     x = np.float64([[3.0, -0.5], [1e-3, 0]])
     Numerical(step=0.25, order=4, smallest=0.1).along(function.ranked, [x], [np.ones((2, 2))])
-    steps = [after[0] - x for after in function.inputs[::2]]
-    assert np.allclose(steps[0], 0.25 * np.float64([[3, 0.5], [0.1, 0.1]]), rtol=1e-12)
-    assert all(np.allclose(finer, coarser / 2, rtol=1e-6) for coarser, finer in itertools.pairwise(steps))
+    steps = [after[0] - x for after in function.inputs[:8:2]]
+    assert np.allclose(steps[0], 0.25 * np.float64([[3, 0.5], [0.1, 0.1]]), rtol=1e-3)
+    assert all(np.allclose(finer, coarser * 0.53, rtol=1e-3) for coarser, finer in itertools.pairwise(steps))
     assert all(
         np.allclose(after[0] - x, x - before[0], rtol=1e-6)
         for after, before in zip(function.inputs[::2], function.inputs[1::2], strict=True)
@@ -313,7 +317,7 @@ def test_complex_cotangents_follow_tensorflow(function, cotangent_of):
     (found,) = pull_back(NUMERICAL, counted.ranked, [z], [cotangent], [True])
     assert found.dtype == np.complex128
     assert relative_norm(found, cotangent_of(z, cotangent)) < 1e-9
-    assert len(counted.inputs) == 2 * 16  # along the real and the imaginary axis
+    assert len(counted.inputs) == 2 * 18  # along the real and the imaginary axis
 
 
 def test_a_complex_tangent_is_a_direction():
@@ -481,7 +485,7 @@ def test_an_op_is_differentiated_in_float64(grad, dtype):
         assert found.dtype == dtype
         assert np.allclose(found, np.exp(x.astype(float)), rtol=max(1e-12, float(np.finfo(dtype).eps)))
     assert seen[0] == dtype
-    assert {dtype.itemsize for dtype in seen[1:]} == {8 if grad == "numerical" else 16}
+    assert {dtype.itemsize for dtype in seen[1:]} == ({8} if grad == "numerical" else {8, 16})
 
 
 @every_name
@@ -534,7 +538,7 @@ def test_an_op_is_differentiated_with_or_without_loops(grad, is_vectorized):
 
 
 def test_the_methods_of_an_op_cost_what_they_say():
-    for grad, n_calls in [(numerical(order=6), 12), ("complex-step", 1)]:
+    for grad, n_calls in [(numerical(order=6), 14), ("complex-step", 4)]:
         calls = []
         op = differentiable_op(lambda x, calls=calls: calls.append(x) or np.exp(x), signature="()->()", grad=grad)
         x = tf.Variable(np.linspace(0, 1, 100))

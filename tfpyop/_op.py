@@ -13,9 +13,10 @@ import wrapt
 
 from tfpyop._definition import Definition, Options
 from tfpyop._entry import Entry, lowering
-from tfpyop._numerical import METHODS, Method, read_method
+from tfpyop._from_values import METHODS, from_values, read_method
 from tfpyop._registry import REGISTRY, Site
-from tfpyop._rules import Rules, from_values
+from tfpyop._rules import Rules
+from tfpyop._slopes import Method
 from tfpyop.errors import RegistrationError, nearest
 
 P = ParamSpec("P")

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
-import numpy as np
-
-from tfpyop._coercion import Array, DType, is_differentiable, widen
+from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._context import NamedValues, RuleContext
+from tfpyop._from_values import FromValues
 from tfpyop._host import HostFunction
-from tfpyop._numerical import METHODS, Function, Method, pull_back, push_forward
 from tfpyop._promise import CotangentPromise, RuleInputs, TangentPromise
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._signature import Signature
@@ -206,71 +204,6 @@ class HostOp:
             remedy="Attach one with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays), or write the gradient rule in "
             "TensorFlow ops with @op.gradient.",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FromValues:
-    """A numpy rule that gets derivatives from values of the op's function; for methods it is that of any instance."""
-
-    rule: Callable[..., Any]
-    method: Method
-
-    @property
-    def option(self) -> str:
-        """What asks for such rules."""
-        return next(f'grad="{name}"' for name, method in METHODS.items() if type(method) is type(self.method))
-
-    def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
-        """Call the rule as any other."""
-        values: list[Array | None] = self.rule(op, *vectors)
-        return values
-
-    def __get__(self, instance: object, owner: type | None = None) -> FromValues:
-        """It takes no instance: the function it asks for values is bound already."""
-        return self
-
-
-def from_values(method: Method, signature: Signature | None) -> tuple[FromValues, FromValues]:
-    """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
-
-    Args:
-      method: How they are got.
-      signature: Of the op; without one, every element of an input is moved by itself.
-    """
-
-    def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
-        wanted = [is_differentiable(array.dtype) for array in op.inputs]
-        vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-        return pull_back(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors, wanted)
-
-    def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
-        vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
-        values = iter(push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors))
-        return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
-
-    return FromValues(gradient, method), FromValues(jvp, method)
-
-
-def _function(op: RuleContext, signature: Signature | None) -> Function:
-    """The op's function as derivatives from values see it: with the outputs that have one, without its residuals."""
-    evaluate = op._evaluate
-    assert evaluate is not None
-    input_ranks, n_loop = [array.ndim for array in op.inputs], 0
-    if signature is not None:
-        shapes = [array.shape for array in op.inputs]
-        input_ranks, n_loop = signature.core_ranks(shapes), len(signature.bind(shapes).loop or ())
-    numbers = [number for number, array in enumerate(op.outputs) if is_differentiable(array.dtype)]
-    output_ranks = [op.outputs[number].ndim - n_loop for number in numbers]
-
-    def call(arrays: Sequence[Array]) -> list[Array]:
-        values = evaluate(arrays)
-        return [values[number] for number in numbers]
-
-    return Function(call, input_ranks, output_ranks)
-
-
-def _in_float64(array: Array) -> Array:
-    return widen(array, np.dtype(np.float64), what="an input")
 
 
 def rule_caller(

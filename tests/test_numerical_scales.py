@@ -1,0 +1,169 @@
+"""Derivatives from values where a function jumps, oscillates, ends or changes on a scale of its own."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfpyop import complex_step, differentiable_op, numerical
+from tfpyop.errors import GradientError, RegistrationError
+
+
+def gradient(function, *points, signature="()->()", grad="numerical", **options):
+    op = differentiable_op(lambda *arrays: function(*arrays), signature=signature, grad=grad, **options)
+    variables = [tf.constant(point, tf.float64) for point in points]
+    with tf.GradientTape() as tape:
+        tape.watch(variables)
+        y = op(*variables)
+    return [found.numpy() for found in tape.gradient(y, variables)]
+
+
+FOUND = {
+    "a jump far off": (lambda x: x % 1, 100.3, 1.0),
+    "a jump farther off": (lambda x: x % 1, 12345.6, 1.0),
+    "a jump nearby": (lambda x: x % 1, 1.00001, 1.0),
+    "a jump before a fraction": (lambda x: x % 0.1, 3.14159, 1.0),
+    "a period that fits the point": (lambda x: x + np.sin(2 * np.pi * 64 * x), 1.0, 1 + 128 * np.pi),
+    "a sine far out": (np.sin, 1e6, np.cos(1e6)),
+    "a pole nearby": (lambda x: 1 / x, 1e-8, -1e16),
+    "a kink nearby": (lambda x: abs(x - 1), 1.000001, 1.0),
+    "a steep step": (lambda x: np.tanh(1e6 * (x - 1)), 1.0, 1e6),
+    "the end of the domain": (np.arccos, 0.99, -1 / np.sqrt(1 - 0.99**2)),
+    "the very end of the domain": (np.arccos, 1 - 1e-10, -1 / np.sqrt(1 - (1 - 1e-10) ** 2)),
+    "a logarithm near zero": (np.log, 1e-12, 1e12),
+    "a logarithm nearer to zero": (np.log, 1e-30, 1e30),
+    "a root near zero": (np.sqrt, 1e-14, 5e6),
+    "the largest numbers": (np.exp, 709.7, np.exp(709.7)),
+    "a power near zero": (lambda x: x**9, 1e-4, 9e-32),
+    "small fast waves": (lambda x: x + 1e-6 * np.sin(1e6 * x), 1.0, 1 + np.cos(1e6)),
+    "a stationary point": (np.cos, np.pi, 0.0),
+    "a constant with rounding": (lambda x: np.sin(x) ** 2 + np.cos(x) ** 2, 0.7, 0.0),
+    "a parabola's vertex with an offset": (lambda x: 3 + (x - 1) ** 2, 1.0, 0.0),
+    "two branches that meet smoothly": (lambda x: x * np.abs(x), 0.0, 0.0),
+    "a kink at the point": (np.abs, 0.0, 0.0),
+    "a wide step": (np.floor, 100.5, 0.0),
+}
+
+
+@pytest.mark.parametrize(("function", "x", "expected"), FOUND.values(), ids=FOUND)
+def test_the_scale_of_the_function_is_found(function, x, expected):
+    (found,) = gradient(function, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-11)
+
+
+REFUSED = {
+    "a jump at the point": (lambda x: x % 1, 1.0),
+    "a sign at zero": (np.sign, 0.0),
+    "a root at zero": (np.sqrt, 0.0),
+    "a cube root at zero": (np.cbrt, 0.0),
+    "waves too fast to see": (lambda x: x + 1e-3 * np.sin(1e14 * x), 1.0),
+    "noise": (lambda x: x + 1e-3 * np.random.default_rng(int(x * 2**40) % 2**31).normal(), 1.0),
+}
+
+
+@pytest.mark.parametrize(("function", "x"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_credible_is_never_returned(function, x):
+    message = r"the numerical derivative by input 0 is not credible at .*\n  Expected: .*\n  Got: .*\n  The function"
+    with pytest.raises(GradientError, match=message):
+        gradient(function, x)
+
+
+def test_a_modulus_has_both_derivatives():
+    np.testing.assert_allclose(gradient(lambda x, y: x % y, 100.3, 1.0, signature="(),()->()"), [1, -100], rtol=1e-6)
+
+
+def test_an_inverse_of_small_numbers_is_exact():
+    a = np.float64([[4e-8, 1e-8], [1e-8, 3e-8]])
+    (found,) = gradient(np.linalg.inv, a, signature="(n,n)->(n,n)")
+    b = np.linalg.inv(a)
+    np.testing.assert_allclose(found, -b.T @ np.ones((2, 2)) @ b.T, rtol=1e-6)
+
+
+def test_a_value_that_overflows_has_no_derivative():
+    with np.errstate(over="ignore"):
+        assert np.isnan(gradient(lambda x: x**2, 1e200))
+
+
+@pytest.mark.parametrize("grad", ["numerical", "complex-step"])
+def test_a_cotangent_of_zero_hides_an_infinite_derivative(grad):
+    op = differentiable_op(lambda x: (2 * x, np.sqrt(x)), signature="()->(),()", grad=grad)
+    x = tf.constant([0.0, 4.0], tf.float64)
+    with tf.GradientTape() as tape, np.errstate(all="ignore"):
+        tape.watch(x)
+        y, _ = op(x)
+    assert tape.gradient(y, x).numpy().tolist() == pytest.approx([2, 2])
+
+
+BAD_NUMBERS = [0, -1.0, math.nan, math.inf, "x", None, True, 1j]
+
+
+@pytest.mark.parametrize("value", BAD_NUMBERS)
+@pytest.mark.parametrize(("make", "option"), [(numerical, "step"), (numerical, "smallest"), (complex_step, "step")])
+def test_options_that_are_no_magnitudes_are_refused_at_once(make, option, value):
+    message = (
+        f"{make.__name__}({option}=...) is a magnitude.\n  Expected: a positive finite number\n  Got:      {value!r}"
+    )
+    with pytest.raises(RegistrationError, match=f"^{re.escape(message)}$"):
+        make(**{option: value})
+
+
+@pytest.mark.parametrize("order", [0, -1, 41, 2.0, "x", None, True])
+def test_an_order_that_is_no_number_of_steps_is_refused_at_once(order):
+    message = (
+        "numerical(order=...) is the number of steps to try.\n"
+        f"  Expected: a whole number from 1 to 40\n  Got:      {order!r}"
+    )
+    with pytest.raises(RegistrationError, match=f"^{re.escape(message)}$"):
+        numerical(order=order)
+
+
+def guarded(p):
+    if np.any((p < 0) | (p > 1)):
+        raise ValueError("not a probability")
+    return p * p
+
+
+def test_steps_that_the_function_refuses_are_passed_over():
+    np.testing.assert_allclose(gradient(math.log, 1e-3, vectorized=False), 1e3, rtol=1e-8)
+    np.testing.assert_allclose(gradient(guarded, [0.999, 0.01, 0.5]), [[1.998, 0.02, 1]], rtol=1e-8)
+    a = np.float64([[1, 0.999], [0.999, 1]])
+    (found,) = gradient(lambda a: np.linalg.cholesky((a + a.T) / 2), a, signature="(n,n)->(n,n)", vectorized=False)
+    assert np.all(np.isfinite(found))
+
+
+def test_what_the_function_raises_at_every_step_is_raised_with_a_note():
+    with pytest.raises(ValueError, match="not a probability") as caught:
+        gradient(guarded, 1.0)
+    if hasattr(caught.value, "add_note"):
+        assert any("displaced" in note and "numerical(step=...)" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: np.vdot(x, x), lambda x: np.sum(x * np.conj(x)) * 1, lambda x: np.sum(x.real + 0 * x)]
+)
+def test_the_complex_step_reports_functions_that_are_not_analytic(function):
+    message = "the complex step gives a wrong derivative of output 0: the function is not analytic"
+    with pytest.raises(GradientError, match=message):
+        gradient(function, [1.0, 2.0], signature="(n)->()", dtype="f8", grad="complex-step", vectorized=False)
+
+
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (np.sin, 1e6),
+        (np.sin, 1e12),
+        (np.sqrt, 1e-14),
+        (np.log, 1e-13),
+        (np.exp, 709.7),
+        (np.tanh, 1e-200),
+        (lambda x: np.tanh(1e6 * (x - 1)), 1.0),
+        (lambda x: 1 / x, 1e-8),
+        (np.cos, np.pi),
+        (lambda x: 1e12 + np.sin(x), 1.0),
+        (lambda x: np.sin(x) ** 2 + np.cos(x) ** 2, 0.7),
+    ],
+)
+def test_the_complex_step_suspects_no_analytic_function(function, x):
+    assert np.isfinite(gradient(function, x, grad="complex-step"))
