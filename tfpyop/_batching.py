@@ -15,7 +15,7 @@ import numpy as np
 
 from tfpyop._coercion import Array
 from tfpyop._host import HostFunction, Plan
-from tfpyop._promise import ArrayType, CotangentPromise, Types
+from tfpyop._promise import ArrayType, Types
 from tfpyop._rules import HostOp
 from tfpyop._signature import Place, Signature, Size, Sizes
 
@@ -131,7 +131,7 @@ class BatchedHost(HostFunction):
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
-        if isinstance(self.promise, CotangentPromise):  # each row has a cotangent of its own, also of what rows share
+        if self.promise.is_like_inputs:  # each row has a vector of its own, also beside what rows share
             aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
         return aligned
 

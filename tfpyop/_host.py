@@ -146,6 +146,11 @@ class HostFunction:
         self._kept[key] = value
         return value
 
+    def kept(self, key: Any, make: Callable[[], T]) -> T:
+        """The value that is kept under a key, made the first time."""
+        value: T | None = self._kept.get(key)
+        return self.keep(key, make()) if value is None else value
+
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """What the function returns as it is, neither cast nor checked, for derivatives from values."""
         types = [ArrayType.of(array) for array in arrays]

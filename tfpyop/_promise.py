@@ -68,6 +68,11 @@ class Promise(Protocol):
         """Whether the function returns one array by itself, whose dtype and shape are all that is promised of it."""
         ...
 
+    @property
+    def is_like_inputs(self) -> bool:
+        """Whether outputs have the shapes of inputs, so that there are rows of them only if these inputs have rows."""
+        ...
+
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs the caller sees, for inputs of these dtypes."""
         ...
@@ -113,6 +118,8 @@ class OpPromise:
     """How the outputs are arranged."""
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
+
+    is_like_inputs = False
 
     @property
     def is_one_array(self) -> bool:
@@ -308,6 +315,7 @@ class CotangentPromise:
     """The signature of that op, residuals among its outputs."""
 
     residual_names = ()
+    is_like_inputs = True
     is_one_array = False
 
     def describe_inputs(self, inputs: Types) -> str:
@@ -373,6 +381,7 @@ class TangentPromise:
     """What the op that the rule belongs to promises."""
 
     residual_names = ()
+    is_like_inputs = True
     is_one_array = False
 
     def describe_inputs(self, inputs: Types) -> str:
@@ -438,6 +447,7 @@ class SamePromise:
     count: int
 
     residual_names = ()
+    is_like_inputs = True
     is_one_array = False
 
     def describe_inputs(self, inputs: Types) -> str:

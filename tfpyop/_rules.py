@@ -184,14 +184,15 @@ class HostOp:
             f"the first rule in TensorFlow ops with @op.{name}.",
         )
 
-    def disconnected_gradient(self) -> GradientError:
-        """The error for forward mode through a gradient rule that TensorFlow cannot differentiate."""
+    def detached_rule(self) -> GradientError:
+        """The error for the derivative of a rule that TensorFlow cannot differentiate."""
         return GradientError(
-            "forward mode was asked for, but what the gradient rule returns does not depend on the cotangents in a way "
-            "that TensorFlow can follow.",
+            "a derivative of one of its rules was asked for, but what the rule returns does not depend on what it is "
+            "given in a way that TensorFlow can follow.",
             subject=self.host.subject,
-            remedy="Use TensorFlow ops only in it (no .numpy() or tf.numpy_function), return None where there is no "
-            "dependence, or attach a JVP rule with @op.jvp or @op.numpy_jvp.",
+            remedy="Use TensorFlow ops only in it (no numpy, .numpy() or tf.numpy_function), and return None where "
+            "there is no dependence; or make it a numpy rule with @op.numpy_gradient. For forward mode, a JVP rule "
+            "will do: @op.jvp or @op.numpy_jvp.",
         )
 
     def missing_jvp(self) -> GradientError:

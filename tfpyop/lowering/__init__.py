@@ -15,7 +15,7 @@ from tfpyop._rules import HostOp
 from tfpyop.errors import CoercionError
 from tfpyop.lowering import eager, graph, native
 from tfpyop.lowering._tensorflow import Weakref
-from tfpyop.lowering.tensors import as_tensors, holds_tensor
+from tfpyop.lowering.tensors import as_tensors, holds_tensor, type_of
 
 
 def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
@@ -42,14 +42,43 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
 
 def _call_ragged(op: HostOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
     """Call an op that works element by element on the values of ragged tensors, which keep their rows."""
-    outputs: list[tf.Tensor] = []
+    rows = next(leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensor))
+    flat = [leaf.flat_values if isinstance(leaf, tf.RaggedTensor) else leaf for leaf in leaves]
+    tensors = as_tensors(flat, op.host.subject)
+    values: list[tf.Tensor] = []
 
-    def on_values(*values: Any) -> tf.Tensor:
-        outputs.extend(call(op, values))
-        return outputs[0]
+    def collect(*parts: tf.Tensor) -> tf.Tensor:
+        values.extend(parts)
+        return rows.flat_values
 
-    first = tf.ragged.map_flat_values(on_values, *leaves)
-    return [first.with_flat_values(output) for output in outputs]
+    try:
+        tf.ragged.map_flat_values(collect, *_with_rows(leaves, tensors, rows))
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise CoercionError(
+            "its inputs do not have the same rows.",
+            subject=op.host.subject,
+            expected="ragged tensors with the rows of the first one, and tensors that broadcast to it",
+            got=", ".join(
+                str(type_of(leaf if isinstance(leaf, tf.RaggedTensor) else tensor))
+                for leaf, tensor in zip(leaves, tensors, strict=True)
+            ),
+            remedy="Make dense tensors of them with .to_tensor(), or pass the .flat_values of tensors that agree.",
+        ) from error
+    return [rows.with_flat_values(output) for output in call(op, values)]
+
+
+def _with_rows(leaves: Sequence[Any], tensors: Sequence[tf.Tensor], rows: tf.RaggedTensor) -> list[Any]:
+    """Inputs whose flat values fit those of a ragged tensor: dense ones are broadcast to it, as TensorFlow does."""
+    if any(isinstance(leaf, tf.RaggedTensor) and leaf.shape.rank != rows.shape.rank for leaf in leaves):
+        raise ValueError("ragged tensors of different ranks")
+
+    def ones(tensor: tf.Tensor) -> tf.RaggedTensor:
+        return rows.with_flat_values(tf.ones(tf.shape(rows.flat_values), tensor.dtype))
+
+    return [
+        leaf if isinstance(leaf, tf.RaggedTensor) else tensor if tensor.shape.rank == 0 else ones(tensor) * tensor
+        for leaf, tensor in zip(leaves, tensors, strict=True)
+    ]
 
 
 def tracing_type(op: Any) -> Any:

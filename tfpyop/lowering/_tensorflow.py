@@ -6,7 +6,7 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +32,7 @@ try:
     from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
     from tensorflow.python.ops.control_flow_ops import XLAControlFlowContext
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext, InXlaContext
+    from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes
     from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
@@ -58,6 +59,7 @@ __all__ = [
     "executing_eagerly_outside_functions",
     "forget_gradient",
     "install_token_table",
+    "is_watched",
     "push_forwardprop_state",
     "record_operation",
     "record_operation_backprop_only",
@@ -71,6 +73,11 @@ __all__ = [
 def forget_gradient(name: str) -> None:
     """Take a gradient function back out of TensorFlow's registry."""
     gradient_registry._registry.pop(name, None)
+
+
+def is_watched(tensors: Sequence[tf.Tensor]) -> bool:
+    """Whether any tape or forward accumulator at work follows one of these tensors."""
+    return bool(PossibleTapeGradientTypes(list(tensors)))
 
 
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
@@ -14,10 +16,11 @@ from tfpyop._host import HostFunction
 from tfpyop._promise import CotangentPromise, RuleInputs, SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import GradientError
-from tfpyop.lowering._tensorflow import record_operation, stop_recording
-from tfpyop.lowering.compilation import is_compiling
-from tfpyop.lowering.gradient_node import KEPT_OVER_ROWS, pass_through
-from tfpyop.lowering.tensors import dtype_of
+from tfpyop.lowering._tensorflow import is_watched, record_operation, stop_recording
+from tfpyop.lowering.compilation import compiling, is_compiling
+from tfpyop.lowering.detachment import detached_sources, leaves_tensorflow, wants_values
+from tfpyop.lowering.gradient_node import pass_through
+from tfpyop.lowering.tensors import dtype_of, type_of
 
 
 @dataclass(eq=False)
@@ -67,39 +70,55 @@ class Call:
         """
         if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
             return list(self.residuals)
-
-        def refuse(*_: Any) -> NoReturn:
-            raise self.op.residual_differentiated()
-
-        with stop_recording():
-            if tf.executing_eagerly():
-                guarded = [tf.identity(tensor) for tensor in self.residuals]
-            else:
-                guarded = pass_through(self.op, [*self.residuals, *self.inputs], _refuse_when_run)
-        guarded = guarded[: len(self.residuals)]
-        record_operation("tfpyop residuals", guarded, list(self.inputs), refuse, refuse)
-        return guarded
+        return _guarded(self.op, self.residuals, self.inputs, HostOp.residual_differentiated)
 
 
-def _refuse_when_run(op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
-    return refusing(op, op.residual_differentiated, list(node.inputs), cotangents)
+def _guarded(
+    op: HostOp, tensors: Sequence[tf.Tensor], sources: Sequence[tf.Tensor], error: Callable[[HostOp], GradientError]
+) -> list[tf.Tensor]:
+    """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own."""
+    n_tensors, is_compiled = len(tensors), is_compiling()
+    through = [*tensors, *sources]
+
+    def backward_at(op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
+        given = list(cotangents[:n_tensors])
+        return [*given, *refusing(op, functools.partial(error, op), list(node.inputs)[n_tensors:], given)]
+
+    def backward(*cotangents: Any) -> list[Any]:
+        with compiling(is_compiled):
+            return [*cotangents, *refusing(op, functools.partial(error, op), sources, cotangents)]
+
+    def forward(*tangents: Any) -> list[Any]:
+        with compiling(is_compiled):
+            beside = refusing(op, functools.partial(error, op), tensors, tangents[n_tensors:])
+        return [_sum(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
+
+    with stop_recording():
+        if tf.executing_eagerly():
+            guarded = [tf.identity(tensor) for tensor in tensors]
+        else:
+            guarded = pass_through(op, through, backward_at, holds_over_rows=True)[:n_tensors]
+    record_operation("tfpyop guard", guarded, through, backward, forward)
+    return guarded
 
 
-KEPT_OVER_ROWS.append(_refuse_when_run)
+def _sum(tangent: tf.Tensor | None, beside: tf.Tensor | None) -> tf.Tensor | None:
+    return tangent if beside is None else beside if tangent is None else tangent + beside
 
 
 def refusing(
     op: HostOp, error: Callable[[], GradientError], like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]
 ) -> list[tf.Tensor | None]:
-    """Stand-ins for cotangents like some tensors that nobody can compute: a node that raises when it runs.
+    """Stand-ins for vectors like some tensors that nobody can compute out of others, in which they are linear.
 
-    In a graph it is pruned when nobody wants them. It depends on what the cotangents would depend on, and its own
-    derivatives raise too.
+    They are zeros where the others are. Else they raise: eagerly at once, in a graph when it runs, unless nobody wants
+    them. They depend on what the vectors would depend on, and their own derivatives are such stand-ins too.
     """
 
-    def refuse(arrays: Sequence[Any]) -> NoReturn:
-        del arrays
-        raise error()
+    def refuse(arrays: Sequence[Any]) -> list[Any]:
+        if any(np.any(array) for array in arrays[len(floating) :]):
+            raise error()
+        return [np.zeros(array.shape, array.dtype) for array in arrays[: len(floating)]]
 
     floating = [tensor for tensor in like if is_differentiable(dtype_of(tensor))]
     host = HostFunction(op.host.subject, function=refuse, promise=SamePromise(len(floating)))
@@ -116,7 +135,7 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
     try:
         return rule(call.op.context(call.values), *vectors)
     except Exception as error:
-        if isinstance(error, NotImplementedError) and "to a numpy array" in str(error):
+        if not tf.executing_eagerly() and wants_values(error):
             raise GradientError(
                 f"its {kind} rule calls numpy on a tensor of a graph.",
                 subject=call.op.host.subject,
@@ -128,3 +147,38 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
             called = ", ".join(["op", *names])
             error.add_note(f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).")
         raise
+
+
+def guarded_results(
+    call: Call, rule: Callable[..., Any], vectors: Sequence[Any], results: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """What a rule in TensorFlow ops returned, such that differentiating it raises where numpy made a part of it."""
+    given = [*call.inputs, *call.outputs, *vectors]
+    sources = [tensor for tensor in given if tensor is not None and is_differentiable(dtype_of(tensor))]
+    if tf.executing_eagerly():
+        sources = [tensor for tensor in sources if is_watched([tensor])]
+        lost = sources if sources and _is_detached(call, rule, given, sources) else []
+    else:
+        lost = detached_sources(results, sources)
+    if not lost:
+        return list(results)
+    guarded = iter(_guarded(call.op, [value for value in results if value is not None], lost, HostOp.detached_rule))
+    return [None if value is None else next(guarded) for value in results]
+
+
+def _is_detached(
+    call: Call, rule: Callable[..., Any], given: Sequence[tf.Tensor | None], sources: Sequence[tf.Tensor]
+) -> bool:
+    """Whether a rule that runs eagerly takes values of these tensors to Python, found out once a kind of call."""
+    replaced = {id(tensor) for tensor in sources}
+
+    def with_symbolic(symbolic: Sequence[tf.Tensor]) -> Any:
+        remaining = iter(symbolic)
+        values = [next(remaining) if id(tensor) in replaced else tensor for tensor in given]
+        n_inputs, n_values = len(call.inputs), len(call.inputs) + len(call.outputs)
+        parts = RuleInputs(values[:n_inputs], values[n_inputs:n_values], call.residuals, ())
+        return rule(call.op.context(parts), *values[n_values:])
+
+    types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
+    key = (getattr(rule, "__func__", rule), types)
+    return call.op.host.kept(key, lambda: leaves_tensorflow(with_symbolic, sources))

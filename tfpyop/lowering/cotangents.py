@@ -16,11 +16,11 @@ from tfpyop._promise import (
     wrong_cotangent_shape,
 )
 from tfpyop._signature import sizes_of
-from tfpyop.errors import CoercionError, GradientError, Shape, TfpyopError
+from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
-from tfpyop.lowering.calls import Call, apply_rule, refusing
+from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
 from tfpyop.lowering.compilation import is_compiling
-from tfpyop.lowering.tangents import output_tangents
+from tfpyop.lowering.tangents import has_jvp, output_tangents
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
 
 
@@ -55,33 +55,27 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
     try:
         values = rule_values(result, len(call.inputs), "cotangent", "inputs")
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
-        return [
+        fitted = [
             _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
             for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
         ]
     except TfpyopError as error:
         raise error.about(f"gradient of {op.host.subject}") from error.__cause__
+    return guarded_results(call, rule.function, given, fitted)
 
 
 def _of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own.
-
-    Eagerly the tapes tell whether anybody wants the latter. In a graph its place is taken by a node that raises if it
-    runs, and is pruned if nobody wants it.
-    """
+    """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own."""
     primal = call.primal
     remaining = iter(cotangents)
     tangents = [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in primal.inputs]
-    if call.is_second_order and tf.executing_eagerly():
-        raise call.op.missing_second_derivative()
-    try:
-        by_cotangents = output_tangents(primal, tangents)
-    except GradientError as error:
-        raise call.op.missing_second_derivative() from error
-    by_primals: list[tf.Tensor | None] = [None] * (len(call.inputs) - len(call.vectors))
+    missing, n_primals = call.op.missing_second_derivative, len(call.inputs) - len(call.vectors)
+    by_primals: list[tf.Tensor | None] = [None] * n_primals
     if call.is_second_order:
-        by_primals = refusing(call.op, call.op.missing_second_derivative, call.inputs[: len(by_primals)], cotangents)
-    return [*by_primals, *by_cotangents]
+        by_primals = refusing(call.op, missing, call.inputs[:n_primals], cotangents)
+    if has_jvp(primal.op):
+        return [*by_primals, *output_tangents(primal, tangents)]
+    return [*by_primals, *refusing(call.op, missing, call.vectors, cotangents)]
 
 
 def _given(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:

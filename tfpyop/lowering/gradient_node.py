@@ -29,14 +29,20 @@ from tfpyop.lowering.compilation import compiling, is_compiling
 Gradient = Callable[[HostOp, tf.Operation, Sequence[Any]], list[Any]]
 """From the op, a node and the cotangents of its outputs to those of its inputs. It must not refer to any graph."""
 
-KEPT_OVER_ROWS: list[Gradient] = []
-"""Gradients that hold for many rows as they do for one."""
-
 _NAMES = OwnedNames(forget_gradient)
 
 
-def pass_through(op: HostOp, tensors: Sequence[tf.Tensor], gradient: Gradient) -> list[tf.Tensor]:
-    """Pass tensors of the current graph through a node with this gradient."""
+def pass_through(
+    op: HostOp, tensors: Sequence[tf.Tensor], gradient: Gradient, *, holds_over_rows: bool = False
+) -> list[tf.Tensor]:
+    """Pass tensors of the current graph through a node with this gradient.
+
+    Args:
+      op: The op that the node belongs to.
+      tensors: What passes.
+      gradient: The node's gradient.
+      holds_over_rows: Whether the gradient is right for many rows as it is for one.
+    """
     graph = tf.compat.v1.get_default_graph()
     keep(op, graph)
     name = REGISTRY.unique(op.name)
@@ -47,7 +53,8 @@ def pass_through(op: HostOp, tensors: Sequence[tf.Tensor], gradient: Gradient) -
         passed: list[tf.Tensor] = tf.identity_n(list(tensors), name=f"{node_name(op.name)}_outputs")
     node = passed[0].op
     function.node = weakref.ref(node)
-    node.pfor_converter = lambda rows: _over_rows(op, gradient, rows)  # TensorFlow's own would drop the gradient
+    over_rows = gradient if holds_over_rows else None
+    node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's own would drop the gradient
     return passed
 
 
@@ -68,20 +75,20 @@ def node_name(name: str) -> str:
     return re.sub(r"^[^A-Za-z0-9.]+|[^\w.\-/]", "", re.split(r"[:.]", name.partition("#")[0])[-1]) or "numpy_op"
 
 
-def _over_rows(op: HostOp, gradient: Gradient, pfor_input: Any) -> list[Any]:
+def _over_rows(op: HostOp, gradient: Gradient | None, pfor_input: Any) -> list[Any]:
     """How `vectorized_map` converts such a node: values keep their gradient if they are still those of one row.
 
     The node of a call's outputs has become a part of the call over rows, and is passed on as it is.
     """
     tensors = [item.t for item in pfor_input.inputs]
-    passed = _recorded(op, tensors, gradient) if gradient in KEPT_OVER_ROWS else tf.identity_n(tensors)
+    passed = tf.identity_n(tensors) if gradient is None else _recorded(op, tensors, gradient)
     return [wrap_for_pfor(tensor, item.is_stacked) for tensor, item in zip(passed, pfor_input.inputs, strict=True)]
 
 
 def _recorded(op: HostOp, tensors: Sequence[tf.Tensor], gradient: Gradient) -> list[tf.Tensor]:
     """Pass tensors through such a node, also for tapes inside of functions, which do not look at gradient names."""
     with stop_recording():
-        passed = pass_through(op, tensors, gradient)
+        passed = pass_through(op, tensors, gradient, holds_over_rows=True)
 
     def backward(*cotangents: Any) -> list[Any]:
         return gradient(op, passed[0].op, cotangents)

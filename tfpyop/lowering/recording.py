@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop.lowering._tensorflow import record_operation, should_record_backprop
+from tfpyop.lowering._tensorflow import is_watched, record_operation, should_record_backprop
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.compilation import compiling
 from tfpyop.lowering.cotangents import input_cotangents
@@ -20,12 +20,15 @@ def record(call: Call) -> None:
             [*call.primal.inputs, *call.primal.outputs, *call.primal.residuals]
         )
 
+    moves = [is_watched([tensor]) for tensor in call.inputs]  # for the others TensorFlow gives tangents of zero
+
     def backward(*cotangents: Any) -> list[Any]:
         with compiling(call.is_compiled):
             return input_cotangents(call, cotangents)
 
     def forward(*tangents: Any) -> list[Any]:
+        moved = [tangent if is_moved else None for tangent, is_moved in zip(tangents, moves, strict=True)]
         with compiling(call.is_compiled):
-            return output_tangents(call, tangents)
+            return output_tangents(call, moved)
 
     record_operation(call.op.name, call.outputs, call.inputs, backward, forward)

@@ -11,9 +11,15 @@ import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
 from tfpyop._promise import is_compatible, rule_values, wrong_tangent_shape
+from tfpyop._rules import HostOp
 from tfpyop.errors import TfpyopError
-from tfpyop.lowering._tensorflow import push_forwardprop_state, record_operation_backprop_only
-from tfpyop.lowering.calls import Call, apply_rule
+from tfpyop.lowering._tensorflow import (
+    push_forwardprop_state,
+    record_operation,
+    record_operation_backprop_only,
+    stop_recording,
+)
+from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
 from tfpyop.lowering.tensors import dtype_of, type_of
 
 
@@ -35,26 +41,34 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
     given = [_given(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
     rule = op.rules.jvp
     if rule is not None and rule.op is not None:
-        passed = [tensor if tangent is None else tangent for tangent, tensor in zip(given, call.inputs, strict=True)]
+        vectors = _or_zeros(given, call.inputs)
+        passed = [tensor if tangent is None else tangent for tangent, tensor in zip(vectors, call.inputs, strict=True)]
         leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
         return _spread(call.outputs, rule.op.call_flat(leaves, op.structure, op.static))
     if rule is not None:
         assert rule.function is not None
-        result = apply_rule(call, rule.function, "jvp", given)
+        vectors = _or_zeros(given, call.inputs)
+        result = apply_rule(call, rule.function, "jvp", vectors)
         try:
             values = rule_values(result, len(call.outputs), "tangent", "outputs")
-            return [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
+            fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
         except TfpyopError as error:
             raise error.about(f"JVP of {op.host.subject}") from None
+        return guarded_results(call, rule.function, vectors, fitted)
     if call.is_of_vjp:
         return _of_vjp(call, given)
-    gradient = op.rules.gradient
-    if gradient is not None and gradient.function is not None:
-        return _transposed(call, given)
+    if not has_jvp(op):
+        raise op.missing_jvp()
+    assert op.rules.gradient is not None
+    return _elementwise(call, given) if op.rules.gradient.op is not None else _transposed(call, given)
+
+
+def has_jvp(op: HostOp) -> bool:
+    """Whether an op has a JVP rule, or a gradient rule that one follows from."""
+    if op.rules.jvp is not None or op.rules.gradient is None:
+        return op.rules.jvp is not None
     is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.is_of_rule
-    if gradient is not None and is_elementwise:
-        return _elementwise(call, given)
-    raise op.missing_jvp()
+    return op.rules.gradient.function is not None or is_elementwise
 
 
 def _linked(call: Call) -> Call:
@@ -74,28 +88,47 @@ def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
     """The JVP out of a VJP rule in TensorFlow ops: the derivative of the rule by the cotangents it is linear in."""
     from tfpyop.lowering.cotangents import input_cotangents
 
-    # The accumulator at work would take the tape's place, so its state is put aside. The copies are made before that:
-    # it does not follow them, as outer ones do, and a rule that calls the op itself comes to an end.
+    wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
+    copied = _copied(call)
+    with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # the accumulator would take its place
+        vectors = [tf.zeros_like(output) for output in wanted]
+        tape.watch(vectors)
+        pulled = input_cotangents(copied, _spread(call.outputs, vectors))
+    results = [tf.zeros_like(output) for output in wanted]
+    for number, (value, tangent) in enumerate(zip(pulled, tangents, strict=True)):
+        if value is None or tangent is None:
+            continue
+        terms = tape.gradient(value, vectors, output_gradients=tangent)
+        if all(term is None for term in terms) and not _is_zero(call, number):
+            raise call.op.detached_rule()
+        results = [total if term is None else total + term for total, term in zip(results, terms, strict=True)]
+    return _spread(call.outputs, results)
+
+
+def _copied(call: Call) -> Call:
+    """The call with copies, which the accumulator at work does not follow, as outer ones do.
+
+    So a rule that calls the op itself comes to an end.
+    """
     inputs, outputs, residuals = (
         [tf.identity(tensor) for tensor in tensors] for tensors in (call.inputs, call.outputs, call.residuals)
     )
-    wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
-    with push_forwardprop_state(), tf.GradientTape() as tape:
-        vectors = [tf.zeros_like(output) for output in wanted]
-        tape.watch(vectors)
-        pulled = input_cotangents(Call(call.op, inputs, outputs, residuals), _spread(call.outputs, vectors))
-    pairs = [
-        (value, tangent)
-        for value, tangent in zip(pulled, tangents, strict=True)
-        if value is not None and tangent is not None
+    return Call(call.op, inputs, outputs, residuals)
+
+
+def _is_zero(call: Call, number: int) -> bool:
+    """Whether the gradient rule gives an input no cotangent but zero, as far as can be told where it is called."""
+    from tfpyop.lowering.cotangents import input_cotangents
+
+    varied = [
+        tf.reshape(tf.cast(tf.cos(tf.cast(tf.range(tf.size(output)), tf.float32)), output.dtype), tf.shape(output))
+        for output in call.outputs
+        if is_differentiable(dtype_of(output))
     ]
-    if not pairs:  # the rule says that nothing depends on anything
-        return _spread(call.outputs, [tf.zeros_like(output) for output in wanted])
-    results = tape.gradient([value for value, _ in pairs], vectors, output_gradients=[tangent for _, tangent in pairs])
-    if all(result is None for result in results):
-        raise call.op.disconnected_gradient()
-    filled = [tf.zeros_like(output) if value is None else value for value, output in zip(results, wanted, strict=True)]
-    return _spread(call.outputs, filled)
+    with push_forwardprop_state(), stop_recording():
+        value = input_cotangents(_copied(call), _spread(call.outputs, varied))[number]
+    known = None if value is None else tf.get_static_value(value)
+    return known is not None and not np.any(known)
 
 
 def _elementwise(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -124,7 +157,7 @@ def _elementwise(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Te
             ]
             leaves = [*inputs, *call.outputs, *call.guarded_residuals(), *ones]
             columns = _spread(call.inputs, rule.op.call_flat(leaves, call.op.structure, call.op.static))
-            parts.append(_real_product(columns, moved, output.dtype.real_dtype))
+            parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
         result = tf.complex(*parts) if len(parts) == 2 else parts[0]
         result.set_shape(output.shape)
         results.append(result)
@@ -132,39 +165,50 @@ def _elementwise(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Te
 
 
 def _real_product(
-    columns: Sequence[tf.Tensor | None], tangents: Sequence[tf.Tensor | None], dtype: tf.DType
+    columns: Sequence[tf.Tensor | None], tangents: Sequence[tf.Tensor | None], start: tf.Tensor
 ) -> tf.Tensor:
-    """The real inner product of derivatives and tangents, element by element."""
-    terms = [
-        tf.cast(tf.math.real(tf.math.conj(column) * tangent), dtype)
-        for column, tangent in zip(columns, tangents, strict=True)
-        if column is not None and tangent is not None
-    ]
-    return tf.add_n(terms)
+    """The real inner product of derivatives and tangents, element by element, added to a start.
+
+    A tangent of zero takes no part even where the derivative is infinite or NaN: inputs that nobody moves have one too.
+    """
+    for column, tangent in zip(columns, tangents, strict=True):
+        if column is None or tangent is None:
+            continue
+        pairs = [(column, tangent)]
+        if column.dtype.is_complex:
+            pairs = [(part(column), part(tangent)) for part in (tf.math.real, tf.math.imag)]
+        for derivative, moved in pairs:
+            start += tf.cast(tf.math.multiply_no_nan(derivative, moved), start.dtype)
+    return start
 
 
 def _of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """A VJP rule is linear in the cotangents; along the primals it needs a rule of its own."""
-    n_vectors = len(call.vectors)
-    along_primals = tangents[: len(tangents) - n_vectors]
-    is_zero = tf.executing_eagerly() and not any(
-        tangent is not None and np.any(tangent.numpy()) for tangent in along_primals
-    )
-    if not is_zero:
-        raise call.op.missing_second_derivative()
+    n_primals = len(call.inputs) - len(call.vectors)
     vectors = [
         vector if tangent is None else tangent
-        for vector, tangent in zip(call.vectors, tangents[-n_vectors:], strict=True)
+        for vector, tangent in zip(call.vectors, _or_zeros(tangents[n_primals:], call.vectors), strict=True)
     ]
-    leaves = [*call.inputs[: len(call.inputs) - n_vectors], *vectors]
-    return list(call.op.owner.call_flat(leaves, call.op.structure, call.op.static))
+    leaves = [*call.inputs[:n_primals], *vectors]
+    results = _spread(call.outputs, call.op.owner.call_flat(leaves, call.op.structure, call.op.static))
+    along_primals = tangents[:n_primals]
+    if all(tangent is None for tangent in along_primals):
+        return results
+    missing = refusing(call.op, call.op.missing_second_derivative, call.outputs, along_primals)
+    return [None if value is None else value + beside for value, beside in zip(results, missing, strict=True)]
 
 
 def _given(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:
-    """A dense tangent for each differentiable input, zero where there is none."""
-    if not is_differentiable(dtype_of(tensor)):
-        return None
-    return tf.zeros_like(tensor) if tangent is None else tf.convert_to_tensor(tangent)
+    """A dense tangent for each differentiable input that is moved."""
+    return None if tangent is None or not is_differentiable(dtype_of(tensor)) else tf.convert_to_tensor(tangent)
+
+
+def _or_zeros(tangents: Sequence[tf.Tensor | None], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """Tangents as a rule is given them: one for each differentiable input, zero for those that are not moved."""
+    return [
+        tf.zeros_like(tensor) if tangent is None and is_differentiable(dtype_of(tensor)) else tangent
+        for tangent, tensor in zip(tangents, tensors, strict=True)
+    ]
 
 
 def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
@@ -176,7 +220,23 @@ def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
     got, promised = type_of(tensor), type_of(output)
     if got.shape is not None and not is_compatible(got.shape, promised.shape):
         raise wrong_tangent_shape(number, promised, str(got))
-    return tensor if output.shape.rank is None else tf.ensure_shape(tensor, output.shape)
+    return tensor if output.shape.rank is None or tensor.shape == output.shape else _ensured(tensor, output.shape)
+
+
+def _ensured(tensor: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    """The tensor, whose shape is checked when the graph runs.
+
+    Accumulators are told how it is differentiated: TensorFlow's own way fails where they nest, because the node has a
+    shape for an attribute, which cannot be hashed.
+    """
+    with stop_recording():
+        ensured = tf.ensure_shape(tensor, shape)
+
+    def unchanged(vector: Any) -> list[Any]:
+        return [vector]
+
+    record_operation("tfpyop shape", [ensured], [tensor], unchanged, unchanged)
+    return ensured
 
 
 def _spread(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
