@@ -808,7 +808,7 @@ def test_an_input_kept_from_a_compiled_call():
   Expected: a function that leaves inputs and out= alone once it has returned
   Got:      called with float32[3]
   XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here must not be read; \
-from now on the op is given copies."""
+from now on calls with these shapes are given copies."""
     compiled_op(tf.zeros(3))
     compiled_op(tf.zeros(3))
     check(ContractError, text, lambda: compiled_op(2 * tf.ones(3)), is_exact=False)

@@ -2,7 +2,6 @@
 
 import gc
 import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -292,5 +291,122 @@ def test_exception_tables_are_written_as_they_are_read(numbers):
     assert xla_ffi._read_entry(xla_ffi._write_entry(numbers))[0] == numbers
 
 
-def test_signals_are_left_as_they_were():
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_inputs_stay_read_only_in_later_calls():
+    def function(x):
+        x.flags.writeable = True
+        x += 1
+        return x
+
+    call = compiled(differentiable_op(lambda x: function(x) if x[0] == 7 else x + 0, signature="(n)->(n)"))
+    call(X)
+    call(X)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot set WRITEABLE flag"):
+        call(tf.constant([7.0, 2, 3]))
+
+
+def test_a_reloaded_op_of_another_dtype_is_refused(tmp_path, monkeypatch):
+    import importlib
+
+    path = tmp_path / "xla_changed.py"
+    source = "from tfpyop import differentiable_op\nop = differentiable_op(lambda x: {}, name='xla_changed')\n"
+    path.write_text(source.format("x, signature='()->()'"))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("xla_changed")
+    function = compiled(lambda x: module.op(x))
+    function(X)
+    for changed in ("x > 1, signature='()->()', dtype=bool", "x.sum(-1), signature='(n)->()'"):
+        path.write_text(source.format(changed) + "#" * len(changed))
+        importlib.invalidate_caches()
+        importlib.reload(module)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the op is another than the one that was compiled"):
+            function(X)
+
+
+def test_a_cycle_is_not_taken_for_a_kept_array():
+    def function(x):
+        if x[0] > 1:
+            try:
+                raise ValueError
+            except ValueError as error:
+                error.myself = error
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for start in (0.0, 0.0, 2.0, 2.0):
+        assert call(tf.fill([3], start)).numpy().tolist() == [start + 1] * 3
+
+
+def test_long_texts_are_shortened():
+    def function(x):
+        raise ValueError("long " * 10_000)
+
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"(?s)the function raised ValueError.*\[\.\.\.\]"
+    ) as caught:
+        compiled(differentiable_op(function, signature="()->()"))(X)
+    assert len(caught.value.message) < 3000
+
+
+def test_a_saved_function_runs_in_a_process_that_has_imported_the_op(tmp_path):
+    (tmp_path / "saved_ops.py").write_text(
+        "from tfpyop import differentiable_op\n"
+        "square = differentiable_op(lambda x: x * x, signature='()->()', name='saved_ops:square',"
+        " grad=lambda op, g: 2 * g * op.inputs[0])\n"
+    )
+    save = """
+import tensorflow as tf, saved_ops
+module = tf.Module()
+module.f = tf.function(saved_ops.square, jit_compile=True, input_signature=[tf.TensorSpec([None])])
+module.f(tf.ones(2))
+tf.saved_model.save(module, "saved")
+"""
+    load = """
+import tensorflow as tf, saved_ops
+f = tf.saved_model.load("saved").f
+x = tf.constant([1.0, 2.0, 3.0])
+with tf.GradientTape() as tape:
+    tape.watch(x)
+    y = f(x)
+print(y.numpy().tolist(), tape.gradient(y, x).numpy().tolist())
+"""
+    for script in (save, load):
+        process = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout == "[1.0, 4.0, 9.0] [2.0, 4.0, 6.0]\n"
+
+
+def test_a_timeout_that_strikes_anywhere_leaves_the_process_alive():
+    script = """
+import signal
+import tensorflow as tf
+from tfpyop import differentiable_op
+
+class Timeout(Exception):
+    pass
+
+def raise_timeout(*_):
+    raise Timeout
+
+def fail(x):
+    raise ValueError("wrong " * 50)
+
+signal.signal(signal.SIGALRM, raise_timeout)
+function = tf.function(differentiable_op(fail, signature="()->()"), jit_compile=True)
+x = tf.zeros(3)
+for number in range(1500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 100 * 1e-5)
+        try:
+            function(x)
+        except Exception:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Exception:
+        pass
+print("alive")
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert process.stdout == "alive\n", process.stderr[-3000:]
+    assert process.returncode == 0

@@ -20,3 +20,4 @@ def _on_tensorflow(_tensorflow: Any) -> None:
     with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
         importlib.import_module("tfpyop.lowering.py_func").install()
         importlib.import_module("tfpyop.lowering.batching").install()
+        importlib.import_module("tfpyop.lowering.xla").install()

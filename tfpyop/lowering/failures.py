@@ -11,8 +11,12 @@ from tfpyop.errors import UnsupportedError, describe_arrays
 
 def failure(subject: str, arrays: Sequence[Array], error: BaseException, more: str = "") -> Exception:
     """An exception of the same status as one of a user's function, whose text says where and for which inputs."""
+    try:
+        said = str(error)
+    except Exception as second:  # an exception may refuse
+        said = f"(its text raised {type(second).__name__})"
     called_with = describe_arrays(arrays)
-    text = f"{subject}: the function raised {type(error).__name__}: {error}\n  Called with: {called_with}"
+    text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
     return _same_status(error)(f"{text}\n\n{more}" if more else text)
 
 

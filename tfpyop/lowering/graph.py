@@ -35,7 +35,7 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     keep(op, tf.compat.v1.get_default_graph())
     with stop_recording():
         if is_compiling():
-            results = xla.host_node(op, tensors, types, promised)
+            results = list(map(tf.stop_gradient, xla.host_node(op, tensors, types, promised)))
         else:
             results = py_func.host_node(op, tensors, promised)
     is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])

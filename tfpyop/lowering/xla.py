@@ -5,6 +5,7 @@ XLA lends the memory of arguments and results for the time of a call.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import traceback
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._coercion import STRING, Array
+from tfpyop._coercion import STRING, Array, DType
 from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, OpPromise, Promise, Types, is_compatible
 from tfpyop._registry import REGISTRY
@@ -32,14 +33,15 @@ from tfpyop.lowering.xla_ffi import Buffer, memory_of
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function."""
 
-_NO_GRADIENT = "tfpyop:host_call"
-"""Registered as what has no gradient: another node carries that."""
-tf.no_gradient(_NO_GRADIENT)
-
 _MOST_IDLE = 32
 
 _ORDER = "tfpyop_order"
 """The collection of a graph that holds what the next stateful call comes after."""
+
+
+def install() -> None:
+    """Let compiled code call host functions, also such as another process has traced."""
+    xla_ffi.register(_run)
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
@@ -54,19 +56,18 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         sizes = _sizes(op.host, types, promised)
         graph = tf.compat.v1.get_default_graph()
         order = _order(graph) if op.host.is_stateful else []
-        xla_ffi.register(_run)
+        install()
     except TfpyopError as error:
         raise error.about(op.host.subject) from None
     site = Site(op.token, types, promised, is_ordered=op.host.is_stateful)
-    with graph.gradient_override_map({"XlaCallModule": _NO_GRADIENT}):
-        results = call_module(
-            [*tensors, *order],
-            version=9,
-            module=host_call(xla_ffi.TARGET, site, sizes),
-            Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
-            Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
-            platforms=["CPU"],
-        )
+    results = call_module(
+        [*tensors, *order],
+        version=9,
+        module=host_call(xla_ffi.TARGET, site, sizes),
+        Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
+        Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
+        platforms=["CPU"],
+    )
     results[0].op._set_attr(TOKEN_ATTRIBUTE, tf.compat.v1.AttrValue(s=op.token.encode()))  # as graph files keep it
     if order:
         graph.get_collection_ref(_ORDER)[:] = results[-1:]
@@ -82,15 +83,8 @@ def check_shape(tensors: Sequence[tf.Tensor], allowed: Sequence[Sizes], message:
         raise ContractError(message, got=str(types[-1]))
     graph = tf.compat.v1.get_default_graph()
     n_nodes = len(graph.get_operations())
-    with graph.gradient_override_map({"XlaCallModule": _NO_GRADIENT}):
-        call_module(
-            list(tensors),
-            version=9,
-            module=check_of_shape(types, candidates, message),
-            Tout=[],
-            Sout=[],
-            platforms=["CPU"],
-        )
+    module = check_of_shape(types, candidates, message)
+    call_module(list(tensors), version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
     graph.get_operations()[n_nodes].pfor_converter = lambda _: []  # rows of one shape need one check
 
 
@@ -171,7 +165,7 @@ class _Slot:
     def lend(self, data: int | None) -> Array:
         """A view on memory that is lent for the time of a call."""
         array = self._idle.pop(data, None)  # each is in use once: another thread makes its own
-        view: Array = (self._make(data) if array is None else array).view()
+        view: Array = (self._make(data) if array is None else array).reshape(self.shape)
         return view
 
     def take_back(self, data: int | None, view: Array) -> None:
@@ -183,10 +177,10 @@ class _Slot:
         self._idle[data] = array
 
     def _make(self, data: int | None) -> Array:
-        memory = self._memory.from_address(data) if data else None  # there is none for no elements
-        array: Array = np.ndarray(self.shape, self.dtype, memory)
-        array.setflags(write=self._is_result)
-        return array
+        if not data:  # of no elements
+            return np.empty(0, self.dtype)
+        memory = memoryview(self._memory.from_address(data))
+        return np.frombuffer(memory if self._is_result else memory.toreadonly(), self.dtype)
 
 
 class _HostCall:
@@ -198,6 +192,9 @@ class _HostCall:
         self._inputs = [_Slot(*pair, is_result=False) for pair in zip(arguments, site.inputs, strict=False)]
         self._outputs = [_Slot(*pair, is_result=True) for pair in zip(results, site.outputs, strict=False)]
         self._plan = host.plan([np.empty(slot.shape, slot.dtype) for slot in self._inputs])
+        promised = [type_.dtype for type_ in self._plan.outputs]
+        if promised != [type_.dtype for type_ in site.outputs]:
+            raise self._changed(promised)
         self._lends: bool | None = None
         """Whether the function may have memory that is lent: if it kept nothing in its first call."""
 
@@ -213,7 +210,9 @@ class _HostCall:
             self._run(inputs, targets[: self._plan.n_destinations], targets)
             if are_kept(inputs) or are_kept(targets):
                 self._lends = False
-                raise self._kept()
+                gc.collect()  # a cycle, as of an exception that was caught, is nobody's
+                if are_kept(inputs) or are_kept(targets):
+                    raise self._kept()
         else:
             self._run_on_copies(inputs, targets)
         for slot, start, view in zip(slots, data, inputs + targets, strict=False):
@@ -232,12 +231,26 @@ class _HostCall:
         except TfpyopError:
             raise
         except Exception as error:
+            self._lends = None  # the next call shows again what the function keeps
             text = _user_traceback(error)
             traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
             raise failure(self._host.subject, views, error, text) from None
-        for array, target in zip(arrays, targets, strict=True):
-            if array is not target:
-                target[...] = array
+        pairs = [pair for pair in zip(arrays, targets, strict=True) if pair[0] is not pair[1]]
+        if any(array.shape != target.shape for array, target in pairs):
+            raise self._changed([array.dtype for array in arrays])
+        if out and len(targets) > 1:  # one output may be a part of another's destination
+            pairs = [(array.copy(), target) for array, target in pairs]
+        for array, target in pairs:
+            target[...] = array
+
+    def _changed(self, dtypes: Sequence[DType]) -> ContractError:
+        return ContractError(
+            "the op is another than the one that was compiled.",
+            subject=self._host.subject,
+            expected=", ".join(str(ArrayType(slot.dtype, slot.shape)) for slot in self._outputs),
+            got=f"outputs of {', '.join(map(str, dtypes))}, or of other shapes",
+            remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
+        )
 
     def _kept(self) -> ContractError:
         return ContractError(
@@ -246,7 +259,7 @@ class _HostCall:
             expected="a function that leaves inputs and out= alone once it has returned",
             got=f"called with {', '.join(map(str, self._plan.inputs))}",
             remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
-            "must not be read; from now on the op is given copies.",
+            "must not be read; from now on calls with these shapes are given copies.",
         )
 
 

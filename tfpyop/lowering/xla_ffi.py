@@ -171,6 +171,12 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 """The status that TensorFlow gives an exception of tf.numpy_function too. All else is somebody's wish to stop."""
 
+_INTERRUPTED = _ErrorArguments(
+    ctypes.sizeof(_ErrorArguments), None, b"interrupted while an exception was reported", _CANCELLED
+)
+_INTERRUPTED_ADDRESS = ctypes.addressof(_INTERRUPTED)
+_MOST_CHARACTERS = 2000
+
 _KEPT: list[Any] = []
 """Handlers, which XLA calls as long as the process lives."""
 _LOCK = threading.Lock()
@@ -277,13 +283,21 @@ def _returned(create_error: Any, error: BaseException) -> int:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), _CANCELLED)
         if code == _CANCELLED:
             _raise_in_caller(error)
-        message = str(error) or type(error).__name__
-    except BaseException as second:  # a second Ctrl-C, or a __str__ that raises
-        code, message = _CANCELLED, type(second).__name__
-    text = message.replace("\0", "\\0").encode(errors="backslashreplace")
-    arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, text, code)
-    address: int = create_error(ctypes.addressof(arguments))
-    return address
+        text = _shortened(str(error) or type(error).__name__).replace("\0", "\\0").encode(errors="backslashreplace")
+        arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, text, code)
+        address: int = create_error(ctypes.addressof(arguments))
+        return address
+    except BaseException:  # a second Ctrl-C, or a __str__ that raises
+        fallback: int = create_error(_INTERRUPTED_ADDRESS)
+        return fallback
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle if it is long: TensorFlow takes a minute to read 40,000 characters of XLA's."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    half = _MOST_CHARACTERS // 2
+    return f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def _raise_in_caller(error: BaseException) -> None:
@@ -344,3 +358,6 @@ def _write_entry(numbers: Sequence[int]) -> bytes:
         written += bytes([group | 0x40 for group in groups[:-1]] + groups[-1:])
     written[0] |= 0x80
     return bytes(written)
+
+
+_returned.__code__ = _guarded_from_the_start(_returned.__code__)
