@@ -96,8 +96,8 @@ class ComplexStep:
 def complex_step(*, step: float = 1e-30) -> ComplexStep:
     """Derivatives by one evaluation at a tiny imaginary step, for `differentiable_op(..., grad=tfpyop.complex_step())`.
 
-    Exact to rounding, for functions that are analytic and take complex input; others raise GradientError. Each call of
-    a derivative adds three evaluations that compare one direction with a central difference.
+    Exact to rounding, for functions that are analytic and take complex input; others raise GradientError. The first
+    derivative of an op adds three evaluations that compare one direction with a central difference.
 
     Args:
       step: The imaginary step, relative to the direction. It must be tiny beside the inputs and the scale on which the

@@ -14,7 +14,7 @@ from tfpyop._complex_step import ComplexStep, complex_step
 from tfpyop._context import RuleContext
 from tfpyop._numerical import Numerical, numerical
 from tfpyop._signature import Signature
-from tfpyop._slopes import Function, Method, pull_back, push_forward
+from tfpyop._slopes import Function, Method, pull_back, push_forward, somewhere
 from tfpyop.errors import RegistrationError, nearest
 
 METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
@@ -64,15 +64,25 @@ def from_values(method: Method, signature: Signature | None) -> tuple[FromValues
       method: How they are got.
       signature: Of the op; without one, every element of an input is moved by itself.
     """
+    checked: set[str] = set()
+
+    def prepare(op: RuleContext, wanted: Sequence[bool]) -> tuple[Function, list[Array]]:
+        """The function and the point; the first time for each choice of static values, the method is checked there."""
+        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+        choice = repr(dict(op.static))
+        if choice not in checked:
+            method.check(function, point, somewhere(point, wanted))
+            checked.add(choice)
+        return function, point
 
     def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
         wanted = [is_differentiable(array.dtype) for array in op.inputs]
         vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-        return pull_back(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors, wanted)
+        return pull_back(method, *prepare(op, wanted), vectors, wanted)
 
     def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
         vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
-        values = iter(push_forward(method, _function(op, signature), [*map(_in_float64, op.inputs)], vectors))
+        values = iter(push_forward(method, *prepare(op, [vector is not None for vector in vectors]), vectors))
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
     return FromValues(gradient, method), FromValues(jvp, method)

@@ -69,7 +69,6 @@ def pull_back(
     Raises:
       GradientError: There is no credible estimate.
     """
-    method.check(function, point, _somewhere(point, wanted))
     return [
         _cotangent(method, function, point, cotangents, number) if is_wanted else None
         for number, is_wanted in enumerate(wanted)
@@ -84,7 +83,6 @@ def push_forward(
     Raises:
       GradientError: There is no credible estimate.
     """
-    method.check(function, point, tangents)
     derivative = method.along(function, point, tangents)
     outputs = zip(derivative.values, derivative.errors, derivative.scales, function.output_ranks, strict=True)
     for number, (values, errors, scales, rank) in enumerate(outputs):
@@ -141,7 +139,7 @@ def _require_credible(which: str, values: Array, errors: Array, scales: Array, p
     )
 
 
-def _somewhere(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
+def somewhere(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
     """A fixed direction that moves every number of the wanted inputs, in proportion to its magnitude."""
     generator = np.random.default_rng(0)
     return [
