@@ -9,7 +9,8 @@ import pytest
 
 from tfpyop import _host
 from tfpyop._host import HostFunction
-from tfpyop._promise import ArrayType, CotangentPromise, OpPromise
+from tfpyop._promise import ArrayType, OpPromise
+from tfpyop._rule_promise import CotangentPromise
 from tfpyop._signature import Signature
 from tfpyop._structure import LEAF, flat
 from tfpyop.errors import CoercionError, ContractError, GradientError, SignatureError

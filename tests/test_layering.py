@@ -14,7 +14,7 @@ LAYERS = [
     {"_slopes"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
-    {"_from_values"},
+    {"_from_values", "_rule_promise"},
     {"_host"},
     {"_rules", "_definition"},
     {"_batching"},

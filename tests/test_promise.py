@@ -12,15 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._promise import (
-    ArrayType,
+from tfpyop._promise import ArrayType, OpPromise, is_compatible
+from tfpyop._rule_promise import (
     CotangentPromise,
-    OpPromise,
     RuleInputs,
     SamePromise,
     TangentPromise,
     broadcast_shapes_of,
-    is_compatible,
     rule_values,
     summed_axes,
 )

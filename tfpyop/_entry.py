@@ -16,8 +16,9 @@ from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
 from tfpyop._definition import Definition
 from tfpyop._host import HostFunction
-from tfpyop._promise import CotangentPromise, OpPromise, TangentPromise
+from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
+from tfpyop._rule_promise import CotangentPromise, TangentPromise
 from tfpyop._rules import HostOp, Rule, Rules, rule_caller
 from tfpyop._signature import Signature
 from tfpyop._structure import LEAF, Structure, flat, flatten

@@ -15,8 +15,8 @@ from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._context import NamedValues, RuleContext
 from tfpyop._from_values import FromValues
 from tfpyop._host import HostFunction
-from tfpyop._promise import CotangentPromise, RuleInputs, TangentPromise
 from tfpyop._registry import REGISTRY, Site
+from tfpyop._rule_promise import CotangentPromise, RuleInputs, TangentPromise
 from tfpyop._signature import Signature
 from tfpyop._structure import Structure
 from tfpyop.errors import GradientError

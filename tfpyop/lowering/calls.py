@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
 from tfpyop._host import HostFunction
-from tfpyop._promise import CotangentPromise, RuleInputs, SamePromise
+from tfpyop._rule_promise import CotangentPromise, RuleInputs, SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import GradientError
 from tfpyop.lowering._tensorflow import is_watched, record_operation, stop_recording

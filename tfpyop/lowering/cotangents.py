@@ -8,13 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._coercion import cast, dtype_kind, is_differentiable
-from tfpyop._promise import (
-    broadcast_shapes_of,
-    is_compatible,
-    rule_values,
-    summed_axes,
-    wrong_cotangent_shape,
-)
+from tfpyop._promise import is_compatible
+from tfpyop._rule_promise import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
-from tfpyop._promise import is_compatible, rule_values, wrong_tangent_shape
+from tfpyop._promise import is_compatible
+from tfpyop._rule_promise import rule_values, wrong_tangent_shape
 from tfpyop._rules import HostOp
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import (
