@@ -35,11 +35,15 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     keep(op, tf.compat.v1.get_default_graph())
     with stop_recording():
         if is_compiling():
-            results = list(map(tf.stop_gradient, xla.host_node(op, tensors, types, promised)))
+            results = xla.host_node(op, tensors, types, promised)
         else:
             results = py_func.host_node(op, tensors, promised)
     is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
-    return with_gradient(op, tensors, results) if is_differentiable else results
+    if is_differentiable:
+        return with_gradient(op, tensors, results)
+    return list(
+        map(tf.stop_gradient, results)
+    )  # TensorFlow knows of PyFunc that it has no gradient, but not of XLA's node
 
 
 def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
