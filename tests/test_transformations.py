@@ -117,10 +117,14 @@ def gradient(f, x):
     return tape.gradient(y, x, output_gradients=tf.range(1, 4, dtype=tf.float64))
 
 
-def jvp(f, x):
-    with tf.autodiff.ForwardAccumulator(x, tf.constant([1.0, -2, 0.5], tf.float64)) as accumulator:
+def tangent(f, x, direction):
+    with tf.autodiff.ForwardAccumulator(x, direction) as accumulator:
         y = f(x)
     return accumulator.jvp(y)
+
+
+def jvp(f, x):
+    return tangent(f, x, tf.constant([1.0, -2, 0.5], tf.float64))
 
 
 def jacobian(f, x):
@@ -561,12 +565,6 @@ def test_numerical_derivatives_of_methods(grad):
             return self.factor * x**2
 
     np.testing.assert_allclose(gradient(Scale().scaled, tf.constant(X)), gradient(lambda x: 3 * x**2, tf.constant(X)))
-
-
-def tangent(f, x, direction):
-    with tf.autodiff.ForwardAccumulator(x, direction) as accumulator:
-        y = f(x)
-    return accumulator.jvp(y)
 
 
 def total_gradient(f, x):

@@ -92,13 +92,9 @@ class CotangentPromise:
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One cotangent for each differentiable primal; None becomes zeros."""
-        primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
-        cotangents = rule_values(result, len(primals), "cotangent", "inputs")
-        return [
-            np.zeros(primal.shape or (), primal.dtype) if cotangent is None else cotangent
-            for cotangent, primal in zip(cotangents, primals, strict=True)
-            if is_differentiable(primal.dtype)
-        ]
+        dtypes = [type_.dtype for type_ in inputs]
+        like = [primal for primal in self.split(inputs, dtypes).inputs if is_differentiable(primal.dtype)]
+        return _zeros_for_none(self.wanted(result, dtypes), like)
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
         """Coerce cotangents; sum those that have the broadcast shape over the loop dimensions."""
@@ -157,13 +153,9 @@ class TangentPromise:
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """One tangent for each differentiable output; None becomes zeros."""
-        outputs = self.split(inputs, [type_.dtype for type_ in inputs]).outputs
-        tangents = rule_values(result, len(outputs), "tangent", "outputs")
-        return [
-            np.zeros(output.shape or (), output.dtype) if tangent is None else tangent
-            for tangent, output in zip(tangents, outputs, strict=True)
-            if is_differentiable(output.dtype)
-        ]
+        dtypes = [type_.dtype for type_ in inputs]
+        like = [output for output in self.split(inputs, dtypes).outputs if is_differentiable(output.dtype)]
+        return _zeros_for_none(self.wanted(result, dtypes), like)
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
         """Coerce tangents and check their shapes."""
@@ -219,6 +211,13 @@ class SamePromise:
         del inputs
         pairs = zip(values, outputs, strict=True)
         return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
+
+
+def _zeros_for_none(values: Sequence[Any], like: Types) -> list[Any]:
+    return [
+        np.zeros(type_.shape or (), type_.dtype) if value is None else value
+        for value, type_ in zip(values, like, strict=True)
+    ]
 
 
 def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:

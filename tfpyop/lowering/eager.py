@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfpyop._host import read_only
 from tfpyop._rules import HostOp
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.recording import record
-from tfpyop.lowering.tensors import array_of, destinations, released, tensor_of
+from tfpyop.lowering.tensors import array_of, host_results, tensor_of
 
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -25,10 +24,8 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
                 got=str(tensor),
                 remedy="Return the tensor from its tf.function, or make the call inside.",
             )
-    inputs = [read_only(array_of(tensor)) for tensor in tensors]
-    plan = op.host.plan(inputs)
-    out = destinations(plan)
-    arrays = released(op.host.run(plan, inputs, out or None), out)
+    inputs = [array_of(tensor) for tensor in tensors]
+    arrays = host_results(op.host, inputs)
     n_outputs = len(arrays) - len(op.residual_names)
     outputs = [tensor_of(array) for array in arrays[:n_outputs]]
     if could_possibly_record() and op.is_differentiable(

@@ -41,9 +41,8 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
     if is_differentiable:
         return with_gradient(op, tensors, results)
-    return list(
-        map(tf.stop_gradient, results)
-    )  # TensorFlow knows of PyFunc that it has no gradient, but not of XLA's node
+    # TensorFlow knows of PyFunc that it has no gradient, but not of XLA's node
+    return list(map(tf.stop_gradient, results)) if is_compiling() else results
 
 
 def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array
-from tfpyop._host import HostFunction, read_only
+from tfpyop._host import HostFunction
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY, TOKEN_PREFIX
 from tfpyop._rules import HostOp
@@ -18,7 +18,7 @@ from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import install_token_table
 from tfpyop.lowering.failures import failure, unknown_op
 from tfpyop.lowering.gradient_node import node_name
-from tfpyop.lowering.tensors import destinations, released
+from tfpyop.lowering.tensors import host_results
 
 
 def install() -> None:
@@ -51,10 +51,7 @@ def _refuse(token: str, *arrays: Any) -> list[Array]:
 
 def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     try:
-        views = [read_only(array) for array in arrays]
-        plan = host.plan(views)
-        out = destinations(plan)
-        return released(host.run(plan, views, out or None), out)
+        return host_results(host, arrays)
     except TfpyopError:
         raise
     except BaseException as error:

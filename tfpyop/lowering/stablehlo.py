@@ -63,21 +63,20 @@ class Site:
         return cls(token, inputs, outputs, types.endswith("!"))
 
 
-def host_call(target: str, site: Site, sizes: Sequence[Sizes | None]) -> str:
+def host_call(target: str, site: Site, sizes: Sequence[Sizes]) -> str:
     """A module whose one function makes a call.
 
     Args:
       target: The name under which XLA knows the handler.
       site: The call.
-      sizes: The shape of each output in terms of the inputs' dimensions; needed for those that are not known.
+      sizes: The shape of each output in terms of the inputs' dimensions.
     """
     order = [ArrayType(np.dtype(np.int32), ())] * site.is_ordered
     inputs, outputs = [*site.inputs, *order], [*site.outputs, *order]
     text = _Text(inputs)
     shapes: list[str] = []
     if any(None in (type_.shape or ()) for type_ in outputs):
-        known: list[Sizes | None] = [*sizes, *[()] * len(order)]
-        shapes = [text.shape(output) for output in known if output is not None]
+        shapes = [text.shape(output) for output in [*sizes, *[()] * len(order)]]
     operands = [f"%i{number}" for number in range(len(inputs))] + shapes
     operand_types = [
         *map(_tensor, inputs),

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array, DType, Partners, as_input
-from tfpyop._host import Plan
+from tfpyop._host import HostFunction, Plan, read_only
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
@@ -52,26 +52,34 @@ def tensor_of(array: Array) -> tf.Tensor:
     return tf.constant(array) if array.dtype == STRING else EagerTensor(array, None, None)
 
 
-def destinations(plan: Plan) -> list[Array]:
+def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
+    """Run a host function; returns arrays that TensorFlow can take without anybody else holding their memory."""
+    views = [read_only(array) for array in arrays]
+    plan = host.plan(views)
+    out = _destinations(plan)
+    return _released(host.run(plan, views, out or None), out)
+
+
+def _destinations(plan: Plan) -> list[Array]:
     """Arrays for a function to write its outputs into, whose memory TensorFlow adopts."""
     return [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]
 
 
-def released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
-    """Arrays that TensorFlow can take without anybody else holding their memory.
+def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
+    """Arrays that nobody else holds.
 
     Those in `out` are taken as they are, unless the function kept them. TensorFlow adopts memory that is aligned well
     enough and copies any other, so of the others only aligned ones are copied here.
     """
     is_written = [given is array for given, array in zip(out, arrays, strict=False)]
-    others = [detached(array) for array in arrays[len(out) :]]
-    replaced = [None if written else detached(array) for written, array in zip(is_written, arrays, strict=False)]
+    others = [_detached(array) for array in arrays[len(out) :]]
+    replaced = [None if written else _detached(array) for written, array in zip(is_written, arrays, strict=False)]
     arrays.clear()
     taken = [np.array(array) for array in out] if are_kept(out) else list(out)
     return [given if array is None else array for given, array in zip(taken, replaced, strict=True)] + others
 
 
-def detached(array: Array) -> Array:
+def _detached(array: Array) -> Array:
     """The array, or a copy if TensorFlow would adopt its memory."""
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array

@@ -191,6 +191,7 @@ class _HostCall:
         self._host = host  # a stateful call has one buffer more on each side, which keeps the order
         self._inputs = [_Slot(*pair, is_result=False) for pair in zip(arguments, site.inputs, strict=False)]
         self._outputs = [_Slot(*pair, is_result=True) for pair in zip(results, site.outputs, strict=False)]
+        self._slots = self._inputs + self._outputs
         self._plan = host.plan([np.empty(slot.shape, slot.dtype) for slot in self._inputs])
         promised = [type_.dtype for type_ in self._plan.outputs]
         if promised != [type_.dtype for type_ in site.outputs]:
@@ -200,7 +201,7 @@ class _HostCall:
 
     def __call__(self, arguments: Sequence[int], results: Sequence[int]) -> None:
         """Run the host function on these buffers."""
-        slots = self._inputs + self._outputs
+        slots = self._slots
         n_inputs = len(self._inputs)
         data = [Buffer.from_address(address).data for address in [*arguments[:n_inputs], *results]]
         views = [slot.lend(start) for slot, start in zip(slots, data, strict=False)]

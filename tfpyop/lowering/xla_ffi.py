@@ -161,7 +161,7 @@ class _ErrorArguments(ctypes.Structure):
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _METADATA_EXTENSION = 1
-_CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNAVAILABLE, _UNIMPLEMENTED = 1, 2, 3, 8, 14, 12
+_CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (MemoryError, _RESOURCE_EXHAUSTED),
     (NotImplementedError, _UNIMPLEMENTED),
