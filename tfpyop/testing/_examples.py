@@ -1,0 +1,68 @@
+"""Examples: the arguments of one call as a strategy draws them, and the code that makes them again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfpyop._coercion import Array
+
+
+class Arguments(NamedTuple):
+    """The arguments of one call: `op(*args, **static)`.
+
+    Attributes:
+      args: One array or number for each input, arranged as the function takes them.
+      static: Values of the static parameters by name.
+    """
+
+    args: tuple[Any, ...]
+    static: Mapping[str, Any] = {}
+
+    def code(self, op: str = "op") -> str:
+        """The call as Python code, which needs numpy as `np`."""
+        return call_code(op, self.args, self.static)
+
+
+def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:
+    """A call as Python code, which needs numpy as `np`."""
+    parts = [*map(value_code, args), *(f"{name}={value_code(value)}" for name, value in keywords.items())]
+    return f"{function}({', '.join(parts)})"
+
+
+def value_code(value: Any) -> str:
+    """An argument as Python code; arrays keep dtype, shape and memory order."""
+    if isinstance(value, np.ndarray):
+        return _array_code(value)
+    if isinstance(value, np.generic):
+        return f"np.{value.dtype.name}({_number_code(value)})"
+    return repr(value)
+
+
+def _array_code(array: Array) -> str:
+    dtype = f"np.{array.dtype.name}" if array.dtype.name in vars(np) else repr(array.dtype.name)
+    if array.size == 0 or (array.size > 1 and (array == array.flat[0]).all()):
+        filled = "np.zeros" if array.size == 0 else "np.full"
+        fill = "" if array.size == 0 else f", {_number_code(array.flat[0])}"
+        return f"{filled}({array.shape}{fill}, {dtype})"
+    text = f"np.array({_nested_code(array)}, {dtype}"
+    return text + (", order='F')" if array.flags.f_contiguous and not array.flags.c_contiguous else ")")
+
+
+def _nested_code(array: Array) -> str:
+    if array.ndim == 0:
+        return _number_code(array[()])
+    return f"[{', '.join(_nested_code(np.asarray(row)) for row in array)}]"
+
+
+def _number_code(number: Any) -> str:
+    """A number that reads back as itself; numpy's repr names the dtype, which stands beside it already."""
+    text = repr(number.item()) if hasattr(number, "item") else repr(number)
+    try:
+        ast.literal_eval(text)
+    except ValueError:  # nan and inf
+        return text.replace("nan", "np.nan").replace("inf", "np.inf")
+    return text
