@@ -28,7 +28,7 @@ from tfpyop.lowering._tensorflow import InXlaContext, call_module
 from tfpyop.lowering.failures import failure, unknown_op
 from tfpyop.lowering.stablehlo import ELEMENT_TYPES, Site, check_of_shape, host_call
 from tfpyop.lowering.tensors import are_kept, type_of
-from tfpyop.lowering.xla_ffi import Buffer, memory_of
+from tfpyop.lowering.xla_ffi import Buffer, data_of, memory_at
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function."""
@@ -147,77 +147,51 @@ def _order(graph: tf.Graph) -> list[tf.Tensor]:
     return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]
 
 
-class _Slot:
-    """One argument or result of calls that are alike: the type of its buffers, and arrays on memory seen before."""
-
-    def __init__(self, address: int, declared: ArrayType, *, is_result: bool) -> None:
-        """Read the first buffer, which must be as declared."""
-        buffer = Buffer.from_address(address)
-        is_as_declared = buffer.dtype == ELEMENT_TYPES[declared.dtype.name][1]
-        assert is_as_declared, declared
-        assert is_compatible(buffer.shape, declared.shape), declared
-        self.dtype = declared.dtype
-        self.shape = buffer.shape
-        self._is_result = is_result
-        self._memory = memory_of(math.prod(buffer.shape) * declared.dtype.itemsize)
-        self._idle: dict[int | None, Array] = {}
-
-    def lend(self, data: int | None) -> Array:
-        """A view on memory that is lent for the time of a call."""
-        array = self._idle.pop(data, None)  # each is in use once: another thread makes its own
-        view: Array = (self._make(data) if array is None else array).reshape(self.shape)
-        return view
-
-    def take_back(self, data: int | None, view: Array) -> None:
-        """Keep the array behind a view that nobody has any more, for the next call with the same memory."""
-        if len(self._idle) >= _MOST_IDLE:
-            self._idle.clear()
-        array = view.base
-        assert array is not None
-        self._idle[data] = array
-
-    def _make(self, data: int | None) -> Array:
-        if not data:  # of no elements
-            return np.empty(0, self.dtype)
-        memory = memoryview(self._memory.from_address(data))
-        return np.frombuffer(memory if self._is_result else memory.toreadonly(), self.dtype)
-
-
 class _HostCall:
     """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
 
     def __init__(self, host: HostFunction, site: Site, arguments: Sequence[int], results: Sequence[int]) -> None:
+        """Read the first buffers, which must be as the site says."""
         self.registrations = REGISTRY.registrations
         self._host = host  # a stateful call has one buffer more on each side, which keeps the order
-        self._inputs = [_Slot(*pair, is_result=False) for pair in zip(arguments, site.inputs, strict=False)]
-        self._outputs = [_Slot(*pair, is_result=True) for pair in zip(results, site.outputs, strict=False)]
-        self._slots = self._inputs + self._outputs
-        self._plan = host.plan([np.empty(slot.shape, slot.dtype) for slot in self._inputs])
+        self._n_inputs, self._n_buffers = len(site.inputs), len(site.inputs) + len(site.outputs)
+        self._types = [*map(_read_buffer, arguments, site.inputs), *map(_read_buffer, results, site.outputs)]
+        self._shapes = [type_.shape or () for type_ in self._types]
+        self._plan = host.plan([np.empty(type_.shape or (), type_.dtype) for type_ in self._types[: self._n_inputs]])
         promised = [type_.dtype for type_ in self._plan.outputs]
         if promised != [type_.dtype for type_ in site.outputs]:
             raise self._changed(promised)
+        self._idle: dict[tuple[int, ...], list[Array]] = {}
+        """Flat arrays on memory that was lent before, by its addresses. Each is in use once; threads make their own."""
         self._lends: bool | None = None
         """Whether the function may have memory that is lent: if it kept nothing in its first call."""
 
     def __call__(self, arguments: Sequence[int], results: Sequence[int]) -> None:
         """Run the host function on these buffers."""
-        slots = self._slots
-        n_inputs = len(self._inputs)
-        data = [Buffer.from_address(address).data for address in [*arguments[:n_inputs], *results]]
-        views = [slot.lend(start) for slot, start in zip(slots, data, strict=False)]
-        inputs, targets = views[:n_inputs], views[n_inputs:]
-        views.clear()
+        n_inputs = self._n_inputs
+        data = tuple([data_of(buffer) for buffer in (*arguments[:n_inputs], *results)][: self._n_buffers])
+        arrays = self._idle.pop(data, None) or self._arrays(data)
+        views = list(map(np.ndarray.reshape, arrays, self._shapes))  # anew: a function may have changed one
+        del arrays
         if self._lends:
-            self._run(inputs, targets[: self._plan.n_destinations], targets)
-            if are_kept(inputs) or are_kept(targets):
+            self._run(views[:n_inputs], views[n_inputs : n_inputs + self._plan.n_destinations], views[n_inputs:])
+            if are_kept(views):
                 self._lends = False
                 gc.collect()  # a cycle, as of an exception that was caught, is nobody's
-                if are_kept(inputs) or are_kept(targets):
+                if are_kept(views):
                     raise self._kept()
         else:
-            self._run_on_copies(inputs, targets)
-        for slot, start, view in zip(slots, data, inputs + targets, strict=False):
-            slot.take_back(start, view)
+            self._run_on_copies(views[:n_inputs], views[n_inputs:])
+        if len(self._idle) >= _MOST_IDLE:
+            self._idle.clear()
+        self._idle[data] = [view.base for view in views]  # type: ignore[misc]  # they are views
+
+    def _arrays(self, data: Sequence[int]) -> list[Array]:
+        """Flat arrays on memory that is lent; inputs cannot be written."""
+        return [
+            _array_at(start, type_, is_writable=number >= self._n_inputs)
+            for number, (start, type_) in enumerate(zip(data, self._types, strict=True))
+        ]
 
     def _run_on_copies(self, inputs: Sequence[Array], targets: Sequence[Array]) -> None:
         copies = [read_only(array.copy()) for array in inputs]
@@ -236,19 +210,20 @@ class _HostCall:
             text = _user_traceback(error)
             traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
             raise failure(self._host.subject, views, error, text) from None
-        pairs = [pair for pair in zip(arrays, targets, strict=True) if pair[0] is not pair[1]]
-        if any(array.shape != target.shape for array, target in pairs):
-            raise self._changed([array.dtype for array in arrays])
+        for array, target in zip(arrays, targets, strict=True):
+            if array.shape != target.shape:
+                raise self._changed([array.dtype for array in arrays])
         if out and len(targets) > 1:  # one output may be a part of another's destination
-            pairs = [(array.copy(), target) for array, target in pairs]
-        for array, target in pairs:
-            target[...] = array
+            arrays = [array if array is target else array.copy() for array, target in zip(arrays, targets, strict=True)]
+        for array, target in zip(arrays, targets, strict=True):
+            if array is not target:
+                target[...] = array
 
     def _changed(self, dtypes: Sequence[DType]) -> ContractError:
         return ContractError(
             "the op is another than the one that was compiled.",
             subject=self._host.subject,
-            expected=", ".join(str(ArrayType(slot.dtype, slot.shape)) for slot in self._outputs),
+            expected=", ".join(map(str, self._types[self._n_inputs :])),
             got=f"outputs of {', '.join(map(str, dtypes))}, or of other shapes",
             remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
         )
@@ -266,6 +241,23 @@ class _HostCall:
 
 _CALLS: dict[Any, weakref.ref[_HostCall]] = {}
 """By the text of their sites, with the shapes where the text leaves them open. Kept by their host functions."""
+
+
+def _read_buffer(address: int, declared: ArrayType) -> ArrayType:
+    """The type of a buffer, which must be as declared."""
+    buffer = Buffer.from_address(address)
+    assert buffer.dtype == ELEMENT_TYPES[declared.dtype.name][1], declared
+    assert is_compatible(buffer.shape, declared.shape), declared
+    return ArrayType(declared.dtype, buffer.shape)
+
+
+def _array_at(address: int, type_: ArrayType, *, is_writable: bool) -> Array:
+    """A flat array on memory of XLA's."""
+    n_bytes = math.prod(size or 0 for size in type_.shape or ()) * type_.dtype.itemsize
+    if not n_bytes:
+        return np.empty(0, type_.dtype)
+    memory = memory_at(address, n_bytes)
+    return np.frombuffer(memory if is_writable else memory.toreadonly(), type_.dtype)
 
 
 def _run(text: bytes, arguments: Sequence[int], results: Sequence[int]) -> None:

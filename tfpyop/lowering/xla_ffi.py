@@ -7,7 +7,7 @@ all circumstances: what escapes it makes ctypes return garbage, and the process 
 from __future__ import annotations
 
 import ctypes
-import functools
+import operator
 import os
 import sys
 import threading
@@ -159,6 +159,46 @@ class _ErrorArguments(ctypes.Structure):
     ]
 
 
+_MEMORY = memoryview((ctypes.c_char * (1 << 60)).from_address(0)).cast("B")
+"""All memory there can be, by address: reading it makes no objects of ctypes, of which a call would need a dozen."""
+_WORDS = _MEMORY.cast("Q")
+_WORD = 8
+_FRAME = ctypes.sizeof(_CallFrame) // _WORD
+
+
+def _place(*path: tuple[type[ctypes.Structure], str]) -> int:
+    """The number of the word in which a field begins."""
+    offset: int = sum(getattr(structure, field).offset for structure, field in path)
+    return offset // _WORD
+
+
+_FRAME_FIELDS = operator.itemgetter(
+    _place((_CallFrame, "extension_start")),
+    _place((_CallFrame, "arguments"), (_Buffers, "size")),
+    _place((_CallFrame, "arguments"), (_Buffers, "items")),
+    _place((_CallFrame, "results"), (_Buffers, "size")),
+    _place((_CallFrame, "results"), (_Buffers, "items")),
+    _place((_CallFrame, "attributes"), (_Attributes, "items")),
+)
+_DATA = _place((Buffer, "data"))
+
+
+def _words(address: int, count: int) -> list[int]:
+    """So many words of memory from an address on, which structs of the API are aligned to."""
+    first = address // _WORD
+    return _WORDS[first : first + count].tolist()
+
+
+def data_of(buffer: int) -> int:
+    """The address of the elements of the buffer at an address; 0 if it may have none."""
+    return _WORDS[buffer // _WORD + _DATA]
+
+
+def memory_at(address: int, n_bytes: int) -> memoryview:
+    """Memory from an address on, which can be written."""
+    return _MEMORY[address : address + n_bytes]
+
+
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _METADATA_EXTENSION = 1
 _CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
@@ -242,12 +282,12 @@ def _handler(api: _Api, run: Run) -> Callable[[int], int | None]:
 
     def handle(address: int) -> int | None:
         try:
-            frame = _CallFrame.from_address(address)
-            if frame.extension_start and _answer(frame.extension_start, version):
+            extension, n_arguments, arguments, n_results, results, attributes = _FRAME_FIELDS(_words(address, _FRAME))
+            if extension and _answer(extension, version):
                 return None
-            site = _read_span(frame.attributes.items[0])
-            arguments, results = frame.arguments, frame.results
-            run(site, arguments.items[: arguments.size], results.items[: results.size])
+            start, length = _words(_words(attributes, 1)[0], 2)
+            text = _MEMORY[start : start + length].tobytes()
+            run(text, _words(arguments, n_arguments), _words(results, n_results))
             return None
         except BaseException as error:
             return _returned(create_error, error)
@@ -263,18 +303,6 @@ def _answer(extension: int, version: tuple[int, int]) -> bool:
     metadata = _MetadataExtension.from_address(extension).metadata.contents
     metadata.version.major, metadata.version.minor = version
     return True
-
-
-def _read_span(address: int) -> bytes:
-    span = _Span.from_address(address)
-    text: bytes = memory_of(span.length).from_address(span.start).raw
-    return text
-
-
-@functools.cache
-def memory_of(size: int) -> Any:
-    """The ctypes type of this many bytes."""
-    return ctypes.c_char * size
 
 
 def _returned(create_error: Any, error: BaseException) -> int:
