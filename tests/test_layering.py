@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_native"},
     {"_signature", "_coercion", "_structure"},
-    {"_slopes"},
+    {"_slopes", "_domain"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
     {"_from_values", "_rule_promise"},
@@ -22,6 +22,7 @@ LAYERS = [
     {"_entry"},
     {"_op", "_hooks"},
     {"__init__"},
+    {"testing"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -56,9 +57,9 @@ def test_only_one_file_uses_private_tensorflow(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_lowerings_use_tensorflow(path):
+def test_only_lowerings_and_tests_use_tensorflow(path):
     uses_tensorflow = any(name.split(".")[0] in ("tensorflow", "keras") for name in imported(path))
-    assert not uses_tensorflow or path.parent.name == "lowering"
+    assert not uses_tensorflow or path.parent.name in ("lowering", "testing")
 
 
 def test_decorating_imports_neither_tensorflow_nor_keras_nor_hypothesis():

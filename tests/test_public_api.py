@@ -48,6 +48,7 @@ def test_the_options_of_differentiable_op_are_these():
         "prefer",
         "non_differentiable",
         "static_argnames",
+        "domain",
         "name",
     ]
 

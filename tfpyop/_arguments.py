@@ -88,6 +88,12 @@ class Parameters:
         """How many tensor parameters have no default."""
         return sum(parameter.default is _Parameter.empty for parameter in self.tensors)
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the parameters that are tensors, that of `*parameters` last."""
+        names = tuple(parameter.name for parameter in self.tensors)
+        return names if self.variadic is None else (*names, self.variadic)
+
     def without_first(self) -> Parameters:
         """The parameters of a method once it is bound."""
         if self.signature is None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from tfpyop._arguments import Division, Parameters
 from tfpyop._coercion import Array, DType, dtype_kind, parse_dtype
+from tfpyop._domain import Domain
 from tfpyop._host import HostFunction
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
@@ -41,6 +42,7 @@ class Options:
     stateful: bool = False
     prefer: Any = None
     static_argnames: Any = ()
+    domain: Any = None
     name: Any = None
 
 
@@ -65,6 +67,7 @@ class Definition:
     is_vectorized: bool
     is_stateful: bool
     prefers_native: bool
+    domain: Domain
 
     @classmethod
     def of(cls, function: Any, frame: FrameType, options: Options) -> Definition:
@@ -99,6 +102,7 @@ class Definition:
                 is_vectorized=_read_vectorized(options.vectorized, signature),
                 is_stateful=bool(options.stateful),
                 prefers_native=_read_prefer(options.prefer),
+                domain=Domain.read(options.domain, parameters.input_names),
             )
         except TfpyopError as error:
             raise error.about(f"op {name!r} ({site})") from None

@@ -48,6 +48,7 @@ class OpOptions(TypedDict, total=False):
     prefer: str | None
     non_differentiable: bool
     static_argnames: Any
+    domain: str | Mapping[str, str | None] | None
     name: str | None
 
 
@@ -374,6 +375,7 @@ def differentiable_op(
     prefer: str | None = None,
     non_differentiable: bool = False,
     static_argnames: Any = (),
+    domain: str | Mapping[str, str | None] | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a differentiable TensorFlow op of a numpy function.
@@ -407,6 +409,8 @@ def differentiable_op(
       prefer: `"native"` to call what `@op.native` attaches by default, wherever there is one. Default: the function.
       non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
       static_argnames: Names of further static parameters.
+      domain: Where inputs may lie, for tests that draw them: `"(0, inf)"`, `"[-1, 1]"`, `"integers [0, 10]"`, one for
+        all inputs, or a dict of such by parameter (None: anywhere). Calls are not held to it. Default: anywhere.
       name: The name in graphs and saved models. Default: `module:qualname`.
 
     Returns:
@@ -431,6 +435,7 @@ def differentiable_op(
         stateful=stateful,
         prefer=prefer,
         static_argnames=static_argnames,
+        domain=domain,
         name=name,
     )
     given = {"grad": grad, "numpy_grad": numpy_grad, "jvp": jvp, "numpy_jvp": numpy_jvp}

@@ -1,0 +1,99 @@
+"""Modes: the ways a call can reach TensorFlow, as functions from arrays to arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+import tfpyop
+from tfpyop import Op
+from tfpyop._coercion import STRING, Array
+from tfpyop.errors import RegistrationError, UnsupportedError, nearest
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, flat_call, rules_of
+
+Function = Callable[..., Sequence[tf.Tensor]]
+"""A function of flat tensors that returns flat tensors."""
+
+MODES = ("eager", "graph", "XLA", "native")
+
+
+def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
+    """The modes asked for, all if none are; RegistrationError for one there is not."""
+    for mode in modes or ():
+        if mode not in MODES:
+            raise RegistrationError(f"there is no mode {mode!r}.", remedy=nearest(mode, MODES))
+    return MODES if modes is None else tuple(modes)
+
+
+def is_applicable(op: Op[..., Any], mode: str) -> bool:
+    """Whether the op can be called in a mode at all."""
+    definition = definition_of(op)
+    if mode == "native":
+        return rules_of(op).native is not None
+    if mode != "XLA":
+        return True
+    signature = definition.signature
+    is_known = signature is not None and not signature.run_time_names
+    return is_known and not definition.is_stateful and STRING not in definition.dtypes
+
+
+class Caller:
+    """Calls an op, or a function made of it, in one mode; keeps what has been traced.
+
+    Args:
+      op: The op.
+      mode: One of `MODES`.
+      wrap: Makes the function that is called of the op's own function of flat tensors. Default: that itself.
+    """
+
+    def __init__(self, op: Op[..., Any], mode: str, wrap: Callable[[Function], Function] | None = None) -> None:
+        self._op = op
+        self._mode = mode
+        self._wrap = wrap
+        self._traced: dict[Any, Any] = {}
+
+    def __call__(self, arguments: Arguments) -> list[Array]:
+        """What a call returns, flat.
+
+        Raises:
+          UnsupportedError: XLA cannot serve it.
+        """
+        tensors = [tf.constant(value) for value in tf.nest.flatten(arguments.args)]
+        return [tensor.numpy() for tensor in self._function(arguments, tensors)(*tensors)]
+
+    def _function(self, arguments: Arguments, tensors: Sequence[tf.Tensor]) -> Any:
+        static = dict(arguments.static)
+
+        def call(*flat: tf.Tensor) -> Sequence[tf.Tensor]:
+            packed = tf.nest.pack_sequence_as(arguments.args, flat)
+            return flat_call(self._op, packed, static)
+
+        function = call if self._wrap is None else self._wrap(call)
+        if self._mode == "eager":
+            return function
+        if self._mode == "native":
+            return functools.partial(_natively, function)
+        is_compiled = self._mode == "XLA"
+        key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), repr(static))
+        traced = self._traced.get(key)
+        if traced is None:
+            specs = [
+                tf.TensorSpec([None] * tensor.shape.rank if is_compiled else None, tensor.dtype) for tensor in tensors
+            ]
+            traced = tf.function(function, input_signature=specs, autograph=False, jit_compile=is_compiled)
+            self._traced[key] = traced
+        return traced
+
+
+def _natively(function: Function, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+    with tfpyop.prefer_native():
+        return function(*tensors)
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether an exception says that a mode cannot serve the op, rather than that something is wrong."""
+    return isinstance(error, UnsupportedError)

@@ -1,0 +1,55 @@
+"""What the testing package asks of an op: its inputs by name, its host function, and calls with flat values.
+
+The one place that looks behind the face of an `Op`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop import Op
+from tfpyop._coercion import Array
+from tfpyop._definition import Definition
+from tfpyop._rules import HostOp, Rules
+from tfpyop.testing._examples import Arguments
+
+
+def definition_of(op: Op[..., Any]) -> Definition:
+    """The op as it was made."""
+    definition: Definition = op._self_entry.definition
+    return definition
+
+
+def rules_of(op: Op[..., Any]) -> Rules:
+    """The derivative rules that are attached to the op."""
+    rules: Rules = op._self_entry.rules
+    return rules
+
+
+def subject_of(op: Op[..., Any]) -> str:
+    """How errors name the op."""
+    return definition_of(op).subject
+
+
+def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence[Any]]:
+    """The op for such a call, and the flat inputs of the call."""
+    entry = op._self_entry
+    division = entry.divide(arguments.args, arguments.static)
+    structure = None if division.structure.is_flat else division.structure
+    return entry.host_op(structure, division.static), division.leaves
+
+
+def flat_call(op: Op[..., Any], tensors: Sequence[tf.Tensor], static: Mapping[str, Any]) -> list[tf.Tensor]:
+    """Call the op with flat tensors; returns its outputs flat."""
+    outputs: list[tf.Tensor] = list(tf.nest.flatten(op(*tensors, **static)))
+    return outputs
+
+
+def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
+    """What the op's function returns for a call on the host, held to the promise, without residuals."""
+    host_op, leaves = host_op_of(op, arguments)
+    outputs = host_op.host([tf.constant(leaf).numpy() for leaf in leaves])
+    return outputs[: len(outputs) - len(host_op.residual_names)]

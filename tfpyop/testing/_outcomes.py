@@ -1,0 +1,152 @@
+"""Outcomes: what came of a check, and how a property is run to get one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._failures import CheckError
+from tfpyop.testing._ops import subject_of
+
+Body = Callable[[Arguments], None]
+
+_MOST_REJECTED = 0.8
+"""The largest part of all examples that may be unfit for a check before it says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one check of one op.
+
+    Attributes:
+      check: The name of the check.
+      op: The name of the op.
+      status: Whether it passed, or why it did not.
+      n_examples: How many examples were judged.
+      n_rejected: How many were drawn but unfit, as points where a function is not smooth.
+      reason: Why the check was skipped.
+      failure: What was found.
+      seconds: How long it took.
+    """
+
+    check: str
+    op: str
+    status: Literal["passed", "failed", "skipped"]
+    n_examples: int = 0
+    n_rejected: int = 0
+    reason: str | None = None
+    failure: CheckError | None = None
+    seconds: float = 0.0
+
+
+class Property:
+    """One check of one op as it runs: counts examples, and makes every exception a failure that names its example.
+
+    Args:
+      op: The op.
+      check: The name of the check.
+      max_examples: How many examples to judge. Default: as the current Hypothesis profile says.
+      seed: Makes the examples the same in every run. Default: they differ.
+    """
+
+    def __init__(self, op: Op[..., Any], check: str, *, max_examples: int | None, seed: int | None) -> None:
+        self._op = op
+        self._check = check
+        self._max_examples = max_examples
+        self._seed = seed
+        self._n_examples = self._n_rejected = 0
+        self._start = time.perf_counter()
+
+    def run(self, strategy: SearchStrategy[Arguments], body: Body, *, shrinks: bool = True) -> None:
+        """Try the body on what the strategy draws.
+
+        Args:
+          strategy: Draws arguments.
+          body: Raises what is wrong; `hypothesis.reject()` where the check does not apply.
+          shrinks: Whether to look for the simplest example; not where each costs much.
+
+        Raises:
+          CheckError: What the body raised for the simplest example.
+        """
+
+        def judge(arguments: Arguments) -> None:
+            self._n_examples += 1
+            with self._named(arguments):
+                body(arguments)
+
+        judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
+        test = hypothesis.given(strategy)(judge)
+        phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
+        options: dict[str, Any] = {} if self._max_examples is None else {"max_examples": self._max_examples}
+        test = hypothesis.settings(
+            deadline=None,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+            report_multiple_bugs=False,
+            print_blob=False,
+            **options,
+        )(test)
+        if self._seed is not None:
+            test = hypothesis.seed(self._seed)(test)
+        with contextlib.suppress(Unsatisfiable):  # too many rejected: said below
+            test()
+        self._require_enough()
+
+    def passed(self) -> Outcome:
+        """The outcome of a check that found nothing."""
+        return Outcome(
+            self._check,
+            self._op.name,
+            "passed",
+            self._n_examples - self._n_rejected,
+            self._n_rejected,
+            seconds=time.perf_counter() - self._start,
+        )
+
+    def skipped(self, reason: str) -> Outcome:
+        """The outcome of a check that does not apply."""
+        return Outcome(self._check, self._op.name, "skipped", reason=reason)
+
+    def failure(self, problem: str, **details: Any) -> CheckError:
+        """A failure of this check."""
+        return CheckError(problem, check=self._check, subject=subject_of(self._op), **details)
+
+    def _require_enough(self) -> None:
+        n_judged = self._n_examples - self._n_rejected
+        if self._n_rejected > _MOST_REJECTED * self._n_examples:
+            raise self.failure(
+                "most examples are unfit for this check, so it says nothing.",
+                got=f"{self._n_rejected} of {self._n_examples} rejected, {n_judged} judged",
+                cause="the function is smooth almost nowhere, or fails on what its domain allows: give domain= or "
+                "arguments= that it is made for",
+            )
+
+    @contextlib.contextmanager
+    def _named(self, arguments: Arguments) -> Iterator[None]:
+        """Add the example to a failure, and make a failure of any exception."""
+        try:
+            yield
+        except hypothesis.errors.UnsatisfiedAssumption:
+            self._n_rejected += 1
+            raise
+        except CheckError as error:
+            error.code = error.code or arguments.code(self._op.__name__)
+            raise
+        except Exception as error:
+            raise self.failure(
+                "a call raised an exception.",
+                got="".join(traceback.format_exception_only(error)).strip().replace("\n", "\n            "),
+                code=arguments.code(self._op.__name__),
+            ) from error

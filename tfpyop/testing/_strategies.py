@@ -1,0 +1,331 @@
+"""Strategies: the arguments an op takes, and cotangents and tangents for them, drawn from its signature and domain."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+from hypothesis import strategies as st
+
+from tfpyop import Op
+from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable
+from tfpyop._domain import Domain, Interval
+from tfpyop.errors import RegistrationError, UnsupportedError, nearest
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, plain_outputs, subject_of
+
+Draw = st.DrawFn
+Strategy = st.SearchStrategy
+
+_FLOATING = (np.float32, np.float64)
+_LARGEST = 1e6
+_MOST_VARIADIC = 3
+
+
+def arguments(
+    op: Op[..., Any],
+    /,
+    *,
+    dtypes: Sequence[Any] | None = None,
+    shapes: Strategy[tuple[tuple[int, ...], ...]] | None = None,
+    static: Mapping[str, Strategy[Any]] | None = None,
+    domain: str | Mapping[str, str | None] | None = None,
+    max_side: int = 3,
+    largest: float = _LARGEST,
+    allow_nan: bool = False,
+    allow_infinity: bool = False,
+    **overrides: Strategy[Any],
+) -> Strategy[Arguments]:
+    """The arguments of calls that the op should be able to serve.
+
+    Shapes follow the signature: loop dimensions that broadcast, also of size one, missing or empty, and core dimensions
+    that agree, rarely empty. Without a signature all inputs have one shape. Values lie in the op's `domain=`: mostly
+    simple ones, also tiny and large ones. Arrays are in C order, in Fortran order or not contiguous. Nested inputs
+    (tuples, dicts) are drawn by overrides only.
+
+    Args:
+      op: The op.
+      dtypes: What the inputs of one call may have for their dtype. Default: float32 and float64. Inputs whose domain is
+        `integers` are int32, unless an integer dtype is given here.
+      shapes: Draws one shape for each input. Default: from the signature.
+      static: Draws static parameters by name. Default: from annotations (`bool`, `Literal`, an `Enum`), else the
+        parameter's own default.
+      domain: In the place of the op's own `domain=`.
+      max_side: The largest size of a dimension.
+      largest: The largest magnitude of a number.
+      allow_nan: Whether NaN is drawn where the domain is unbounded.
+      allow_infinity: Whether infinities are drawn where the domain is unbounded.
+      **overrides: Draw the inputs of these names, in the place of all that is said above.
+
+    Returns:
+      A strategy of `Arguments`: call `op(*drawn.args, **drawn.static)`.
+
+    Raises:
+      RegistrationError: A name is not one of the op's parameters, or the domain cannot be read.
+      UnsupportedError: Nothing tells what a static parameter may be, or how many inputs there are.
+
+    >>> from hypothesis import given
+    >>> from tfpyop import differentiable_op
+    >>> from tfpyop.testing import arguments
+    >>> log = differentiable_op(lambda x: np.log(x), signature="()->()", domain="(0, inf)")
+    >>> @given(arguments(log))
+    ... def test_logarithms_are_finite(drawn):
+    ...     assert np.isfinite(log(*drawn.args)).all()
+    >>> test_logarithms_are_finite()
+    """
+    definition = definition_of(op)
+    parameters = definition.parameters
+    for name in [*overrides, *(static or {})]:
+        if parameters.signature is not None and name not in parameters.signature.parameters:
+            raise RegistrationError(
+                f"it has no parameter {name!r}.",
+                subject=subject_of(op),
+                remedy=nearest(name, parameters.signature.parameters),
+            )
+    where = definition.domain if domain is None else Domain.read(domain, parameters.input_names)
+    drawn_dtypes = [np.dtype(dtype) for dtype in dtypes or _FLOATING]
+    statics = _static_strategies(op, static or {})
+    counts = _counts(op)
+
+    @st.composite
+    def draw_arguments(draw: Draw) -> Arguments:
+        count = draw(counts)
+        names = _names(op, count)
+        dtype = draw(st.sampled_from(drawn_dtypes))
+        drawn_shapes = draw(_shapes(op, count, max_side) if shapes is None else shapes)
+        args = []
+        for name, shape in zip(names, drawn_shapes, strict=True):
+            interval = where.of(name)
+            elements = _elements(interval, dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+            strategy = overrides.get(name) or _arrays(_input_dtype(dtype, interval), shape, elements)
+            args.append(draw(strategy))
+        return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
+
+    return draw_arguments()
+
+
+def smooth_arguments(op: Op[..., Any], /, **options: Any) -> Strategy[Arguments]:
+    """Arguments at which derivatives are checked: float64, not empty, of magnitudes that differences can resolve."""
+    return arguments(op, **{"dtypes": [np.float64], "shapes": _filled_shapes(op), "largest": 1e4, **options})
+
+
+def cotangents(
+    op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3
+) -> Strategy[tuple[Array | None, ...]]:
+    """Cotangents for the outputs of one call.
+
+    Args:
+      op: The op.
+      arguments: The arguments of the call, which is made to see its outputs.
+      largest: The largest magnitude of a number.
+
+    Returns:
+      A strategy of tuples: for each output an array of its shape and dtype, None for those without derivative.
+    """
+    return _vectors(plain_outputs(op, arguments), largest)
+
+
+def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3) -> Strategy[tuple[Array | None, ...]]:
+    """Tangents for the inputs of one call.
+
+    Args:
+      op: The op.
+      arguments: The arguments of the call.
+      largest: The largest magnitude of a number.
+
+    Returns:
+      A strategy of tuples: for each input an array of its shape and dtype, None for those without derivative.
+    """
+    del op
+    return _vectors([np.asarray(value) for value in arguments.args], largest)
+
+
+def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | None, ...]]:
+    def vector(values: Array) -> Strategy[Array | None]:
+        if not is_differentiable(values.dtype):
+            return st.none()
+        elements = _elements(Interval(), values.dtype, largest=largest, allow_nan=False, allow_infinity=False)
+        return hnp.arrays(values.dtype, values.shape, elements=elements)
+
+    return st.tuples(*map(vector, like))
+
+
+def _counts(op: Op[..., Any]) -> Strategy[int]:
+    """How many inputs a call has."""
+    definition = definition_of(op)
+    parameters = definition.parameters
+    if definition.n_inputs is not None:
+        return st.just(definition.n_inputs)
+    if parameters.signature is None:
+        raise UnsupportedError(
+            "nothing tells how many inputs it has.", subject=subject_of(op), remedy="Give the op a signature=."
+        )
+    n_tensors = sum(parameter.default is not None for parameter in parameters.tensors)
+    return st.just(n_tensors) if parameters.variadic is None else st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC)
+
+
+def _names(op: Op[..., Any], count: int) -> list[str]:
+    """The parameter that each input belongs to."""
+    names = list(definition_of(op).parameters.input_names) or ["inputs"]
+    return (names + names[-1:] * count)[:count]
+
+
+def _shapes(op: Op[..., Any], count: int, max_side: int) -> Strategy[tuple[tuple[int, ...], ...]]:
+    """Shapes that fit the signature; one in three may be empty."""
+    return st.sampled_from([1, 1, 0]).flatmap(lambda min_side: _sided_shapes(op, count, min_side, max_side))
+
+
+def _filled_shapes(op: Op[..., Any]) -> Strategy[tuple[tuple[int, ...], ...]]:
+    return _counts(op).flatmap(lambda count: _sided_shapes(op, count, 1, 3))
+
+
+def _sided_shapes(op: Op[..., Any], count: int, min_side: int, max_side: int) -> Strategy[tuple[tuple[int, ...], ...]]:
+    signature = definition_of(op).signature
+    if signature is None:
+        shape = hnp.array_shapes(min_dims=0, max_dims=2, min_side=min_side, max_side=max_side)
+        return shape.map(lambda shape: (shape,) * count)
+    if not count:
+        return st.just(())
+    inputs = signature.text.replace(" ", "").split("->")[0]
+    drawn = hnp.mutually_broadcastable_shapes(
+        signature=f"{inputs}->()", max_dims=2, min_side=min_side, max_side=max_side
+    )
+    return drawn.map(lambda broadcast: broadcast.input_shapes)
+
+
+def _input_dtype(dtype: DType, interval: Interval) -> DType:
+    return np.dtype(np.int32) if interval.is_integer and dtype_kind(dtype) not in "iu" else dtype
+
+
+def _elements(
+    interval: Interval, dtype: DType, *, largest: float, allow_nan: bool, allow_infinity: bool
+) -> Strategy[Any]:
+    """Numbers of an interval: simple ones, then ones of every magnitude."""
+    dtype = _input_dtype(dtype, interval)
+    kind = dtype_kind(dtype)
+    if kind == "b":
+        return st.booleans()
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        low = max(_first_integer(interval), limits.min, -int(largest))
+        high = min(_last_integer(interval), limits.max, int(largest))
+        return st.integers(low, high) | st.integers(max(low, min(high, -9)), min(high, max(low, 9)))
+    if kind == "c":
+        part_dtype = np.dtype(np.float32 if dtype.itemsize == 8 else np.float64)
+        part = _elements(interval, part_dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+        return st.builds(complex, part, part)
+    return _floats(interval, dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+
+
+def _floats(
+    interval: Interval, dtype: DType, *, largest: float, allow_nan: bool, allow_infinity: bool
+) -> Strategy[float]:
+    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
+    is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
+    whole = [number for number in range(-10, 11) if interval.contains(np.float64(number))]
+    simple = [st.sampled_from(sorted(map(float, whole), key=abs))] if whole else []
+    strategies = simple + [
+        _floats_between(interval, limit, width) for limit in (10.0, 1e3, largest) if _reaches(interval, limit)
+    ]
+    if not strategies:  # all of the interval lies beyond
+        strategies = [_floats_between(interval, math.inf, width)]
+    if _reaches(interval, 1e-3) and interval.low <= 0 <= interval.high:
+        strategies.append(_floats_between(interval, 1e-3, width))
+    special = [math.nan] * (allow_nan and not is_bounded) + [math.inf, -math.inf] * (allow_infinity and not is_bounded)
+    return st.one_of(*strategies, *([st.sampled_from(special)] if special else []))
+
+
+def _reaches(interval: Interval, limit: float) -> bool:
+    """Whether there is more of an interval than its ends between plus and minus a limit."""
+    return max(interval.low, -limit) < min(interval.high, limit)
+
+
+def _floats_between(interval: Interval, limit: float, width: Literal[16, 32, 64]) -> Strategy[float]:
+    scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
+    low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
+    drawn: Strategy[float] = st.floats(
+        None if math.isinf(low) else low,
+        None if math.isinf(high) else high,
+        allow_nan=False,
+        allow_infinity=False,
+        allow_subnormal=False,
+        width=width,
+    )
+    return drawn.filter(lambda number: bool(interval.contains(np.float64(number))))
+
+
+def _first_integer(interval: Interval) -> int:
+    if math.isinf(interval.low):
+        return -(2**63)
+    return math.floor(interval.low) + 1 if interval.is_low_open else math.ceil(interval.low)
+
+
+def _last_integer(interval: Interval) -> int:
+    if math.isinf(interval.high):
+        return 2**63
+    return math.ceil(interval.high) - 1 if interval.is_high_open else math.floor(interval.high)
+
+
+def _arrays(dtype: DType, shape: tuple[int, ...], elements: Strategy[Any]) -> Strategy[Array]:
+    """Arrays in any memory layout."""
+    arrays = hnp.arrays(dtype, shape, elements=elements)
+    if len(shape) == 0:
+        return arrays
+    return st.tuples(arrays, st.sampled_from(["C", "C", "F", "strided"])).map(lambda drawn: _laid_out(*drawn))
+
+
+def _laid_out(array: Array, layout: str) -> Array:
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "strided":
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    return array
+
+
+def _static_strategies(op: Op[..., Any], given: Mapping[str, Strategy[Any]]) -> dict[str, Strategy[Any]]:
+    """What draws each static parameter that is drawn at all."""
+    definition = definition_of(op)
+    parameters = definition.parameters
+    if parameters.signature is None:
+        return dict(given)
+    hints = _hints(op.numpy)
+    strategies = dict(given)
+    inputs = {*parameters.input_names, "self", "cls"}
+    for name, parameter in parameters.signature.parameters.items():
+        if name in strategies or name in inputs or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        strategy = _annotated(hints.get(name))
+        if strategy is not None:
+            strategies[name] = strategy
+        elif parameter.default is inspect.Parameter.empty:
+            raise UnsupportedError(
+                f"nothing tells what its static parameter {name!r} may be.",
+                subject=subject_of(op),
+                remedy=f"Annotate it (bool, Literal, an Enum), or pass static={{{name!r}: st.sampled_from([...])}}.",
+            )
+    return strategies
+
+
+def _hints(function: Any) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # annotations may name what is imported for type checkers only
+        return {}
+
+
+def _annotated(hint: Any) -> Strategy[Any] | None:
+    if hint is bool:
+        return st.booleans()
+    if typing.get_origin(hint) is typing.Literal:
+        return st.sampled_from(typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return st.sampled_from(list(hint))
+    return None
