@@ -1,7 +1,31 @@
 """Property-based testing of ops, on Hypothesis: strategies that draw what an op takes, and checks that it is right."""
 
+from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
+from tfpyop.testing._check_op import CHECKS, ChecksFailed, Report, check_op
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
+from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._isolation_checks import check_purity, check_threads
+from tfpyop.testing._outcomes import Outcome
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 
-__all__ = ["Arguments", "CheckError", "arguments", "cotangents", "tangents"]
+__all__ = [
+    "CHECKS",
+    "Arguments",
+    "CheckError",
+    "ChecksFailed",
+    "Outcome",
+    "Report",
+    "arguments",
+    "check_batching",
+    "check_contract",
+    "check_gradient",
+    "check_jvp",
+    "check_op",
+    "check_parity",
+    "check_purity",
+    "check_second_order",
+    "check_threads",
+    "cotangents",
+    "tangents",
+]

@@ -68,13 +68,16 @@ class Property:
         self._n_examples = self._n_rejected = 0
         self._start = time.perf_counter()
 
-    def run(self, strategy: SearchStrategy[Arguments], body: Body, *, shrinks: bool = True) -> None:
+    def run(
+        self, strategy: SearchStrategy[Arguments], body: Body, *, shrinks: bool = True, at_most: int | None = None
+    ) -> None:
         """Try the body on what the strategy draws.
 
         Args:
           strategy: Draws arguments.
           body: Raises what is wrong; `hypothesis.reject()` where the check does not apply.
           shrinks: Whether to look for the simplest example; not where each costs much.
+          at_most: How many examples to judge unless `max_examples` says so.
 
         Raises:
           CheckError: What the body raised for the simplest example.
@@ -88,7 +91,8 @@ class Property:
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
         phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
-        options: dict[str, Any] = {} if self._max_examples is None else {"max_examples": self._max_examples}
+        max_examples = self._max_examples or at_most
+        options: dict[str, Any] = {} if max_examples is None else {"max_examples": max_examples}
         test = hypothesis.settings(
             deadline=None,
             phases=phases,

@@ -1,0 +1,250 @@
+"""Checks of calls: that an op keeps its promises, gives the same in every mode, and works over rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis
+import numpy as np
+import tensorflow as tf
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop._coercion import Array, dtype_kind
+from tfpyop._promise import ArrayType
+from tfpyop.errors import TfpyopError, UnsupportedError
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._modes import Caller, checked_modes, is_applicable
+from tfpyop.testing._ops import plain_outputs
+from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._strategies import arguments as draw_arguments
+
+_MOST_COMPILED = 10
+"""How many examples XLA compiles for; each of new sizes takes it some 50 ms."""
+_N_ROWS = 3
+
+
+def check_contract(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that the function keeps what the op promises: number, dtypes and shapes of the outputs.
+
+    Proves, for the examples drawn, that calls in every mode are served, also with empty, 0-d, size-one and broadcast
+    inputs, and return what signature and dtype say. A function that raises on an empty input is not held to it.
+
+    Args:
+      op: The op.
+      arguments: Draws the arguments. Default: `arguments(op)`.
+      max_examples: How many to draw. Default: as the Hypothesis profile says, and ten where XLA compiles.
+      seed: Makes the examples the same in every run.
+      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: A promise is broken; the report holds the simplest call that shows it.
+    """
+    check = Property(op, "check_contract", max_examples=max_examples, seed=seed)
+
+    def body(mode: str, caller: Caller, arguments: Arguments) -> None:
+        promised = [ArrayType.of(array) for array in _plain_outputs(check, op, arguments)]
+        got = [ArrayType.of(array) for array in _called(check, mode, caller, arguments)]
+        if got != promised:
+            raise check.failure(
+                "the outputs are not what the op promises.",
+                mode=mode,
+                expected=", ".join(map(str, promised)),
+                got=", ".join(map(str, got)),
+            )
+
+    return _in_modes(check, op, body, arguments=arguments, modes=modes)
+
+
+def check_parity(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that the op gives the same values in every mode: eagerly, in a graph, compiled by XLA, and natively.
+
+    Proves, for the examples drawn, that no mode changes a value: exactly where the same function runs, and to the
+    precision of the dtype for the implementation that `@op.native` attached.
+
+    Args:
+      op: The op.
+      arguments: Draws the arguments. Default: `arguments(op)`.
+      max_examples: How many to draw. Default: as the Hypothesis profile says, and ten where XLA compiles.
+      seed: Makes the examples the same in every run.
+      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: Two modes differ; the report names output and element.
+    """
+    check = Property(op, "check_parity", max_examples=max_examples, seed=seed)
+
+    def body(mode: str, caller: Caller, arguments: Arguments) -> None:
+        expected = _plain_outputs(check, op, arguments)
+        got = _called(check, mode, caller, arguments)
+        require_equal(check, expected, got, f"the {mode} call differs from the function", mode, mode != "native")
+
+    return _in_modes(check, op, body, arguments=arguments, modes=modes)
+
+
+def check_batching(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that the op over rows, by `tf.vectorized_map`, gives what a Python loop over the rows gives.
+
+    Proves, for the examples drawn, that the function works on loop dimensions as its signature says.
+
+    Args:
+      op: The op.
+      arguments: Draws the arguments of one row. Default: `arguments(op)`.
+      max_examples: How many to draw. Default: ten, because each is traced.
+      seed: Makes the examples the same in every run.
+      modes: Not used; rows are batched in a graph.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: Rows come out different; the report names output and element.
+    """
+    del modes
+    check = Property(op, "check_batching", max_examples=max_examples or _MOST_COMPILED, seed=seed)
+
+    def body(arguments: Arguments) -> None:
+        rows = [_flipped(arguments) if number % 2 else arguments for number in range(_N_ROWS)]
+        looped = [_plain_outputs(check, op, row) for row in rows]
+        expected = [np.stack(outputs) for outputs in zip(*looped, strict=True)]
+        stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *[row.args for row in rows])
+        static = dict(arguments.static)
+        got = tf.vectorized_map(lambda args: op(*args, **static), stacked, warn=False)
+        arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]
+        require_equal(check, expected, arrays, "vectorized_map differs from a loop over rows", None, False)
+
+    check.run(draw_arguments(op) if arguments is None else arguments, body, shrinks=False)
+    return check.passed()
+
+
+def require_equal(
+    check: Property,
+    expected: Sequence[Array],
+    got: Sequence[Array],
+    problem: str,
+    mode: str | None,
+    is_exact: bool,
+) -> None:
+    """Raise a failure for the first element in which outputs differ; NaN equals NaN."""
+    if len(expected) != len(got):
+        raise check.failure(
+            f"{problem} in the number of outputs.", mode=mode, expected=str(len(expected)), got=str(len(got))
+        )
+    for number, (wanted, array) in enumerate(zip(expected, got, strict=True)):
+        if wanted.dtype != array.dtype or wanted.shape != array.shape:
+            raise check.failure(
+                f"{problem} in output {number}.",
+                mode=mode,
+                expected=str(ArrayType.of(wanted)),
+                got=str(ArrayType.of(array)),
+            )
+        differs = _differs(wanted, array, is_exact)
+        if differs.any():
+            index = tuple(map(int, np.argwhere(differs)[0])) if differs.ndim else ()
+            raise check.failure(
+                f"{problem} in output {number}, element {list(index)}.",
+                mode=mode,
+                expected=repr(wanted[index].item() if hasattr(wanted[index], "item") else wanted[index]),
+                got=repr(array[index].item() if hasattr(array[index], "item") else array[index]),
+            )
+
+
+def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
+    if dtype_kind(wanted.dtype) not in "fc":
+        return np.asarray(wanted != got)
+    if is_exact:
+        return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
+    tolerance = 64 * np.finfo(wanted.dtype).eps if wanted.dtype.kind in "fc" else 0.1
+    largest = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0.0)
+    with np.errstate(all="ignore"):
+        close = np.isclose(got, wanted, rtol=float(tolerance), atol=float(tolerance * largest), equal_nan=True)
+    return np.asarray(~close)
+
+
+def _in_modes(
+    check: Property,
+    op: Op[..., Any],
+    body: Any,
+    *,
+    arguments: SearchStrategy[Arguments] | None,
+    modes: Sequence[str] | None,
+) -> Outcome:
+    """Run a body in every mode that applies."""
+    strategy = draw_arguments(op) if arguments is None else arguments
+    applicable = [mode for mode in checked_modes(modes) if is_applicable(op, mode)]
+    if not applicable:
+        return check.skipped("none of the modes applies to this op")
+    for mode in applicable:
+        caller = Caller(op, mode)
+        is_costly = mode == "XLA"
+        check.run(
+            strategy,
+            functools.partial(body, mode, caller),
+            shrinks=not is_costly,
+            at_most=_MOST_COMPILED if is_costly else None,
+        )
+    return check.passed()
+
+
+def _plain_outputs(check: Property, op: Op[..., Any], arguments: Arguments) -> list[Array]:
+    """What the function returns; examples with empty inputs that it refuses are rejected."""
+    try:
+        return plain_outputs(op, arguments)
+    except TfpyopError as error:
+        raise check.failure("the function breaks the contract of the op.", got=_indented(error)) from error
+    except Exception:
+        if any(np.size(value) == 0 for value in tf.nest.flatten(arguments.args)):
+            hypothesis.reject()
+        raise
+
+
+def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) -> list[Array]:
+    try:
+        return caller(arguments)
+    except UnsupportedError:
+        hypothesis.reject()
+    except Exception as error:
+        raise check.failure(
+            "the call raises, and the function itself does not.", mode=mode, got=_indented(error)
+        ) from error
+
+
+def _indented(error: Exception) -> str:
+    return str(error).strip().replace("\n", "\n            ")
+
+
+def _flipped(arguments: Arguments) -> Arguments:
+    """Other arguments of the same shapes and, element by element, of the same domain."""
+    return Arguments(tf.nest.map_structure(lambda value: np.flip(np.asarray(value)), arguments.args), arguments.static)

@@ -1,0 +1,140 @@
+"""All checks of an op at once, and the report of what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tfpyop import Op
+from tfpyop.errors import RegistrationError, nearest
+from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
+from tfpyop.testing._failures import CheckError
+from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._isolation_checks import check_purity, check_threads
+from tfpyop.testing._modes import checked_modes
+from tfpyop.testing._outcomes import Outcome
+
+CHECKS = MappingProxyType[str, Callable[..., Outcome]](
+    {
+        check.__name__: check
+        for check in (
+            check_contract,
+            check_parity,
+            check_purity,
+            check_gradient,
+            check_jvp,
+            check_second_order,
+            check_batching,
+            check_threads,
+        )
+    }
+)
+"""Every check by name, in the order in which they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of the checks of an op.
+
+    Attributes:
+      outcomes: One for each check, in their order.
+    """
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failures(self) -> list[CheckError]:
+        """What was found wrong."""
+        return [outcome.failure for outcome in self.outcomes if outcome.failure is not None]
+
+    def __str__(self) -> str:
+        """One line for each check, then every failure."""
+        return "\n".join([*map(_line, self.outcomes), *(f"\n{failure}" for failure in self.failures)])
+
+
+class ChecksFailed(CheckError):
+    """Some checks of an op failed.
+
+    Args:
+      report: The report of all checks.
+    """
+
+    def __init__(self, report: Report) -> None:
+        first = report.failures[0]
+        super().__init__(first.problem, check="check_op", subject=first.subject)
+        self.report = report
+
+    def __str__(self) -> str:
+        """The whole report."""
+        failures = self.report.failures
+        return f"{len(failures)} of {len(self.report.outcomes)} checks failed.\n{self.report}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with the report."""
+        return ChecksFailed, (self.report,)
+
+
+def check_op(
+    op: Op[..., Any],
+    /,
+    *,
+    checks: Iterable[str] | None = None,
+    max_examples: int | None = None,
+    modes: Sequence[str] | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> Report:
+    """Run all checks that apply to an op, and report all that fail, not the first only.
+
+    Args:
+      op: The op.
+      checks: Names from `CHECKS`. Default: all.
+      max_examples: How many examples each check draws. Default: as each check says.
+      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+      seed: Makes the examples the same in every run. Default: they differ, and failures are kept in Hypothesis'
+        example database.
+      **options: Passed on to each check, as `arguments=`.
+
+    Returns:
+      The report, if nothing failed.
+
+    Raises:
+      ChecksFailed: With the report of all checks.
+      RegistrationError: There is no such check or mode.
+
+    >>> from tfpyop import differentiable_op
+    >>> from tfpyop.testing import check_op
+    >>> square = differentiable_op(lambda x: x * x, signature="()->()")
+    >>> @square.gradient
+    ... def square_gradient(op, cotangent):
+    ...     return 2 * op.inputs[0] * cotangent
+    >>> report = check_op(square, max_examples=5)
+    """
+    chosen = list(CHECKS) if checks is None else list(checks)
+    for name in chosen:
+        if name not in CHECKS:
+            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))
+    checked_modes(modes)
+    options = {**options, "max_examples": max_examples, "modes": modes, "seed": seed}
+    report = Report(tuple(_outcome(op, name, options) for name in chosen))
+    if report.failures:
+        raise ChecksFailed(report)
+    return report
+
+
+def _outcome(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
+    try:
+        return CHECKS[name](op, **options)
+    except CheckError as failure:
+        return Outcome(name, op.name, "failed", failure=failure)
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == "skipped":
+        return f"{outcome.check:20}skipped: {outcome.reason}"
+    if outcome.status == "failed":
+        return f"{outcome.check:20}FAILED"
+    rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
+    return f"{outcome.check:20}passed: {outcome.n_examples} examples{rejected}, {outcome.seconds:.1f} s"

@@ -1,0 +1,205 @@
+"""Derivatives to check by: numerical ones along a direction, with an error for each number; and TensorFlow's.
+
+A number counts if its error is small beside it and the function is smooth there: one-sided slopes that differ at
+every step tell a kink or a jump, which central differences alone would not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop import Op, numerical
+from tfpyop._coercion import Array, is_differentiable
+from tfpyop._slopes import Function, somewhere
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, flat_call, host_op_of
+
+_METHOD = numerical()
+_CREDIBLE = 1e-5
+"""The largest error, relative to the scale of a derivative, at which it can judge another."""
+_FAR_STEP, _NEAR_STEP = 1e-3, 1e-3 / 8
+"""Relative steps at which one-sided slopes are compared."""
+_KINK = 1e-3
+"""How far one-sided slopes must be apart, relative to the slope, to be a kink."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """The derivative of every output along one direction.
+
+    Attributes:
+      values: The derivatives; zero where they do not count.
+      errors: Their estimated absolute errors.
+      counts: Which of them can judge another derivative.
+    """
+
+    values: list[Array]
+    errors: list[Array]
+    counts: list[Array]
+
+
+def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
+    """The op's function in float64, as numerical derivatives take it; without residuals."""
+    host_op, leaves = host_op_of(op, arguments)
+    n_residuals = len(host_op.residual_names)
+
+    def call(arrays: Sequence[Array]) -> Sequence[Array]:
+        outputs = host_op.host.evaluate(arrays)
+        return outputs[: len(outputs) - n_residuals]
+
+    shapes = [np.shape(leaf) for leaf in leaves]
+    signature = host_op.signature
+    if signature is None or not definition_of(op).is_vectorized:
+        return whole_function(call, leaves)
+    output_ranks = [len(core) for core in signature.outputs][: len(signature.outputs) - n_residuals]
+    missing = signature.bind(shapes).missing
+    if missing:
+        return whole_function(call, leaves)
+    return Function(call, signature.core_ranks(shapes), output_ranks)
+
+
+def whole_function(call: Callable[[Sequence[Array]], Sequence[Array]], point: Sequence[Any]) -> Function:
+    """A function whose inputs and outputs are moved and judged as wholes, without loop dimensions."""
+    outputs = call([np.asarray(values) for values in point])
+    return Function(call, [np.ndim(values) for values in point], [np.ndim(values) for values in outputs])
+
+
+def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Slopes:
+    """The derivative along a direction that moves every number in proportion to its magnitude."""
+    with np.errstate(all="ignore"):
+        derivative = _METHOD.along(function, point, direction)
+        smooth = _smooth(function, point, direction, derivative.scales)
+        counts = [
+            np.isfinite(values) & (errors <= _CREDIBLE * scales) & is_smooth
+            for values, errors, scales, is_smooth in zip(
+                derivative.values, derivative.errors, derivative.scales, smooth, strict=True
+            )
+        ]
+    return Slopes(
+        [np.where(counted, values, 0) for counted, values in zip(counts, derivative.values, strict=True)],
+        [np.where(counted, errors, 0) for counted, errors in zip(counts, derivative.errors, strict=True)],
+        counts,
+    )
+
+
+def _smooth(
+    function: Function, point: Sequence[Array], direction: Sequence[Array | None], scales: Sequence[Array]
+) -> list[Array]:
+    """Where the slopes ahead and back meet as the step shrinks."""
+    here = function.call(point)
+    far, near = (_apart(function, point, direction, here, step) for step in (_FAR_STEP, _NEAR_STEP))
+    return [
+        ~((close > 0.5 * wide) & (close > _KINK * scale + 16 * _eps(values) * np.abs(values) / _NEAR_STEP))
+        for wide, close, scale, values in zip(far, near, scales, here, strict=True)
+    ]
+
+
+def _apart(
+    function: Function,
+    point: Sequence[Array],
+    direction: Sequence[Array | None],
+    here: Sequence[Array],
+    step: float,
+) -> list[Array]:
+    """How far the slopes ahead and back are apart; infinitely where the function raises."""
+    sides = []
+    for signed in (step, -step):
+        moved = [
+            values if vector is None else values + signed * vector
+            for values, vector in zip(point, direction, strict=True)
+        ]
+        try:
+            sides.append(function.call(moved))
+        except Exception:  # off the point it may refuse
+            return [np.full(np.shape(values), np.inf) for values in here]
+    return [
+        np.abs(ahead - 2 * values + back) / step for ahead, values, back in zip(sides[0], here, sides[1], strict=True)
+    ]
+
+
+def _eps(values: Array) -> float:
+    return float(np.finfo(values.dtype).eps) if values.dtype.kind in "fc" else 0.0
+
+
+def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
+    """A direction that moves every number of the wanted inputs, in proportion to its magnitude; imaginary parts too."""
+    directions = somewhere(point, wanted)
+    return [
+        None if vector is None else vector * (1 + 0.7j) if values.dtype.kind == "c" else vector
+        for vector, values in zip(directions, point, strict=True)
+    ]
+
+
+def unit_direction(point: Sequence[Array], number: int, index: tuple[int, ...]) -> list[Array | None]:
+    """A direction that moves one number of one input, in proportion to its magnitude."""
+    vector = np.zeros(point[number].shape, point[number].dtype)
+    vector[index] = abs(point[number][index]) or 1.0
+    return [vector if other == number else None for other in range(len(point))]
+
+
+def weights_like(arrays: Sequence[Array], generator: np.random.Generator) -> list[Array | None]:
+    """Random vectors of the arrays' shapes and dtypes, away from zero; None for those without derivative."""
+    return [_weight(array, generator) if is_differentiable(array.dtype) else None for array in arrays]
+
+
+def _weight(array: Array, generator: np.random.Generator) -> Array:
+    sign = generator.choice([-1.0, 1.0], array.shape)
+    weight = np.asarray(sign * generator.uniform(0.5, 1.5, array.shape))
+    if array.dtype.kind == "c":
+        weight = weight * (1 - 0.6j)
+    return weight.astype(array.dtype)
+
+
+def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:
+    """The real inner product of vectors over all arrays; None is zero."""
+    with np.errstate(all="ignore"):
+        return float(
+            sum(
+                np.sum(np.real(np.conj(np.asarray(a, np.result_type(a, np.float64))) * b))
+                for a, b in zip(left, right, strict=True)
+                if a is not None and b is not None
+            )
+        )
+
+
+# -- TensorFlow's
+
+
+def vjp(
+    op: Op[..., Any], static: Mapping[str, Any], tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """The cotangents of the inputs, by a tape."""
+    with tf.GradientTape() as tape:
+        tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
+        outputs = flat_call(op, tensors, static)
+    pairs = [
+        (output, cotangent)
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if cotangent is not None and (output.dtype.is_floating or output.dtype.is_complex)
+    ]
+    gradients: list[tf.Tensor | None] = tape.gradient(
+        [output for output, _ in pairs], list(tensors), output_gradients=[cotangent for _, cotangent in pairs]
+    )
+    return gradients
+
+
+def jvp(
+    op: Op[..., Any], static: Mapping[str, Any], tensors: Sequence[tf.Tensor], direction: Sequence[Array | None]
+) -> list[Array | None]:
+    """The tangents of the outputs, by forward mode."""
+    moved = [
+        (tensor, tf.constant(vector, tensor.dtype))
+        for tensor, vector in zip(tensors, direction, strict=True)
+        if vector is not None
+    ]
+    with tf.autodiff.ForwardAccumulator(
+        [tensor for tensor, _ in moved], [vector for _, vector in moved]
+    ) as accumulator:
+        outputs = flat_call(op, tensors, static)
+    tangents = [accumulator.jvp(output) for output in outputs]
+    return [None if tangent is None else tangent.numpy() for tangent in tangents]

@@ -1,0 +1,168 @@
+"""Checks of isolation: that calls leave no trace in their inputs, in each other, or in other threads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import hypothesis
+import numpy as np
+import tensorflow as tf
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop._coercion import Array
+from tfpyop.testing._call_checks import require_equal
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
+from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._strategies import arguments as draw_arguments
+
+_N_THREADS = 4
+_N_CALLS = 25
+
+
+def check_purity(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that the function depends on its inputs alone, and changes nothing.
+
+    Proves, for the examples drawn, that the same inputs give the same outputs also after other calls, that the
+    function does not write to its inputs, and that a result is not overwritten by a later call.
+
+    Args:
+      op: The op. One that is `stateful=True` is skipped.
+      arguments: Draws the arguments. Default: `arguments(op)`.
+      max_examples: How many to draw. Default: as the Hypothesis profile says.
+      seed: Makes the examples the same in every run.
+      modes: Not used; the function is called by itself.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: The function is not pure; the report says in what.
+    """
+    del modes
+    check = Property(op, "check_purity", max_examples=max_examples, seed=seed)
+    if definition_of(op).is_stateful:
+        return check.skipped("the op is declared stateful")
+
+    def body(arguments: Arguments) -> None:
+        first, first_inputs = _raw_call(op, arguments)
+        kept = [np.array(output) for output in first]
+        for number, (array, before) in enumerate(zip(first_inputs, _inputs(op, arguments), strict=True)):
+            if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
+                raise check.failure(
+                    f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
+                )
+        _raw_call(op, _other(arguments))
+        require_equal(check, kept, first, "a later call overwrites an earlier result", None, True)
+        again, _ = _raw_call(op, arguments)
+        require_equal(check, kept, again, "the same inputs give another result the second time", None, True)
+
+    check.run(draw_arguments(op) if arguments is None else arguments, body)
+    return check.passed()
+
+
+def check_threads(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that calls in several threads at once give what they give one after the other.
+
+    Proves little where threads happen not to meet; it makes Python switch between them as often as it can.
+
+    Args:
+      op: The op. One that is `stateful=True` is skipped.
+      arguments: Draws the arguments. Default: `arguments(op)`.
+      max_examples: How many different arguments to use. Default: eight.
+      seed: Makes the examples the same in every run.
+      modes: Not used; calls are made eagerly.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: A call came out different beside others.
+    """
+    del modes
+    check = Property(op, "check_threads", max_examples=max_examples or 2 * _N_THREADS, seed=seed)
+    if definition_of(op).is_stateful:
+        return check.skipped("the op is declared stateful")
+    cases: list[tuple[Arguments, list[Array]]] = []
+
+    def collect(arguments: Arguments) -> None:
+        try:
+            cases.append((arguments, plain_outputs(op, arguments)))
+        except Exception:  # what other checks report
+            hypothesis.reject()
+
+    check.run(draw_arguments(op) if arguments is None else arguments, collect, shrinks=False)
+
+    def call_all(first: int) -> None:
+        for number in range(_N_CALLS):
+            arguments, expected = cases[(first + number) % len(cases)]
+            got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.args, **arguments.static))]
+            try:
+                require_equal(check, expected, got, "a call beside others in other threads differs", None, True)
+            except AssertionError as error:
+                error.code = arguments.code(op.__name__)  # type: ignore[attr-defined]  # it is a CheckError
+                raise
+
+    with _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
+        for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:
+            future.result()
+    return check.passed()
+
+
+def _inputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
+    _, leaves = host_op_of(op, arguments)
+    return [tf.constant(leaf).numpy() for leaf in leaves]
+
+
+def _raw_call(op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
+    """The function's own results for inputs that can be written, and these inputs afterwards."""
+    host_op, _ = host_op_of(op, arguments)
+    inputs = [np.array(value) for value in _inputs(op, arguments)]
+    definition = definition_of(op)
+    more = {"out": None} if definition.parameters.takes_out else {}
+    try:
+        result = definition.call(op.numpy, inputs, host_op.structure, host_op.static, **more)
+    except Exception:  # what other checks report
+        hypothesis.reject()
+    return [np.asarray(value) for value in tf.nest.flatten(result)], inputs
+
+
+def _other(arguments: Arguments) -> Arguments:
+    """Other arguments of the same shapes, wherever they may lie."""
+    return Arguments(
+        tf.nest.map_structure(
+            lambda value: (np.flip(np.asarray(value)) * 0.75).astype(np.asarray(value).dtype), arguments.args
+        ),
+        arguments.static,
+    )
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
