@@ -1,7 +1,7 @@
 """Property-based testing of ops, on Hypothesis: strategies that draw what an op takes, and checks that it is right."""
 
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
-from tfpyop.testing._check_op import CHECKS, ChecksFailed, Report, check_op
+from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
@@ -13,7 +13,7 @@ __all__ = [
     "CHECKS",
     "Arguments",
     "CheckError",
-    "ChecksFailed",
+    "ChecksError",
     "Outcome",
     "Report",
     "arguments",

@@ -54,7 +54,7 @@ class Report:
         return "\n".join([*map(_line, self.outcomes), *(f"\n{failure}" for failure in self.failures)])
 
 
-class ChecksFailed(CheckError):
+class ChecksError(CheckError):
     """Some checks of an op failed.
 
     Args:
@@ -73,7 +73,7 @@ class ChecksFailed(CheckError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the report."""
-        return ChecksFailed, (self.report,)
+        return ChecksError, (self.report,)
 
 
 def check_op(
@@ -101,7 +101,7 @@ def check_op(
       The report, if nothing failed.
 
     Raises:
-      ChecksFailed: With the report of all checks.
+      ChecksError: With the report of all checks.
       RegistrationError: There is no such check or mode.
 
     >>> from tfpyop import differentiable_op
@@ -120,7 +120,7 @@ def check_op(
     options = {**options, "max_examples": max_examples, "modes": modes, "seed": seed}
     report = Report(tuple(_outcome(op, name, options) for name in chosen))
     if report.failures:
-        raise ChecksFailed(report)
+        raise ChecksError(report)
     return report
 
 

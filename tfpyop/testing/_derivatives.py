@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfpyop import Op, numerical
 from tfpyop._coercion import Array, is_differentiable
-from tfpyop._slopes import Function, somewhere
+from tfpyop._slopes import Derivative, Function, somewhere
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, flat_call, host_op_of
 
@@ -24,6 +24,8 @@ _CREDIBLE = 1e-5
 """The largest error, relative to the scale of a derivative, at which it can judge another."""
 _FAR_STEP, _NEAR_STEP = 1e-3, 1e-3 / 8
 """Relative steps at which one-sided slopes are compared."""
+_FINE_STEP = 1e-6
+"""The relative step at which a plain difference must confirm what was extrapolated from larger ones."""
 _KINK = 1e-3
 """How far one-sided slopes must be apart, relative to the slope, to be a kink."""
 
@@ -73,7 +75,7 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
     """The derivative along a direction that moves every number in proportion to its magnitude."""
     with np.errstate(all="ignore"):
         derivative = _METHOD.along(function, point, direction)
-        smooth = _smooth(function, point, direction, derivative.scales)
+        smooth = _smooth(function, point, direction, derivative)
         counts = [
             np.isfinite(values) & (errors <= _CREDIBLE * scales) & is_smooth
             for values, errors, scales, is_smooth in zip(
@@ -88,38 +90,46 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
 
 
 def _smooth(
-    function: Function, point: Sequence[Array], direction: Sequence[Array | None], scales: Sequence[Array]
+    function: Function, point: Sequence[Array], direction: Sequence[Array | None], derivative: Derivative
 ) -> list[Array]:
-    """Where the slopes ahead and back meet as the step shrinks."""
+    """Where the slopes ahead and back meet as the step shrinks, and a plain difference confirms the derivative."""
     here = function.call(point)
-    far, near = (_apart(function, point, direction, here, step) for step in (_FAR_STEP, _NEAR_STEP))
-    return [
-        ~((close > 0.5 * wide) & (close > _KINK * scale + 16 * _eps(values) * np.abs(values) / _NEAR_STEP))
-        for wide, close, scale, values in zip(far, near, scales, here, strict=True)
-    ]
+    far, near, fine = (_sides(function, point, direction, here, step) for step in (_FAR_STEP, _NEAR_STEP, _FINE_STEP))
+    smooth = []
+    for number, values in enumerate(here):
+        rounding = 16 * _eps(values) * np.abs(values)
+        scale = derivative.scales[number]
+        wide, close = (
+            np.abs(ahead[number] - 2 * values + back[number]) / step
+            for (ahead, back), step in ((far, _FAR_STEP), (near, _NEAR_STEP))
+        )
+        is_kink = (close > 0.5 * wide) & (close > _KINK * scale + rounding / _NEAR_STEP)
+        difference = (fine[0][number] - fine[1][number]) / (2 * _FINE_STEP)
+        is_confirmed = np.abs(difference - derivative.values[number]) <= _KINK * scale + rounding / _FINE_STEP
+        smooth.append(np.isfinite(values) & ~is_kink & is_confirmed)
+    return smooth
 
 
-def _apart(
+def _sides(
     function: Function,
     point: Sequence[Array],
     direction: Sequence[Array | None],
     here: Sequence[Array],
     step: float,
-) -> list[Array]:
-    """How far the slopes ahead and back are apart; infinitely where the function raises."""
-    sides = []
-    for signed in (step, -step):
+) -> tuple[Sequence[Array], Sequence[Array]]:
+    """The outputs a step ahead and a step back; NaN where the function raises."""
+
+    def at(signed: float) -> Sequence[Array]:
         moved = [
             values if vector is None else values + signed * vector
             for values, vector in zip(point, direction, strict=True)
         ]
         try:
-            sides.append(function.call(moved))
+            return function.call(moved)
         except Exception:  # off the point it may refuse
-            return [np.full(np.shape(values), np.inf) for values in here]
-    return [
-        np.abs(ahead - 2 * values + back) / step for ahead, values, back in zip(sides[0], here, sides[1], strict=True)
-    ]
+            return [np.full(np.shape(values), np.nan) for values in here]
+
+    return at(step), at(-step)
 
 
 def _eps(values: Array) -> float:

@@ -10,33 +10,48 @@ import numpy as np
 
 from tfpyop._coercion import Array
 
+_DOUBLE = ("float64", "complex128")
+
 
 class Arguments(NamedTuple):
     """The arguments of one call: `op(*args, **static)`.
 
     Attributes:
-      args: One array or number for each input, arranged as the function takes them.
+      args: One array or number for each input, arranged as the function takes them. Arrays of float64 count as float32
+        in a call, like all arrays; pass `*drawn.tensors` to keep them.
       static: Values of the static parameters by name.
     """
 
     args: tuple[Any, ...]
     static: Mapping[str, Any] = {}
 
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        """The same arguments as tensors, which keep their dtypes."""
+        import tensorflow as tf
+
+        tensors: tuple[Any, ...] = tf.nest.map_structure(tf.constant, self.args)
+        return tensors
+
     def code(self, op: str = "op") -> str:
-        """The call as Python code, which needs numpy as `np`."""
+        """The call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
         return call_code(op, self.args, self.static)
 
 
 def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:
-    """A call as Python code, which needs numpy as `np`."""
+    """A call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
     parts = [*map(value_code, args), *(f"{name}={value_code(value)}" for name, value in keywords.items())]
     return f"{function}({', '.join(parts)})"
 
 
 def value_code(value: Any) -> str:
-    """An argument as Python code; arrays keep dtype, shape and memory order."""
+    """An argument as Python code; arrays keep dtype and shape, and memory order where that can be.
+
+    Of double precision they are tensors: as arrays they would count as single, as they do in every call.
+    """
     if isinstance(value, np.ndarray):
-        return _array_code(value)
+        code = _array_code(value)
+        return f"tf.constant({code})" if value.dtype.name in _DOUBLE else code
     if isinstance(value, np.generic):
         return f"np.{value.dtype.name}({_number_code(value)})"
     return repr(value)

@@ -119,7 +119,7 @@ def check_jvp(
         return check.skipped("the op has no JVP rule")
 
     def body(arguments: Arguments) -> None:
-        point, tensors, function = _prepared(op, arguments)
+        point, tensors, function = _prepared(check, op, arguments)
         direction = direction_of(point, [is_differentiable(values.dtype) for values in point])
         numerical = slopes(function, point, direction)
         tangents = jvp(op, arguments.static, tensors, direction)
@@ -181,7 +181,7 @@ def check_second_order(
         return check.skipped("the op has no gradient rule")
 
     def body(arguments: Arguments) -> None:
-        point, tensors, _ = _prepared(op, arguments)
+        point, tensors, _ = _prepared(check, op, arguments)
         weights = weights_like(_outputs(op, arguments), np.random.default_rng(1))
         cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
 
@@ -204,7 +204,7 @@ def check_second_order(
             if vector is not None
         ]
         with tf.GradientTape() as tape:
-            tape.watch(tensors)
+            tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
             gradients = vjp(op, arguments.static, tensors, cotangents)
             kept = [g for g, t in zip(gradients, tensors, strict=True) if t.dtype.is_floating or t.dtype.is_complex]
             pairs = [(g, tf.constant(v, g.dtype)) for g, v in zip(kept, vectors, strict=True) if g is not None]
@@ -237,7 +237,7 @@ class _GradientJudge:
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
         op, check = self._op, self._check
-        point, tensors, function = _prepared(op, arguments)
+        point, tensors, function = _prepared(check, op, arguments)
         weights = weights_like(_outputs(op, arguments), np.random.default_rng(1))
         wanted = [number for number, values in enumerate(point) if is_differentiable(values.dtype)]
         n_judged = 0
@@ -270,7 +270,7 @@ class _GradientJudge:
             return vjp(self._op, arguments.static, tensors, cotangents)
 
         if self._mode == "graph":
-            return _arrays(tf.function(differentiate, autograph=False)())
+            return _arrays(tf.function(differentiate, autograph=False).get_concrete_function()())
         return _arrays(differentiate())
 
     def _locate(
@@ -308,23 +308,28 @@ class _GradientJudge:
         )
 
 
-def _prepared(op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[tf.Tensor], Function]:
+def _prepared(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[tf.Tensor], Function]:
     """The point as arrays and as tensors, and the function; examples that the function refuses are rejected."""
     _, leaves = host_op_of(op, arguments)
     point = [np.asarray(leaf) for leaf in leaves]
     try:
         function = host_function(op, arguments)
         outputs = function.call(point)
-    except Exception:  # check_contract says whether it may
-        hypothesis.reject()
-    if not any(np.size(output) for output in outputs) or not any(is_differentiable(values.dtype) for values in point):
+    except Exception as error:
+        check.reject(error)
+    is_finite = all(np.isfinite(output).all() for output in outputs if output.dtype.kind in "fc")
+    if (
+        not is_finite
+        or not any(np.size(output) for output in outputs)
+        or not any(is_differentiable(values.dtype) for values in point)
+    ):
         hypothesis.reject()
     return point, [tf.constant(values) for values in point], function
 
 
 def _outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """The op's outputs, whose dtypes their cotangents have."""
-    return [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.args, **arguments.static))]
+    return [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
 
 
 def _require_some(numerical: Slopes) -> None:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
@@ -18,7 +17,7 @@ from tfpyop._coercion import Array
 from tfpyop.testing._call_checks import require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
-from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._outcomes import Outcome, Property, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _N_THREADS = 4
@@ -58,16 +57,16 @@ def check_purity(
         return check.skipped("the op is declared stateful")
 
     def body(arguments: Arguments) -> None:
-        first, first_inputs = _raw_call(op, arguments)
+        first, first_inputs = _raw_call(check, op, arguments)
         kept = [np.array(output) for output in first]
         for number, (array, before) in enumerate(zip(first_inputs, _inputs(op, arguments), strict=True)):
             if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
                 raise check.failure(
                     f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
                 )
-        _raw_call(op, _other(arguments))
+        _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result", None, True)
-        again, _ = _raw_call(op, arguments)
+        again, _ = _raw_call(check, op, arguments)
         require_equal(check, kept, again, "the same inputs give another result the second time", None, True)
 
     check.run(draw_arguments(op) if arguments is None else arguments, body)
@@ -109,22 +108,22 @@ def check_threads(
     def collect(arguments: Arguments) -> None:
         try:
             cases.append((arguments, plain_outputs(op, arguments)))
-        except Exception:  # what other checks report
-            hypothesis.reject()
+        except Exception as error:
+            check.reject(error)
 
     check.run(draw_arguments(op) if arguments is None else arguments, collect, shrinks=False)
 
     def call_all(first: int) -> None:
         for number in range(_N_CALLS):
             arguments, expected = cases[(first + number) % len(cases)]
-            got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.args, **arguments.static))]
+            got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
             try:
                 require_equal(check, expected, got, "a call beside others in other threads differs", None, True)
             except AssertionError as error:
                 error.code = arguments.code(op.__name__)  # type: ignore[attr-defined]  # it is a CheckError
                 raise
 
-    with _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
+    with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
         for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:
             future.result()
     return check.passed()
@@ -135,7 +134,7 @@ def _inputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     return [tf.constant(leaf).numpy() for leaf in leaves]
 
 
-def _raw_call(op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
+def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
     """The function's own results for inputs that can be written, and these inputs afterwards."""
     host_op, _ = host_op_of(op, arguments)
     inputs = [np.array(value) for value in _inputs(op, arguments)]
@@ -143,8 +142,8 @@ def _raw_call(op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list
     more = {"out": None} if definition.parameters.takes_out else {}
     try:
         result = definition.call(op.numpy, inputs, host_op.structure, host_op.static, **more)
-    except Exception:  # what other checks report
-        hypothesis.reject()
+    except Exception as error:
+        check.reject(error)
     return [np.asarray(value) for value in tf.nest.flatten(result)], inputs
 
 

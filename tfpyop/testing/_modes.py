@@ -11,7 +11,7 @@ import tensorflow as tf
 import tfpyop
 from tfpyop import Op
 from tfpyop._coercion import STRING, Array
-from tfpyop.errors import RegistrationError, UnsupportedError, nearest
+from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, flat_call, rules_of
 
@@ -84,16 +84,11 @@ class Caller:
             specs = [
                 tf.TensorSpec([None] * tensor.shape.rank if is_compiled else None, tensor.dtype) for tensor in tensors
             ]
-            traced = tf.function(function, input_signature=specs, autograph=False, jit_compile=is_compiled)
-            self._traced[key] = traced
+            polymorphic = tf.function(function, autograph=False, jit_compile=is_compiled)
+            traced = self._traced[key] = polymorphic.get_concrete_function(*specs)
         return traced
 
 
 def _natively(function: Function, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
     with tfpyop.prefer_native():
         return function(*tensors)
-
-
-def is_unsupported(error: Exception) -> bool:
-    """Whether an exception says that a mode cannot serve the op, rather than that something is wrong."""
-    return isinstance(error, UnsupportedError)

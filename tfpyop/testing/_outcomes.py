@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
@@ -23,6 +24,8 @@ Body = Callable[[Arguments], None]
 
 _MOST_REJECTED = 0.8
 """The largest part of all examples that may be unfit for a check before it says nothing."""
+_MOST_LINES = 16
+"""How much of an exception is reported; TensorFlow tells every frame of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,14 @@ class Outcome:
     seconds: float = 0.0
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without numpy's warnings of what examples at the edge of a domain give, in all threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
 class Property:
     """One check of one op as it runs: counts examples, and makes every exception a failure that names its example.
 
@@ -66,6 +77,7 @@ class Property:
         self._max_examples = max_examples
         self._seed = seed
         self._n_examples = self._n_rejected = 0
+        self._refusal: Exception | None = None
         self._start = time.perf_counter()
 
     def run(
@@ -104,7 +116,7 @@ class Property:
         )(test)
         if self._seed is not None:
             test = hypothesis.seed(self._seed)(test)
-        with contextlib.suppress(Unsatisfiable):  # too many rejected: said below
+        with contextlib.suppress(Unsatisfiable), quietly():  # too many rejected: said below
             test()
         self._require_enough()
 
@@ -127,12 +139,18 @@ class Property:
         """A failure of this check."""
         return CheckError(problem, check=self._check, subject=subject_of(self._op), **details)
 
+    def reject(self, error: Exception) -> NoReturn:
+        """Reject an example that the function itself refuses."""
+        self._refusal = error
+        hypothesis.reject()
+
     def _require_enough(self) -> None:
         n_judged = self._n_examples - self._n_rejected
         if self._n_rejected > _MOST_REJECTED * self._n_examples:
             raise self.failure(
                 "most examples are unfit for this check, so it says nothing.",
-                got=f"{self._n_rejected} of {self._n_examples} rejected, {n_judged} judged",
+                got=f"{self._n_rejected} of {self._n_examples} rejected, {n_judged} judged"
+                + ("" if self._refusal is None else f"; the function raised {described(self._refusal)}"),
                 cause="the function is smooth almost nowhere, or fails on what its domain allows: give domain= or "
                 "arguments= that it is made for",
             )
@@ -151,6 +169,13 @@ class Property:
         except Exception as error:
             raise self.failure(
                 "a call raised an exception.",
-                got="".join(traceback.format_exception_only(error)).strip().replace("\n", "\n            "),
+                got=described(error),
                 code=arguments.code(self._op.__name__),
             ) from error
+
+
+def described(error: Exception) -> str:
+    """An exception with its notes, as a part of a report."""
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    shown = lines if len(lines) <= _MOST_LINES else ["[...]", *lines[-_MOST_LINES:]]
+    return "\n            ".join(shown)
