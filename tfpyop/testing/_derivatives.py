@@ -22,10 +22,8 @@ from tfpyop.testing._ops import definition_of, flat_call, host_op_of
 _METHOD = numerical()
 _CREDIBLE = 1e-5
 """The largest error, relative to the scale of a derivative, at which it can judge another."""
-_FAR_STEP, _NEAR_STEP = 1e-3, 1e-3 / 8
-"""Relative steps at which one-sided slopes are compared."""
-_FINE_STEP = 1e-6
-"""The relative step at which a plain difference must confirm what was extrapolated from larger ones."""
+_STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+"""Relative steps at which one-sided slopes are compared; at the last two a plain difference must confirm the value."""
 _KINK = 1e-3
 """How far one-sided slopes must be apart, relative to the slope, to be a kink."""
 
@@ -94,19 +92,23 @@ def _smooth(
 ) -> list[Array]:
     """Where the slopes ahead and back meet as the step shrinks, and a plain difference confirms the derivative."""
     here = function.call(point)
-    far, near, fine = (_sides(function, point, direction, here, step) for step in (_FAR_STEP, _NEAR_STEP, _FINE_STEP))
+    sides = [_sides(function, point, direction, here, step) for step in _STEPS]
     smooth = []
     for number, values in enumerate(here):
+        size = np.abs(derivative.values[number])
         rounding = 16 * _eps(values) * np.abs(values)
-        scale = derivative.scales[number]
-        wide, close = (
+        apart = [
             np.abs(ahead[number] - 2 * values + back[number]) / step
-            for (ahead, back), step in ((far, _FAR_STEP), (near, _NEAR_STEP))
-        )
-        is_kink = (close > 0.5 * wide) & (close > _KINK * scale + rounding / _NEAR_STEP)
-        difference = (fine[0][number] - fine[1][number]) / (2 * _FINE_STEP)
-        is_confirmed = np.abs(difference - derivative.values[number]) <= _KINK * scale + rounding / _FINE_STEP
-        smooth.append(np.isfinite(values) & ~is_kink & is_confirmed)
+            for (ahead, back), step in zip(sides, _STEPS, strict=True)
+        ]
+        is_smooth = np.isfinite(values)
+        for wide, close, step in zip(apart, apart[1:], _STEPS[1:], strict=False):
+            is_smooth = is_smooth & ~((close > 0.5 * wide) & (close > _KINK * size + rounding / step))
+        for (ahead, back), step in zip(sides[-2:], _STEPS[-2:], strict=True):
+            difference = (ahead[number] - back[number]) / (2 * step)
+            off = np.abs(difference - derivative.values[number])
+            is_smooth = is_smooth & (off <= _KINK * size + rounding / step)
+        smooth.append(is_smooth)
     return smooth
 
 

@@ -7,6 +7,7 @@ import inspect
 import math
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import hypothesis.extra.numpy as hnp
@@ -27,8 +28,16 @@ Strategy = st.SearchStrategy
 _FLOATING = (np.float32, np.float64)
 _LARGEST = 1e6
 _SMALLEST = 1e-12
-"""Magnitudes below count as zero, where zero is allowed: their squares and products leave single precision."""
+"""Squares and products of smaller magnitudes leave single precision."""
 _MOST_VARIADIC = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Magnitudes:
+    """How small and how large numbers may be."""
+
+    smallest: float
+    largest: float
 
 
 def arguments(
@@ -41,6 +50,7 @@ def arguments(
     domain: str | Mapping[str, str | None] | None = None,
     max_side: int = 3,
     allow_empty: bool = True,
+    smallest: float = _SMALLEST,
     largest: float = _LARGEST,
     allow_nan: bool = False,
     allow_infinity: bool = False,
@@ -63,6 +73,7 @@ def arguments(
       domain: In the place of the op's own `domain=`.
       max_side: The largest size of a dimension.
       allow_empty: Whether arrays may be empty.
+      smallest: Magnitudes below count as zero, where zero is allowed.
       largest: The largest magnitude of a number.
       allow_nan: Whether NaN is drawn where the domain is unbounded.
       allow_infinity: Whether infinities are drawn where the domain is unbounded.
@@ -97,6 +108,8 @@ def arguments(
     drawn_dtypes = [np.dtype(dtype) for dtype in dtypes or _FLOATING]
     statics = _static_strategies(op, static or {})
     counts = _counts(op)
+    magnitudes = _Magnitudes(smallest, largest)
+    special = [math.nan] * allow_nan + [math.inf, -math.inf] * allow_infinity
 
     @st.composite
     def draw_arguments(draw: Draw) -> Arguments:
@@ -107,7 +120,7 @@ def arguments(
         args = []
         for name, shape in zip(names, drawn_shapes, strict=True):
             interval = where.of(name)
-            elements = _elements(interval, dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+            elements = _elements(interval, dtype, magnitudes, special=special)
             strategy = overrides.get(name) or _arrays(_input_dtype(dtype, interval), shape, elements)
             args.append(draw(strategy))
         return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
@@ -117,7 +130,7 @@ def arguments(
 
 def smooth_arguments(op: Op[..., Any], /, **options: Any) -> Strategy[Arguments]:
     """Arguments at which derivatives are checked: float64, not empty, of magnitudes that differences can resolve."""
-    return arguments(op, **{"dtypes": [np.float64], "allow_empty": False, "largest": 1e4, **options})
+    return arguments(op, **{"dtypes": [np.float64], "allow_empty": False, "smallest": 1e-2, "largest": 1e4, **options})
 
 
 def cotangents(
@@ -155,7 +168,7 @@ def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | No
     def vector(values: Array) -> Strategy[Array | None]:
         if not is_differentiable(values.dtype):
             return st.none()
-        elements = _elements(Interval(), values.dtype, largest=largest, allow_nan=False, allow_infinity=False)
+        elements = _elements(Interval(), values.dtype, _Magnitudes(_SMALLEST, largest))
         return hnp.arrays(values.dtype, values.shape, elements=elements)
 
     return st.tuples(*map(vector, like))
@@ -215,7 +228,7 @@ def _input_dtype(dtype: DType, interval: Interval) -> DType:
 
 
 def _elements(
-    interval: Interval, dtype: DType, *, largest: float, allow_nan: bool, allow_infinity: bool
+    interval: Interval, dtype: DType, magnitudes: _Magnitudes, *, special: Sequence[float] = ()
 ) -> Strategy[Any]:
     """Numbers of an interval: simple ones, then ones of every magnitude."""
     dtype = _input_dtype(dtype, interval)
@@ -224,32 +237,27 @@ def _elements(
         return st.booleans()
     if kind in "iu":
         limits = np.iinfo(dtype)
-        low = max(_first_integer(interval), limits.min, -int(largest))
-        high = min(_last_integer(interval), limits.max, int(largest))
-        return st.integers(low, high) | st.integers(max(low, min(high, -9)), min(high, max(low, 9)))
+        low = max(_first_integer(interval), limits.min, -int(magnitudes.largest))
+        high = min(_last_integer(interval), limits.max, int(magnitudes.largest))
+        return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
     if kind == "c":
-        part_dtype = np.dtype(np.float32 if dtype.itemsize == 8 else np.float64)
-        part = _elements(interval, part_dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+        part = _elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
         return st.builds(complex, part, part)
-    return _floats(interval, dtype, largest=largest, allow_nan=allow_nan, allow_infinity=allow_infinity)
+    return _floats(interval, dtype, magnitudes, special=special)
 
 
-def _floats(
-    interval: Interval, dtype: DType, *, largest: float, allow_nan: bool, allow_infinity: bool
-) -> Strategy[float]:
-    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
+def _floats(interval: Interval, dtype: DType, magnitudes: _Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
+    largest = magnitudes.largest
     is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
-    whole = [number for number in range(-10, 11) if interval.contains(np.float64(number))]
-    simple = [st.sampled_from(sorted(map(float, whole), key=abs))] if whole else []
-    strategies = simple + [
-        _floats_between(interval, limit, width) for limit in (10.0, 1e3, largest) if _reaches(interval, limit)
-    ]
-    if not strategies:  # all of the interval lies beyond
-        strategies = [_floats_between(interval, math.inf, width)]
-    if _reaches(interval, 1e-3) and interval.low <= 0 <= interval.high:
-        strategies.append(_floats_between(interval, 1e-3, width))
-    special = [math.nan] * (allow_nan and not is_bounded) + [math.inf, -math.inf] * (allow_infinity and not is_bounded)
-    return st.one_of(*strategies, *([st.sampled_from(special)] if special else []))
+    whole = [float(number) for number in range(-10, 11) if interval.contains(np.float64(number))]
+    strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
+    limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(interval, limit)]
+    if not (limits or whole):  # all of the interval lies beyond
+        limits = [math.inf]
+    if _reaches(interval, 1e-3) and magnitudes.smallest < 1e-3:
+        limits.append(1e-3)
+    strategies += [_floats_between(interval, limit, dtype, magnitudes.smallest) for limit in limits]
+    return st.one_of(*strategies, *([st.sampled_from(special)] if special and not is_bounded else []))
 
 
 def _reaches(interval: Interval, limit: float) -> bool:
@@ -257,10 +265,11 @@ def _reaches(interval: Interval, limit: float) -> bool:
     return max(interval.low, -limit) < min(interval.high, limit)
 
 
-def _floats_between(interval: Interval, limit: float, width: Literal[16, 32, 64]) -> Strategy[float]:
+def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
+    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
     scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
     low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
-    drawn: Strategy[float] = st.floats(
+    drawn = st.floats(
         None if math.isinf(low) else low,
         None if math.isinf(high) else high,
         allow_nan=False,
@@ -269,7 +278,7 @@ def _floats_between(interval: Interval, limit: float, width: Literal[16, 32, 64]
         width=width,
     )
     holds_zero = bool(interval.contains(np.float64(0)))
-    rounded = drawn.map(lambda number: 0.0 if holds_zero and abs(number) < _SMALLEST else number)
+    rounded = drawn.map(lambda number: 0.0 if holds_zero and abs(number) < smallest else number)
     return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
 
 
