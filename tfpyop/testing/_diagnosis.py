@@ -23,8 +23,6 @@ def likely_cause(
       doubled: What the rule returns for twice the cotangents of the outputs.
       number: Which input.
     """
-    if not np.any(right):
-        return "the output does not depend on this input, or is constant here"
     if not np.any(got):
         return "the rule returns None or zeros for an input that matters"
     candidates = [

@@ -116,12 +116,9 @@ def check_threads(
     def call_all(first: int) -> None:
         for number in range(_N_CALLS):
             arguments, expected = cases[(first + number) % len(cases)]
-            got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
-            try:
+            with check.named(arguments):
+                got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
                 require_equal(check, expected, got, "a call beside others in other threads differs", None, True)
-            except AssertionError as error:
-                error.code = arguments.code(op.__name__)  # type: ignore[attr-defined]  # it is a CheckError
-                raise
 
     with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
         for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:

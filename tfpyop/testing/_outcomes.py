@@ -97,7 +97,7 @@ class Property:
 
         def judge(arguments: Arguments) -> None:
             self._n_examples += 1
-            with self._named(arguments):
+            with self.named(arguments):
                 body(arguments)
 
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ class Property:
             )
 
     @contextlib.contextmanager
-    def _named(self, arguments: Arguments) -> Iterator[None]:
+    def named(self, arguments: Arguments) -> Iterator[None]:
         """Add the example to a failure, and make a failure of any exception."""
         try:
             yield

@@ -1,0 +1,225 @@
+"""Ops that are right, among them some that are ill-conditioned, not smooth, or of every form an op can have."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from tests import ops
+from tfpyop import Op, differentiable_op
+from tfpyop.testing import arguments
+
+
+@dataclass(frozen=True)
+class Right:
+    """An op, and how to draw its arguments where that does not follow."""
+
+    what: str
+    op: Op
+    drawn: dict = field(default_factory=dict)
+
+    @property
+    def arguments(self):
+        """A strategy, None for the default one."""
+        return arguments(self.op, **self.drawn) if self.drawn else None
+
+    def __str__(self):
+        return self.what
+
+
+def elementwise(what, function, derivative, domain=None, **options):
+    """An op of one input whose derivative is known in TensorFlow."""
+    op = differentiable_op(
+        lambda x: function(x),
+        signature="()->()",
+        domain=domain,
+        grad=lambda op, g: g * derivative(op.inputs[0]),
+        **options,
+    )
+    return Right(what, op)
+
+
+def in_numpy(what, function, derivative, domain=None, **options):
+    """The same with a rule in numpy."""
+    op = differentiable_op(
+        lambda x: function(x),
+        signature="()->()",
+        domain=domain,
+        numpy_grad=lambda op, g: g * derivative(op.inputs[0]).astype(g.dtype),
+        **options,
+    )
+    return Right(what, op)
+
+
+def given(what, function, drawn=None, **options):
+    return Right(what, differentiable_op(function, **options), drawn or {})
+
+
+def _sort_gradient(op, grad):
+    order = np.argsort(op.inputs[0], -1, kind="stable")
+    result = np.zeros_like(grad)
+    np.put_along_axis(result, order, grad, -1)
+    return result
+
+
+def _second_power():
+    op = differentiable_op(lambda x: x**3, signature="()->()")
+    first = op.numpy_gradient(lambda op, g: 3 * g * op.inputs[0] ** 2)
+    first.gradient(lambda op, g: (6 * g * op.inputs[0] * op.inputs[2], None, 3 * g * op.inputs[0] ** 2))
+    return op
+
+
+def _native_square():
+    op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, g: 2 * g * op.inputs[0])
+    op.native(lambda x: tf.square(x))
+    return op
+
+
+class Scaled:
+    """An op of a method, bound to an instance."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @differentiable_op(signature="()->()")
+    def scaled(self, x):
+        return self.factor * x
+
+    @scaled.gradient
+    def scaled_gradient(self, op, grad):
+        return self.factor * grad
+
+
+RIGHT = [
+    *(
+        Right(f"the zoo's {op.__name__}", op)
+        for op in (ops.mod, ops.numpy_mod, ops.exp, ops.matmul, ops.solve, ops.sine_and_cosine, ops.power, ops.add_all)
+    ),
+    Right("the zoo's maximum and its place", ops.maximum_and_place),
+    Right("the zoo's roll", ops.roll, {"domain": {"shift": "integers [-3, 3]"}, "dtypes": ["float64"]}),
+    Right("a complex exponential", ops.complex_exp, {"dtypes": ["complex128"], "largest": 10}),
+    Right("one with a rule in numpy", ops.complex_numpy_exp, {"dtypes": ["complex128"], "largest": 10}),
+    elementwise("sine", np.sin, tf.cos),
+    elementwise("a logarithm", np.log, lambda x: 1 / x, "(0, inf)"),
+    elementwise("a square root", np.sqrt, lambda x: 0.5 / tf.sqrt(x), "(0, inf)"),
+    elementwise("a reciprocal", lambda x: 1 / x, lambda x: -1 / x**2, "(0, inf)"),
+    elementwise("an absolute value", np.abs, tf.sign),
+    elementwise("relu", lambda x: np.maximum(x, 0), lambda x: tf.cast(x > 0, x.dtype)),
+    elementwise("clipping", lambda x: np.clip(x, -1, 1), lambda x: tf.cast(tf.abs(x) < 1, x.dtype)),
+    elementwise("tanh", np.tanh, lambda x: 1 - tf.tanh(x) ** 2),
+    elementwise("an inverse sine", np.arcsin, lambda x: 1 / tf.sqrt(1 - x**2), "(-1, 1)"),
+    elementwise("a cube root", np.cbrt, lambda x: 1 / (3 * tf.abs(x) ** (2 / 3)), "[1, 100]"),
+    elementwise("log1p", np.log1p, lambda x: 1 / (1 + x), "(-1, inf)"),
+    elementwise(
+        "a steep logistic",
+        lambda x: special.expit(50 * x),
+        lambda x: 50 * tf.sigmoid(50 * x) * tf.sigmoid(-50 * x),
+        "[-1, 1]",
+    ),
+    in_numpy("log gamma", special.gammaln, special.digamma, "[0.5, 100]"),
+    in_numpy("the error function", special.erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-(x**2)), "[-5, 5]"),
+    in_numpy("a Bessel function", special.j0, lambda x: -special.j1(x), "[-50, 50]"),
+    in_numpy(
+        "Lambert's W",
+        lambda x: special.lambertw(x).real.astype(x.dtype),
+        lambda x: 1 / (x + np.exp(special.lambertw(x).real)),
+        "[0, 50]",
+    ),
+    in_numpy("a computation in float64", np.expm1, np.exp, "[-5, 5]", compute_dtype="float64"),
+    given("floor", lambda x: np.floor(x), signature="()->()", non_differentiable=True),
+    given(
+        "hypot",
+        lambda x, y: np.hypot(x, y),
+        signature="(),()->()",
+        domain="[1, 1e4]",
+        grad=lambda op, g: (g * op.inputs[0] / op.outputs[0], g * op.inputs[1] / op.outputs[0]),
+    ),
+    given(
+        "a maximum of two",
+        lambda x, y: np.maximum(x, y),
+        signature="(),()->()",
+        grad=lambda op, g: (
+            g * tf.cast(op.inputs[0] >= op.inputs[1], g.dtype),
+            g * tf.cast(op.inputs[0] < op.inputs[1], g.dtype),
+        ),
+    ),
+    given(
+        "a sum",
+        lambda x: x.sum(-1),
+        signature="(n)->()",
+        numpy_grad=lambda op, g: np.broadcast_to(g[..., None], op.inputs[0].shape),
+    ),
+    given(
+        "a cumulative sum",
+        lambda x: x.cumsum(-1),
+        signature="(n)->(n)",
+        grad=lambda op, g: tf.cumsum(g, -1, reverse=True),
+    ),
+    given("sorting", lambda x: np.sort(x, -1), signature="(n)->(n)", numpy_grad=_sort_gradient),
+    given(
+        "differences",
+        lambda x: np.diff(x),
+        signature="(n)->(n-1)",
+        numpy_grad=lambda op, g: -np.diff(g, prepend=0, append=0),
+    ),
+    given(
+        "an outer product",
+        lambda x, y: x[..., :, None] * y[..., None, :],
+        signature="(m),(n)->(m,n)",
+        grad=lambda op, g: (tf.linalg.matvec(g, op.inputs[1]), tf.linalg.matvec(g, op.inputs[0], transpose_a=True)),
+    ),
+    given(
+        "a trace",
+        lambda a: np.trace(a, axis1=-2, axis2=-1),
+        signature="(n,n)->()",
+        numpy_grad=lambda op, g: g[..., None, None] * np.eye(op.inputs[0].shape[-1]),
+    ),
+    given(
+        "a cross product",
+        lambda x, y: np.cross(x, y),
+        signature="(3),(3)->(3)",
+        numpy_grad=lambda op, g: (np.cross(op.inputs[1], g), np.cross(g, op.inputs[0])),
+    ),
+    given(
+        "a function of rows alone",
+        lambda x: x / np.sqrt(1 + x @ x),
+        signature="(n)->(n)",
+        vectorized=False,
+        domain="[-100, 100]",
+        numpy_grad=lambda op, g: (
+            g / np.sqrt(1 + op.inputs[0] @ op.inputs[0])
+            - op.inputs[0] * (op.inputs[0] @ g) / np.sqrt(1 + op.inputs[0] @ op.inputs[0]) ** 3
+        ),
+    ),
+    given(
+        "a destination", lambda x, *, out=None: np.multiply(x, 2, out=out), signature="()->()", grad=lambda op, g: 2 * g
+    ),
+    given(
+        "residuals",
+        lambda x: (np.sin(x), {"cosine": np.cos(x)}),
+        signature="()->()",
+        residuals={"cosine": ("()", np.float64)},
+        numpy_grad=lambda op, g: g * op.residuals.cosine,
+    ),
+    given("numerical derivatives", lambda x: np.sin(x), signature="()->()", domain="[-10, 10]", grad="numerical"),
+    given("a complex step", lambda x: x * np.exp(-x), signature="()->()", domain="[-5, 5]", grad="complex-step"),
+    given(
+        "both modes of derivatives",
+        lambda x: x * x,
+        signature="()->()",
+        grad=lambda op, g: 2 * g * op.inputs[0],
+        jvp=lambda op, t: 2 * t * op.inputs[0],
+    ),
+    given(
+        "an index beside values",
+        lambda x, i: np.where(i % 2 == 0, x, -x),
+        {"domain": {"i": "integers [0, 5]"}, "dtypes": ["float64"]},
+        signature="(),()->()",
+        numpy_grad=lambda op, g: (np.where(op.inputs[1] % 2 == 0, g, -g), None),
+    ),
+    given("no signature", lambda x: np.cos(x), grad=lambda op, g: -g * tf.sin(op.inputs[0])),
+    Right("a second rule in TensorFlow", _second_power()),
+    Right("a native implementation", _native_square()),
+    Right("a bound method", Scaled(3.0).scaled),
+]

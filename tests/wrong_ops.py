@@ -1,0 +1,265 @@
+"""Ops that are wrong in one realistic way each, and the check that must find it."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop import Op, differentiable_op
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An op, how it is wrong, and which check must say so."""
+
+    how: str
+    op: Op
+    check: str = "check_gradient"
+    options: dict = field(default_factory=dict)
+
+    def __str__(self):
+        return self.how
+
+
+def square_with(rule, **options):
+    op = differentiable_op(lambda x: x * x, signature="()->()", **options)
+    op.gradient(rule)
+    return op
+
+
+def product_with(rule, **options):
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()", **options)
+    op.gradient(rule)
+    return op
+
+
+def turned_with(rule):
+    return differentiable_op(lambda x: x @ np.array([[1.0, 2], [0, 1]], x.dtype), signature="(2)->(2)", grad=rule)
+
+
+def closing_over(numbers):
+    """A rule that sees what a loop left behind."""
+    rules = [lambda op, grad: grad * number for number in numbers]  # noqa: B023 - the very mistake
+    return differentiable_op(lambda x: x * numbers[0], signature="()->()", grad=rules[0])
+
+
+def plain(function, **options):
+    return differentiable_op(function, **{"signature": "()->()", "non_differentiable": True, **options})
+
+
+def _loop_rank_0_rule(op, grad):
+    x, y = op.inputs
+    a, b = tf.reduce_sum(grad * y), tf.reduce_sum(grad * x)  # right for scalars only
+    return a + tf.zeros_like(x), b + tf.zeros_like(y)
+
+
+GRADIENTS = [
+    Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad)),
+    Wrong("a factor of 2 is missing", square_with(lambda op, grad: op.inputs[0] * grad)),
+    Wrong("a factor of 2 too much", square_with(lambda op, grad: 4 * op.inputs[0] * grad)),
+    Wrong("an offset", square_with(lambda op, grad: (2 * op.inputs[0] + 0.01) * grad)),
+    Wrong("zeros", square_with(lambda op, grad: tf.zeros_like(grad))),
+    Wrong("None for an input that matters", product_with(lambda op, grad: (grad * op.inputs[1], None))),
+    Wrong("the cotangent is not used", square_with(lambda op, grad: 2 * op.inputs[0] * tf.ones_like(grad))),
+    Wrong("the cotangent is used twice", square_with(lambda op, grad: 2 * op.inputs[0] * grad * grad)),
+    Wrong("output instead of input", square_with(lambda op, grad: 2 * op.outputs[0] * grad)),
+    Wrong("inputs mixed up", product_with(lambda op, grad: (grad * op.inputs[0], grad * op.inputs[1]))),
+    Wrong("a stale closure", closing_over([2.0, 3.0])),
+    Wrong("summed over elements", product_with(_loop_rank_0_rule)),
+    Wrong(
+        "the Jacobian is transposed",
+        turned_with(lambda op, grad: tf.linalg.matvec(tf.constant([[1.0, 0], [2, 1]], grad.dtype), grad)),
+    ),
+    Wrong("wrong only for negative values", square_with(lambda op, grad: 2 * tf.abs(op.inputs[0]) * grad)),
+    Wrong(
+        "wrong only beyond 1e3",
+        square_with(
+            lambda op, grad: (
+                tf.where(tf.abs(op.inputs[0]) > 1e3, 0.9, 1.0 * tf.ones_like(grad)) * 2 * op.inputs[0] * grad
+            )
+        ),
+    ),
+    Wrong(
+        "wrong only when two inputs are equal",
+        product_with(
+            lambda op, grad: (
+                tf.where(op.inputs[0] == op.inputs[1], 2.0, 1.0 + 0 * grad) * grad * op.inputs[1],
+                grad * op.inputs[0],
+            )
+        ),
+    ),
+    Wrong(
+        "the rule of another function", differentiable_op(np.sin, grad=lambda op, grad: -grad * tf.cos(op.inputs[0]))
+    ),
+    Wrong(
+        "the cotangents of two outputs swapped",
+        differentiable_op(
+            lambda x: (np.sin(x), np.cos(x)),
+            signature="()->(),()",
+            grad=lambda op, a, b: b * tf.cos(op.inputs[0]) - a * tf.sin(op.inputs[0]),
+        ),
+    ),
+    Wrong(
+        "the second output is forgotten",
+        differentiable_op(
+            lambda x: (np.sin(x), np.cos(x)), signature="()->(),()", grad=lambda op, a, b: a * tf.cos(op.inputs[0])
+        ),
+    ),
+    Wrong(
+        "a sum's cotangent divided like a mean's",
+        differentiable_op(
+            lambda x: x.sum(-1),
+            signature="(n)->()",
+            grad=lambda op, grad: (
+                tf.ones_like(op.inputs[0]) * grad[..., None] / tf.cast(tf.shape(op.inputs[0])[-1], grad.dtype)
+            ),
+        ),
+    ),
+    Wrong(
+        "a static parameter is ignored",
+        differentiable_op(
+            lambda x, *, twice: x * (2 if twice else 1),
+            signature="()->()",
+            static_argnames=("twice",),
+            grad=lambda op, grad: grad,
+        ),
+        options={"static": True},
+    ),
+    Wrong(
+        "the conjugate is missing",
+        differentiable_op(lambda z: np.exp(z), signature="()->()", grad=lambda op, grad: grad * op.outputs[0]),
+        options={"dtypes": ["complex128"]},
+    ),
+    Wrong(
+        "a numpy rule with the wrong sign",
+        differentiable_op(lambda x: np.exp(x), signature="()->()", numpy_grad=lambda op, grad: -grad * op.outputs[0]),
+    ),
+    Wrong(
+        "the residual is of another value",
+        differentiable_op(
+            lambda x: (np.sin(x), {"cosine": np.sin(x)}),
+            signature="()->()",
+            residuals={"cosine": ("()", np.float64)},
+            numpy_grad=lambda op, grad: grad * op.residuals.cosine,
+        ),
+    ),
+    Wrong(
+        "wrong at kinks' sides: relu passes negative values",
+        differentiable_op(lambda x: np.maximum(x, 0), signature="()->()", grad=lambda op, grad: grad),
+    ),
+    Wrong(
+        "wrong only in a graph",
+        square_with(lambda op, grad: (2 if tf.executing_eagerly() else 3) * op.inputs[0] * grad),
+    ),
+    Wrong("a gradient that is not a number", square_with(lambda op, grad: 2 * op.inputs[0] ** 2 / op.inputs[0] * grad)),
+    Wrong("the rule raises", square_with(lambda op, grad: grad @ grad)),
+    Wrong("one cotangent too few", product_with(lambda op, grad: grad)),
+    Wrong(
+        "a norm's cotangent is not normalised",
+        differentiable_op(
+            lambda x: np.sqrt((x * x).sum(-1)),
+            signature="(n)->()",
+            grad=lambda op, grad: op.inputs[0] * grad[..., None],
+        ),
+    ),
+]
+
+JVPS = [
+    Wrong(
+        "a tangent of the wrong sign",
+        differentiable_op(lambda x: x * x, signature="()->()", jvp=lambda op, t: -2 * op.inputs[0] * t),
+        "check_jvp",
+    ),
+    Wrong(
+        "JVP and VJP contradict each other",
+        differentiable_op(
+            lambda x: x * x,
+            signature="()->()",
+            jvp=lambda op, t: 2 * op.inputs[0] * t,
+            grad=lambda op, g: op.inputs[0] * g,
+        ),
+        "check_jvp",
+    ),
+    Wrong(
+        "the tangent of one input is forgotten",
+        differentiable_op(lambda x, y: x * y, signature="(),()->()", jvp=lambda op, s, t: s * op.inputs[1] + 0 * t),
+        "check_jvp",
+    ),
+]
+
+
+def _exp_with_wrong_second():
+    op = differentiable_op(lambda x: np.exp(x), signature="()->()")
+    first = op.numpy_gradient(lambda op, grad: grad * op.outputs[0])
+    first.gradient(lambda op, grad: (None, 2 * grad * op.inputs[2], grad * op.inputs[1]))
+    return op
+
+
+SECOND = [Wrong("the rule of the rule has a factor of 2", _exp_with_wrong_second(), "check_second_order")]
+
+
+def _stale():
+    scale = [1.0]
+
+    def function(x):
+        scale[0] += 1.0
+        return x * scale[0]
+
+    return plain(function)
+
+
+def _buffered():
+    buffers = {}
+
+    def function(x):
+        buffer = buffers.setdefault((x.shape, x.dtype), np.empty_like(x))
+        return np.add(x, 1, out=buffer)
+
+    return plain(function)
+
+
+def _in_place(x):
+    x += 1
+    return x
+
+
+def _shared():
+    box = {}
+
+    def function(x):
+        box["x"] = x + 1
+        time.sleep(1e-4)
+        return box["x"]
+
+    return plain(function)
+
+
+def _native():
+    op = plain(lambda x: np.floor(x))
+    op.native(lambda x: tf.cast(tf.cast(x, tf.int32), x.dtype))
+    return op
+
+
+def _cumulative(x):
+    return np.cumsum(x).reshape(x.shape)  # over all rows
+
+
+CALLS = [
+    Wrong("a hidden state", _stale(), "check_purity"),
+    Wrong("the same array is returned again", _buffered(), "check_purity"),
+    Wrong("a random result", plain(lambda x: x + np.random.default_rng().uniform(size=x.shape)), "check_purity"),
+    Wrong("an input is written to", plain(_in_place), "check_purity"),
+    Wrong("a sum where a value is promised for each element", plain(lambda x: x.sum()), "check_contract"),
+    Wrong("size one is squeezed away", plain(lambda x: np.squeeze(x), signature="(n)->(n)"), "check_contract"),
+    Wrong("empty inputs give another shape", plain(lambda x: x if x.size else np.zeros(1)), "check_contract"),
+    Wrong("integers are returned as text", plain(lambda x: np.asarray(x, str)), "check_contract"),
+    Wrong("complex where real is promised", plain(lambda x: x + 1j), "check_contract"),
+    Wrong("one output too many", plain(lambda x: (x, x)), "check_contract"),
+    Wrong("loop dimensions are mixed up", plain(_cumulative, signature="(n)->(n)"), "check_batching"),
+    Wrong("rows depend on each other", plain(lambda x: x - x.mean() if x.size else x), "check_batching"),
+    Wrong("the native implementation rounds the other way", _native(), "check_parity"),
+    Wrong("a variable that all threads share", _shared(), "check_threads"),
+]
+
+WRONG = [*GRADIENTS, *JVPS, *SECOND, *CALLS]
