@@ -43,7 +43,7 @@ def check_contract(
     Args:
       op: The op.
       arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says, and ten where XLA compiles.
+      max_examples: How many to draw. Default: as the Hypothesis profile says; ten at most where XLA compiles.
       seed: Makes the examples the same in every run.
       modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
 
@@ -86,7 +86,7 @@ def check_parity(
     Args:
       op: The op.
       arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says, and ten where XLA compiles.
+      max_examples: How many to draw. Default: as the Hypothesis profile says; ten at most where XLA compiles.
       seed: Makes the examples the same in every run.
       modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
 

@@ -89,7 +89,7 @@ class Property:
           strategy: Draws arguments.
           body: Raises what is wrong; `hypothesis.reject()` where the check does not apply.
           shrinks: Whether to look for the simplest example; not where each costs much.
-          at_most: How many examples to judge unless `max_examples` says so.
+          at_most: How many examples to judge if each costs much, whatever `max_examples` says.
 
         Raises:
           CheckError: What the body raised for the simplest example.
@@ -103,7 +103,8 @@ class Property:
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
         phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
-        max_examples = self._max_examples or at_most
+        limits = [limit for limit in (self._max_examples, at_most) if limit is not None]
+        max_examples = min(limits, default=None)
         options: dict[str, Any] = {} if max_examples is None else {"max_examples": max_examples}
         test = hypothesis.settings(
             deadline=None,

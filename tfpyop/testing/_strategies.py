@@ -73,7 +73,7 @@ def arguments(
       domain: In the place of the op's own `domain=`.
       max_side: The largest size of a dimension.
       allow_empty: Whether arrays may be empty.
-      smallest: Magnitudes below count as zero, where zero is allowed.
+      smallest: Magnitudes below count as zero, or as this where zero is not allowed.
       largest: The largest magnitude of a number.
       allow_nan: Whether NaN is drawn where the domain is unbounded.
       allow_infinity: Whether infinities are drawn where the domain is unbounded.
@@ -121,8 +121,8 @@ def arguments(
         for name, shape in zip(names, drawn_shapes, strict=True):
             interval = where.of(name)
             elements = _elements(interval, dtype, magnitudes, special=special)
-            strategy = overrides.get(name) or _arrays(_input_dtype(dtype, interval), shape, elements)
-            args.append(draw(strategy))
+            strategy = _arrays(_input_dtype(dtype, interval), shape, elements)
+            args.append(draw(overrides.get(name, strategy)))
         return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
 
     return draw_arguments()
@@ -277,8 +277,8 @@ def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: fl
         allow_subnormal=False,
         width=width,
     )
-    holds_zero = bool(interval.contains(np.float64(0)))
-    rounded = drawn.map(lambda number: 0.0 if holds_zero and abs(number) < smallest else number)
+    small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
+    rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
     return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
 
 

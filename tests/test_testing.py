@@ -1,0 +1,188 @@
+"""The testing package: strategies, what checks say, and how misuse is told."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from tests import ops
+from tfpyop import RegistrationError, UnsupportedError, differentiable_op
+from tfpyop.testing import (
+    CHECKS,
+    Arguments,
+    CheckError,
+    ChecksError,
+    arguments,
+    check_contract,
+    check_gradient,
+    check_op,
+    check_parity,
+    check_second_order,
+    cotangents,
+    tangents,
+)
+
+EXAMPLES = settings(max_examples=50, deadline=None)
+
+
+@EXAMPLES
+@given(arguments(ops.matmul))
+def test_arguments_fit_the_signature(drawn):
+    assert ops.matmul(*drawn.args).shape == np.matmul(*drawn.args).shape
+
+
+@pytest.mark.parametrize(
+    "is_wanted",
+    [
+        lambda drawn: drawn.args[0].size == 0,
+        lambda drawn: drawn.args[0].ndim == 0,
+        lambda drawn: 1 in drawn.args[0].shape and drawn.args[1].size > drawn.args[0].size,
+        lambda drawn: drawn.args[0].ndim == 2 and not drawn.args[0].flags.c_contiguous,
+        lambda drawn: drawn.args[0].dtype == np.float64,
+        lambda drawn: np.any(np.abs(drawn.args[0]) > 1e5),
+        lambda drawn: np.any((drawn.args[0] != 0) & (np.abs(drawn.args[0]) < 1e-4)),
+    ],
+    ids=["empty", "0-d", "broadcast", "order", "float64", "large", "tiny"],
+)
+def test_arguments_of_every_kind_are_drawn(is_wanted):
+    assert find(arguments(ops.mod), is_wanted, settings=settings(max_examples=3000, deadline=None))
+
+
+@EXAMPLES
+@given(arguments(ops.mod, domain={"x": "(0, 1]", "y": "integers [3, 5]"}))
+def test_values_lie_in_the_domain(drawn):
+    x, y = drawn.args
+    assert np.all((x > 0) & (x <= 1))
+    assert y.dtype == np.int32
+    assert np.all((y >= 3) & (y <= 5))
+
+
+def test_nan_and_infinities_are_drawn_on_request_only():
+    assert find(arguments(ops.exp, allow_nan=True), lambda drawn: np.isnan(drawn.args[0]).any())
+    assert find(arguments(ops.exp, allow_infinity=True), lambda drawn: np.isinf(drawn.args[0]).any())
+
+
+@EXAMPLES
+@given(arguments(ops.power, static={"exponent": st.just(3)}, x=st.just(np.float32(2))))
+def test_parts_can_be_overridden(drawn):
+    assert drawn == Arguments((np.float32(2),), {"exponent": 3})
+
+
+def test_static_parameters_follow_annotations():
+    def function(x, *, flip: bool):
+        return -x if flip else x
+
+    op = differentiable_op(function, signature="()->()")
+    assert find(arguments(op), lambda drawn: drawn.static["flip"]).static == {"flip": True}
+
+
+def test_a_static_parameter_that_nothing_tells_of_is_asked_for():
+    op = differentiable_op(lambda x, *, axis: x, signature="()->()")
+    with pytest.raises(UnsupportedError, match="'axis' may be"):
+        arguments(op)
+
+
+def test_a_wrong_name_is_reported_with_the_nearest():
+    with pytest.raises(RegistrationError, match="no parameter 'exponnt'"):
+        arguments(ops.power, exponnt=st.just(2))
+
+
+@EXAMPLES
+@given(st.data())
+def test_cotangents_and_tangents_are_like_outputs_and_inputs(data):
+    drawn = data.draw(arguments(ops.maximum_and_place, allow_empty=False))
+    cotangent, nothing = data.draw(cotangents(ops.maximum_and_place, drawn))
+    (tangent,) = data.draw(tangents(ops.maximum_and_place, drawn))
+    assert nothing is None
+    assert cotangent.shape == drawn.args[0].shape[:-1]
+    assert tangent.shape == drawn.args[0].shape
+    assert tangent.dtype == drawn.args[0].dtype
+
+
+@EXAMPLES
+@given(arguments(ops.mod, dtypes=["float32", "float64"], allow_nan=True))
+def test_the_code_of_a_call_makes_its_arguments_again(drawn):
+    again = eval(drawn.code("list_of"), {"np": np, "tf": tf, "list_of": lambda *args: args})
+    for wanted, got in zip(drawn.tensors, again, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+        assert np.asarray(got).dtype == wanted.numpy().dtype
+
+
+def test_a_failure_reads_as_a_report():
+    op = differentiable_op(lambda x: x * x, signature="()->()", name="squared")
+    op.gradient(lambda op, grad: -2 * op.inputs[0] * grad)
+    with pytest.raises(CheckError) as raised:
+        check_gradient(op, seed=1)
+    lines = str(raised.value).splitlines()
+    assert lines[0].startswith("op 'squared' (tests/test_testing.py:")
+    assert lines[0].endswith("the cotangent of input 0 is wrong at element [].")
+    assert lines[1].startswith("  Expected: 2.9009")
+    assert lines[2].startswith("  Got:      -2.9009")
+    assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
+    assert lines[5] == "  Shown by: <lambda>(tf.constant(np.array(-1.0, np.float64)))"
+
+
+def test_all_failures_are_reported():
+    op = differentiable_op(lambda x: x.sum(), signature="()->()", grad=lambda op, grad: grad * np.nan)
+    with pytest.raises(ChecksError, match="checks failed") as raised:
+        check_op(op, max_examples=20)
+    assert {failure.check for failure in raised.value.report.failures} >= {"check_contract", "check_gradient"}
+
+
+def test_what_does_not_apply_is_skipped_with_a_reason():
+    op = differentiable_op(lambda x: x, signature="()->()")
+    assert CHECKS["check_gradient"](op).reason == "the op has no gradient rule"
+    assert CHECKS["check_jvp"](op).status == "skipped"
+
+
+def test_a_numpy_rule_without_a_rule_of_its_own_has_no_second_derivative():
+    assert check_second_order(ops.numpy_mod, max_examples=20).status == "skipped"
+
+
+def test_points_that_are_not_smooth_are_rejected_and_counted():
+    op = differentiable_op(lambda x: np.abs(x), signature="()->()", grad=lambda op, grad: grad * tf.sign(op.inputs[0]))
+    outcome = check_gradient(op, seed=1)
+    assert outcome.status == "passed"
+    assert outcome.n_rejected > 0
+
+
+def test_a_function_that_is_smooth_nowhere_fails_the_check():
+    op = differentiable_op(lambda x: np.floor(1e9 * x) % 7, signature="()->()", grad=lambda op, grad: 0 * grad)
+    with pytest.raises(CheckError, match="most examples are unfit"):
+        check_gradient(op, seed=1, arguments=arguments(op, dtypes=["float64"], domain="[1, 2]", allow_empty=False))
+
+
+def test_a_function_that_refuses_everything_fails_the_check():
+    def refuse(x):
+        raise ValueError("not today")
+
+    with pytest.raises(CheckError, match=r"most examples are unfit[^$]*ValueError: not today"):
+        check_contract(differentiable_op(refuse, signature="()->()"), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"), [({"checks": ["check_gradiant"]}, "check"), ({"modes": ["egaer"]}, "mode")]
+)
+def test_unknown_names_are_reported(options, word):
+    with pytest.raises(RegistrationError, match=f"there is no {word}"):
+        check_op(ops.exp, **options)
+
+
+def test_a_seed_makes_examples_the_same():
+    first, second = ([], [])
+    for seen in (first, second):
+        op = differentiable_op(
+            lambda x, seen=seen: seen.append(x.tolist()) or x, signature="()->()", static_argnames="seen"
+        )
+        check_parity(
+            op, seed=7, max_examples=5, modes=["eager"], arguments=arguments(op, static={"seen": st.just(seen)})
+        )
+    assert str(first) == str(second)
+
+
+def test_failures_can_be_pickled():
+    import pickle
+
+    failure = CheckError("wrong.", check="check_gradient", mode="eager", cause="a sign", code="f(1)", subject="op 'f'")
+    assert str(pickle.loads(pickle.dumps(failure))) == str(failure)
