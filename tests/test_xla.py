@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tests import ops
 from tfpyop import differentiable_op
-from tfpyop.lowering import xla, xla_ffi
+from tfpyop.lowering import exception_table, xla_calls, xla_ffi
 
 X = np.float32([1, 2, 3])
 DTYPES = [
@@ -139,11 +139,11 @@ def test_nothing_is_kept_of_ops_that_are_gone():
 
     compile_one(0)
     gc.collect()
-    known = len(xla._CALLS)
+    known = len(xla_calls._CALLS)
     for number in range(20):
         compile_one(number)
     gc.collect()
-    assert len(xla._CALLS) <= known
+    assert len(xla_calls._CALLS) <= known
 
 
 def test_many_threads_compile_and_call():
@@ -288,7 +288,7 @@ def test_the_handler_is_guarded_from_its_first_instruction():
 
 @pytest.mark.parametrize("numbers", [[0, 4, 70, 0], [1, 64, 4096, 3], [5, 63, 4095, 262144], [1, 1, 1, 1]])
 def test_exception_tables_are_written_as_they_are_read(numbers):
-    assert xla_ffi._read_entry(xla_ffi._write_entry(numbers))[0] == numbers
+    assert exception_table.read_entry(exception_table.write_entry(numbers))[0] == numbers
 
 
 def test_inputs_stay_read_only_in_later_calls():
@@ -410,3 +410,75 @@ print("alive")
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert process.stdout == "alive\n", process.stderr[-3000:]
     assert process.returncode == 0
+
+
+def test_a_function_that_keeps_an_input_and_raises_is_told_so():
+    kept = []
+
+    def function(x):
+        if x[0] > 1:
+            kept.append(x)
+            raise ValueError("too large")
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for _ in range(2):
+        assert call(tf.zeros(3)).numpy().tolist() == [1, 1, 1]
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"(?s)the function kept an array.*It also failed.*too large"
+    ):
+        call(tf.fill([3], 5.0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function raised ValueError: too large"):
+        call(tf.fill([3], 5.0))  # of a copy now, which may be kept
+    assert kept[1].tolist() == [5, 5, 5]
+    assert call(tf.zeros(3)).numpy().tolist() == [1, 1, 1]
+
+
+def test_an_exception_that_holds_an_input_does_not_count_once_it_is_gone():
+    def function(x):
+        if x[0] > 1:
+            raise ValueError("too large", x)
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for start in (0.0, 0.0, 2.0, 2.0, 0.0):
+        if start:
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"the function raised ValueError: \('too large'"):
+                call(tf.fill([3], start))
+        else:
+            assert call(tf.fill([3], start)).numpy().tolist() == [1, 1, 1]
+
+
+def test_whoever_keeps_an_exception_does_not_keep_what_was_lent():
+    kept = []
+
+    def function(x):
+        if x[0] > 1:
+            try:
+                raise ValueError("too large")
+            except ValueError as error:
+                kept.append(error)
+                raise
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for _ in range(2):
+        call(tf.zeros(3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function raised ValueError: too large"):
+        call(tf.fill([3], 5.0))
+    frames = kept[0].__traceback__
+    assert frames is not None
+    while frames is not None:
+        assert not any(isinstance(value, np.ndarray) for value in frames.tb_frame.f_locals.values())
+        frames = frames.tb_next
+
+
+def test_each_call_makes_arrays_of_its_own_on_the_same_memory():
+    def function(x):
+        if x[0] > 1:
+            x.shape = (3, 1)  # of this array, not of the next call's
+        return np.ravel(x) + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for start in (0.0, 0.0, 2.0, 2.0, 0.0):
+        assert call(tf.fill([3], start)).numpy().tolist() == [start + 1] * 3

@@ -202,7 +202,7 @@ class HostFunction:
     def _call(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         """Call the user's function; one that refuses float16 or bfloat16 is asked again with float32."""
         try:
-            return self._apply(arguments, out)
+            return self._function(arguments, out) if self._takes_out else self._function(arguments)
         except TfpyopError:
             raise
         except BaseException as error:

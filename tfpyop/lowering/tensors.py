@@ -88,8 +88,10 @@ def _detached(array: Array) -> Array:
 def are_kept(arrays: Sequence[Array]) -> bool:
     """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
     for array in arrays:
-        base = array.base
-        if sys.getrefcount(array) > _UNKEPT[0] or (base is not None and sys.getrefcount(base) > _UNKEPT[1]):
+        if sys.getrefcount(array) > _UNKEPT[0]:
+            return True
+        base = array.base  # of views of views; what is no array, such as memory that XLA lends, is no one call's
+        if type(base) is np.ndarray and sys.getrefcount(base) > _UNKEPT[1]:
             return True
     return False
 
