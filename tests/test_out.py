@@ -1,5 +1,7 @@
 """`out=`: functions that write into what the library gives them, in memory that is then the tensor's own."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -142,3 +144,23 @@ def test_a_destination_changed_in_place_gives_the_values_that_it_shows(mode):
     for _ in range(3):
         assert modes.call(mode, op, X).tolist() == expected
         assert compiled(X).numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "XLA"])
+@pytest.mark.parametrize("has_default", [True, False])
+def test_a_function_is_made_of_a_method_with_a_destination(options, has_default):
+    class Scale:
+        factor = 3
+
+        @differentiable_op(signature="()->()")
+        def optional(self, x, *, out=None):
+            return np.multiply(x, self.factor, out=out)
+
+        @differentiable_op(signature="()->()")
+        def required(self, x, *, out):
+            return np.multiply(x, self.factor, out=out)
+
+    scale = Scale()
+    op = scale.optional if has_default else scale.required
+    assert list(inspect.signature(op).parameters) == ["x"]
+    assert tf.function(op, **options)(X).numpy().tolist() == [3, 6, 9]

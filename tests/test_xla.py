@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests import ops
-from tfpyop import differentiable_op
+from tfpyop import UnsupportedError, differentiable_op
 from tfpyop.lowering import exception_table, xla_calls, xla_ffi
 
 X = np.float32([1, 2, 3])
@@ -84,6 +84,81 @@ def test_stateful_calls_are_made_once_each_in_the_order_of_the_program():
     assert calls == [1.0 + number for number in range(20)]
     function(tf.constant(100.0))
     assert calls[20:] == [100.0 + number for number in range(20)]
+
+
+def counted_calls():
+    """A stateful op that returns which call it was."""
+    calls = []
+    return differentiable_op(
+        lambda x: (calls.append(1), x + np.float32(len(calls)))[1], signature="()->()", stateful=True
+    )
+
+
+def by_call(function):
+    return function(tf.constant(0.0))
+
+
+def by_concrete_function(function):
+    return function.get_concrete_function(tf.TensorSpec([]))(tf.constant(0.0))
+
+
+ROADS = pytest.mark.parametrize("run", [by_call, by_concrete_function])
+
+
+@ROADS
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"autograph": False}], ids=str)
+def test_stateful_calls_in_an_inner_function_are_refused_however_the_outer_one_is_traced(run, options):
+    inner = tf.function(counted_calls(), **options)
+    with pytest.raises(UnsupportedError, match="XLA promises no order to calls in loops, branches and inner functions"):
+        run(tf.function(lambda x: inner(x), jit_compile=True))
+
+
+@ROADS
+def test_a_compiled_function_with_stateful_calls_may_be_called_by_one_that_is_not_compiled(run):
+    op = counted_calls()
+    inner = tf.function(lambda x: op(op(x)), jit_compile=True)
+    assert run(inner).numpy() == 1 + 2
+    assert run(tf.function(lambda x: inner(x) + 0)).numpy() == 3 + 4
+
+
+@ROADS
+def test_stateful_calls_in_loops_and_branches_are_refused(run):
+    op = counted_calls()
+    for function in (
+        lambda x: tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, op(x)), (0, x))[1],
+        lambda x: tf.cond(x > 0, lambda: op(x), lambda: x),
+        lambda x: tf.switch_case(tf.cast(x, tf.int32), [lambda: op(x), lambda: x]),
+        lambda x: tf.map_fn(op, x[None])[0],
+    ):
+        with pytest.raises(UnsupportedError, match="XLA promises no order"):
+            run(tf.function(function, jit_compile=True))
+
+
+@pytest.mark.parametrize(
+    ("signature", "shape"), [("(n)->(n-5)", [-2]), ("(n)->(n*1000000000)", [3000000000]), ("(n)->(2,n-4)", [2, -1])]
+)
+def test_sizes_that_no_array_has_are_refused_in_our_words(signature, shape):
+    op = differentiable_op(lambda x: x, signature=signature)
+    call = compiled(op, input_signature=[tf.TensorSpec([None])])
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        call(X)
+    problem = f"{op._self_entry.subject}: an output has no possible shape: {shape}"
+    assert problem in caught.value.message
+    assert "must be compatible" not in caught.value.message
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("signature", ["(n)->(n//2)", "(n)->(n//2+1)", "(n)->((n+1)//3)"])
+def test_sizes_are_rounded_down_from_zero_on(signature, n):
+    size = eval(signature.partition("->")[2], {"n": n})
+    op = differentiable_op(lambda x: np.zeros(size, np.float32), signature=signature)
+    assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(n)).shape == (size,)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_negative_numerator_is_rounded_down_as_in_python(n):
+    op = differentiable_op(lambda x: np.zeros((n - 3) // 2 + 2, np.float32), signature="(n)->((n-3)//2+2)")
+    assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(n)).shape == ((n - 3) // 2 + 2,)
 
 
 def test_pure_calls_whose_result_nobody_wants_are_left_out():

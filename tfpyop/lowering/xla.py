@@ -16,8 +16,9 @@ from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 from tfpyop.lowering import xla_calls, xla_ffi
-from tfpyop.lowering._tensorflow import InXlaContext, call_module
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, Site, check_of_shape, host_call
+from tfpyop.lowering._tensorflow import call_module
+from tfpyop.lowering.compilation import is_in_order
+from tfpyop.lowering.stablehlo import ELEMENT_TYPES, CompiledCall, check_of_shape, host_call
 from tfpyop.lowering.tensors import type_of
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
@@ -47,11 +48,11 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         install()
     except TfpyopError as error:
         raise error.about(op.host.subject) from None
-    site = Site(op.token, types, promised, is_ordered=op.host.is_stateful)
+    call = CompiledCall(op.token, types, promised, is_ordered=op.host.is_stateful)
     results = call_module(
         [*tensors, *order],
         version=9,
-        module=host_call(xla_ffi.TARGET, site, sizes),
+        module=host_call(xla_ffi.TARGET, call, sizes, f"{op.host.subject}: an output has no possible shape:"),
         Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
         Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
         platforms=["CPU"],
@@ -127,7 +128,7 @@ def _remedy(promise: Promise, types: Types) -> str:
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
     """What a stateful call must come after: the one before it in the same graph, or nothing."""
-    if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow marks either, depending on the road
+    if not is_in_order():
         raise UnsupportedError(
             "it is stateful, and XLA promises no order to calls in loops, branches and inner functions.",
             remedy="Call it in the function with jit_compile=True itself, or outside of it.",

@@ -21,7 +21,7 @@ from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering.failures import failure, unknown_op
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, Site
+from tfpyop.lowering.stablehlo import ELEMENT_TYPES, CompiledCall
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla_structs import LENT, LENT_FROM, Buffer, pointers, reader
 
@@ -37,7 +37,7 @@ _data_of = reader(Buffer, "data")
 class HostCall:
     """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
 
-    def __init__(self, host: HostFunction, site: Site, arguments: int, results: int) -> None:
+    def __init__(self, host: HostFunction, site: CompiledCall, arguments: int, results: int) -> None:
         """Read the buffers of the first call, which must be as declared."""
         self.registrations = REGISTRY.registrations
         self._host = host
@@ -169,11 +169,11 @@ def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
         reference = _CALLS.get(key)
     call = None if reference is None else reference()
     if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, Site.parse(site.decode()), arguments, results)
+        call = _make_call(key, CompiledCall.parse(site.decode()), arguments, results)
     call(arguments, results)
 
 
-def _make_call(key: Any, site: Site, arguments: int, results: int) -> HostCall:
+def _make_call(key: Any, site: CompiledCall, arguments: int, results: int) -> HostCall:
     op = REGISTRY.find_host_op(site.token)
     if op is None:
         raise unknown_op(site.token)
