@@ -7,7 +7,8 @@ import pytest
 
 from tfpyop._promise import ArrayType
 from tfpyop._signature import Place
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, CompiledCall, check_of_shape, host_call
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
+from tfpyop.lowering.stablehlo import check_of_shape, host_call
 
 F4 = np.dtype(np.float32)
 

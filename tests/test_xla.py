@@ -557,3 +557,47 @@ def test_each_call_makes_arrays_of_its_own_on_the_same_memory():
     call = compiled(differentiable_op(function, signature="(n)->(n)"))
     for start in (0.0, 0.0, 2.0, 2.0, 0.0):
         assert call(tf.fill([3], start)).numpy().tolist() == [start + 1] * 3
+
+
+def test_one_compiled_function_is_called_with_many_shapes_by_many_threads():
+    op = differentiable_op(lambda x: np.concatenate([x, x[:1]]), signature="(n)->(n+1)")
+    function = compiled(lambda x: op(x) + 1, input_signature=[tf.TensorSpec([None])])
+    wrong = []
+
+    def work(number):
+        for call in range(60):
+            x = np.arange(1 + (7 * number + call) % 40, dtype=np.float32)
+            if function(x).numpy().tolist() != [*(x + 1), 1]:
+                wrong.append(x.shape)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_calls_at_every_depth_up_to_the_recursion_limit_leave_the_process_alive():
+    script = """
+import sys
+import tensorflow as tf
+from tfpyop import differentiable_op
+function = tf.function(differentiable_op(lambda x: x + 1, signature="()->()"), jit_compile=True)
+x = tf.zeros(3)
+function(x)
+def call(depth):
+    return call(depth - 1) if depth else function(x).numpy().tolist()
+limit = sys.getrecursionlimit()
+seen = set()
+for depth in range(limit - 150, limit):
+    try:
+        seen.add(str(call(depth)))
+    except RecursionError:
+        seen.add("RecursionError")
+    except tf.errors.OpError as error:
+        seen.add("RecursionError" if "RecursionError" in error.message else error.message)
+print(sorted(seen), function(x).numpy().tolist())
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert process.stdout == "['RecursionError', '[1.0, 1.0, 1.0]'] [1.0, 1.0, 1.0]\n", process.stderr[-3000:]

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._native import is_preferred
+from tfpyop._preference import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._rules import HostOp
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError

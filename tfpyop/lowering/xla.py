@@ -18,7 +18,8 @@ from tfpyop.errors import ContractError, SignatureError, TfpyopError, Unsupporte
 from tfpyop.lowering import xla_calls, xla_ffi
 from tfpyop.lowering._tensorflow import call_module
 from tfpyop.lowering.compilation import is_in_order
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, CompiledCall, check_of_shape, host_call
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
+from tfpyop.lowering.stablehlo import check_of_shape, host_call
 from tfpyop.lowering.tensors import type_of
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"

@@ -20,8 +20,8 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
 from tfpyop.lowering.failures import failure, unknown_op
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, CompiledCall
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla_structs import LENT, LENT_FROM, Buffer, pointers, reader
 
@@ -37,14 +37,16 @@ _data_of = reader(Buffer, "data")
 class HostCall:
     """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
 
-    def __init__(self, host: HostFunction, site: CompiledCall, arguments: int, results: int) -> None:
+    def __init__(self, host: HostFunction, declared: CompiledCall, arguments: int, results: int) -> None:
         """Read the buffers of the first call, which must be as declared."""
         self.registrations = REGISTRY.registrations
         self._host = host
-        self._read_arguments = pointers(len(site.inputs))  # a stateful call has one more on each side, for the order
-        self._read_results = pointers(len(site.outputs))
-        self._inputs = _slots(site.inputs, self._read_arguments(arguments))
-        self._outputs = _slots(site.outputs, self._read_results(results))
+        self._read_arguments = pointers(
+            len(declared.inputs)
+        )  # a stateful call has one more on each side, for the order
+        self._read_results = pointers(len(declared.outputs))
+        self._inputs = _slots(declared.inputs, self._read_arguments(arguments))
+        self._outputs = _slots(declared.outputs, self._read_results(results))
         self._plan = host.plan([np.empty(*slot) for slot in self._inputs])
         self._destinations = self._outputs[: self._plan.n_destinations]
         promised = [type_.dtype for type_ in self._plan.outputs]
@@ -156,7 +158,7 @@ def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
 
 
 _CALLS: dict[Any, weakref.ref[HostCall]] = {}
-"""By the text of their sites, with the shapes where the text leaves them open. Kept by their host functions."""
+"""By the text of their sites, with the shapes where the text leaves them open. Their host functions remember them."""
 
 
 def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
@@ -173,11 +175,11 @@ def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
     call(arguments, results)
 
 
-def _make_call(key: Any, site: CompiledCall, arguments: int, results: int) -> HostCall:
-    op = REGISTRY.find_host_op(site.token)
+def _make_call(key: Any, declared: CompiledCall, arguments: int, results: int) -> HostCall:
+    op = REGISTRY.find_host_op(declared.token)
     if op is None:
-        raise unknown_op(site.token)
-    call: HostCall = op.host.keep(key, HostCall(op.host, site, arguments, results))
+        raise unknown_op(declared.token)
+    call: HostCall = op.host.remember(key, HostCall(op.host, declared, arguments, results))
     _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
     return call
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering.exception_table import guarded_from_the_start
+from tfpyop.lowering.failures import CANCELLED, status_of
 from tfpyop.lowering.xla_structs import (
     MEMORY,
     Api,
@@ -44,24 +45,14 @@ Run = Callable[[bytes, int, int, int], None]
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _METADATA_EXTENSION = 1
-_CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
-_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (MemoryError, _RESOURCE_EXHAUSTED),
-    (NotImplementedError, _UNIMPLEMENTED),
-    (ValueError, _INVALID_ARGUMENT),
-    (TypeError, _INVALID_ARGUMENT),
-    (Exception, _UNKNOWN),
-)
-"""The status that TensorFlow gives an exception of tf.numpy_function too. All else is somebody's wish to stop."""
-
 _INTERRUPTED = ErrorArguments(
-    ctypes.sizeof(ErrorArguments), None, b"interrupted while an exception was reported", _CANCELLED
+    ctypes.sizeof(ErrorArguments), None, b"interrupted while an exception was reported", CANCELLED
 )
 _INTERRUPTED_ADDRESS = ctypes.addressof(_INTERRUPTED)
 _MOST_CHARACTERS = 2000
 
-_KEPT: list[Any] = []
-"""Handlers, which XLA calls as long as the process lives."""
+_HANDLERS: list[Any] = []
+"""XLA calls them as long as the process lives."""
 _LOCK = threading.Lock()
 
 
@@ -72,7 +63,7 @@ def register(run: Run) -> None:
       UnsupportedError: This TensorFlow's XLA is not one that the structs here are known to fit.
     """
     with _LOCK:
-        if _KEPT:
+        if _HANDLERS:
             return
         api = _load_api()
         handler = _Function(_handler(api, run))
@@ -83,7 +74,7 @@ def register(run: Run) -> None:
         error = _Function(api.handler_register)(ctypes.addressof(arguments))
         if error:
             raise UnsupportedError("XLA refused the handler for host calls.", got=f"TensorFlow {tf.__version__}")
-        _KEPT.append(handler)
+        _HANDLERS.append(handler)
 
 
 def _load_api() -> Api:
@@ -154,8 +145,8 @@ def _answer(extension: int, version: tuple[int, int]) -> bool:
 def _returned(create_error: Any, error: BaseException) -> int:
     """Make an exception an error of XLA's. One that is to stop the program is raised in the calling frame, too."""
     try:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), _CANCELLED)
-        if code == _CANCELLED:
+        code = status_of(error)
+        if code == CANCELLED:
             _raise_in_caller(error)
         text = _shortened(str(error) or type(error).__name__).replace("\0", "\\0").encode(errors="backslashreplace")
         arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, text, code)
