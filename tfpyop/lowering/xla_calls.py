@@ -41,9 +41,7 @@ class HostCall:
         """Read the buffers of the first call, which must be as declared."""
         self.registrations = REGISTRY.registrations
         self._host = host
-        self._read_arguments = pointers(
-            len(declared.inputs)
-        )  # a stateful call has one more on each side, for the order
+        self._read_arguments = pointers(len(declared.inputs))  # stateful calls have one more, for the order
         self._read_results = pointers(len(declared.outputs))
         self._inputs = _slots(declared.inputs, self._read_arguments(arguments))
         self._outputs = _slots(declared.outputs, self._read_results(results))
