@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
-    {"errors", "_version", "_native"},
+    {"errors", "_version", "_preference"},
     {"_signature", "_coercion", "_structure"},
     {"_slopes", "_domain"},
     {"_extrapolation"},

@@ -1,6 +1,7 @@
 """`@op.native`: the same function in TensorFlow ops, on request and where Python cannot run."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -160,3 +161,49 @@ def test_the_op_of_a_rule_may_have_one():
     rule.native(lambda op, cotangent: 5 * cotangent * op.inputs[0])
     with tfpyop.prefer_native():
         assert rule(X, X**3, X).numpy().tolist() == [5, 20, 45]
+
+
+@pytest.mark.parametrize("mode", modes.MODES)
+def test_an_op_that_prefers_what_it_lacks_says_so(mode):
+    op = differentiable_op(lambda x: x, signature="()->()", prefer="native")
+    with pytest.raises(UnsupportedError, match=r'made with prefer="native", but has no native.*\n.*with @op.native'):
+        modes.call(mode, op, X)
+    with tfpyop.prefer_native(False):
+        assert modes.call(mode, op, X).tolist() == [1, 2, 3]
+
+
+def test_rules_need_no_native_implementation_of_their_own():
+    op, calls = cube(prefer="native", numpy_grad=lambda op, g: 3 * op.inputs[0] ** 2 * g)
+    assert modes.gradient("tape, eager", op, X)[0].tolist() == [3, 12, 27]
+    assert calls == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions take notes since 3.11")
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+def test_an_exception_of_it_tells_the_op(mode):
+    op = differentiable_op(lambda x: x, signature="()->()", prefer="native")
+
+    @op.native
+    def broken(x):
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken") as caught:
+        modes.call(mode, op, X)
+    assert any(
+        note.startswith(f"Raised in the native implementation of {op._self_entry.subject}, called with float32[3]")
+        for note in caught.value.__notes__
+    )
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+def test_with_residuals_tensorflow_differentiates_it(mode):
+    op = differentiable_op(
+        lambda x: (x**3, {"square": x * x}),
+        signature="()->()",
+        residuals={"square": ("()", np.float32)},
+        grad=lambda op, g: 3 * op.residuals.square * g,
+    )
+    op.native(lambda x: x**3)
+    np.testing.assert_allclose(modes.gradient(mode, op, X)[0], 3 * X**2, rtol=1e-6)
+    with tfpyop.prefer_native():
+        np.testing.assert_allclose(modes.gradient(mode, op, X)[0], 3 * X**2, rtol=1e-6)

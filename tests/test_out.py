@@ -1,5 +1,7 @@
 """`out=`: functions that write into what the library gives them, in memory that is then the tensor's own."""
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -127,3 +129,38 @@ def test_an_out_that_is_an_option_stays_one():
 def test_several_rows_at_once():
     op = differentiable_op(lambda x, *, out: x + 1 if out is None else np.add(x, 1, out=out), signature="()->()")
     assert tf.vectorized_map(op, tf.constant(X)).numpy().tolist() == [2, 3, 4]
+
+
+@every_mode
+def test_a_destination_changed_in_place_gives_the_values_that_it_shows(mode):
+    def function(x, *, out):
+        np.add(x, 1, out=out)
+        out.dtype = np.int32
+        return out.astype(np.float32)
+
+    op = differentiable_op(function, signature="()->()")
+    expected = (X + 1).view(np.int32).astype(np.float32).tolist()
+    compiled = tf.function(op, jit_compile=True) if mode == "XLA" else op
+    for _ in range(3):
+        assert modes.call(mode, op, X).tolist() == expected
+        assert compiled(X).numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "XLA"])
+@pytest.mark.parametrize("has_default", [True, False])
+def test_a_function_is_made_of_a_method_with_a_destination(options, has_default):
+    class Scale:
+        factor = 3
+
+        @differentiable_op(signature="()->()")
+        def optional(self, x, *, out=None):
+            return np.multiply(x, self.factor, out=out)
+
+        @differentiable_op(signature="()->()")
+        def required(self, x, *, out):
+            return np.multiply(x, self.factor, out=out)
+
+    scale = Scale()
+    op = scale.optional if has_default else scale.required
+    assert list(inspect.signature(op).parameters) == ["x"]
+    assert tf.function(op, **options)(X).numpy().tolist() == [3, 6, 9]

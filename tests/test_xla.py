@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tests import ops
-from tfpyop import differentiable_op
-from tfpyop.lowering import xla, xla_ffi
+from tfpyop import UnsupportedError, differentiable_op
+from tfpyop.lowering import exception_table, xla_calls, xla_ffi
 
 X = np.float32([1, 2, 3])
 DTYPES = [
@@ -86,6 +86,81 @@ def test_stateful_calls_are_made_once_each_in_the_order_of_the_program():
     assert calls[20:] == [100.0 + number for number in range(20)]
 
 
+def counted_calls():
+    """A stateful op that returns which call it was."""
+    calls = []
+    return differentiable_op(
+        lambda x: (calls.append(1), x + np.float32(len(calls)))[1], signature="()->()", stateful=True
+    )
+
+
+def by_call(function):
+    return function(tf.constant(0.0))
+
+
+def by_concrete_function(function):
+    return function.get_concrete_function(tf.TensorSpec([]))(tf.constant(0.0))
+
+
+ROADS = pytest.mark.parametrize("run", [by_call, by_concrete_function])
+
+
+@ROADS
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"autograph": False}], ids=str)
+def test_stateful_calls_in_an_inner_function_are_refused_however_the_outer_one_is_traced(run, options):
+    inner = tf.function(counted_calls(), **options)
+    with pytest.raises(UnsupportedError, match="XLA promises no order to calls in loops, branches and inner functions"):
+        run(tf.function(lambda x: inner(x), jit_compile=True))
+
+
+@ROADS
+def test_a_compiled_function_with_stateful_calls_may_be_called_by_one_that_is_not_compiled(run):
+    op = counted_calls()
+    inner = tf.function(lambda x: op(op(x)), jit_compile=True)
+    assert run(inner).numpy() == 1 + 2
+    assert run(tf.function(lambda x: inner(x) + 0)).numpy() == 3 + 4
+
+
+@ROADS
+def test_stateful_calls_in_loops_and_branches_are_refused(run):
+    op = counted_calls()
+    for function in (
+        lambda x: tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, op(x)), (0, x))[1],
+        lambda x: tf.cond(x > 0, lambda: op(x), lambda: x),
+        lambda x: tf.switch_case(tf.cast(x, tf.int32), [lambda: op(x), lambda: x]),
+        lambda x: tf.map_fn(op, x[None])[0],
+    ):
+        with pytest.raises(UnsupportedError, match="XLA promises no order"):
+            run(tf.function(function, jit_compile=True))
+
+
+@pytest.mark.parametrize(
+    ("signature", "shape"), [("(n)->(n-5)", [-2]), ("(n)->(n*1000000000)", [3000000000]), ("(n)->(2,n-4)", [2, -1])]
+)
+def test_sizes_that_no_array_has_are_refused_in_our_words(signature, shape):
+    op = differentiable_op(lambda x: x, signature=signature)
+    call = compiled(op, input_signature=[tf.TensorSpec([None])])
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        call(X)
+    problem = f"{op._self_entry.subject}: an output has no possible shape: {shape}"
+    assert problem in caught.value.message
+    assert "must be compatible" not in caught.value.message
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("signature", ["(n)->(n//2)", "(n)->(n//2+1)", "(n)->((n+1)//3)"])
+def test_sizes_are_rounded_down_from_zero_on(signature, n):
+    size = eval(signature.partition("->")[2], {"n": n})
+    op = differentiable_op(lambda x: np.zeros(size, np.float32), signature=signature)
+    assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(n)).shape == (size,)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_negative_numerator_is_rounded_down_as_in_python(n):
+    op = differentiable_op(lambda x: np.zeros((n - 3) // 2 + 2, np.float32), signature="(n)->((n-3)//2+2)")
+    assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(n)).shape == ((n - 3) // 2 + 2,)
+
+
 def test_pure_calls_whose_result_nobody_wants_are_left_out():
     calls = []
     op = differentiable_op(lambda x: (calls.append(1), x)[1], signature="()->()")
@@ -139,11 +214,11 @@ def test_nothing_is_kept_of_ops_that_are_gone():
 
     compile_one(0)
     gc.collect()
-    known = len(xla._CALLS)
+    known = len(xla_calls._CALLS)
     for number in range(20):
         compile_one(number)
     gc.collect()
-    assert len(xla._CALLS) <= known
+    assert len(xla_calls._CALLS) <= known
 
 
 def test_many_threads_compile_and_call():
@@ -288,7 +363,7 @@ def test_the_handler_is_guarded_from_its_first_instruction():
 
 @pytest.mark.parametrize("numbers", [[0, 4, 70, 0], [1, 64, 4096, 3], [5, 63, 4095, 262144], [1, 1, 1, 1]])
 def test_exception_tables_are_written_as_they_are_read(numbers):
-    assert xla_ffi._read_entry(xla_ffi._write_entry(numbers))[0] == numbers
+    assert exception_table.read_entry(exception_table.write_entry(numbers))[0] == numbers
 
 
 def test_inputs_stay_read_only_in_later_calls():
@@ -410,3 +485,119 @@ print("alive")
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert process.stdout == "alive\n", process.stderr[-3000:]
     assert process.returncode == 0
+
+
+def test_a_function_that_keeps_an_input_and_raises_is_told_so():
+    kept = []
+
+    def function(x):
+        if x[0] > 1:
+            kept.append(x)
+            raise ValueError("too large")
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for _ in range(2):
+        assert call(tf.zeros(3)).numpy().tolist() == [1, 1, 1]
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"(?s)the function kept an array.*It also failed.*too large"
+    ):
+        call(tf.fill([3], 5.0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function raised ValueError: too large"):
+        call(tf.fill([3], 5.0))  # of a copy now, which may be kept
+    assert kept[1].tolist() == [5, 5, 5]
+    assert call(tf.zeros(3)).numpy().tolist() == [1, 1, 1]
+
+
+def test_an_exception_that_holds_an_input_does_not_count_once_it_is_gone():
+    def function(x):
+        if x[0] > 1:
+            raise ValueError("too large", x)
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for start in (0.0, 0.0, 2.0, 2.0, 0.0):
+        if start:
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"the function raised ValueError: \('too large'"):
+                call(tf.fill([3], start))
+        else:
+            assert call(tf.fill([3], start)).numpy().tolist() == [1, 1, 1]
+
+
+def test_whoever_keeps_an_exception_does_not_keep_what_was_lent():
+    kept = []
+
+    def function(x):
+        if x[0] > 1:
+            try:
+                raise ValueError("too large")
+            except ValueError as error:
+                kept.append(error)
+                raise
+        return x + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for _ in range(2):
+        call(tf.zeros(3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function raised ValueError: too large"):
+        call(tf.fill([3], 5.0))
+    frames = kept[0].__traceback__
+    assert frames is not None
+    while frames is not None:
+        assert not any(isinstance(value, np.ndarray) for value in frames.tb_frame.f_locals.values())
+        frames = frames.tb_next
+
+
+def test_each_call_makes_arrays_of_its_own_on_the_same_memory():
+    def function(x):
+        if x[0] > 1:
+            x.shape = (3, 1)  # of this array, not of the next call's
+        return np.ravel(x) + 1
+
+    call = compiled(differentiable_op(function, signature="(n)->(n)"))
+    for start in (0.0, 0.0, 2.0, 2.0, 0.0):
+        assert call(tf.fill([3], start)).numpy().tolist() == [start + 1] * 3
+
+
+def test_one_compiled_function_is_called_with_many_shapes_by_many_threads():
+    op = differentiable_op(lambda x: np.concatenate([x, x[:1]]), signature="(n)->(n+1)")
+    function = compiled(lambda x: op(x) + 1, input_signature=[tf.TensorSpec([None])])
+    wrong = []
+
+    def work(number):
+        for call in range(60):
+            x = np.arange(1 + (7 * number + call) % 40, dtype=np.float32)
+            if function(x).numpy().tolist() != [*(x + 1), 1]:
+                wrong.append(x.shape)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_calls_at_every_depth_up_to_the_recursion_limit_leave_the_process_alive():
+    script = """
+import sys
+import tensorflow as tf
+from tfpyop import differentiable_op
+function = tf.function(differentiable_op(lambda x: x + 1, signature="()->()"), jit_compile=True)
+x = tf.zeros(3)
+function(x)
+def call(depth):
+    return call(depth - 1) if depth else function(x).numpy().tolist()
+limit = sys.getrecursionlimit()
+seen = set()
+for depth in range(limit - 150, limit):
+    try:
+        seen.add(str(call(depth)))
+    except RecursionError:
+        seen.add("RecursionError")
+    except tf.errors.OpError as error:
+        seen.add("RecursionError" if "RecursionError" in error.message else error.message)
+print(sorted(seen), function(x).numpy().tolist())
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert process.stdout == "['RecursionError', '[1.0, 1.0, 1.0]'] [1.0, 1.0, 1.0]\n", process.stderr[-3000:]

@@ -7,9 +7,9 @@ from tfpyop import errors
 from tfpyop._complex_step import complex_step
 from tfpyop._context import RuleContext
 from tfpyop._hooks import install_hooks
-from tfpyop._native import prefer_native
 from tfpyop._numerical import numerical
 from tfpyop._op import Op, differentiable_op, get_op
+from tfpyop._preference import prefer_native
 from tfpyop._registry import OpsView
 from tfpyop._version import __version__
 from tfpyop.errors import (

@@ -60,8 +60,8 @@ class Parameters:
             return cls(None)
         takes_out = "out" not in static_argnames and _is_destination(signature.parameters.get("out"))
         if takes_out:
-            kept = [parameter for parameter in signature.parameters.values() if parameter.name != "out"]
-            signature = signature.replace(parameters=kept)
+            others = [parameter for parameter in signature.parameters.values() if parameter.name != "out"]
+            signature = signature.replace(parameters=others)
         parameters = signature.parameters
         takes_any = any(parameter.kind is _Parameter.VAR_KEYWORD for parameter in parameters.values())
         for name in static_argnames:

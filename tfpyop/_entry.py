@@ -112,7 +112,7 @@ class Entry:
 
     @property
     def prefers_native(self) -> bool:
-        """Whether it is called by default."""
+        """Whether it is called by default, and must be there."""
         return self.definition.prefers_native
 
     def call_native(
@@ -199,6 +199,11 @@ class RuleEntry(Entry):
         super().__init__(rule, definition, Rules())
         self.primal = primal
         self.kind = kind
+
+    @property
+    def prefers_native(self) -> bool:
+        """As the op that it is a rule of, if the rule has a native implementation."""
+        return super().prefers_native and self.rules.native is not None
 
     def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Division:
         """All positional arguments are inputs, and keywords the static values of the primal op."""

@@ -80,7 +80,7 @@ class HostFunction:
         self._takes_out = takes_out
         self._hint = hint
         self._plans: dict[Any, Plan] = {}
-        self._kept: dict[Any, Any] = {}
+        self._remembered: dict[Any, Any] = {}
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """What outputs and residuals will be for such inputs, as far as it is known.
@@ -139,17 +139,17 @@ class HostFunction:
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
 
-    def keep(self, key: Any, value: T) -> T:
+    def remember(self, key: Any, value: T) -> T:
         """Let a value live as long as the host function does, or until there are too many; returns it."""
-        if len(self._kept) >= _MOST_PLANS:
-            self._kept.clear()
-        self._kept[key] = value
+        if len(self._remembered) >= _MOST_PLANS:
+            self._remembered.clear()
+        self._remembered[key] = value
         return value
 
-    def kept(self, key: Any, make: Callable[[], T]) -> T:
-        """The value that is kept under a key, made the first time."""
-        value: T | None = self._kept.get(key)
-        return self.keep(key, make()) if value is None else value
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """The value that is remembered under a key, made the first time."""
+        value: T | None = self._remembered.get(key)
+        return self.remember(key, make()) if value is None else value
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """What the function returns as it is, neither cast nor checked, for derivatives from values."""
@@ -202,7 +202,7 @@ class HostFunction:
     def _call(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         """Call the user's function; one that refuses float16 or bfloat16 is asked again with float32."""
         try:
-            return self._apply(arguments, out)
+            return self._function(arguments, out) if self._takes_out else self._function(arguments)
         except TfpyopError:
             raise
         except BaseException as error:

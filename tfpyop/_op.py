@@ -64,6 +64,7 @@ class Op(_Proxy, Generic[P, R]):
         super().__init__(entry.function)
         self._self_entry = entry
         self._self_owners: tuple[type, ...] = ()
+        self._self_unbound: Op[..., Any] | None = None
         self._self_is_in_class = "." in getattr(entry.function, "__qualname__", "").rpartition("<locals>.")[2]
         entry.op = self
 
@@ -271,7 +272,16 @@ class Op(_Proxy, Generic[P, R]):
         """Bind to an instance, as functions do: each access gives an op of that instance."""
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
-        return Op(self._self_entry.bound(instance))
+        bound: Op[..., Any] = Op(self._self_entry.bound(instance))
+        bound._self_unbound = self
+        return bound
+
+    @property
+    def __func__(self) -> Op[..., Any]:
+        """Of the op of an instance: what was bound, whose parameters `inspect` reads as it does for methods."""
+        if self._self_unbound is None:
+            raise AttributeError("__func__")
+        return self._self_unbound
 
     def __eq__(self, other: object) -> bool:
         """Ops are equal if they are the same: one function may make several."""
@@ -406,7 +416,7 @@ def differentiable_op(
       vectorized: Whether the function works on loop dimensions. If not, it and its numpy rules are called with core
         dimensions only, once for every element of the loop dimensions. Default: it does.
       stateful: Run once for every call, in program order. Default: calls may be folded, dropped and reordered.
-      prefer: `"native"` to call what `@op.native` attaches by default, wherever there is one. Default: the function.
+      prefer: `"native"` to call what `@op.native` attaches by default; it must be there. Default: the function.
       non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
       static_argnames: Names of further static parameters.
       domain: Where inputs may lie, for tests that draw them: `"(0, inf)"`, `"[-1, 1]"`, `"integers [0, 10]"`, one for

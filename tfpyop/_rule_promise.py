@@ -76,12 +76,16 @@ class CotangentPromise:
         """The types of the differentiable primals."""
         parts = self.split(inputs, [type_.dtype for type_ in inputs])
         _check_rule_inputs(parts, self.primal, parts.outputs)
-        return [primal for primal in parts.inputs if is_differentiable(primal.dtype)]
+        return [inputs[number] for number in self._models(inputs)]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
         """The sizes of the differentiable primals."""
+        return [sizes_of(inputs[number].shape, number) for number in self._models(inputs)]
+
+    def _models(self, inputs: Types) -> list[int]:
+        """Which inputs the outputs are like."""
         primals = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).inputs
-        return [sizes_of(inputs[number].shape, number) for number in primals if is_differentiable(inputs[number].dtype)]
+        return [number for number in primals if is_differentiable(inputs[number].dtype)]
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
         """The cotangents of the differentiable primals out of what a rule returned."""
@@ -138,12 +142,16 @@ class TangentPromise:
         """The types of the differentiable outputs."""
         parts = self.split(inputs, [type_.dtype for type_ in inputs])
         _check_rule_inputs(parts, self.primal, parts.inputs)
-        return [output for output in parts.outputs if is_differentiable(output.dtype)]
+        return [inputs[number] for number in self._models(inputs)]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
         """The sizes of the differentiable outputs."""
+        return [sizes_of(inputs[number].shape, number) for number in self._models(inputs)]
+
+    def _models(self, inputs: Types) -> list[int]:
+        """Which inputs the outputs are like."""
         outputs = self.split(range(len(inputs)), [type_.dtype for type_ in inputs]).outputs
-        return [sizes_of(inputs[number].shape, number) for number in outputs if is_differentiable(inputs[number].dtype)]
+        return [number for number in outputs if is_differentiable(inputs[number].dtype)]
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
         """The tangents of the differentiable outputs out of what a rule returned."""

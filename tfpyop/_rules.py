@@ -135,8 +135,8 @@ class HostOp:
 
     def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
         """What the rules of this op are given."""
-        kept = dict(zip(self.residual_names, call.residuals, strict=True))
-        residuals = NamedValues(kept, "residual", self.host.subject)
+        values = dict(zip(self.residual_names, call.residuals, strict=True))
+        residuals = NamedValues(values, "residual", self.host.subject)
         static = NamedValues(self.static, "static argument", self.host.subject)
         return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
 

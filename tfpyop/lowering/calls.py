@@ -181,4 +181,4 @@ def _is_detached(
 
     types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
     key = (getattr(rule, "__func__", rule), types)
-    return call.op.host.kept(key, lambda: leaves_tensorflow(with_symbolic, sources))
+    return call.op.host.remembered(key, lambda: leaves_tensorflow(with_symbolic, sources))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import tensorflow as tf
 
-from tfpyop.lowering._tensorflow import GraphOrParentsInXlaContext, XLAControlFlowContext
+from tfpyop.lowering._tensorflow import FuncGraph, GraphOrParentsInXlaContext, InXlaContext, XLAControlFlowContext
 
 
 def is_compiling() -> bool:
@@ -27,3 +30,30 @@ def compiling(is_wanted: bool) -> Iterator[None]:
         yield
     finally:
         context.Exit()
+
+
+def is_in_order() -> bool:
+    """Whether XLA compiles the current graph by itself, not as a loop, a branch or an inner function of another."""
+    graph = tf.compat.v1.get_default_graph()
+    if isinstance(graph, FuncGraph) and type(graph) is not FuncGraph:  # of a loop or a branch
+        return False
+    if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow marks either, depending on the road
+        return False
+    functions = _functions_being_traced()  # what calls a compiled function looks like what is called by one otherwise
+    return not any(_is_compiled(function) for function in functions[1:]) and all(map(_is_compiled, functions[:1]))
+
+
+def _functions_being_traced() -> list[Any]:
+    """Each `tf.function` that this thread is tracing, the innermost first."""
+    found: list[Any] = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        function = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames[:1] else None
+        if isinstance(function, tf.types.experimental.PolymorphicFunction) and function not in found:
+            found.append(function)
+        frame = frame.f_back
+    return found
+
+
+def _is_compiled(function: Any) -> bool:
+    return bool(getattr(function, "_jit_compile", False))

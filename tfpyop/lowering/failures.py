@@ -8,6 +8,16 @@ from tfpyop._coercion import Array
 from tfpyop._registry import split_token
 from tfpyop.errors import UnsupportedError, describe_arrays
 
+CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (MemoryError, _RESOURCE_EXHAUSTED),
+    (NotImplementedError, _UNIMPLEMENTED),
+    (ValueError, _INVALID_ARGUMENT),
+    (TypeError, _INVALID_ARGUMENT),
+    (Exception, _UNKNOWN),
+)
+"""What TensorFlow makes of an exception of tf.numpy_function, and what XLA is told."""
+
 
 def failure(subject: str, arrays: Sequence[Array], error: BaseException, more: str = "") -> Exception:
     """An exception of the same status as one of a user's function, whose text says where and for which inputs."""
@@ -17,7 +27,7 @@ def failure(subject: str, arrays: Sequence[Array], error: BaseException, more: s
         said = f"(its text raised {type(second).__name__})"
     called_with = describe_arrays(arrays)
     text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
-    return _same_status(error)(f"{text}\n\n{more}" if more else text)
+    return _kind_of(error)(f"{text}\n\n{more}" if more else text)
 
 
 def unknown_op(token: str) -> UnsupportedError:
@@ -31,7 +41,12 @@ def unknown_op(token: str) -> UnsupportedError:
     )
 
 
-def _same_status(error: BaseException) -> type[Exception]:
-    """The kind of exception that TensorFlow maps to the same status. StopIteration would end a dataset in silence."""
-    kinds: tuple[type[Exception], ...] = (ValueError, TypeError, MemoryError, NotImplementedError)
-    return next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+def status_of(error: BaseException) -> int:
+    """The number of the status that TensorFlow gives an exception. What is no Exception is somebody's wish to stop."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), CANCELLED)
+
+
+def _kind_of(error: BaseException) -> type[Exception]:
+    """The kind of exception with the same status. StopIteration would end a dataset in silence."""
+    kind = next((kind for kind, _ in _STATUSES if isinstance(error, kind)), Exception)
+    return RuntimeError if kind is Exception else kind

@@ -44,7 +44,7 @@ def pass_through(
       holds_over_rows: Whether the gradient is right for many rows as it is for one.
     """
     graph = tf.compat.v1.get_default_graph()
-    keep(op, graph)
+    hold(op, graph)
     name = REGISTRY.unique(op.name)
     function = _NodeGradient(op, gradient)
     tf.RegisterGradient(name)(function)
@@ -58,16 +58,16 @@ def pass_through(
     return passed
 
 
-def keep(op: HostOp, graph: tf.Graph) -> None:
+def hold(op: HostOp, graph: tf.Graph) -> None:
     """Let the graph, and those it is built into, hold the op as long as they live.
 
     The global graph around eager code is left out, because it lives for ever.
     """
     while isinstance(graph, FuncGraph):
-        _kept(graph).add(op)
+        _held(graph).add(op)
         graph = graph.outer_graph
     if not executing_eagerly_outside_functions():
-        _kept(graph).add(op)
+        _held(graph).add(op)
 
 
 def node_name(name: str) -> str:
@@ -121,9 +121,9 @@ class _NodeGradient:
             return self._gradient(REGISTRY.current(op), node, cotangents)
 
 
-def _kept(graph: tf.Graph) -> set[HostOp]:
+def _held(graph: tf.Graph) -> set[HostOp]:
     """The ops a graph holds: an attribute of the graph, so that a cycle through them can be collected."""
-    if not hasattr(graph, "_tfpyop_kept"):
-        graph._tfpyop_kept = set()
-    kept: set[HostOp] = graph._tfpyop_kept
-    return kept
+    if not hasattr(graph, "_tfpyop_held"):
+        graph._tfpyop_held = set()
+    held: set[HostOp] = graph._tfpyop_held
+    return held

@@ -17,7 +17,7 @@ from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.cotangents import input_cotangents
-from tfpyop.lowering.gradient_node import keep, pass_through
+from tfpyop.lowering.gradient_node import hold, pass_through
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import type_of
 
@@ -32,7 +32,7 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     """The same, also returning the residuals."""
     types = [type_of(tensor) for tensor in tensors]
     promised = op.host.output_types(types)
-    keep(op, tf.compat.v1.get_default_graph())
+    hold(op, tf.compat.v1.get_default_graph())
     with stop_recording():
         if is_compiling():
             results = xla.host_node(op, tensors, types, promised)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._native import is_preferred
+from tfpyop._preference import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._rules import HostOp
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError
@@ -28,7 +28,7 @@ def is_called_for(op: HostOp) -> bool:
     """Whether the native implementation is to be called: it is preferred, or XLA compiles for where Python cannot run.
 
     Raises:
-      UnsupportedError: Python cannot run there, and there is no native implementation.
+      UnsupportedError: There is no native implementation, and Python cannot run there or the op is to prefer it.
     """
     if is_compiling() and _is_for_accelerator():
         if op.rules.native is None:
@@ -39,7 +39,14 @@ def is_called_for(op: HostOp) -> bool:
                 'with tf.device("CPU").',
             )
         return True
-    return op.rules.native is not None and is_preferred(op.prefers_native)
+    is_wanted = is_preferred(op.prefers_native)
+    if op.rules.native is None and op.prefers_native and is_wanted and op.rules is op.owner.rules:
+        raise UnsupportedError(
+            'it was made with prefer="native", but has no native implementation.',
+            subject=op.host.subject,
+            remedy="Attach one with @op.native, or leave prefer= out. prefer_native(False) runs the function.",
+        )
+    return is_wanted and op.rules.native is not None
 
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -81,6 +88,11 @@ def _results(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayT
         return [_fit(value, promised[number], number) for number, value in enumerate(values)]
     except TfpyopError as error:
         raise error.about(f"native implementation of {op.host.subject}") from None
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            called = ", ".join(str(type_of(tensor)) for tensor in tensors)
+            error.add_note(f"Raised in the native implementation of {op.host.subject}, called with {called}.")
+        raise
 
 
 def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """StableHLO modules, as text: a custom call of a host function, and the shapes of its results.
 
-Owns the language, and the site's text: what a compiled call tells the host about itself. Knows nothing of TensorFlow.
+Owns the language. Knows nothing of TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,71 +11,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfpyop._coercion import parse_dtype
 from tfpyop._promise import ArrayType, Types
 from tfpyop._signature import Place, Size, Sizes
-from tfpyop.errors import Shape
-
-ELEMENT_TYPES = {
-    "bool": ("i1", 1),
-    "int8": ("i8", 2),
-    "int16": ("i16", 3),
-    "int32": ("i32", 4),
-    "int64": ("i64", 5),
-    "uint8": ("ui8", 6),
-    "uint16": ("ui16", 7),
-    "uint32": ("ui32", 8),
-    "uint64": ("ui64", 9),
-    "float16": ("f16", 10),
-    "bfloat16": ("bf16", 16),
-    "float32": ("f32", 11),
-    "float64": ("f64", 12),
-    "complex64": ("complex<f32>", 15),
-    "complex128": ("complex<f64>", 18),
-}
-"""For each dtype by name: its MLIR type, and its number in XLA."""
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
 
 _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
-_SIZE = "tensor<i32>"
+_SIZE = "tensor<i64>"
+"""Sizes are computed in twice the width of XLA's own, to see if one is too large."""
+_LARGEST = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What one compiled call is: whose function, and the types of what it is given and returns."""
-
-    token: str
-    inputs: Types
-    outputs: Types
-    is_ordered: bool = False
-    """Whether a last input and a last output, of no content, keep the order of calls."""
-
-    @property
-    def text(self) -> str:
-        """Everything in one line; equal for calls that are alike in all of it."""
-        inputs, outputs = (",".join(map(_type_text, types)) for types in (self.inputs, self.outputs))
-        return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
-
-    @classmethod
-    def parse(cls, text: str) -> Site:
-        """Read what `text` gave."""
-        token, _, types = text.rpartition("|")
-        inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
-        return cls(token, inputs, outputs, types.endswith("!"))
-
-
-def host_call(target: str, site: Site, sizes: Sequence[Sizes]) -> str:
+def host_call(target: str, call: CompiledCall, sizes: Sequence[Sizes], problem: str) -> str:
     """A module whose one function makes a call.
 
     Args:
       target: The name under which XLA knows the handler.
-      site: The call.
+      call: The call.
       sizes: The shape of each output in terms of the inputs' dimensions.
+      problem: What the error says, before the sizes, if an output has sizes that no array has.
     """
-    order = [ArrayType(np.dtype(np.int32), ())] * site.is_ordered
-    inputs, outputs = [*site.inputs, *order], [*site.outputs, *order]
+    order = [ArrayType(np.dtype(np.int32), ())] * call.is_ordered
+    inputs, outputs = [*call.inputs, *order], [*call.outputs, *order]
     text = _Text(inputs)
     shapes: list[str] = []
     if any(None in (type_.shape or ()) for type_ in outputs):
+        for output in sizes:
+            text.check_sizes(output, problem)
         shapes = [text.shape(output) for output in [*sizes, *[()] * len(order)]]
     operands = [f"%i{number}" for number in range(len(inputs))] + shapes
     operand_types = [
@@ -83,32 +44,19 @@ def host_call(target: str, site: Site, sizes: Sequence[Sizes]) -> str:
         *(f"tensor<{len(output.shape or ())}xi32>" for output in outputs[: len(shapes)]),
     ]
     operand_layouts = [*map(_layout, inputs), *["dense<[0]> : tensor<1xindex>"] * len(shapes)]
-    result_types = ", ".join(map(_tensor, outputs))
     attributes = [
         f'call_target_name = "{target}"',
         "api_version = 4 : i32",
-        f'backend_config = {{site = "{_escaped(site.text)}"}}',
-        f"has_side_effect = {'true' if site.is_ordered else 'false'}",
+        f'backend_config = {{site = "{_escaped(call.text)}"}}',
+        f"has_side_effect = {'true' if call.is_ordered else 'false'}",
         f"operand_layouts = [{', '.join(operand_layouts)}]",
         f"result_layouts = [{', '.join(map(_layout, outputs))}]",
     ]
     if shapes:
         numbers = range(len(inputs), len(operands))
         attributes.append(f"indices_of_shape_operands = dense<{list(numbers)}> : tensor<{len(shapes)}xi64>")
-    results = [f"%r#{number}" for number in range(len(outputs))] if len(outputs) > 1 else ["%r"] * len(outputs)
-    parameters = ", ".join(f"%i{number}: {_tensor(type_)}" for number, type_ in enumerate(inputs))
-    return "\n".join(
-        [
-            "module attributes {jax.uses_shape_polymorphism = true} {",
-            f"  func.func public @main({parameters}) -> ({result_types}) {{",
-            *(f"    {line}" for line in text.lines),
-            f'    {_results(len(outputs))}"stablehlo.custom_call"({", ".join(operands)}) {{{", ".join(attributes)}}}',
-            f"      : ({', '.join(operand_types)}) -> ({result_types})",
-            f"    return {', '.join(results)}{' : ' if results else ''}{result_types}",
-            "  }",
-            "}",
-        ]
-    )
+    text.custom_call(operands, operand_types, attributes, outputs)
+    return text.module(outputs)
 
 
 def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
@@ -121,27 +69,8 @@ def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
     """
     text = _Text(types)
     own = [text.size(Place(len(types) - 1, axis)) for axis in range(len(types[-1].shape or ()))]
-    is_allowed = text.any([list(map(text.equal, own, map(text.size, sizes))) for sizes in allowed])
-    places = ", ".join(f"{{{number}}}" for number in range(len(own)))
-    attributes = [
-        'call_target_name = "shape_assertion"',
-        "has_side_effect = true",
-        f'error_message = "{_escaped(f"{message} [{places}]")}"',
-    ]
-    parameters = ", ".join(f"%i{number}: {_tensor(type_)}" for number, type_ in enumerate(types))
-    operand_types = ", ".join(["tensor<i1>", *[_SIZE] * len(own)])
-    return "\n".join(
-        [
-            "module attributes {jax.uses_shape_polymorphism = true} {",
-            f"  func.func public @main({parameters}) -> () {{",
-            *(f"    {line}" for line in text.lines),
-            f'    "stablehlo.custom_call"({", ".join([is_allowed, *own])}) {{{", ".join(attributes)}}}',
-            f"      : ({operand_types}) -> ()",
-            "    return",
-            "  }",
-            "}",
-        ]
-    )
+    text.check(text.any([list(map(text.equal, own, map(text.size, sizes))) for sizes in allowed]), message, own)
+    return text.module([])
 
 
 @dataclass(slots=True)
@@ -152,12 +81,56 @@ class _Text:
     lines: list[str] = field(default_factory=list)
     names: dict[Size, str] = field(default_factory=dict)
 
+    def module(self, outputs: Types) -> str:
+        """The module of these lines, which returns what the last custom call did."""
+        parameters = ", ".join(f"%i{number}: {_tensor(type_)}" for number, type_ in enumerate(self.inputs))
+        types = ", ".join(map(_tensor, outputs))
+        results = ", ".join(f"%r#{number}" for number in range(len(outputs))) if len(outputs) > 1 else "%r"
+        return "\n".join(
+            [
+                "module attributes {jax.uses_shape_polymorphism = true} {",
+                f"  func.func public @main({parameters}) -> ({types}) {{",
+                *(f"    {line}" for line in self.lines),
+                f"    return {results} : {types}" if outputs else "    return",
+                "  }",
+                "}",
+            ]
+        )
+
+    def custom_call(
+        self, operands: Sequence[str], operand_types: Sequence[str], attributes: Sequence[str], outputs: Types
+    ) -> None:
+        """Add a custom call, whose results are `%r`."""
+        results = {0: "", 1: "%r = "}.get(len(outputs), f"%r:{len(outputs)} = ")
+        types = ", ".join(map(_tensor, outputs))
+        self.lines += [
+            f'{results}"stablehlo.custom_call"({", ".join(operands)}) {{{", ".join(attributes)}}}',
+            f"  : ({', '.join(operand_types)}) -> ({types})",
+        ]
+
+    def check(self, is_good: str, message: str, shape: Sequence[str]) -> None:
+        """Refuse to compile, with a message and a shape, unless something is true."""
+        places = ", ".join(f"{{{number}}}" for number in range(len(shape)))
+        attributes = [
+            'call_target_name = "shape_assertion"',
+            "has_side_effect = true",
+            f'error_message = "{_escaped(f"{message} [{places}]")}"',
+        ]
+        self.custom_call([is_good, *shape], ["tensor<i1>", *[_SIZE] * len(shape)], attributes, [])
+
+    def check_sizes(self, sizes: Sizes, message: str) -> None:
+        """Refuse to compile if a computed size is negative, or too large to be one of XLA's."""
+        facts = [fact for size in sizes if _is_computed(size) for fact in self._limits(size)]
+        if facts:
+            self.check(self.any([facts]), message, list(map(self.size, sizes)))
+
     def shape(self, sizes: Sizes) -> str:
         """The name of a tensor of sizes."""
         n_sizes = len(sizes)
         if not sizes:
             return self._line("stablehlo.constant dense<> : tensor<0xi32>")
-        parts = [self._line(f"stablehlo.reshape {self.size(size)} : ({_SIZE}) -> tensor<1xi32>") for size in sizes]
+        narrow = map(self._narrow, sizes)
+        parts = [self._line(f"stablehlo.reshape {name} : (tensor<i32>) -> tensor<1xi32>") for name in narrow]
         types = ", ".join(["tensor<1xi32>"] * n_sizes)
         return self._line(f"stablehlo.concatenate {', '.join(parts)}, dim = 0 : ({types}) -> tensor<{n_sizes}xi32>")
 
@@ -170,7 +143,11 @@ class _Text:
 
     def equal(self, left: str, right: str) -> str:
         """The name of whether two sizes are equal."""
-        return self._line(f"stablehlo.compare EQ, {left}, {right} : ({_SIZE}, {_SIZE}) -> tensor<i1>")
+        return self.compare(left, right, "EQ")
+
+    def compare(self, left: str, right: str, comparison: str) -> str:
+        """The name of how two sizes compare."""
+        return self._line(f"stablehlo.compare {comparison}, {left}, {right} : ({_SIZE}, {_SIZE}) -> tensor<i1>")
 
     def any(self, cases: Sequence[Sequence[str]]) -> str:
         """The name of whether everything is true in one of the cases."""
@@ -186,8 +163,9 @@ class _Text:
         if isinstance(size, int):
             return self._line(f"stablehlo.constant dense<{size}> : {_SIZE}")
         if isinstance(size, Place):
-            source = f"%i{size.input}, dim = {size.axis} : ({_tensor(self.inputs[size.input])}) -> {_SIZE}"
-            return self._line(f"stablehlo.get_dimension_size {source}")
+            source = f"%i{size.input}, dim = {size.axis} : ({_tensor(self.inputs[size.input])}) -> tensor<i32>"
+            narrow = self._line(f"stablehlo.get_dimension_size {source}")
+            return self._line(f"stablehlo.convert {narrow} : (tensor<i32>) -> {_SIZE}")
         operator, left, right = size[0], self.size(size[1]), self.size(size[2])
         if operator == "broadcast":  # whether they do is for the host to say
             return self._select(left, "EQ", self.size(1), right, left)
@@ -205,8 +183,21 @@ class _Text:
         return self._select(scaled, "LT", self.size(0), lower, quotient)
 
     def _select(self, left: str, comparison: str, right: str, then: str, otherwise: str) -> str:
-        compared = f"stablehlo.compare {comparison}, {left}, {right} : ({_SIZE}, {_SIZE}) -> tensor<i1>"
-        return self._line(f"stablehlo.select {self._line(compared)}, {then}, {otherwise} : tensor<i1>, {_SIZE}")
+        chosen = self.compare(left, right, comparison)
+        return self._line(f"stablehlo.select {chosen}, {then}, {otherwise} : tensor<i1>, {_SIZE}")
+
+    def _narrow(self, size: Size) -> str:
+        """The name of one size as XLA takes it: 0 for one that is refused, which XLA would complain about first."""
+        name = self.size(size)
+        if _is_computed(size):
+            is_possible = self.any([self._limits(size)])
+            name = self._line(f"stablehlo.select {is_possible}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}")
+        return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
+
+    def _limits(self, size: Size) -> list[str]:
+        """The names of what must be true of a size."""
+        name = self.size(size)
+        return [self.compare(name, self.size(0), "GE"), self.compare(name, self.size(_LARGEST), "LE")]
 
     def _line(self, operation: str) -> str:
         name = f"%s{len(self.lines)}"
@@ -214,8 +205,9 @@ class _Text:
         return name
 
 
-def _results(count: int) -> str:
-    return {0: "", 1: "%r = "}.get(count, f"%r:{count} = ")
+def _is_computed(size: Size) -> bool:
+    """Whether arithmetic made a size, which may then be one that no array has."""
+    return isinstance(size, tuple) and size[0] != "broadcast"
 
 
 def _tensor(type_: ArrayType) -> str:
@@ -227,22 +219,6 @@ def _layout(type_: ArrayType) -> str:
     """Row by row, as numpy has it; XLA would be free to choose another."""
     rank = len(type_.shape or ())
     return f"dense<{list(range(rank - 1, -1, -1)) if rank else ''}> : tensor<{rank}xindex>"
-
-
-def _type_text(type_: ArrayType) -> str:
-    return f"{type_.dtype.name}[{' '.join('?' if size is None else str(size) for size in type_.shape or ())}]"
-
-
-def _read_types(text: str) -> list[ArrayType]:
-    return [_read_type(part) for part in text.split(",")] if text else []
-
-
-def _read_type(text: str) -> ArrayType:
-    name, _, sizes = text.removesuffix("]").partition("[")
-    shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
-    dtype = parse_dtype(name)
-    assert dtype is not None
-    return ArrayType(dtype, shape)
 
 
 def _escaped(text: str) -> str:

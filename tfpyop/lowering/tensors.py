@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfpyop._coercion import STRING, Array, DType, Partners, as_input
 from tfpyop._host import HostFunction, Plan, read_only
 from tfpyop._promise import ArrayType
-from tfpyop.errors import CoercionError, TfpyopError
+from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
 
 _ALIGNMENT = 64
@@ -88,8 +88,10 @@ def _detached(array: Array) -> Array:
 def are_kept(arrays: Sequence[Array]) -> bool:
     """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
     for array in arrays:
-        base = array.base
-        if sys.getrefcount(array) > _UNKEPT[0] or (base is not None and sys.getrefcount(base) > _UNKEPT[1]):
+        if sys.getrefcount(array) > _UNKEPT[0]:
+            return True
+        base = array.base  # of views of views; what is no array, such as memory that XLA lends, is no one call's
+        if type(base) is np.ndarray and sys.getrefcount(base) > _UNKEPT[1]:
             return True
     return False
 
@@ -155,6 +157,12 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         return leaf
     if not holds_tensor(leaf):
         return None
+    if any(map(_is_of_keras, tf.nest.flatten(leaf))):
+        raise UnsupportedError(
+            f"input {number} is a KerasTensor, and ops cannot be called on these yet.",
+            got=f"{leaf!r:.120}",
+            remedy="Call the op in the call() of a keras.layers.Layer, and use that layer in the functional model.",
+        )
     try:
         return _stacked(leaf)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
@@ -164,6 +172,12 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
             got=f"{leaf!r:.120}",
             remedy="Stack them with tf.stack, or pass them as separate inputs or as a tuple.",
         ) from error
+
+
+def _is_of_keras(value: Any) -> bool:
+    """Whether a value is a symbolic tensor of Keras, which exists only if Keras has been imported."""
+    keras = sys.modules.get("keras")
+    return isinstance(value, getattr(keras, "KerasTensor", ()))
 
 
 def _stacked(value: Any) -> tf.Tensor:

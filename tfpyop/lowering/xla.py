@@ -1,39 +1,29 @@
-"""Host calls under XLA: nodes that hold a StableHLO module with a custom call, and what runs when XLA makes it.
+"""Host calls in graphs that XLA compiles: nodes that hold a StableHLO module with a custom call.
 
-XLA lends the memory of arguments and results for the time of a call.
+Owns what must be known when a graph is made: dtypes, shapes, the order of stateful calls.
 """
 
 from __future__ import annotations
 
-import gc
-import math
-import os
-import traceback
-import weakref
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from tfpyop._coercion import STRING, Array, DType
-from tfpyop._host import HostFunction, read_only
-from tfpyop._promise import ArrayType, OpPromise, Promise, Types, is_compatible
-from tfpyop._registry import REGISTRY
+from tfpyop._coercion import STRING
+from tfpyop._host import HostFunction
+from tfpyop._promise import ArrayType, OpPromise, Promise, Types
 from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
-from tfpyop.lowering import xla_ffi
-from tfpyop.lowering._tensorflow import InXlaContext, call_module
-from tfpyop.lowering.failures import failure, unknown_op
-from tfpyop.lowering.stablehlo import ELEMENT_TYPES, Site, check_of_shape, host_call
-from tfpyop.lowering.tensors import are_kept, type_of
-from tfpyop.lowering.xla_ffi import Buffer, data_of, memory_at
+from tfpyop.lowering import xla_calls, xla_ffi
+from tfpyop.lowering._tensorflow import call_module
+from tfpyop.lowering.compilation import is_in_order
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
+from tfpyop.lowering.stablehlo import check_of_shape, host_call
+from tfpyop.lowering.tensors import type_of
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function."""
-
-_MOST_IDLE = 32
 
 _ORDER = "tfpyop_order"
 """The collection of a graph that holds what the next stateful call comes after."""
@@ -41,7 +31,7 @@ _ORDER = "tfpyop_order"
 
 def install() -> None:
     """Let compiled code call host functions, also such as another process has traced."""
-    xla_ffi.register(_run)
+    xla_ffi.register(xla_calls.run)
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
@@ -59,11 +49,11 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         install()
     except TfpyopError as error:
         raise error.about(op.host.subject) from None
-    site = Site(op.token, types, promised, is_ordered=op.host.is_stateful)
+    call = CompiledCall(op.token, types, promised, is_ordered=op.host.is_stateful)
     results = call_module(
         [*tensors, *order],
         version=9,
-        module=host_call(xla_ffi.TARGET, site, sizes),
+        module=host_call(xla_ffi.TARGET, call, sizes, f"{op.host.subject}: an output has no possible shape:"),
         Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
         Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
         platforms=["CPU"],
@@ -139,158 +129,9 @@ def _remedy(promise: Promise, types: Types) -> str:
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
     """What a stateful call must come after: the one before it in the same graph, or nothing."""
-    if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow marks either, depending on the road
+    if not is_in_order():
         raise UnsupportedError(
             "it is stateful, and XLA promises no order to calls in loops, branches and inner functions.",
             remedy="Call it in the function with jit_compile=True itself, or outside of it.",
         )
     return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]
-
-
-class _HostCall:
-    """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
-
-    def __init__(self, host: HostFunction, site: Site, arguments: Sequence[int], results: Sequence[int]) -> None:
-        """Read the first buffers, which must be as the site says."""
-        self.registrations = REGISTRY.registrations
-        self._host = host  # a stateful call has one buffer more on each side, which keeps the order
-        self._n_inputs, self._n_buffers = len(site.inputs), len(site.inputs) + len(site.outputs)
-        self._types = [*map(_read_buffer, arguments, site.inputs), *map(_read_buffer, results, site.outputs)]
-        self._shapes = [type_.shape or () for type_ in self._types]
-        self._plan = host.plan([np.empty(type_.shape or (), type_.dtype) for type_ in self._types[: self._n_inputs]])
-        promised = [type_.dtype for type_ in self._plan.outputs]
-        if promised != [type_.dtype for type_ in site.outputs]:
-            raise self._changed(promised)
-        self._idle: dict[tuple[int, ...], list[Array]] = {}
-        """Flat arrays on memory that was lent before, by its addresses. Each is in use once; threads make their own."""
-        self._lends: bool | None = None
-        """Whether the function may have memory that is lent: if it kept nothing in its first call."""
-
-    def __call__(self, arguments: Sequence[int], results: Sequence[int]) -> None:
-        """Run the host function on these buffers."""
-        n_inputs = self._n_inputs
-        data = tuple([data_of(buffer) for buffer in (*arguments[:n_inputs], *results)][: self._n_buffers])
-        arrays = self._idle.pop(data, None) or self._arrays(data)
-        views = list(map(np.ndarray.reshape, arrays, self._shapes))  # anew: a function may have changed one
-        del arrays
-        if self._lends:
-            self._run(views[:n_inputs], views[n_inputs : n_inputs + self._plan.n_destinations], views[n_inputs:])
-            if are_kept(views):
-                self._lends = False
-                gc.collect()  # a cycle, as of an exception that was caught, is nobody's
-                if are_kept(views):
-                    raise self._kept()
-        else:
-            self._run_on_copies(views[:n_inputs], views[n_inputs:])
-        if len(self._idle) >= _MOST_IDLE:
-            self._idle.clear()
-        self._idle[data] = [view.base for view in views]  # type: ignore[misc]  # they are views
-
-    def _arrays(self, data: Sequence[int]) -> list[Array]:
-        """Flat arrays on memory that is lent; inputs cannot be written."""
-        return [
-            _array_at(start, type_, is_writable=number >= self._n_inputs)
-            for number, (start, type_) in enumerate(zip(data, self._types, strict=True))
-        ]
-
-    def _run_on_copies(self, inputs: Sequence[Array], targets: Sequence[Array]) -> None:
-        copies = [read_only(array.copy()) for array in inputs]
-        out = [np.empty_like(target) for target in targets[: self._plan.n_destinations]]
-        self._run(copies, out, targets)
-        if self._lends is None:
-            self._lends = not (are_kept(copies) or are_kept(out))
-
-    def _run(self, views: Sequence[Array], out: Sequence[Array], targets: Sequence[Array]) -> None:
-        try:
-            arrays = self._host.run(self._plan, views, out or None)
-        except TfpyopError:
-            raise
-        except Exception as error:
-            self._lends = None  # the next call shows again what the function keeps
-            text = _user_traceback(error)
-            traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
-            raise failure(self._host.subject, views, error, text) from None
-        for array, target in zip(arrays, targets, strict=True):
-            if array.shape != target.shape:
-                raise self._changed([array.dtype for array in arrays])
-        if out and len(targets) > 1:  # one output may be a part of another's destination
-            arrays = [array if array is target else array.copy() for array, target in zip(arrays, targets, strict=True)]
-        for array, target in zip(arrays, targets, strict=True):
-            if array is not target:
-                target[...] = array
-
-    def _changed(self, dtypes: Sequence[DType]) -> ContractError:
-        return ContractError(
-            "the op is another than the one that was compiled.",
-            subject=self._host.subject,
-            expected=", ".join(map(str, self._types[self._n_inputs :])),
-            got=f"outputs of {', '.join(map(str, dtypes))}, or of other shapes",
-            remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
-        )
-
-    def _kept(self) -> ContractError:
-        return ContractError(
-            "the function kept an array that it was given, though it had not in its first call.",
-            subject=self._host.subject,
-            expected="a function that leaves inputs and out= alone once it has returned",
-            got=f"called with {', '.join(map(str, self._plan.inputs))}",
-            remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
-            "must not be read; from now on calls with these shapes are given copies.",
-        )
-
-
-_CALLS: dict[Any, weakref.ref[_HostCall]] = {}
-"""By the text of their sites, with the shapes where the text leaves them open. Kept by their host functions."""
-
-
-def _read_buffer(address: int, declared: ArrayType) -> ArrayType:
-    """The type of a buffer, which must be as declared."""
-    buffer = Buffer.from_address(address)
-    assert buffer.dtype == ELEMENT_TYPES[declared.dtype.name][1], declared
-    assert is_compatible(buffer.shape, declared.shape), declared
-    return ArrayType(declared.dtype, buffer.shape)
-
-
-def _array_at(address: int, type_: ArrayType, *, is_writable: bool) -> Array:
-    """A flat array on memory of XLA's."""
-    n_bytes = math.prod(size or 0 for size in type_.shape or ()) * type_.dtype.itemsize
-    if not n_bytes:
-        return np.empty(0, type_.dtype)
-    memory = memory_at(address, n_bytes)
-    return np.frombuffer(memory if is_writable else memory.toreadonly(), type_.dtype)
-
-
-def _run(text: bytes, arguments: Sequence[int], results: Sequence[int]) -> None:
-    """Make one call; what XLA's handler is for."""
-    key: Any = text
-    if b"?" in text:
-        key = (text, *(Buffer.from_address(address).shape for address in arguments))
-    reference = _CALLS.get(key)
-    call = None if reference is None else reference()
-    if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, Site.parse(text.decode()), arguments, results)
-    call(arguments, results)
-
-
-def _make_call(key: Any, site: Site, arguments: Sequence[int], results: Sequence[int]) -> _HostCall:
-    op = REGISTRY.find_host_op(site.token)
-    if op is None:
-        raise unknown_op(site.token)
-    call: _HostCall = op.host.keep(key, _HostCall(op.host, site, arguments, results))
-    _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
-    return call
-
-
-def _user_traceback(error: BaseException) -> str:
-    """The traceback from the user's function on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(_PACKAGE)
-
-
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))

@@ -1,0 +1,197 @@
+"""Compiled calls as they run: arrays on the memory that XLA lends, the host function, and results where XLA wants them.
+
+Owns what is lent: no array on it may outlive its call.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+import weakref
+from collections.abc import Sequence
+from pickle import PickleBuffer
+from typing import Any
+
+import numpy as np
+
+from tfpyop._coercion import Array, DType
+from tfpyop._host import HostFunction, read_only
+from tfpyop._promise import ArrayType, Types, is_compatible
+from tfpyop._registry import REGISTRY
+from tfpyop.errors import ContractError, TfpyopError
+from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
+from tfpyop.lowering.failures import failure, unknown_op
+from tfpyop.lowering.tensors import are_kept
+from tfpyop.lowering.xla_structs import LENT, LENT_FROM, Buffer, pointers, reader
+
+_READ_ONLY = PickleBuffer(memoryview(LENT).toreadonly())
+"""The same memory for inputs: numpy does not make arrays on it writable again, as it would through a memoryview."""
+
+_Slot = tuple[tuple[int, ...], DType]
+"""Shape and dtype of one argument or result."""
+
+_data_of = reader(Buffer, "data")
+
+
+class HostCall:
+    """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
+
+    def __init__(self, host: HostFunction, declared: CompiledCall, arguments: int, results: int) -> None:
+        """Read the buffers of the first call, which must be as declared."""
+        self.registrations = REGISTRY.registrations
+        self._host = host
+        self._read_arguments = pointers(len(declared.inputs))  # stateful calls have one more, for the order
+        self._read_results = pointers(len(declared.outputs))
+        self._inputs = _slots(declared.inputs, self._read_arguments(arguments))
+        self._outputs = _slots(declared.outputs, self._read_results(results))
+        self._plan = host.plan([np.empty(*slot) for slot in self._inputs])
+        self._destinations = self._outputs[: self._plan.n_destinations]
+        promised = [type_.dtype for type_ in self._plan.outputs]
+        if promised != [dtype for _, dtype in self._outputs]:
+            raise self._changed(promised)
+        self._lends: bool | None = None
+        """Whether the function may have memory that is lent: if it kept nothing in its first call."""
+
+    def __call__(self, arguments: int, results: int) -> None:
+        """Run the host function on buffers, given where the pointers to them are."""
+        inputs, out, lends = [], [], self._lends
+        buffers = self._read_arguments(arguments)
+        for number, slot in enumerate(self._inputs):
+            inputs.append(_lent(_READ_ONLY, slot, buffers[number]))
+        buffers = self._read_results(results)
+        for number, slot in enumerate(self._destinations):
+            out.append(_lent(LENT, slot, buffers[number]))
+        if not lends:
+            inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
+        problem = self._run(inputs, out, out if lends else (), buffers)
+        if lends is not False and (are_kept(inputs) or are_kept(out)):
+            if lends:
+                gc.collect()  # a cycle, as of an exception that was caught, is nobody's
+                if are_kept(inputs) or are_kept(out):
+                    problem = self._kept(problem)
+            self._lends = False
+        elif lends is None or problem is not None:
+            self._lends = None if problem is not None else True  # the next call shows again what the function keeps
+        if problem is not None:
+            raise problem
+
+    def _run(
+        self, inputs: Sequence[Array], out: Sequence[Array], lent: Sequence[Array], buffers: Sequence[int]
+    ) -> Exception | None:
+        """Run the host function; returns what went wrong, with no frame that would hold an array.
+
+        Args:
+          inputs: The arguments, or copies.
+          out: Destinations.
+          lent: The same if they are where XLA wants the results, else none.
+          buffers: The results.
+        """
+        try:
+            arrays = self._host.run(self._plan, inputs, out or None)
+            if len(lent) > 1:  # one output may be a part of another's destination
+                arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
+            for number, array in enumerate(arrays):
+                target = _lent(LENT, self._outputs[number], buffers[number])
+                if array.shape != target.shape:
+                    raise self._changed([array.dtype for array in arrays])
+                if number >= len(lent) or array is not lent[number] or array.strides != target.strides:
+                    target[...] = array
+        except TfpyopError as error:
+            traceback.clear_frames(error.__traceback__)
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
+        except Exception as error:
+            text = _user_traceback(error)
+            traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
+            problem = failure(self._host.subject, inputs, error, text)
+        else:
+            return None
+        return problem
+
+    def _changed(self, dtypes: Sequence[DType]) -> ContractError:
+        return ContractError(
+            "the op is another than the one that was compiled.",
+            subject=self._host.subject,
+            expected=", ".join(str(ArrayType(dtype, shape)) for shape, dtype in self._outputs),
+            got=f"outputs of {', '.join(map(str, dtypes))}, or of other shapes",
+            remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
+        )
+
+    def _kept(self, problem: Exception | None) -> ContractError:
+        return ContractError(
+            "the function kept an array that it was given, though it had not in its first call.",
+            subject=self._host.subject,
+            expected="a function that leaves inputs and out= alone once it has returned",
+            got=f"called with {', '.join(map(str, self._plan.inputs))}",
+            remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
+            "must not be read; from now on calls with these shapes are given copies."
+            + (f"\nIt also failed: {problem}" if problem is not None else ""),
+        )
+
+
+def _slots(types: Types, buffers: Sequence[int]) -> list[_Slot]:
+    """What buffers hold, which must be as declared."""
+    slots = []
+    for type_, address in zip(types, buffers, strict=True):
+        buffer = Buffer.from_address(address)
+        is_as_declared = buffer.dtype == ELEMENT_TYPES[type_.dtype.name][1]
+        assert is_as_declared, type_
+        assert is_compatible(buffer.shape, type_.shape), type_
+        slots.append((buffer.shape, type_.dtype))
+    return slots
+
+
+def _lent(memory: Any, slot: _Slot, buffer: int) -> Array:
+    """An array on a buffer's memory. Without elements it may have none."""
+    shape, dtype = slot
+    (data,) = _data_of(buffer)
+    array: Array = np.ndarray(shape, dtype, memory, data - LENT_FROM if data else 0)
+    return array
+
+
+def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
+    """The array, or a copy if it may be a part of memory where another one goes."""
+    return array if number < len(lent) and array is lent[number] else array.copy()
+
+
+_CALLS: dict[Any, weakref.ref[HostCall]] = {}
+"""By the text of their sites, with the shapes where the text leaves them open. Their host functions remember them."""
+
+
+def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
+    """Make one call; what XLA's handler is for."""
+    key: Any = site
+    reference = _CALLS.get(site)
+    if reference is None and b"?" in site:
+        buffers = pointers(n_arguments)(arguments)
+        key = (site, *(Buffer.from_address(buffer).shape for buffer in buffers))
+        reference = _CALLS.get(key)
+    call = None if reference is None else reference()
+    if call is None or call.registrations != REGISTRY.registrations:
+        call = _make_call(key, CompiledCall.parse(site.decode()), arguments, results)
+    call(arguments, results)
+
+
+def _make_call(key: Any, declared: CompiledCall, arguments: int, results: int) -> HostCall:
+    op = REGISTRY.find_host_op(declared.token)
+    if op is None:
+        raise unknown_op(declared.token)
+    call: HostCall = op.host.remember(key, HostCall(op.host, declared, arguments, results))
+    _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
+    return call
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback from the user's function on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_PACKAGE)
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))

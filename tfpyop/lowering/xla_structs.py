@@ -1,0 +1,189 @@
+"""The structs of XLA's foreign function interface, as `xla/ffi/api/c_api.h` declares them, and reading them in place.
+
+Owns the memory of this process as a buffer: what is read through it must be known to be there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+MEMORY: Any = (ctypes.c_char * sys.maxsize).from_address(0)
+"""All memory of this process, by address: an object for each struct that is read would cost more than the call."""
+
+LENT_FROM = 1
+LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
+"""The same for arrays to be made on; what begins at address 0 is no memory for numpy."""
+
+
+class Version(ctypes.Structure):
+    """XLA_FFI_Api_Version."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("major", ctypes.c_int),
+        ("minor", ctypes.c_int),
+    ]
+
+
+class Api(ctypes.Structure):
+    """XLA_FFI_Api: the fields in use; there are more, and `struct_size` counts them all."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("version", Version),
+        ("internal_api", ctypes.c_void_p),
+        ("error_create", ctypes.c_void_p),
+        ("error_get_message", ctypes.c_void_p),
+        ("error_destroy", ctypes.c_void_p),
+        ("handler_register", ctypes.c_void_p),
+    ]
+
+
+class Extension(ctypes.Structure):
+    """XLA_FFI_Extension_Base."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+    ]
+
+
+class Metadata(ctypes.Structure):
+    """XLA_FFI_Metadata."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("version", Version),
+        ("traits", ctypes.c_uint32),
+    ]
+
+
+class MetadataExtension(ctypes.Structure):
+    """XLA_FFI_Metadata_Extension."""
+
+    _fields_ = [("base", Extension), ("metadata", ctypes.POINTER(Metadata))]
+
+
+class Span(ctypes.Structure):
+    """XLA_FFI_ByteSpan."""
+
+    _fields_ = [("start", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+    @classmethod
+    def of(cls, text: bytes) -> Span:
+        """The span of a text, which must be kept."""
+        return cls(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
+
+
+class Buffers(ctypes.Structure):
+    """XLA_FFI_Args and XLA_FFI_Rets, which are alike."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("types", ctypes.c_void_p),
+        ("items", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
+class Attributes(ctypes.Structure):
+    """XLA_FFI_Attrs."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("types", ctypes.c_void_p),
+        ("names", ctypes.c_void_p),
+        ("items", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
+class CallFrame(ctypes.Structure):
+    """XLA_FFI_CallFrame, with its parts inside."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("api", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+        ("stage", ctypes.c_int),
+        ("arguments", Buffers),
+        ("results", Buffers),
+        ("attributes", Attributes),
+    ]
+
+
+class Buffer(ctypes.Structure):
+    """XLA_FFI_Buffer: one argument or result of a call."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("dtype", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+        ("rank", ctypes.c_int64),
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),
+    ]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of all dimensions."""
+        return tuple(self.sizes[: self.rank])
+
+
+class Bundle(ctypes.Structure):
+    """XLA_FFI_Handler_Bundle: what is called at each stage."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("instantiate", "prepare", "initialize", "execute")]
+
+
+class RegisterArguments(ctypes.Structure):
+    """XLA_FFI_Handler_Register_Args."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("name", Span),
+        ("platform", Span),
+        ("bundle", Bundle),
+        ("traits", ctypes.c_uint32),
+    ]
+
+
+class ErrorArguments(ctypes.Structure):
+    """XLA_FFI_Error_Create_Args."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("message", ctypes.c_char_p),
+        ("code", ctypes.c_int),
+    ]
+
+
+def reader(kind: type[ctypes.Structure], *fields: str) -> Callable[[int], tuple[int, ...]]:
+    """A function from a struct's address to some fields of eight bytes each, in order; `a.b` is a field of a field."""
+    layout, end = "=", 0
+    for field in fields:
+        start, owner = 0, kind
+        for name in field.split("."):
+            start += getattr(owner, name).offset
+            owner = dict(owner._fields_)[name]  # type: ignore[arg-type,assignment]  # fields may have a width
+        layout += f"{start - end}xQ"
+        end = start + 8
+    return functools.partial(struct.Struct(layout).unpack_from, MEMORY)
+
+
+def pointers(count: int) -> Callable[[int], tuple[int, ...]]:
+    """A function from an address to so many pointers there."""
+    return functools.partial(struct.Struct(f"={count}Q").unpack_from, MEMORY)
