@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 import tfpyop
+import tfpyop.testing
 from tfpyop._op import OpOptions
 
 
@@ -27,6 +28,29 @@ def test_the_public_names_are_these():
         "numerical",
         "prefer_native",
         "registered_ops",
+    ]
+
+
+def test_the_public_names_of_the_testing_package_are_these():
+    assert sorted(tfpyop.testing.__all__) == [
+        "Arguments",
+        "CHECKS",
+        "CheckError",
+        "ChecksError",
+        "Outcome",
+        "Report",
+        "arguments",
+        "check_batching",
+        "check_contract",
+        "check_gradient",
+        "check_jvp",
+        "check_op",
+        "check_parity",
+        "check_purity",
+        "check_second_order",
+        "check_threads",
+        "cotangents",
+        "tangents",
     ]
 
 

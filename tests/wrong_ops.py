@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from tfpyop import Op, differentiable_op
+from tfpyop.testing import arguments
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Wrong:
     op: Op
     check: str = "check_gradient"
     options: dict = field(default_factory=dict)
+
+    @property
+    def arguments(self):
+        """A strategy, None for the default one."""
+        return arguments(self.op, **self.options) if self.options else None
 
     def __str__(self):
         return self.how
@@ -124,12 +131,12 @@ GRADIENTS = [
             static_argnames=("twice",),
             grad=lambda op, grad: grad,
         ),
-        options={"static": True},
+        options={"dtypes": ["float64"], "static": {"twice": st.booleans()}},
     ),
     Wrong(
         "the conjugate is missing",
         differentiable_op(lambda z: np.exp(z), signature="()->()", grad=lambda op, grad: grad * op.outputs[0]),
-        options={"dtypes": ["complex128"]},
+        options={"dtypes": ["complex128"], "largest": 10},
     ),
     Wrong(
         "a numpy rule with the wrong sign",

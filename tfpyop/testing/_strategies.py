@@ -7,19 +7,19 @@ import inspect
 import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable
+from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._domain import Domain, Interval
 from tfpyop._signature import Signature
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
 from tfpyop.testing._ops import definition_of, plain_outputs, subject_of
 
 Draw = st.DrawFn
@@ -27,17 +27,7 @@ Strategy = st.SearchStrategy
 
 _FLOATING = (np.float32, np.float64)
 _LARGEST = 1e6
-_SMALLEST = 1e-12
-"""Squares and products of smaller magnitudes leave single precision."""
 _MOST_VARIADIC = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Magnitudes:
-    """How small and how large numbers may be."""
-
-    smallest: float
-    largest: float
 
 
 def arguments(
@@ -50,7 +40,7 @@ def arguments(
     domain: str | Mapping[str, str | None] | None = None,
     max_side: int = 3,
     allow_empty: bool = True,
-    smallest: float = _SMALLEST,
+    smallest: float = SMALLEST,
     largest: float = _LARGEST,
     allow_nan: bool = False,
     allow_infinity: bool = False,
@@ -108,7 +98,7 @@ def arguments(
     drawn_dtypes = [np.dtype(dtype) for dtype in dtypes or _FLOATING]
     statics = _static_strategies(op, static or {})
     counts = _counts(op)
-    magnitudes = _Magnitudes(smallest, largest)
+    magnitudes = Magnitudes(smallest, largest)
     special = [math.nan] * allow_nan + [math.inf, -math.inf] * allow_infinity
 
     @st.composite
@@ -120,8 +110,8 @@ def arguments(
         args = []
         for name, shape in zip(names, drawn_shapes, strict=True):
             interval = where.of(name)
-            elements = _elements(interval, dtype, magnitudes, special=special)
-            strategy = _arrays(_input_dtype(dtype, interval), shape, elements)
+            numbers = elements(interval, dtype, magnitudes, special=special)
+            strategy = _arrays(input_dtype(dtype, interval), shape, numbers)
             args.append(draw(overrides.get(name, strategy)))
         return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
 
@@ -168,8 +158,8 @@ def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | No
     def vector(values: Array) -> Strategy[Array | None]:
         if not is_differentiable(values.dtype):
             return st.none()
-        elements = _elements(Interval(), values.dtype, _Magnitudes(_SMALLEST, largest))
-        return hnp.arrays(values.dtype, values.shape, elements=elements)
+        numbers = elements(Interval(), values.dtype, Magnitudes(SMALLEST, largest))
+        return hnp.arrays(values.dtype, values.shape, elements=numbers)
 
     return st.tuples(*map(vector, like))
 
@@ -223,80 +213,9 @@ def _has_outputs(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> boo
     return True
 
 
-def _input_dtype(dtype: DType, interval: Interval) -> DType:
-    return np.dtype(np.int32) if interval.is_integer and dtype_kind(dtype) not in "iu" else dtype
-
-
-def _elements(
-    interval: Interval, dtype: DType, magnitudes: _Magnitudes, *, special: Sequence[float] = ()
-) -> Strategy[Any]:
-    """Numbers of an interval: simple ones, then ones of every magnitude."""
-    dtype = _input_dtype(dtype, interval)
-    kind = dtype_kind(dtype)
-    if kind == "b":
-        return st.booleans()
-    if kind in "iu":
-        limits = np.iinfo(dtype)
-        low = max(_first_integer(interval), limits.min, -int(magnitudes.largest))
-        high = min(_last_integer(interval), limits.max, int(magnitudes.largest))
-        return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
-    if kind == "c":
-        part = _elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
-        return st.builds(complex, part, part)
-    return _floats(interval, dtype, magnitudes, special=special)
-
-
-def _floats(interval: Interval, dtype: DType, magnitudes: _Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
-    largest = magnitudes.largest
-    is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
-    whole = [float(number) for number in range(-10, 11) if interval.contains(np.float64(number))]
-    strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
-    limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(interval, limit)]
-    if not (limits or whole):  # all of the interval lies beyond
-        limits = [math.inf]
-    if _reaches(interval, 1e-3) and magnitudes.smallest < 1e-3:
-        limits.append(1e-3)
-    strategies += [_floats_between(interval, limit, dtype, magnitudes.smallest) for limit in limits]
-    return st.one_of(*strategies, *([st.sampled_from(special)] if special and not is_bounded else []))
-
-
-def _reaches(interval: Interval, limit: float) -> bool:
-    """Whether there is more of an interval than its ends between plus and minus a limit."""
-    return max(interval.low, -limit) < min(interval.high, limit)
-
-
-def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
-    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
-    scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
-    low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
-    drawn = st.floats(
-        None if math.isinf(low) else low,
-        None if math.isinf(high) else high,
-        allow_nan=False,
-        allow_infinity=False,
-        allow_subnormal=False,
-        width=width,
-    )
-    small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
-    rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
-    return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
-
-
-def _first_integer(interval: Interval) -> int:
-    if math.isinf(interval.low):
-        return -(2**63)
-    return math.floor(interval.low) + 1 if interval.is_low_open else math.ceil(interval.low)
-
-
-def _last_integer(interval: Interval) -> int:
-    if math.isinf(interval.high):
-        return 2**63
-    return math.ceil(interval.high) - 1 if interval.is_high_open else math.floor(interval.high)
-
-
-def _arrays(dtype: DType, shape: tuple[int, ...], elements: Strategy[Any]) -> Strategy[Array]:
+def _arrays(dtype: DType, shape: tuple[int, ...], numbers: Strategy[Any]) -> Strategy[Array]:
     """Arrays in any memory layout."""
-    arrays = hnp.arrays(dtype, shape, elements=elements)
+    arrays = hnp.arrays(dtype, shape, elements=numbers)
     if len(shape) == 0:
         return arrays
     return st.tuples(arrays, st.sampled_from(["C", "C", "F", "strided"])).map(lambda drawn: _laid_out(*drawn))

@@ -1,0 +1,97 @@
+"""Numbers: the elements of arrays as strategies draw them, inside of an interval and of a dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy as Strategy
+
+from tfpyop._coercion import DType, dtype_kind
+from tfpyop._domain import Interval
+
+SMALLEST = 1e-12
+"""Squares and products of smaller magnitudes leave single precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitudes:
+    """How small and how large numbers may be."""
+
+    smallest: float
+    largest: float
+
+
+def input_dtype(dtype: DType, interval: Interval) -> DType:
+    return np.dtype(np.int32) if interval.is_integer and dtype_kind(dtype) not in "iu" else dtype
+
+
+def elements(
+    interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float] = ()
+) -> Strategy[Any]:
+    """Numbers of an interval: simple ones, then ones of every magnitude."""
+    dtype = input_dtype(dtype, interval)
+    kind = dtype_kind(dtype)
+    if kind == "b":
+        return st.booleans()
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        low = max(_first_integer(interval), limits.min, -int(magnitudes.largest))
+        high = min(_last_integer(interval), limits.max, int(magnitudes.largest))
+        return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
+    if kind == "c":
+        part = elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
+        return st.builds(complex, part, part)
+    return _floats(interval, dtype, magnitudes, special=special)
+
+
+def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
+    largest = magnitudes.largest
+    is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
+    whole = [float(number) for number in range(-10, 11) if interval.contains(np.float64(number))]
+    strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
+    limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(interval, limit)]
+    if not (limits or whole):  # all of the interval lies beyond
+        limits = [math.inf]
+    if _reaches(interval, 1e-3) and magnitudes.smallest < 1e-3:
+        limits.append(1e-3)
+    strategies += [_floats_between(interval, limit, dtype, magnitudes.smallest) for limit in limits]
+    return st.one_of(*strategies, *([st.sampled_from(special)] if special and not is_bounded else []))
+
+
+def _reaches(interval: Interval, limit: float) -> bool:
+    """Whether there is more of an interval than its ends between plus and minus a limit."""
+    return max(interval.low, -limit) < min(interval.high, limit)
+
+
+def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
+    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
+    scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
+    low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
+    drawn = st.floats(
+        None if math.isinf(low) else low,
+        None if math.isinf(high) else high,
+        allow_nan=False,
+        allow_infinity=False,
+        allow_subnormal=False,
+        width=width,
+    )
+    small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
+    rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
+    return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
+
+
+def _first_integer(interval: Interval) -> int:
+    if math.isinf(interval.low):
+        return -(2**63)
+    return math.floor(interval.low) + 1 if interval.is_low_open else math.ceil(interval.low)
+
+
+def _last_integer(interval: Interval) -> int:
+    if math.isinf(interval.high):
+        return 2**63
+    return math.ceil(interval.high) - 1 if interval.is_high_open else math.floor(interval.high)
