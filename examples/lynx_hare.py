@@ -45,7 +45,7 @@ LEARNING_RATE = 0.05
 
 
 # The op takes one set of rates and one initial state, no loop dimensions: each call is one run of the solver.
-@differentiable_op(signature="(4),(2),(t)->(t,2)", compute_dtype="float64")
+@differentiable_op(signature="(4),(2),(t)->(t,2)", vectorized=False, compute_dtype="float64")
 def solve(rates: Array, initial: Array, times: Array) -> Array:
     """The populations at the given times, from their state at the first of them."""
     return integrate(growth, initial, rates, times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hypothesis
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op
-from tfpyop._coercion import Array, is_differentiable
+from tfpyop._coercion import Array, dtype_kind, is_differentiable
 from tfpyop._slopes import Function
 from tfpyop.testing._derivatives import (
     Slopes,
@@ -25,20 +26,14 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import likely_cause
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import host_op_of
+from tfpyop.testing._ops import Flat, flat_function, host_op_of
 from tfpyop.testing._outcomes import Property
 
 _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
-
-
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
-
-
 _COARSE = 5e-2
 """The relative tolerance for dtypes of two bytes."""
-
-
 Vectors = Sequence[Array | None]
 
 
@@ -50,14 +45,14 @@ class GradientJudge:
 
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
-        op, check = self._op, self._check
-        point, tensors, function = prepared(check, op, arguments)
-        weights = weights_like(outputs_of(op, arguments), np.random.default_rng(1))
-        wanted = [number for number, values in enumerate(point) if is_differentiable(values.dtype)]
+        at = Point.of(self._check, self._op, arguments)
+        weights = weights_like(at.outputs, np.random.default_rng(1))
         n_judged = 0
-        for number in wanted:
-            direction = direction_of(point, [other == number for other in range(len(point))])
-            numerical = slopes(function, point, direction)
+        for number, is_wanted in enumerate(at.wanted):
+            direction = direction_of(at.arrays, [other == number for other in range(len(at.arrays))])
+            if not is_wanted:
+                continue
+            numerical = slopes(at.function, at.arrays, direction)
             if not any(counts.any() for counts in numerical.counts):
                 continue
             n_judged += 1
@@ -65,11 +60,11 @@ class GradientJudge:
                 None if weight is None else np.where(counts, weight, 0).astype(weight.dtype)
                 for weight, counts in zip(weights, numerical.counts, strict=True)
             ]
-            gradients = self._gradients(arguments, tensors, counted)
+            gradients = self._gradients(at, counted)
             if agree(numerical, counted, gradients, direction):
                 continue
-            self._locate(arguments, function, point, number=number, weights=counted, gradients=gradients)
-            raise check.failure(
+            self._locate(at, number, weights=counted, gradients=gradients)
+            raise self._check.failure(
                 f"the cotangent of input {number} is wrong along a random direction.",
                 mode=self._mode,
                 expected=f"{inner(counted, numerical.values):.9g} by differences",
@@ -78,30 +73,21 @@ class GradientJudge:
         if not n_judged:
             hypothesis.reject()
 
-    def _gradients(self, arguments: Arguments, tensors: Sequence[tf.Tensor], weights: Vectors) -> Vectors:
+    def _gradients(self, at: Point, weights: Vectors) -> Vectors:
         def differentiate() -> Any:
             cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
-            return vjp(self._op, arguments.static, tensors, cotangents)
+            return vjp(at.call, at.tensors, cotangents)
 
         if self._mode == "graph":
             return arrays_of(tf.function(differentiate, autograph=False).get_concrete_function()())
         return arrays_of(differentiate())
 
-    def _locate(
-        self,
-        arguments: Arguments,
-        function: Function,
-        point: Sequence[Array],
-        *,
-        number: int,
-        weights: Vectors,
-        gradients: Vectors,
-    ) -> None:
+    def _locate(self, at: Point, number: int, *, weights: Vectors, gradients: Vectors) -> None:
         """Raise a failure that names the first wrong element."""
-        if sum(values.size for values in point) > _MOST_LOCATED:
+        if sum(array.size for array in at.arrays) > _MOST_LOCATED:
             return
-        whole = whole_function(function.call, point)
-        right = [_by_elements(whole, point, other, weights) for other in range(len(point))]
+        whole = whole_function(at.function.call, at.arrays)
+        right = [_by_elements(whole, at.arrays, other, weights) for other in range(len(at.arrays))]
         expected, got = right[number], gradients[number]
         if expected is None:
             return
@@ -111,8 +97,7 @@ class GradientJudge:
         if not wrong.any():
             return
         index = first_of(wrong)
-        tensors = [tf.constant(value) for value in point]
-        doubled = self._gradients(arguments, tensors, [None if w is None else 2 * w for w in weights])[number]
+        doubled = self._gradients(at, [None if w is None else 2 * w for w in weights])[number]
         raise self._check.failure(
             f"the cotangent of input {number} is wrong at element {list(index)}.",
             mode=self._mode,
@@ -122,28 +107,51 @@ class GradientJudge:
         )
 
 
-def prepared(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[tf.Tensor], Function]:
-    """The point as arrays and as tensors, and the function; examples that the function refuses are rejected."""
-    _, leaves = host_op_of(op, arguments)
-    point = [np.asarray(leaf) for leaf in leaves]
-    try:
-        function = host_function(op, arguments)
-        outputs = function.call(point)
-    except Exception as error:
-        check.reject(error)
-    is_finite = all(np.isfinite(output).all() for output in outputs if output.dtype.kind in "fc")
-    if (
-        not is_finite
-        or not any(np.size(output) for output in outputs)
-        or not any(is_differentiable(values.dtype) for values in point)
-    ):
-        hypothesis.reject()
-    return point, [tf.constant(values) for values in point], function
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where derivatives are taken: an example in double precision.
+
+    Attributes:
+      arrays: The flat inputs.
+      tensors: The same as tensors.
+      function: The function of the host, for numerical derivatives.
+      call: The op, for TensorFlow's.
+      outputs: What the op returns here; cotangents have these dtypes.
+    """
+
+    arrays: list[Array]
+    tensors: list[tf.Tensor]
+    function: Function
+    call: Flat
+    outputs: list[Array]
+
+    @classmethod
+    def of(cls, check: Property, op: Op[..., Any], arguments: Arguments) -> Point:
+        """Prepare an example; one that the function refuses, or at which it is not finite, is rejected."""
+        _, leaves = host_op_of(op, arguments)
+        arrays = [_widened(np.asarray(leaf)) for leaf in leaves]
+        try:
+            function = host_function(op, arguments)
+            values = function.call(arrays)
+        except Exception as error:
+            check.reject(error)
+        is_finite = all(np.isfinite(output).all() for output in values if output.dtype.kind in "fc")
+        if not is_finite or not any(np.size(output) for output in values):
+            hypothesis.reject()
+        if not any(is_differentiable(array.dtype) for array in arrays):
+            hypothesis.reject()
+        tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
+        return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
+
+    @property
+    def wanted(self) -> list[bool]:
+        """Which inputs have derivatives."""
+        return [is_differentiable(array.dtype) for array in self.arrays]
 
 
-def outputs_of(op: Op[..., Any], arguments: Arguments) -> list[Array]:
-    """The op's outputs, whose dtypes their cotangents have."""
-    return [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
+def _widened(array: Array) -> Array:
+    kind = dtype_kind(array.dtype)
+    return array.astype(np.complex128 if kind == "c" else np.float64) if kind in "fc" else array
 
 
 def require_some(numerical: Slopes) -> None:

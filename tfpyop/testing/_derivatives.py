@@ -6,7 +6,7 @@ every step tell a kink or a jump, which central differences alone would not see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from tfpyop import Op, numerical
 from tfpyop._coercion import Array, is_differentiable
 from tfpyop._slopes import Derivative, Function, somewhere
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, flat_call, host_op_of
+from tfpyop.testing._ops import Flat, definition_of, host_op_of
 
 _METHOD = numerical()
 _CREDIBLE = 1e-5
@@ -182,13 +182,11 @@ def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:
 # -- TensorFlow's
 
 
-def vjp(
-    op: Op[..., Any], static: Mapping[str, Any], tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor | None]
-) -> list[tf.Tensor | None]:
+def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The cotangents of the inputs, by a tape."""
     with tf.GradientTape() as tape:
         tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
-        outputs = flat_call(op, tensors, static)
+        outputs = call(tensors)
     pairs = [
         (output, cotangent)
         for output, cotangent in zip(outputs, cotangents, strict=True)
@@ -200,9 +198,7 @@ def vjp(
     return gradients
 
 
-def jvp(
-    op: Op[..., Any], static: Mapping[str, Any], tensors: Sequence[tf.Tensor], direction: Sequence[Array | None]
-) -> list[Array | None]:
+def jvp(call: Flat, tensors: Sequence[tf.Tensor], direction: Sequence[Array | None]) -> list[Array | None]:
     """The tangents of the outputs, by forward mode."""
     moved = [
         (tensor, tf.constant(vector, tensor.dtype))
@@ -212,6 +208,6 @@ def jvp(
     with tf.autodiff.ForwardAccumulator(
         [tensor for tensor, _ in moved], [vector for _, vector in moved]
     ) as accumulator:
-        outputs = flat_call(op, tensors, static)
+        outputs = call(tensors)
     tangents = [accumulator.jvp(output) for output in outputs]
     return [None if tangent is None else tangent.numpy() for tangent in tangents]

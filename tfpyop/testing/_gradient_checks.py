@@ -15,12 +15,11 @@ from tfpyop._coercion import Array, is_differentiable
 from tfpyop.errors import GradientError
 from tfpyop.testing._comparisons import (
     GradientJudge,
+    Point,
     Vectors,
     arrays_of,
     compare_totals,
     first_of,
-    outputs_of,
-    prepared,
     require_some,
     tolerance_of,
 )
@@ -119,10 +118,10 @@ def check_jvp(
         return check.skipped("the op has no JVP rule")
 
     def body(arguments: Arguments) -> None:
-        point, tensors, function = prepared(check, op, arguments)
-        direction = direction_of(point, [is_differentiable(values.dtype) for values in point])
-        numerical = slopes(function, point, direction)
-        tangents = jvp(op, arguments.static, tensors, direction)
+        at = Point.of(check, op, arguments)
+        direction = direction_of(at.arrays, at.wanted)
+        numerical = slopes(at.function, at.arrays, direction)
+        tangents = jvp(at.call, at.tensors, direction)
         require_some(numerical)
         for number, tangent in enumerate(tangents):
             values, counts = numerical.values[number], numerical.counts[number]
@@ -141,7 +140,7 @@ def check_jvp(
                     cause=likely_cause(got, values, others=[], doubled=None, number=number),
                 )
         if rules_of(op).gradient is not None:
-            _require_adjoint(check, op, arguments, tensors=tensors, direction=direction, tangents=tangents)
+            _require_adjoint(check, at, direction=direction, tangents=tangents)
 
     check.run(smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
@@ -182,20 +181,20 @@ def check_second_order(
         return check.skipped("the op has no gradient rule")
 
     def body(arguments: Arguments) -> None:
-        point, tensors, _ = prepared(check, op, arguments)
-        weights = weights_like(outputs_of(op, arguments), np.random.default_rng(1))
+        at = Point.of(check, op, arguments)
+        weights = weights_like(at.outputs, np.random.default_rng(1))
         cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
 
         def first(arrays: Sequence[Array]) -> Sequence[Array]:
-            gradients = vjp(op, arguments.static, [tf.constant(array) for array in arrays], cotangents)
+            gradients = vjp(at.call, [tf.constant(array) for array in arrays], cotangents)
             return [
                 np.zeros(array.shape) if gradient is None else gradient.numpy()
                 for array, gradient in zip(arrays, gradients, strict=True)
                 if is_differentiable(array.dtype)
             ]
 
-        direction = direction_of(point, [is_differentiable(values.dtype) for values in point])
-        numerical = slopes(whole_function(first, point), point, direction)
+        direction = direction_of(at.arrays, at.wanted)
+        numerical = slopes(whole_function(first, at.arrays), at.arrays, direction)
         require_some(numerical)
         vectors = [
             vector * counts
@@ -205,12 +204,14 @@ def check_second_order(
             if vector is not None
         ]
         with tf.GradientTape() as tape:
-            tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
-            gradients = vjp(op, arguments.static, tensors, cotangents)
-            kept = [g for g, t in zip(gradients, tensors, strict=True) if t.dtype.is_floating or t.dtype.is_complex]
+            tape.watch([tensor for tensor, is_wanted in zip(at.tensors, at.wanted, strict=True) if is_wanted])
+            gradients = vjp(at.call, at.tensors, cotangents)
+            kept = [gradient for gradient, is_wanted in zip(gradients, at.wanted, strict=True) if is_wanted]
             pairs = [(g, tf.constant(v, g.dtype)) for g, v in zip(kept, vectors, strict=True) if g is not None]
-        second = tape.gradient([g for g, _ in pairs], tensors, output_gradients=[v for _, v in pairs]) if pairs else []
-        got = arrays_of(second) if pairs else [None] * len(tensors)
+        got: Vectors = [None] * len(at.tensors)
+        if pairs:
+            targets, upstream = zip(*pairs, strict=True)
+            got = arrays_of(tape.gradient(list(targets), at.tensors, output_gradients=list(upstream)))
         compare_totals(
             check,
             numerical,
@@ -229,19 +230,11 @@ def check_second_order(
     return check.passed()
 
 
-def _require_adjoint(
-    check: Property,
-    op: Op[..., Any],
-    arguments: Arguments,
-    *,
-    tensors: Sequence[tf.Tensor],
-    direction: Vectors,
-    tangents: Vectors,
-) -> None:
+def _require_adjoint(check: Property, at: Point, *, direction: Vectors, tangents: Vectors) -> None:
     """Hold JVP and VJP to (u, J v) = (u J, v)."""
-    weights = weights_like(outputs_of(op, arguments), np.random.default_rng(1))
+    weights = weights_like(at.outputs, np.random.default_rng(1))
     cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
-    gradients = arrays_of(vjp(op, arguments.static, tensors, cotangents))
+    gradients = arrays_of(vjp(at.call, at.tensors, cotangents))
     forward, backward = inner(weights, tangents), inner(gradients, direction)
     scale = inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (weights, tangents)))
     scale += inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (gradients, direction)))

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._coercion import Array
+from tfpyop._rules import HostOp
 from tfpyop.testing._call_checks import require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
@@ -59,7 +61,8 @@ def check_purity(
     def body(arguments: Arguments) -> None:
         first, first_inputs = _raw_call(check, op, arguments)
         kept = [np.array(output) for output in first]
-        for number, (array, before) in enumerate(zip(first_inputs, _inputs(op, arguments), strict=True)):
+        _, fresh_inputs = _raw_inputs(op, arguments)
+        for number, (array, before) in enumerate(zip(first_inputs, fresh_inputs, strict=True)):
             if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
                 raise check.failure(
                     f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
@@ -126,15 +129,22 @@ def check_threads(
     return check.passed()
 
 
-def _inputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
-    _, leaves = host_op_of(op, arguments)
-    return [tf.constant(leaf).numpy() for leaf in leaves]
+def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, list[Array]]:
+    """Inputs that can be written; for a function that takes core dimensions only, those of one example."""
+    host_op, leaves = host_op_of(op, arguments)
+    inputs = [np.array(tf.constant(leaf).numpy()) for leaf in leaves]
+    if definition_of(op).is_vectorized or host_op.signature is None:
+        return host_op, inputs
+    ranks = host_op.signature.core_ranks([array.shape for array in inputs])
+    n_loops = [array.ndim - rank for array, rank in zip(inputs, ranks, strict=True)]
+    if any(0 in array.shape[:n_loop] for array, n_loop in zip(inputs, n_loops, strict=True)):
+        hypothesis.reject()  # there is no example
+    return host_op, [np.array(array[(0,) * n_loop]) for array, n_loop in zip(inputs, n_loops, strict=True)]
 
 
 def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
     """The function's own results for inputs that can be written, and these inputs afterwards."""
-    host_op, _ = host_op_of(op, arguments)
-    inputs = [np.array(value) for value in _inputs(op, arguments)]
+    host_op, inputs = _raw_inputs(op, arguments)
     definition = definition_of(op)
     more = {"out": None} if definition.parameters.takes_out else {}
     try:

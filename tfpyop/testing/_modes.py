@@ -13,7 +13,7 @@ from tfpyop import Op
 from tfpyop._coercion import STRING, Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, flat_call, rules_of
+from tfpyop.testing._ops import definition_of, rules_of
 
 Function = Callable[..., Sequence[tf.Tensor]]
 """A function of flat tensors that returns flat tensors."""
@@ -70,7 +70,8 @@ class Caller:
 
         def call(*flat: tf.Tensor) -> Sequence[tf.Tensor]:
             packed = tf.nest.pack_sequence_as(arguments.args, flat)
-            return flat_call(self._op, packed, static)
+            outputs: list[tf.Tensor] = tf.nest.flatten(self._op(*packed, **static))
+            return outputs
 
         function = call if self._wrap is None else self._wrap(call)
         if self._mode == "eager":

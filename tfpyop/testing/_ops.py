@@ -5,7 +5,7 @@ The one place that looks behind the face of an `Op`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +15,9 @@ from tfpyop._coercion import Array
 from tfpyop._definition import Definition
 from tfpyop._rules import HostOp, Rules
 from tfpyop.testing._examples import Arguments
+
+Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+"""A function of flat tensors that returns flat tensors."""
 
 
 def definition_of(op: Op[..., Any]) -> Definition:
@@ -42,10 +45,10 @@ def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence
     return entry.host_op(structure, division.static), division.leaves
 
 
-def flat_call(op: Op[..., Any], tensors: Sequence[tf.Tensor], static: Mapping[str, Any]) -> list[tf.Tensor]:
-    """Call the op with flat tensors; returns its outputs flat."""
-    outputs: list[tf.Tensor] = list(tf.nest.flatten(op(*tensors, **static)))
-    return outputs
+def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
+    """The op as a function of flat tensors, with the static values and the nesting of a call."""
+    host_op, _ = host_op_of(op, arguments)
+    return lambda tensors: list(op._self_entry.call_flat(tensors, host_op.structure, host_op.static))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
