@@ -47,7 +47,8 @@ def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]
     files = [f"tests/{name}.py" for name in tests]
     tested = run(python, "-m", "pytest", "-q", "-n", "2", *files)
     summary = tested.stdout.strip().splitlines()
-    return f"{packages}: {summary[-1]}", tested.returncode == 0
+    failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
+    return "\n".join([f"{packages}: {summary[-1]}", *failed]), tested.returncode == 0
 
 
 def main() -> int:

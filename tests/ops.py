@@ -108,7 +108,7 @@ def power_gradient(op, cotangent):
 
 @differentiable_op(signature="(n),()->(n)")
 def roll(x, shift):
-    return np.vectorize(np.roll, signature="(n),()->(n)")(x, shift)
+    return np.vectorize(lambda row, by: np.roll(row, int(by)), signature="(n),()->(n)")(x, shift)
 
 
 @roll.numpy_gradient
