@@ -106,14 +106,17 @@ def power_gradient(op, cotangent):
     return cotangent * exponent * op.inputs[0] ** (exponent - 1)
 
 
+_roll = np.vectorize(lambda row, shift: np.roll(row, int(shift)), signature="(n),()->(n)")
+
+
 @differentiable_op(signature="(n),()->(n)")
 def roll(x, shift):
-    return np.vectorize(lambda row, by: np.roll(row, int(by)), signature="(n),()->(n)")(x, shift)
+    return _roll(x, shift)
 
 
 @roll.numpy_gradient
 def roll_gradient(op, cotangent):
-    return np.vectorize(np.roll, signature="(n),()->(n)")(cotangent, -op.inputs[1]), None
+    return _roll(cotangent, -op.inputs[1]), None
 
 
 @differentiable_op(signature="(n),(m)->(n+m-1)")
