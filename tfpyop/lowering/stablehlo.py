@@ -146,8 +146,8 @@ class _Text:
         return self.compare(left, right, "EQ")
 
     def compare(self, left: str, right: str, comparison: str) -> str:
-        """The name of how two sizes compare."""
-        return self._line(f"stablehlo.compare {comparison}, {left}, {right} : ({_SIZE}, {_SIZE}) -> tensor<i1>")
+        """The name of how two sizes compare. TensorFlow 2.19 takes them for unsigned unless told."""
+        return self._line(f"stablehlo.compare {comparison}, {left}, {right}, SIGNED : ({_SIZE}, {_SIZE}) -> tensor<i1>")
 
     def any(self, cases: Sequence[Sequence[str]]) -> str:
         """The name of whether everything is true in one of the cases."""
