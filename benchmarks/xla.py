@@ -4,7 +4,9 @@ Run with `python -m benchmarks.xla`; JAX takes part if it is installed. Everythi
 and the medians of the ratios of neighbouring runs are printed, so that a drift of the machine cancels.
 """
 
+import importlib.metadata
 import importlib.util
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -116,8 +118,11 @@ def added(build: Build) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the versions and the three tables."""
     has_jax = importlib.util.find_spec("jax") is not None
+    packages = ["tensorflow", "numpy", *(["jax"] if has_jax else [])]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"Python {platform.python_version()}, {versions}")
     chains: dict[str, Build] = {
         "tfpyop, compiled": tensorflow_chain(mod, compiled=True),
         "tf.numpy_function, graph": tensorflow_chain(by_numpy_function, compiled=False),

@@ -285,9 +285,11 @@ def test_ten_thousand_calls_leave_memory_flat():
 
 def test_ctrl_c_at_any_moment_leaves_the_process_alive():
     script = """
-import os, signal, threading, time
+import faulthandler, os, signal, threading, time
 import numpy as np, tensorflow as tf
 from tfpyop import differentiable_op
+faulthandler.dump_traceback_later(100, exit=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell inherit that it is ignored
 op = differentiable_op(lambda x: x + 1, signature="()->()")
 @tf.function(jit_compile=True)
 def function(x):
@@ -297,7 +299,9 @@ def function(x):
 x = tf.zeros(3)
 function(x)
 stopped = 0
+ready = threading.Event()
 def interrupt():
+    ready.wait()
     while stopped < 200:
         time.sleep(0.0007)
         os.kill(os.getpid(), signal.SIGINT)
@@ -312,10 +316,11 @@ def run():
                 stopped += 1
         except KeyboardInterrupt:
             stopped += 1
+thread = threading.Thread(target=interrupt)
+thread.start()
 while True:
     try:
-        thread = threading.Thread(target=interrupt)
-        thread.start()
+        ready.set()
         run()
         thread.join()
         break
