@@ -23,7 +23,6 @@ from tfpyop.testing._strategies import arguments as draw_arguments
 
 _MOST_COMPILED = 10
 """How many examples XLA compiles for; each of new sizes takes it some 50 ms."""
-_N_ROWS = 3
 
 
 def check_contract(
@@ -122,7 +121,7 @@ def check_batching(
     Args:
       op: The op.
       arguments: Draws the arguments of one row. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: ten, because each is traced.
+      max_examples: How many to draw. Default: twenty, because each is traced.
       seed: Makes the examples the same in every run.
       modes: Not used; rows are batched in a graph.
 
@@ -133,10 +132,10 @@ def check_batching(
       CheckError: Rows come out different; the report names output and element.
     """
     del modes
-    check = Property(op, "check_batching", max_examples=max_examples or _MOST_COMPILED, seed=seed)
+    check = Property(op, "check_batching", max_examples=max_examples or 2 * _MOST_COMPILED, seed=seed)
 
     def body(arguments: Arguments) -> None:
-        rows = [_flipped(arguments) if number % 2 else arguments for number in range(_N_ROWS)]
+        rows = [arguments, _flipped(arguments), _uniform(arguments)]
         looped = [_plain_outputs(check, op, row) for row in rows]
         expected = [np.stack(outputs) for outputs in zip(*looped, strict=True)]
         stacked = tf.nest.map_structure(lambda *values: tf.constant(np.stack(values)), *[row.args for row in rows])
@@ -252,3 +251,13 @@ def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) ->
 def _flipped(arguments: Arguments) -> Arguments:
     """Other arguments of the same shapes and, element by element, of the same domain."""
     return Arguments(tf.nest.map_structure(lambda value: np.flip(np.asarray(value)), arguments.args), arguments.static)
+
+
+def _uniform(arguments: Arguments) -> Arguments:
+    """Arguments of the same shapes whose elements are all alike: other sums than those of the same elements moved."""
+
+    def filled(value: Any) -> Array:
+        array = np.asarray(value)
+        return np.full_like(array, array.flat[0]) if array.size else array
+
+    return Arguments(tf.nest.map_structure(filled, arguments.args), arguments.static)
