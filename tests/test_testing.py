@@ -14,6 +14,7 @@ from tfpyop.testing import (
     CheckError,
     ChecksError,
     arguments,
+    check_batching,
     check_contract,
     check_gradient,
     check_op,
@@ -121,6 +122,35 @@ def test_a_failure_reads_as_a_report():
     assert lines[2].startswith("  Got:      -2.9009")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
     assert lines[5] == "  Shown by: <lambda>(tf.constant(np.array(-1.0, np.float64)))"
+
+
+def test_a_failure_of_rows_shows_the_call_of_all_rows():
+    def total(x):
+        return np.zeros_like(x) + x.sum()
+
+    op = differentiable_op(total, signature="()->()")
+    with pytest.raises(CheckError, match="vectorized_map differs from a loop") as failure:
+        check_batching(op, seed=1)
+    got = eval(failure.value.code, {"tf": tf, "np": np, "total": op})
+    assert failure.value.got in map(repr, np.ravel(got).tolist())
+
+
+def test_rows_are_arguments_as_they_were_drawn():
+    def interpolate(x):
+        if (np.diff(x) <= 0).any():
+            raise ValueError("x must increase")
+        return x
+
+    op = differentiable_op(interpolate, signature="(n)->(n)", vectorized=False)
+    increasing = st.floats(0, 1, width=32).map(lambda first: Arguments((np.float32([first, first + 1, first + 2]),)))
+    outcome = check_batching(op, arguments=increasing, seed=1)
+    assert (outcome.n_examples, outcome.n_rejected) == (10, 0)
+
+
+def test_given_shapes_tell_how_many_inputs_a_variadic_op_gets():
+    for count in (1, 5):
+        drawn = find(arguments(ops.add_all, shapes=st.just(((2,),) * count)), lambda drawn: True)
+        assert [value.shape for value in drawn.args] == [(2,)] * count
 
 
 def test_all_failures_are_reported():

@@ -1,4 +1,4 @@
-"""Examples: the arguments of one call as a strategy draws them, and the code that makes them again."""
+"""Examples: the arguments of calls as strategies draw them, and the code that makes them again."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ class Arguments(NamedTuple):
     def code(self, op: str = "op") -> str:
         """The call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
         return call_code(op, self.args, self.static)
+
+
+class Rows(NamedTuple):
+    """The arguments of several calls, alike in shapes and dtypes, as `tf.vectorized_map` runs them.
+
+    Attributes:
+      arguments: Those of each row; static values are those of the first.
+    """
+
+    arguments: tuple[Arguments, ...]
+
+    @property
+    def static(self) -> dict[str, Any]:
+        """Values of the static parameters by name."""
+        return dict(self.arguments[0].static)
+
+    @property
+    def stacked(self) -> tuple[Any, ...]:
+        """One array for each input, with a row for each call."""
+        import tensorflow as tf
+
+        arrays: tuple[Any, ...] = tf.nest.map_structure(
+            lambda *values: np.stack(values), *[row.args for row in self.arguments]
+        )
+        return arrays
+
+    def code(self, op: str = "op") -> str:
+        """The call of all rows as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
+        static = "".join(f", {name}={value_code(value)}" for name, value in self.static.items())
+        stacked = ", ".join(map(value_code, self.stacked))
+        return f"tf.vectorized_map(lambda args: {op}(*args{static}), [{stacked}], warn=False)"
 
 
 def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
@@ -16,11 +16,12 @@ from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop.testing._examples import Arguments
+from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._ops import subject_of
 
-Body = Callable[[Arguments], None]
+ExampleT = TypeVar("ExampleT", Arguments, Rows)
+"""What a strategy draws, and a report shows as code."""
 
 _MOST_REJECTED = 0.8
 """The largest part of all examples that may be unfit for a check before it says nothing."""
@@ -81,12 +82,17 @@ class Property:
         self._start = time.perf_counter()
 
     def run(
-        self, strategy: SearchStrategy[Arguments], body: Body, *, shrinks: bool = True, at_most: int | None = None
+        self,
+        strategy: SearchStrategy[ExampleT],
+        body: Callable[[ExampleT], None],
+        *,
+        shrinks: bool = True,
+        at_most: int | None = None,
     ) -> None:
         """Try the body on what the strategy draws.
 
         Args:
-          strategy: Draws arguments.
+          strategy: Draws examples: the arguments of one call, or of several.
           body: Raises what is wrong; `hypothesis.reject()` where the check does not apply.
           shrinks: Whether to look for the simplest example; not where each costs much.
           at_most: How many examples to judge if each costs much, whatever `max_examples` says.
@@ -95,10 +101,10 @@ class Property:
           CheckError: What the body raised for the simplest example.
         """
 
-        def judge(arguments: Arguments) -> None:
+        def judge(example: ExampleT) -> None:
             self._n_examples += 1
-            with self.named(arguments):
-                body(arguments)
+            with self.named(example):
+                body(example)
 
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
@@ -157,7 +163,7 @@ class Property:
             )
 
     @contextlib.contextmanager
-    def named(self, arguments: Arguments) -> Iterator[None]:
+    def named(self, example: Arguments | Rows) -> Iterator[None]:
         """Add the example to a failure, and make a failure of any exception."""
         try:
             yield
@@ -165,13 +171,13 @@ class Property:
             self._n_rejected += 1
             raise
         except CheckError as error:
-            error.code = error.code or arguments.code(self._op.__name__)
+            error.code = error.code or example.code(self._op.__name__)
             raise
         except Exception as error:
             raise self.failure(
                 "a call raised an exception.",
                 got=described(error),
-                code=arguments.code(self._op.__name__),
+                code=example.code(self._op.__name__),
             ) from error
 
 

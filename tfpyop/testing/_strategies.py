@@ -11,14 +11,16 @@ from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op
 from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._domain import Domain, Interval
+from tfpyop._promise import ArrayType
 from tfpyop._signature import Signature
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
-from tfpyop.testing._examples import Arguments
+from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
 from tfpyop.testing._ops import definition_of, plain_outputs, subject_of
 
@@ -103,10 +105,12 @@ def arguments(
 
     @st.composite
     def draw_arguments(draw: Draw) -> Arguments:
-        count = draw(counts)
-        names = _names(op, count)
         dtype = draw(st.sampled_from(drawn_dtypes))
-        drawn_shapes = draw(_shapes(op, count, max_side, allow_empty=allow_empty) if shapes is None else shapes)
+        if shapes is None:
+            drawn_shapes = draw(_shapes(op, draw(counts), max_side, allow_empty=allow_empty))
+        else:
+            drawn_shapes = draw(shapes)
+        names = _names(op, len(drawn_shapes) if definition.n_inputs is None else definition.n_inputs)
         args = []
         for name, shape in zip(names, drawn_shapes, strict=True):
             interval = where.of(name)
@@ -116,6 +120,35 @@ def arguments(
         return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
 
     return draw_arguments()
+
+
+def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> Strategy[Rows]:
+    """Three rows: one example, another one of its shapes, and the first again.
+
+    Args:
+      op: The op.
+      arguments_of_row: Draws the arguments of a row; where it draws two of other shapes, the first one is reversed.
+        Default: `arguments(op)`, which is made to draw the same shapes twice.
+    """
+    if arguments_of_row is None:
+        pairs = arguments(op).flatmap(lambda first: st.tuples(st.just(first), _alike(op, first)))
+    else:
+        pairs = st.tuples(arguments_of_row, arguments_of_row)
+    return pairs.map(lambda pair: _as_rows(*pair))
+
+
+def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
+    """Other arguments of the shapes and dtypes of an example."""
+    dtypes = [value.dtype for value in first.args if is_differentiable(value.dtype)]
+    static = {name: st.just(value) for name, value in first.static.items()}
+    shapes = tuple(value.shape for value in first.args)
+    return arguments(op, dtypes=dtypes[:1] or None, shapes=st.just(shapes), static=static)
+
+
+def _as_rows(first: Arguments, second: Arguments) -> Rows:
+    types = [[ArrayType.of(np.asarray(leaf)) for leaf in tf.nest.flatten(row.args)] for row in (first, second)]
+    args = second.args if types[0] == types[1] else tf.nest.map_structure(np.flip, first.args)
+    return Rows((first, Arguments(args, first.static), first))
 
 
 def smooth_arguments(op: Op[..., Any], /, **options: Any) -> Strategy[Arguments]:
