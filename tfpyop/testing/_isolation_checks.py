@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import hypothesis
 import numpy as np
 import tensorflow as tf
+from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
@@ -67,7 +68,8 @@ def check_purity(
                 raise check.failure(
                     f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
                 )
-        _raw_call(check, op, _other(arguments))
+        with contextlib.suppress(UnsatisfiedAssumption):  # others may lie where the function refuses them
+            _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result", None, True)
         again, _ = _raw_call(check, op, arguments)
         require_equal(check, kept, again, "the same inputs give another result the second time", None, True)
@@ -164,7 +166,7 @@ def _other(arguments: Arguments) -> Arguments:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _switching_often() -> Iterator[None]:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
