@@ -42,6 +42,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "arguments",
         "check_batching",
         "check_contract",
+        "check_export",
         "check_gradient",
         "check_jvp",
         "check_op",

@@ -56,7 +56,7 @@ def check_contract(
     check = Property(op, "check_contract", max_examples=max_examples, seed=seed)
 
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
-        promised = [ArrayType.of(array) for array in _plain_outputs(check, op, arguments)]
+        promised = [ArrayType.of(array) for array in function_outputs(check, op, arguments)]
         got = [ArrayType.of(array) for array in _called(check, mode, caller, arguments)]
         if got != promised:
             raise check.failure(
@@ -99,9 +99,11 @@ def check_parity(
     check = Property(op, "check_parity", max_examples=max_examples, seed=seed)
 
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
-        expected = _plain_outputs(check, op, arguments)
+        expected = function_outputs(check, op, arguments)
         got = _called(check, mode, caller, arguments)
-        require_equal(check, expected, got, f"the {mode} call differs from the function", mode, mode != "native")
+        require_equal(
+            check, expected, got, f"the {mode} call differs from the function", mode=mode, is_exact=mode != "native"
+        )
 
     return _in_modes(check, op, body, arguments=arguments, modes=modes)
 
@@ -137,7 +139,7 @@ def check_batching(
     check = Property(op, "check_batching", max_examples=max_examples or _MOST_COMPILED, seed=seed)
 
     def body(rows: Rows) -> None:
-        looped = [_plain_outputs(check, op, row) for row in rows.arguments]
+        looped = [function_outputs(check, op, row) for row in rows.arguments]
         expected = [np.stack(outputs) for outputs in zip(*looped, strict=True)]
         stacked = tf.nest.map_structure(tf.constant, rows.stacked)
 
@@ -146,7 +148,7 @@ def check_batching(
 
         got = tf.function(over_rows, autograph=False).get_concrete_function()()
         arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]
-        require_equal(check, expected, arrays, "vectorized_map differs from a loop over rows", None, False)
+        require_equal(check, expected, arrays, "vectorized_map differs from a loop over rows", is_exact=False)
 
     check.run(draw_rows(op, arguments), body, shrinks=False)
     return check.passed()
@@ -157,18 +159,32 @@ def require_equal(
     expected: Sequence[Array],
     got: Sequence[Array],
     problem: str,
-    mode: str | None,
-    is_exact: bool,
+    *,
+    mode: str | None = None,
+    is_exact: bool = True,
+    noun: str = "output",
+    cause: str | None = None,
 ) -> None:
-    """Raise a failure for the first element in which outputs differ; NaN equals NaN."""
+    """Raise a failure for the first element in which arrays differ; NaN equals NaN.
+
+    Args:
+      check: The check that compares them.
+      expected: The arrays as they should be.
+      got: What came instead.
+      problem: What it means if they differ, as the beginning of a sentence.
+      mode: In which mode.
+      is_exact: Whether they must be the same to the last bit, but for subnormal numbers.
+      noun: What one of the arrays is.
+      cause: Why they may differ.
+    """
     if len(expected) != len(got):
         raise check.failure(
-            f"{problem} in the number of outputs.", mode=mode, expected=str(len(expected)), got=str(len(got))
+            f"{problem} in the number of {noun}s.", mode=mode, expected=str(len(expected)), got=str(len(got))
         )
     for number, (wanted, array) in enumerate(zip(expected, got, strict=True)):
         if wanted.dtype != array.dtype or wanted.shape != array.shape:
             raise check.failure(
-                f"{problem} in output {number}.",
+                f"{problem} in {noun} {number}.",
                 mode=mode,
                 expected=str(ArrayType.of(wanted)),
                 got=str(ArrayType.of(array)),
@@ -177,10 +193,11 @@ def require_equal(
         if differs.any():
             index = tuple(map(int, np.argwhere(differs)[0])) if differs.ndim else ()
             raise check.failure(
-                f"{problem} in output {number}, element {list(index)}.",
+                f"{problem} in {noun} {number}, element {list(index)}.",
                 mode=mode,
                 expected=repr(wanted[index].item() if hasattr(wanted[index], "item") else wanted[index]),
                 got=repr(array[index].item() if hasattr(array[index], "item") else array[index]),
+                cause=cause,
             )
 
 
@@ -227,8 +244,8 @@ def _in_modes(
     return check.passed()
 
 
-def _plain_outputs(check: Property, op: Op[..., Any], arguments: Arguments) -> list[Array]:
-    """What the function returns; examples that it refuses are rejected."""
+def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) -> list[Array]:
+    """What the function returns; an example that it refuses is rejected."""
     try:
         return plain_outputs(op, arguments)
     except TfpyopError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Any
 from tfpyop import Op
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
+from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
@@ -28,6 +30,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_second_order,
             check_batching,
             check_threads,
+            check_export,
         )
     }
 )
@@ -125,16 +128,17 @@ def check_op(
 
 
 def _outcome(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
+    start = time.perf_counter()
     try:
         return CHECKS[name](op, **options)
     except CheckError as failure:
-        return Outcome(name, op.name, "failed", failure=failure)
+        return Outcome(name, op.name, "failed", failure=failure, seconds=time.perf_counter() - start)
 
 
 def _line(outcome: Outcome) -> str:
     if outcome.status == "skipped":
         return f"{outcome.check:20}skipped: {outcome.reason}"
     if outcome.status == "failed":
-        return f"{outcome.check:20}FAILED"
+        return f"{outcome.check:20}FAILED, {outcome.seconds:.1f} s"
     rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
     return f"{outcome.check:20}passed: {outcome.n_examples} examples{rejected}, {outcome.seconds:.1f} s"

@@ -70,9 +70,9 @@ def check_purity(
                 )
         with contextlib.suppress(UnsatisfiedAssumption):  # others may lie where the function refuses them
             _raw_call(check, op, _other(arguments))
-        require_equal(check, kept, first, "a later call overwrites an earlier result", None, True)
+        require_equal(check, kept, first, "a later call overwrites an earlier result")
         again, _ = _raw_call(check, op, arguments)
-        require_equal(check, kept, again, "the same inputs give another result the second time", None, True)
+        require_equal(check, kept, again, "the same inputs give another result the second time")
 
     check.run(draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()
@@ -123,7 +123,7 @@ def check_threads(
             arguments, expected = cases[(first + number) % len(cases)]
             with check.named(arguments):
                 got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
-                require_equal(check, expected, got, "a call beside others in other threads differs", None, True)
+                require_equal(check, expected, got, "a call beside others in other threads differs")
 
     with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
         for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:

@@ -37,7 +37,7 @@ class Outcome:
       check: The name of the check.
       op: The name of the op.
       status: Whether it passed, or why it did not.
-      n_examples: How many examples were judged.
+      n_examples: How many examples were judged; not counted where it failed.
       n_rejected: How many were drawn but unfit, as points where a function is not smooth.
       reason: Why the check was skipped.
       failure: What was found.

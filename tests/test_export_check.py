@@ -1,0 +1,121 @@
+"""The check of export: what it finds in another process, and what it skips."""
+
+import importlib
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tests import ops
+from tfpyop import differentiable_op
+from tfpyop.testing import CheckError, arguments, check_export
+
+MODULE = '''
+"""Ops of which some do not survive in another process."""
+
+import os
+from typing import Any
+
+import numpy as np
+from tfpyop import differentiable_op
+
+HOME = None
+scale = 1.0
+
+
+@differentiable_op(signature="(n),(n)->()")
+def dot(x, y, *, conjugate: bool):
+    return np.sum((np.conj(x) if conjugate else x) * y, axis=-1)
+
+
+@dot.gradient
+def dot_gradient(op, grad):
+    x, y = op.inputs
+    return grad[..., None] * y, grad[..., None] * x
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def scaled(x):
+    return scale * x
+
+
+@differentiable_op(signature="()->()")
+def square(x):
+    return x * x
+
+
+@square.numpy_gradient
+def square_gradient(op, grad):
+    return scale * 2 * op.inputs[0] * grad
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def homesick(x):
+    if os.getpid() != HOME:
+        raise RuntimeError("far from home")
+    return x
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def fatal(x):
+    if os.getpid() != HOME:
+        os.write(2, b"a segmentation fault, say")
+        os._exit(3)
+    return x
+'''
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("ops")
+    (directory / "ops_to_export.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        yield importlib.import_module("ops_to_export")
+    del sys.modules["ops_to_export"]
+
+
+def test_an_op_with_a_rule_and_static_values_is_exported(module):
+    outcome = check_export(module.dot, seed=1)
+    assert (outcome.status, outcome.n_examples) == ("passed", 10)
+
+
+def test_an_op_that_depends_on_this_process_is_found_out(module, monkeypatch):
+    monkeypatch.setattr(module, "scale", 2.0)
+    with pytest.raises(CheckError, match=r"differs from the function in output 0.*(?s:.*)set after its module"):
+        check_export(module.scaled, seed=1)
+    with pytest.raises(CheckError, match=r"gradient of the loaded op differs in cotangent 0.*(?s:.*)set after its"):
+        check_export(module.square, seed=1)
+
+
+def test_an_exception_in_the_other_process_is_reported(module, monkeypatch):
+    monkeypatch.setattr(module, "HOME", os.getpid())
+    with pytest.raises(CheckError, match=r"fails in another process(?s:.*)far from home"):
+        check_export(module.homesick, seed=1)
+
+
+def test_the_end_of_the_other_process_is_reported(module, monkeypatch):
+    monkeypatch.setattr(module, "HOME", os.getpid())
+    with pytest.raises(CheckError, match=r"ended with status 3(?s:.*)a segmentation fault, say"):
+        check_export(module.fatal, seed=1)
+
+
+def test_what_no_other_process_finds_is_skipped(module, monkeypatch):
+    outcome = check_export(differentiable_op(lambda x: x, signature="()->()"))
+    assert outcome.reason == "the name of the op holds for this process only"
+    monkeypatch.setattr(module, "__file__", "elsewhere.py")
+    assert check_export(module.square).reason == "its module 'ops_to_export' cannot be imported by name"
+
+
+def test_static_values_that_are_no_json_are_skipped(module):
+    drawn = arguments(module.dot, static={"conjugate": st.just(np.array(1.0))})
+    assert "no JSON" in check_export(module.dot, arguments=drawn).reason
+
+
+def test_the_ops_of_a_script_are_skipped(monkeypatch):
+    entry = ops.mod._self_entry
+    monkeypatch.setattr(entry, "definition", replace(entry.definition, module="__main__"))
+    assert check_export(ops.mod).reason == "the op is defined in a script, which no other process imports"

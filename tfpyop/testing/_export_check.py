@@ -1,0 +1,155 @@
+"""The check of export: that a saved op does the same in a process that only imports its module."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop.errors import UnsupportedError
+from tfpyop.testing._call_checks import function_outputs, require_equal
+from tfpyop.testing._comparisons import arrays_of
+from tfpyop.testing._derivatives import vjp
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import Flat, definition_of, flat_function, host_op_of, rules_of
+from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
+from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._strategies import arguments as draw_arguments
+
+_MOST_EXPORTED = 10
+"""How many examples are exported; each of another rank or dtype is saved and loaded."""
+_CAUSE = (
+    "the op depends on what the other process does not have: a global that was set after its module was imported, an "
+    "argument of the command line, a seed"
+)
+
+
+def check_export(
+    op: Op[..., Any],
+    /,
+    *,
+    arguments: SearchStrategy[Arguments] | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    modes: Sequence[str] | None = None,
+) -> Outcome:
+    """Check that the op survives a SavedModel: saved here, loaded in another process, it gives the same.
+
+    Proves, for the examples drawn, that a process which imports the op's module and loads the model returns the same
+    values and, if the op has a gradient rule, the same gradient. An op whose results depend on what this process has
+    done to its module is found out. Takes some five seconds to start that process.
+
+    Args:
+      op: The op. Skipped if no other process can find it: its name holds for this process only, its module cannot be
+        imported by name, or its static values are no JSON.
+      arguments: Draws the arguments. Default: `arguments(op)`.
+      max_examples: How many to draw. Default: ten.
+      seed: Makes the examples the same in every run.
+      modes: Not used; models are graphs.
+
+    Returns:
+      The outcome, with the number of examples.
+
+    Raises:
+      CheckError: The loaded op raises, or gives something else.
+    """
+    del modes
+    check = Property(op, "check_export", max_examples=max_examples or _MOST_EXPORTED, seed=seed)
+    definition = definition_of(op)
+    reason = _why_not(op)
+    if reason is not None:
+        return check.skipped(reason)
+    is_differentiated = rules_of(op).gradient is not None
+    with tempfile.TemporaryDirectory() as directory, OtherProcess(definition.module) as process:
+        saved = SavedModels(op, Path(directory))
+
+        def body(arguments: Arguments) -> None:
+            expected = function_outputs(check, op, arguments)
+            inputs = [tf.constant(leaf) for leaf in tf.nest.flatten(arguments.args)]
+            try:
+                path = saved.path_of(arguments, inputs)
+                got = process.call(path, [tensor.numpy() for tensor in inputs], is_differentiated=is_differentiated)
+            except LoadingError as error:
+                raise check.failure("the op fails in another process.", got=str(error)) from error
+            problem = "the loaded op differs from the function"
+            require_equal(check, expected, got.outputs, problem, is_exact=False, cause=_CAUSE)
+            if is_differentiated:
+                _require_equal_gradients(check, flat_function(op, arguments), inputs, got)
+
+        try:
+            check.run(draw_arguments(op) if arguments is None else arguments, body)
+        except AssertionError as error:
+            if isinstance(error.__cause__, UnsupportedError):
+                return check.skipped(error.__cause__.problem)
+            raise
+    return check.passed()
+
+
+class SavedModels:
+    """Models of one op, saved once for each combination of dtypes, ranks and static values."""
+
+    def __init__(self, op: Op[..., Any], directory: Path) -> None:
+        self._op = op
+        self._directory = directory
+        self._paths: dict[Any, str] = {}
+
+    def path_of(self, arguments: Arguments, inputs: Sequence[tf.Tensor]) -> str:
+        """Where the model for such a call is saved.
+
+        Raises:
+          UnsupportedError: The call has static values that cannot be written down.
+        """
+        host_op, _ = host_op_of(self._op, arguments)
+        if host_op.payload is None:
+            raise UnsupportedError("its static values are no JSON, so that a model cannot hold them")
+        key = (host_op.payload, *((tensor.dtype, tensor.shape.rank) for tensor in inputs))
+        if key not in self._paths:
+            path = str(self._directory / str(len(self._paths)))
+            function = flat_function(self._op, arguments)
+            specs = [tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in inputs]
+            module = tf.Module()
+            module.call = tf.function(lambda *tensors: function(tensors), specs, autograph=False)
+            tf.saved_model.save(module, path)
+            self._paths[key] = path
+        return self._paths[key]
+
+
+def _why_not(op: Op[..., Any]) -> str | None:
+    """Why no other process can find the op, if none can."""
+    definition = definition_of(op)
+    if definition.is_local:
+        return "the name of the op holds for this process only"
+    if definition.module == "__main__":
+        return "the op is defined in a script, which no other process imports"
+    try:
+        spec = importlib.util.find_spec(definition.module)
+    except (ImportError, ValueError):
+        spec = None
+    here = getattr(sys.modules.get(definition.module), "__file__", None)
+    if spec is None or spec.origin != here:
+        return f"its module {definition.module!r} cannot be imported by name"
+    return None
+
+
+def _require_equal_gradients(check: Property, call: Flat, inputs: Sequence[tf.Tensor], got: Loaded) -> None:
+    expected = arrays_of(vjp(call, inputs, [tf.ones_like(output) for output in call(inputs)]))
+    for number, (wanted, cotangent) in enumerate(zip(expected, got.cotangents, strict=True)):
+        if (wanted is None) != (cotangent is None):
+            raise check.failure(
+                f"the loaded op's cotangent of input {number} differs.",
+                expected="None" if wanted is None else "an array",
+                got="None" if cotangent is None else "an array",
+            )
+    present = [(w, c) for w, c in zip(expected, got.cotangents, strict=True) if w is not None and c is not None]
+    here, there = [np.asarray(w) for w, _ in present], [np.asarray(c) for _, c in present]
+    require_equal(
+        check, here, there, "the gradient of the loaded op differs", is_exact=False, noun="cotangent", cause=_CAUSE
+    )

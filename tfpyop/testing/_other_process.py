@@ -1,0 +1,134 @@
+"""Another process that loads saved models: started for one check, ended with it.
+
+Owns both sides: the parent's handle, and what runs there (`serve`). They exchange
+pickles over the child's standard streams; both are this very program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tfpyop._coercion import Array
+
+_MOST_ERROR_LINES = 4
+
+
+class Loaded(NamedTuple):
+    """What a loaded function gave.
+
+    Attributes:
+      outputs: What it returned.
+      cotangents: Those of its inputs for ones as cotangents of the outputs; None where there is none.
+    """
+
+    outputs: list[Array]
+    cotangents: list[Array | None]
+
+
+class LoadingError(Exception):
+    """The other process could not do what was asked; the text is what it said."""
+
+
+class OtherProcess:
+    """A process that has imported one module, and calls functions out of saved models.
+
+    Args:
+      module: What it imports before anything else, by name, with the search path of this process.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self._module = module
+
+    def __enter__(self) -> OtherProcess:
+        """Start it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def call(self, path: str, inputs: Sequence[Array], *, is_differentiated: bool) -> Loaded:
+        """Call the function `call` of the model saved at a path.
+
+        Raises:
+          LoadingError: Importing, loading or calling raised there, or ended the process.
+        """
+        reply = self._answer((self._module, path, list(inputs), is_differentiated))
+        if reply is None:
+            reply = f"the process ended with status {self._process.wait()}: {self._said()}"
+        if isinstance(reply, str):
+            raise LoadingError(reply)
+        return Loaded(*reply)
+
+    def _answer(self, request: Any) -> Any:
+        """What the process replies; None if it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(EOFError, BrokenPipeError):
+            pickle.dump(request, self._process.stdin)
+            self._process.stdin.flush()
+            return pickle.load(self._process.stdout)
+        return None
+
+    def _said(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-_MOST_ERROR_LINES:])
+
+
+def serve() -> None:
+    """In the other process: answer requests until there are no more."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the module prints is no reply
+    models: dict[str, Any] = {}
+    with contextlib.suppress(EOFError):
+        while True:
+            module, path, inputs, is_differentiated = pickle.load(sys.stdin.buffer)
+            try:
+                importlib.import_module(module)
+                reply: Any = _called(_model(models, path), inputs, is_differentiated=is_differentiated)
+            except Exception as error:
+                reply = "".join(traceback.format_exception_only(error)).strip()
+            pickle.dump(reply, replies)
+            replies.flush()
+
+
+def _model(models: dict[str, Any], path: str) -> Any:
+    import tensorflow as tf
+
+    if path not in models:
+        models[path] = tf.saved_model.load(path)
+    return models[path]
+
+
+def _called(model: Any, inputs: Sequence[Array], *, is_differentiated: bool) -> tuple[list[Array], list[Array | None]]:
+    import tensorflow as tf
+
+    from tfpyop.testing._derivatives import vjp
+
+    tensors = [tf.constant(array) for array in inputs]
+    outputs = list(model.call(*tensors))
+    cotangents: list[Any] = []
+    if is_differentiated:
+        ones = [tf.ones_like(output) for output in outputs]
+        cotangents = vjp(lambda tensors: list(model.call(*tensors)), tensors, ones)
+    return [output.numpy() for output in outputs], [None if c is None else c.numpy() for c in cotangents]
