@@ -21,8 +21,10 @@ LAYERS = [
     {"lowering"},
     {"_entry"},
     {"_op", "_hooks"},
+    {"_discovery"},
     {"__init__"},
     {"testing"},
+    {"_pytest_plugin", "cli", "__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -51,6 +51,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_second_order",
         "check_threads",
         "cotangents",
+        "make_test_class",
         "tangents",
     ]
 

@@ -9,6 +9,7 @@ from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_sec
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._outcomes import Outcome
 from tfpyop.testing._strategies import arguments, cotangents, tangents
+from tfpyop.testing._test_class import make_test_class
 
 __all__ = [
     "CHECKS",
@@ -29,5 +30,6 @@ __all__ = [
     "check_second_order",
     "check_threads",
     "cotangents",
+    "make_test_class",
     "tangents",
 ]

@@ -115,16 +115,22 @@ def check_op(
     ...     return 2 * op.inputs[0] * cotangent
     >>> report = check_op(square, max_examples=5)
     """
-    chosen = list(CHECKS) if checks is None else list(checks)
-    for name in chosen:
-        if name not in CHECKS:
-            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))
+    chosen = checked_names(checks)
     checked_modes(modes)
     options = {**options, "max_examples": max_examples, "modes": modes, "seed": seed}
     report = Report(tuple(_outcome(op, name, options) for name in chosen))
     if report.failures:
         raise ChecksError(report)
     return report
+
+
+def checked_names(checks: Iterable[str] | None) -> list[str]:
+    """The checks asked for, all if none are; RegistrationError for one there is not."""
+    chosen = list(CHECKS) if checks is None else list(checks)
+    for name in chosen:
+        if name not in CHECKS:
+            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))
+    return chosen
 
 
 def _outcome(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:

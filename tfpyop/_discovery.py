@@ -1,0 +1,88 @@
+"""Discovery: the ops of a module, found by the name that a user types: `module`, or `module:op`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from tfpyop._entry import RuleEntry
+from tfpyop._op import Op
+from tfpyop._registry import OpsView
+from tfpyop.errors import RegistrationError, nearest
+
+
+def find_ops(target: str) -> dict[str, Op[..., Any]]:
+    """The ops that a target names, by their names within its module.
+
+    Args:
+      target: `module` for all ops that importing it makes, those of its submodules too; or `module:op` for one.
+
+    Raises:
+      RegistrationError: There is no such module or op, or the module raises.
+    """
+    name, _, op = target.partition(":")
+    found = ops_of(_imported(name))
+    if not found:
+        raise RegistrationError(f"module {name!r} makes no ops.", remedy="Decorate a function with @differentiable_op.")
+    if not op:
+        return found
+    if op not in found:
+        raise RegistrationError(f"module {name!r} has no op {op!r}.", remedy=nearest(op, found))
+    return {op: found[op]}
+
+
+def ops_of(module: ModuleType) -> dict[str, Op[..., Any]]:
+    """The ops that a module and its submodules have made, by their names within it: attributes and registered ones.
+
+    The ops of numpy rules belong to the ops that they are rules of, and are not listed.
+    """
+    attributes = [(name, value) for name, value in vars(module).items() if type(value) is Op]
+    registered = [(_name_within(module, name), op) for name, op in OpsView().items()]
+    found: dict[str, Op[..., Any]] = {}
+    for name, op in [*attributes, *registered]:
+        if op not in found.values() and _is_made_by(module, op):
+            found[name] = op
+    return found
+
+
+def _name_within(module: ModuleType, name: str) -> str:
+    """`op` for `module:op`, and `submodule:op` for `module.submodule:op`."""
+    return name.removeprefix(f"{module.__name__}:").removeprefix(f"{module.__name__}.")
+
+
+def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
+    entry = op._self_entry
+    home: str = entry.definition.module
+    return not isinstance(entry, RuleEntry) and f"{home}.".startswith(f"{module.__name__}.")
+
+
+def _imported(name: str) -> ModuleType:
+    if not name or name.startswith("."):
+        raise RegistrationError(f"{name!r} is no name of a module.", remedy="For example my_package.ops.")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _broken(name, error) from error
+        raise _missing(error.name) from None
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> RegistrationError:
+    return RegistrationError(f"module {name!r} raises when it is imported: {type(error).__name__}: {error}")
+
+
+def _missing(name: str) -> RegistrationError:
+    """The error for a module that is not there, with what lies where it was looked for."""
+    home, _, own = name.rpartition(".")
+    if not home:
+        beside = {module.name for module in pkgutil.iter_modules()}
+    else:
+        package = importlib.import_module(home)
+        if hasattr(package, own):
+            return RegistrationError(f"{name!r} is no module.", remedy=f"Write {home}:{own} for an op.")
+        beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
+    return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, beside))

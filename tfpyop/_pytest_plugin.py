@@ -1,0 +1,84 @@
+"""The pytest plugin: `pytest --tfpyop MODULE` collects every op of a module times every check as test items.
+
+Loaded by every run of pytest where tfpyop is installed, so it loads TensorFlow and Hypothesis only if it is asked for
+something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tfpyop._discovery import find_ops
+from tfpyop._op import Op
+from tfpyop.errors import TfpyopError
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--tfpyop`."""
+    parser.getgroup("tfpyop", "checks of ops").addoption(
+        "--tfpyop",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="check the ops of this module beside all other tests, or one op of it (MODULE:OP); may be repeated",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker that checks of ops carry, by which `-m tfpyop` selects them."""
+    config.addinivalue_line("markers", "tfpyop: a check of an op, from --tfpyop or tfpyop.testing.make_test_class.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add the checks before other plugins select among the items."""
+    for target in config.getoption("tfpyop"):
+        items.extend(OpsOfModule.from_parent(session, name=target, nodeid=target).collect())
+
+
+class OpsOfModule(pytest.Collector):
+    """The ops that one `--tfpyop` names."""
+
+    def collect(self) -> Iterator[CheckItem]:
+        """One item for each op and check."""
+        from tfpyop.testing import CHECKS
+
+        try:
+            ops = find_ops(self.name)
+        except TfpyopError as error:
+            raise pytest.UsageError(f"--tfpyop {self.name}: {error}") from None
+        for name, op in ops.items():
+            for check in CHECKS:
+                yield CheckItem.from_parent(self, name=f"{name}[{check}]", op=op, check=check)
+
+
+class CheckItem(pytest.Item):
+    """One check of one op."""
+
+    def __init__(self, *, op: Op[..., Any], check: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._op = op
+        self._check = check
+        self.add_marker("tfpyop")
+
+    def runtest(self) -> None:
+        """Run the check."""
+        from tfpyop.testing import CHECKS
+
+        outcome = CHECKS[self._check](self._op)
+        if outcome.status == "skipped":
+            pytest.skip(str(outcome.reason))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The report alone, without the frames of the checks."""
+        if isinstance(excinfo.value, TfpyopError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[str, int, str]:
+        """Where the op was made, and what of it is checked."""
+        site = self._op._self_entry.site
+        return site.file, site.line - 1, f"{self.parent.name if self.parent else ''}:{self.name}"

@@ -1,0 +1,83 @@
+"""A test class of ops times checks, for use inside of a test file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop._discovery import ops_of
+from tfpyop.errors import RegistrationError, nearest
+from tfpyop.testing._check_op import CHECKS, checked_names
+from tfpyop.testing._examples import Arguments
+
+
+def make_test_class(
+    ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]],
+    /,
+    *,
+    checks: Iterable[str] | None = None,
+    arguments: Mapping[str, SearchStrategy[Arguments]] | None = None,
+    **options: Any,
+) -> type:
+    """A class of tests for pytest: one test for each op and check, marked `tfpyop`.
+
+    Args:
+      ops: A module, whose ops are taken; or an op, or several.
+      checks: Names from `CHECKS`. Default: all.
+      arguments: Draws the arguments of ops by name (`"solve"` for `my_ops.solve`). Default: as each check does.
+      **options: Passed on to each check, as `max_examples=` or `seed=`.
+
+    Returns:
+      The class; give it a name that pytest collects, `TestMyOps = make_test_class(my_ops)`.
+
+    Raises:
+      RegistrationError: There are no ops, a name in `arguments` is none of theirs, or there is no such check.
+
+    >>> from tfpyop import differentiable_op
+    >>> from tfpyop.testing import make_test_class
+    >>> TestNegative = make_test_class(differentiable_op(lambda x: -x, signature="()->()"), max_examples=10)
+    """
+    import pytest
+
+    named = _named(ops)
+    names = checked_names(checks)
+    drawn = dict(arguments or {})
+    for name in drawn:
+        if name not in named:
+            raise RegistrationError(
+                f"arguments= names {name!r}, which is none of the ops.", remedy=nearest(name, named)
+            )
+    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
+
+    class TestOps:
+        """Every op times every check."""
+
+        @pytest.mark.tfpyop
+        @pytest.mark.parametrize(("name", "check"), cases)
+        def test_op(self, name: str, check: str) -> None:
+            __tracebackhide__ = True  # the report says it all
+            outcome = CHECKS[check](named[name], arguments=drawn.get(name), **options)
+            if outcome.status == "skipped":
+                pytest.skip(str(outcome.reason))
+
+    return TestOps
+
+
+def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str, Op[..., Any]]:
+    if isinstance(ops, ModuleType):
+        named = ops_of(ops)
+    else:
+        listed = [ops] if type(ops) is Op else list(ops)
+        for op in listed:
+            if type(op) is not Op:
+                raise RegistrationError(f"{op!r:.80} is no op.", remedy="Give a module, an op, or a list of ops.")
+        named = {op.name.partition(":")[2]: op for op in listed}
+        if len(named) < len(listed):  # as of several lambdas
+            named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
+    if not named:
+        raise RegistrationError(f"{ops!r:.80} holds no ops.", remedy="Import the module that makes them.")
+    return named
