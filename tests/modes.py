@@ -49,6 +49,12 @@ def _xla_unknown_sizes(function, arguments):
     return _arrays(tf.function(function, input_signature=signature, jit_compile=True)(*tensors))
 
 
+def _xla_again(function, arguments):
+    """The third call: the first one is given copies, to see what the function keeps."""
+    compiled, tensors = tf.function(function, autograph=False, jit_compile=True), [*map(tf.constant, arguments)]
+    return [_arrays(compiled(*tensors)) for _ in range(3)][-1]
+
+
 _CALLS = {
     "eager": _eager,
     "graph": _graph,
@@ -58,9 +64,10 @@ _CALLS = {
     "session": _session,
     "XLA": _xla,
     "XLA, unknown sizes": _xla_unknown_sizes,
+    "XLA, again": _xla_again,
 }
 MODES = tuple(_CALLS)
-XLA_MODES = ("XLA", "XLA, unknown sizes")
+XLA_MODES = tuple(mode for mode in MODES if "XLA" in mode)
 WITHOUT_XLA = tuple(mode for mode in MODES if mode not in XLA_MODES)
 """For texts, and for shapes that are not known when a function is compiled."""
 
@@ -129,6 +136,9 @@ def _gradient(mode, function, arguments):
         differentiate, is_connected = _present(functools.partial(_with_tape, function))
         results = (_xla_unknown_sizes if "unknown" in mode else _xla)(differentiate, arguments)
         return is_connected(results)
+    if mode == "tape inside, XLA, again":
+        differentiate, is_connected = _present(functools.partial(_with_tape, function))
+        return is_connected(_xla_again(differentiate, arguments))
     if mode == "gradients, XLA":
         differentiate, is_connected = _present(functools.partial(_with_gradients, function))
         return is_connected(_xla(differentiate, arguments))
@@ -147,6 +157,7 @@ GRADIENT_MODES = (
     "tape outside, XLA",
     "tape inside, XLA",
     "tape inside, XLA, unknown sizes",
+    "tape inside, XLA, again",
     "gradients, XLA",
 )
 

@@ -444,10 +444,42 @@ def failing(*values):
     ],
 )
 def test_the_note_on_an_exception_of_a_function(signature, hint):
-    op = differentiable_op(lambda x: failing(x), signature=signature)
-    with pytest.raises(OverflowError) as caught:
+    op = differentiable_op(lambda x: np.reshape(x, 5), signature=signature)
+    with pytest.raises(ValueError, match="cannot reshape") as caught:
         op(A)
     assert caught.value.__notes__ == [f"Raised in {subject(op)}, called with float32[2, 3].{hint}"]
+
+
+def test_an_exception_that_loop_dimensions_do_not_explain_is_told_without_them():
+    op = differentiable_op(lambda x: np.load("nowhere.npy"), signature="(n)->()")
+    with pytest.raises(FileNotFoundError) as caught:
+        op(A)
+    assert caught.value.__notes__ == [f"Raised in {subject(op)}, called with float32[2, 3]."]
+
+
+def test_a_function_that_takes_no_other_than_an_out_is_told_of_it():
+    def function(x, *, out=None):
+        out[...] = x + 1
+        return out
+
+    op = differentiable_op(function, signature="()->()")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="out= is None in this call: make an array then, and ret"):
+        tf.vectorized_map(op, tf.constant(X))
+
+
+def test_the_note_on_an_exception_of_a_rule_survives_autograph():
+    op = differentiable_op(lambda x: x, signature="()->()", grad=lambda x, g, h: g)
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    with pytest.raises(TypeError, match="missing 1 required") as caught:
+        gradient(tf.constant(X))
+    assert caught.value.__notes__ == [f"Raised in the gradient rule of {subject(op)}, called as rule(op, cotangent)."]
 
 
 def test_a_result_in_the_dtype_of_bfloat16():
@@ -536,8 +568,8 @@ static_argnames.""",
         (np.array("text"),),
         """\
 {op}: the output dtype does not follow from the inputs.
-  Got:      no numeric input
-  Declare it, for example with dtype=np.float32.""",
+  Got:      string
+  Pass numbers, or declare it if the function reads text: dtype=np.float32.""",
     ),
     "two kinds of 16 bits": (
         CoercionError,
@@ -563,7 +595,8 @@ def test_inputs_that_a_ufunc_cannot_take(mode):
     op, line = differentiable_op(np.bitwise_and), sys._getframe().f_lineno
     text = f"""\
 op 'numpy:bitwise_and' (tests/test_messages.py:{line}): bitwise_and has no loop for these input dtypes.
-  Got:      float32, float32"""
+  Got:      float32, float32
+  It has loops for ??->?, bb->b, BB->B, hh->h, HH->H, ii->i, II->I, ll->l; np.typename tells what a letter means."""
     check(CoercionError, text, lambda: modes.call(mode, op, X, X), is_exact=mode == "eager")
 
 
@@ -584,7 +617,8 @@ def test_arguments_that_do_not_fit_the_function(mode, arguments):
     op = differentiable_op(lambda x, y: x, signature="(),()->()")
     with pytest.raises(TypeError, match="argument") as python:
         inspect.signature(op.numpy).bind(*arguments)
-    check(TypeError, f"{subject(op)}: {python.value}", lambda: modes.call(mode, lambda x: op(*arguments), X))
+    text = f"{subject(op)}: {python.value}.\n  Parameters: (x, y)"
+    check(TypeError, text, lambda: modes.call(mode, lambda x: op(*arguments), X))
 
 
 # -- inputs that are something else

@@ -110,7 +110,7 @@ def test_what_it_returns_is_held_to_the_promise(implementation, got):
 
 def test_two_are_refused():
     op, _ = cube()
-    with pytest.raises(RegistrationError, match="it has such a rule already"):
+    with pytest.raises(RegistrationError, match="it has a native implementation already"):
         op.native(tf.identity)
 
 
@@ -121,7 +121,7 @@ def test_a_preference_for_nothing_known_is_refused():
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    monkeypatch.setattr(native, "_is_for_accelerator", lambda: True)
+    monkeypatch.setattr(native, "_is_python_far", lambda: True)
 
 
 def test_xla_on_an_accelerator_asks_for_a_native_implementation(accelerator):
@@ -207,3 +207,29 @@ def test_with_residuals_tensorflow_differentiates_it(mode):
     np.testing.assert_allclose(modes.gradient(mode, op, X)[0], 3 * X**2, rtol=1e-6)
     with tfpyop.prefer_native():
         np.testing.assert_allclose(modes.gradient(mode, op, X)[0], 3 * X**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_sizes_that_are_not_known_yet_are_held_to_the_promise(is_compiled):
+    op = differentiable_op(lambda x: np.diff(x, prepend=0), signature="(n)->(n)", prefer="native")
+    op.native(lambda x: x[..., 1:] - x[..., :-1])
+    call = tf.function(
+        lambda x: tf.reduce_mean(op(x)), jit_compile=is_compiled, input_signature=[tf.TensorSpec([None])]
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 has not the shape that the op promises"):
+        call(tf.constant([1.0, 2.0, 4.0]))
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_sizes_that_are_not_known_yet_and_right_are_let_through(is_compiled):
+    op = differentiable_op(np.matmul, signature="(m,k),(k,n)->(m,n)", prefer="native")
+    op.native(tf.matmul)
+    call = tf.function(
+        op, jit_compile=is_compiled, input_signature=[tf.TensorSpec([None] * 3), tf.TensorSpec([None] * 2)]
+    )
+    x, y = np.ones((2, 3, 4), np.float32), np.ones((4, 5), np.float32)
+    np.testing.assert_array_equal(call(x, y), x @ y)
+    gradient = tf.function(
+        lambda x, y: tf.gradients(op(x, y), x), jit_compile=is_compiled, input_signature=call.input_signature
+    )
+    np.testing.assert_array_equal(gradient(x, y)[0], np.full((2, 3, 4), 5.0))

@@ -28,7 +28,7 @@ def test_a_function_gets_its_destination(mode):
     op = differentiable_op(function, signature="()->()", grad=lambda op, g: g)
     for _ in range(3):
         assert modes.call(mode, op, X).tolist() == [2, 3, 4]
-    assert [part[:3] for part in given] == [((3,), np.float32, True)] * 3
+    assert {part[:3] for part in given} == {((3,), np.dtype(np.float32), True)}
     assert mode in modes.XLA_MODES or {part[3] for part in given} == {0}
 
 

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from tests import ops
-from tfpyop import UnsupportedError, differentiable_op
+from tfpyop import SignatureError, UnsupportedError, differentiable_op
+from tfpyop._registry import REGISTRY
 from tfpyop.lowering import exception_table, xla_calls, xla_ffi
 
 X = np.float32([1, 2, 3])
@@ -606,3 +608,184 @@ print(sorted(seen), function(x).numpy().tolist())
 """
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert process.stdout == "['RecursionError', '[1.0, 1.0, 1.0]'] [1.0, 1.0, 1.0]\n", process.stderr[-3000:]
+
+
+def test_a_residual_in_the_memory_of_an_output_is_read_before_that_is_written():
+    def function(x, *, out=None):
+        if out is None:
+            return x + 1, {"r": np.full_like(x, 5)}
+        out[...] = 5
+        return x + 1, {"r": out}
+
+    op = differentiable_op(
+        function, signature="()->()", residuals={"r": ("()", np.float32)}, grad=lambda op, g: op.residuals.r * g
+    )
+
+    @compiled
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    for _ in range(3):
+        assert gradient(tf.constant(X)).numpy().tolist() == [5, 5, 5]
+
+
+def test_an_interrupt_keeps_no_lent_array_also_not_in_what_it_came_from():
+    def interrupted(x):
+        if x[0] > 1:
+            try:
+                raise ValueError
+            except ValueError:
+                raise KeyboardInterrupt from None
+        return x + 1
+
+    call = compiled(differentiable_op(interrupted, signature="(n)->(n)"))
+    for _ in range(2):
+        call(tf.zeros(3))
+    with pytest.raises((KeyboardInterrupt, tf.errors.CancelledError)) as caught:
+        call(tf.fill([3], 5.0))
+    error = caught.value
+    while error.__context__ is not None:
+        error = error.__context__
+    frames = error.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_code.co_name == "interrupted":
+            assert not frames.tb_frame.f_locals
+        frames = frames.tb_next
+
+
+def test_a_function_that_keeps_an_input_and_is_interrupted_is_told_so():
+    kept = []
+
+    def keeping(x):
+        if x[0] > 1:
+            kept.append(x)
+            raise KeyboardInterrupt
+        return x + 1
+
+    call = compiled(differentiable_op(keeping, signature="(n)->(n)"))
+    for _ in range(2):
+        call(tf.zeros(3))
+    with pytest.raises((KeyboardInterrupt, tf.errors.CancelledError)) as caught:
+        call(tf.fill([3], 5.0))
+    if isinstance(caught.value, KeyboardInterrupt) and sys.version_info >= (3, 11):
+        assert "the function kept an array" in caught.value.__notes__[-1]
+    kept.clear()
+    with pytest.raises((KeyboardInterrupt, tf.errors.CancelledError)):
+        call(tf.fill([3], 5.0))
+    assert kept[0].tolist() == [5, 5, 5]  # a copy now
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+@pytest.mark.parametrize(
+    "rule", [lambda op, g: g[:-1], lambda op, g: tf.tile(g, [2]), lambda op, g: tf.reshape(tf.reduce_sum(g), [1])]
+)
+def test_a_cotangent_of_a_wrong_size_is_refused_in_our_words(rule, is_batched):
+    op = differentiable_op(lambda x: x**2, signature="()->()", grad=rule)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    function = (lambda x: tf.vectorized_map(gradient, x)) if is_batched else gradient
+    x = np.stack([X, X]) if is_batched else X
+    call = compiled(function, input_signature=[tf.TensorSpec([None] * x.ndim)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the cotangent of input 0 has the wrong shape"):
+        call(x)
+
+
+def test_a_cotangent_of_unknown_rank_is_refused_with_the_way_out():
+    cotangents = []
+    op = differentiable_op(lambda x: x**2, signature="()->()", grad=lambda op, g: cotangents[0] * g)
+
+    @compiled
+    def gradient(x, v):
+        cotangents[:] = [v]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    with pytest.raises(SignatureError, match=r"rank of the cotangent of input 0 is not known(?s:.*)tf\.ensure_shape"):
+        gradient.get_concrete_function(tf.TensorSpec([None]), tf.TensorSpec(None))
+
+
+def test_a_host_function_may_call_a_compiled_function_with_a_stateful_op():
+    calls = []
+    counted = differentiable_op(lambda x: (calls.append(1), x)[1], signature="()->()", stateful=True)
+    inner = compiled(counted)
+    outer = compiled(differentiable_op(lambda x: inner(x).numpy() + 1, signature="()->()"))
+    np.testing.assert_array_equal(outer(X), X + 1)
+    assert calls
+
+
+def test_a_graph_from_elsewhere_keeps_what_it_calls():
+    name = "tests_a_graph_from_elsewhere"
+    differentiable_op(lambda x: x + 1, signature="()->()", name=name)
+    first = REGISTRY.find_host_op(f"tfpyop:{name}")
+    reference = weakref.ref(first)
+    del first
+    gc.collect()
+    assert REGISTRY.find_host_op(f"tfpyop:{name}") is reference()
+
+
+def test_a_rule_without_results_runs_nothing():
+    square = differentiable_op(lambda x: x * x, signature="()->()")
+    rule = square.numpy_gradient(lambda op, g: 2 * op.inputs[0] * g)
+    i = tf.constant([1, 2])
+    assert compiled(lambda x: (rule(x, x, x), x)[1])(i).numpy().tolist() == [1, 2]
+
+
+def test_a_long_text_leaves_the_place_of_the_error():
+    def failing(x):
+        raise ValueError("m" * 3000)
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        compiled(differentiable_op(failing, signature="()->()"))(X)
+    assert "in failing" in caught.value.message
+    assert "Called with: float32[3]" in caught.value.message
+
+
+def test_frames_of_packages_with_a_longer_name_are_the_users():
+    package = xla_calls._PACKAGE
+    assert xla_calls._is_ours(f"{package}_op.py")
+    assert not xla_calls._is_ours(f"{package[:-1]}_mine/ops.py")
+
+
+def test_products_that_overflow_on_the_way_are_refused():
+    op = differentiable_op(lambda x: x, signature="(n)->(n*n*n)")
+    function = compiled(op, input_signature=[tf.TensorSpec([None])])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no possible shape"):
+        function(tf.zeros([2**22]))
+
+
+@pytest.mark.parametrize("directory", ["{y}", "{0}", "{7}", "{", "}"])
+def test_braces_in_a_path_are_told_as_other_brackets(directory):
+    names = {}
+    exec(compile("def function(x): return x", f"/tmp/{directory}/ops.py", "exec"), names)
+    op = differentiable_op(names["function"], signature="(n)->(n-5)", name=f"braces-{directory.encode().hex()}")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"no possible shape: \[-2\]"):
+        compiled(op, input_signature=[tf.TensorSpec([None])])(X)
+
+
+def test_a_cycle_in_the_first_call_is_not_taken_for_a_kept_array():
+    def with_cycle(x):
+        cycle = [x]
+        cycle.append(cycle)
+        return x + 1
+
+    op = differentiable_op(with_cycle, signature="()->()")
+    gc.disable()
+    try:
+        call = compiled(op)
+        call(X)
+    finally:
+        gc.enable()
+    [reference] = [
+        r for key, r in xla_calls._CALLS.items() if b"with_cycle" in (key if isinstance(key, bytes) else key[0])
+    ]
+    assert reference()._lends

@@ -77,6 +77,7 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
 
     Floating and complex inputs decide alone if there are any, so that an integer parameter does not widen float32.
     """
+    dtypes = list(dtypes)
     numbers = [dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS]
     deciding = [dtype for dtype in numbers if is_differentiable(dtype)] or numbers
     try:
@@ -84,8 +85,10 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
     except (TypeError, ValueError):
         raise CoercionError(
             "the output dtype does not follow from the inputs.",
-            got=", ".join(str(dtype) for dtype in deciding) or "no numeric input",
-            remedy="Declare it, for example with dtype=np.float32.",
+            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in deciding or dtypes) or "no inputs",
+            remedy="Pass numbers, or declare it if the function reads text: dtype=np.float32."
+            if STRING in dtypes
+            else "Declare it, for example with dtype=np.float32.",
         ) from None
 
 
@@ -273,7 +276,9 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
         resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
     except (TypeError, ValueError):
         raise CoercionError(
-            f"{function.__name__} has no loop for these input dtypes.", got=", ".join(map(str, dtypes))
+            f"{function.__name__} has no loop for these input dtypes.",
+            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in dtypes),
+            remedy="It has loops for " + ", ".join(function.types[:8]) + "; np.typename tells what a letter means.",
         ) from None
     floating = {"f": partner, "c": complex_dtype(partner)}
     return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)

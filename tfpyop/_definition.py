@@ -130,7 +130,8 @@ class Definition:
         except TfpyopError as error:
             raise error.about(self.subject) from None
         except TypeError as error:
-            raise TypeError(f"{self.subject}: {error}") from None
+            parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
+            raise TypeError(f"{self.subject}: {error}.{parameters}") from None
 
     def call(
         self,

@@ -80,19 +80,19 @@ class Entry:
                 payload = self.definition.parameters.payload(structure, static)
         except ValueError:
             return self._make_host_op(structure, static, None)
-        host_op = self._host_ops.get(payload)
-        if host_op is None:
-            if len(self._host_ops) >= _MOST_HOST_OPS:
-                self._host_ops.clear()
-            host_op = self._host_ops[payload] = self.host_op_from_payload(payload)
-        return host_op
+        return self.host_op_from_payload(payload)
 
     def host_op_from_payload(self, payload: str) -> HostOp:
-        """The op that a token with this payload stands for, with static values of its own."""
-        structure, static = self.definition.parameters.read_payload(payload)
-        host_op = self._make_host_op(structure, static, payload)
-        for level in read_levels(payload):
-            host_op = batched_op(host_op, level)
+        """The op that a token with this payload stands for, with static values of its own; kept for the next call."""
+        host_op = self._host_ops.get(payload)
+        if host_op is None:
+            structure, static = self.definition.parameters.read_payload(payload)
+            host_op = self._make_host_op(structure, static, payload)
+            for level in read_levels(payload):
+                host_op = batched_op(host_op, level)
+            if len(self._host_ops) >= _MOST_HOST_OPS:
+                self._host_ops.clear()
+            self._host_ops[payload] = host_op
         return host_op
 
     def call_flat(self, leaves: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]) -> list[Any]:
@@ -155,7 +155,8 @@ class Entry:
             problem = "a rule was attached to a bound method, where it would be lost."
             remedy = "Attach it in the body of the class; the rule of a method takes self first."
         elif known is not None and (known.site is self.site or not site.replaces(known.site)):  # or was an option
-            problem = f"it has such a rule already, from {known.site}; another came at {site}."
+            what = "a native implementation" if kind == "native" else "such a rule"
+            problem = f"it has {what} already, from {known.site}; another came at {site}."
             remedy = "Remove one of the two."
         if problem is not None:
             raise RegistrationError(problem, subject=self.subject, remedy=remedy)

@@ -17,7 +17,7 @@ import numpy as np
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
-from tfpyop.errors import ContractError, Shape, TfpyopError, describe_shape
+from tfpyop.errors import ContractError, Shape, TfpyopError, annotate, describe_shape
 
 T = TypeVar("T")
 
@@ -202,13 +202,13 @@ class HostFunction:
     def _call(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         """Call the user's function; one that refuses float16 or bfloat16 is asked again with float32."""
         try:
-            return self._function(arguments, out) if self._takes_out else self._function(arguments)
+            return self._apply(arguments, out)
         except TfpyopError:
             raise
         except BaseException as error:
             if isinstance(error, TypeError) and not self.is_stateful and any(map(_is_half, arguments)):
                 return self._call(self._without_half(arguments), None)
-            self._explain(error, arguments)
+            self._explain(error, arguments, out)
             raise
 
     def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
@@ -219,7 +219,7 @@ class HostFunction:
         remaining = iter(single)
         return [next(remaining) if _is_half(argument) else argument for argument in arguments]
 
-    def _explain(self, error: BaseException, arguments: Sequence[Array]) -> None:
+    def _explain(self, error: BaseException, arguments: Sequence[Array], out: Sequence[Array] | None) -> None:
         """Tell more on the user's own exception object: where it came from, and the way out of a known mistake."""
         with contextlib.suppress(Exception):  # an exception may refuse; it must reach the caller all the same
             if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
@@ -229,9 +229,15 @@ class HostFunction:
                 )
             types = [ArrayType.of(argument) for argument in arguments]
             called = f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}."
-            note = " ".join(filter(None, [called, self.promise.loop_hint(types), self._hint]))
-            if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11
-                error.add_note(note)
+            annotate(error, " ".join(filter(None, [called, *self._hints(error, types, out)])))
+
+    def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
+        """What may be wrong with the function, for exceptions of the kinds that come of it."""
+        if not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
+            return []
+        if self._takes_out and out is None and "'NoneType' object" in str(error):
+            return ["out= is None in this call: make an array then, and return it."]
+        return [self.promise.loop_hint(types), self._hint]
 
 
 def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list[Array]:

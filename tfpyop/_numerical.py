@@ -17,7 +17,7 @@ import numpy as np
 from tfpyop._coercion import Array
 from tfpyop._extrapolation import Extrapolation
 from tfpyop._slopes import CREDIBLE, Derivative, Function, over_core
-from tfpyop.errors import RegistrationError
+from tfpyop.errors import RegistrationError, annotate
 
 MOST_STEPS = 40
 _RATIO = 0.53
@@ -220,8 +220,8 @@ def _rounded(step: Array) -> Array:
 
 
 def _explain(error: Exception) -> None:
-    if hasattr(error, "add_note"):  # Python 3.11
-        error.add_note(
-            "Raised at a point displaced for a numerical derivative; the function was not defined at any step tried. "
-            "Choose a smaller one with grad=tfpyop.numerical(step=...), or write a rule."
-        )
+    annotate(
+        error,
+        "Raised at a point displaced for a numerical derivative; the function was not defined at any step tried. "
+        "Choose a smaller one with grad=tfpyop.numerical(step=...), or write a rule.",
+    )

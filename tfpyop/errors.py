@@ -6,6 +6,7 @@ that knows the op names it once, by setting `subject`. Nothing else formats an e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -93,6 +94,14 @@ class RegistrationError(TfpyopError, ValueError):
 
 class UnsupportedError(TfpyopError, NotImplementedError):
     """The call is understood, but not possible in this context or version."""
+
+
+def annotate(error: BaseException, note: str) -> None:
+    """Add a note to an exception that somebody else raised, once, and let AutoGraph pass it on as it is."""
+    if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11
+        error.add_note(note)
+        with contextlib.suppress(Exception):  # an exception may refuse
+            error.ag_pass_through = True  # type: ignore[attr-defined]  # AutoGraph would make a new one, without notes
 
 
 def describe(dtype: np.dtype[Any] | str, shape: Sequence[int | None] | None) -> str:

@@ -15,7 +15,7 @@ from tfpyop._coercion import is_differentiable
 from tfpyop._host import HostFunction
 from tfpyop._rule_promise import CotangentPromise, RuleInputs, SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
-from tfpyop.errors import GradientError
+from tfpyop.errors import GradientError, annotate
 from tfpyop.lowering._tensorflow import is_watched, record_operation, stop_recording
 from tfpyop.lowering.compilation import compiling, is_compiling
 from tfpyop.lowering.detachment import detached_sources, leaves_tensorflow, wants_values
@@ -141,11 +141,10 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
                 subject=call.op.host.subject,
                 remedy=f"For a rule in numpy use @op.numpy_{kind}; for @op.{kind} use TensorFlow ops.",
             ) from error
-        if hasattr(error, "add_note"):  # Python 3.11
-            name = "tangent" if kind == "jvp" else "cotangent"
-            names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
-            called = ", ".join(["op", *names])
-            error.add_note(f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).")
+        name = "tangent" if kind == "jvp" else "cotangent"
+        names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
+        called = ", ".join(["op", *names])
+        annotate(error, f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).")
         raise
 
 

@@ -39,8 +39,9 @@ def is_in_order() -> bool:
         return False
     if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow marks either, depending on the road
         return False
-    functions = _functions_being_traced()  # what calls a compiled function looks like what is called by one otherwise
-    return not any(_is_compiled(function) for function in functions[1:]) and all(map(_is_compiled, functions[:1]))
+    own, *outer = _functions_being_traced()  # what calls a compiled function looks like what is called by one otherwise
+    is_nested = isinstance(graph.outer_graph, FuncGraph)  # and not traced by a host function, or in tf.init_scope
+    return _is_compiled(own) and not (is_nested and any(map(_is_compiled, outer)))
 
 
 def _functions_being_traced() -> list[Any]:

@@ -15,6 +15,7 @@ from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
 from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
 from tfpyop.lowering.compilation import is_compiling
+from tfpyop.lowering.sizes import is_same_shape
 from tfpyop.lowering.tangents import has_jvp, output_tangents
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
 
@@ -128,12 +129,12 @@ def _checks(call: Call, tensor: tf.Tensor, number: int, problem: str) -> list[An
         allowed = [sizes_of(shapes[number], number)]
         allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
         known = [sizes for sizes in allowed if sizes is not None]
-        xla.check_shape([*call.inputs, tensor], known, f"{problem} It is")
-        return []
+        what = f"the cotangent of input {number}"
+        return [xla.check_shape(call.inputs, tensor, allowed=known, what=what, problem=problem)]
     shape, wanted = tf.shape(tensor), tf.shape(call.inputs[number])
-    is_allowed = _same_shape(shape, wanted)
+    is_allowed = is_same_shape(shape, wanted)
     if signature is not None:
-        is_allowed = tf.logical_or(is_allowed, _same_shape(shape, _broadcast_shape(call, number)))
+        is_allowed = tf.logical_or(is_allowed, is_same_shape(shape, _broadcast_shape(call, number)))
     return [tf.debugging.Assert(is_allowed, [f"{problem} Expected, got:", wanted, shape])]
 
 
@@ -145,9 +146,3 @@ def _broadcast_shape(call: Call, number: int) -> tf.Tensor:
     for tensor, rank in zip(call.inputs, ranks, strict=True):
         loop = tf.broadcast_dynamic_shape(loop, tf.shape(tensor)[: tf.rank(tensor) - rank])
     return tf.concat([loop, tf.shape(call.inputs[number])[tf.rank(call.inputs[number]) - ranks[number] :]], 0)
-
-
-def _same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    rank = tf.maximum(tf.size(left), tf.size(right))
-    padded = [tf.pad(shape, [[rank - tf.size(shape), 0]], constant_values=-1) for shape in (left, right)]
-    return tf.reduce_all(tf.equal(*padded))

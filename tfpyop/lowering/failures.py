@@ -19,15 +19,39 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 """What TensorFlow makes of an exception of tf.numpy_function, and what XLA is told."""
 
 
-def failure(subject: str, arrays: Sequence[Array], error: BaseException, more: str = "") -> Exception:
-    """An exception of the same status as one of a user's function, whose text says where and for which inputs."""
+def failure(
+    subject: str,
+    arrays: Sequence[Array],
+    error: BaseException,
+    *,
+    traceback: str | None = None,
+    most_characters: int | None = None,
+) -> Exception:
+    """An exception of the same status as one of a user's function, whose text says where and for which inputs.
+
+    Args:
+      subject: What failed.
+      arrays: What it was called with.
+      error: What it raised.
+      traceback: Where, as text, if that would be lost otherwise.
+      most_characters: How much of what the exception says is told. Default: all.
+    """
     try:
         said = str(error)
     except Exception as second:  # an exception may refuse
         said = f"(its text raised {type(second).__name__})"
+    said = said if most_characters is None else shortened(said, most_characters)
     called_with = describe_arrays(arrays)
     text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
-    return _kind_of(error)(f"{text}\n\n{more}" if more else text)
+    return _kind_of(error)(text if traceback is None else f"{text}\n\n{traceback}")
+
+
+def shortened(text: str, most_characters: int) -> str:
+    """A text without its middle if it is long."""
+    if len(text) <= most_characters:
+        return text
+    half = most_characters // 2
+    return f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def unknown_op(token: str) -> UnsupportedError:

@@ -13,12 +13,14 @@ import tensorflow as tf
 from tfpyop._preference import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._rules import HostOp
-from tfpyop.errors import ContractError, TfpyopError, UnsupportedError
-from tfpyop.lowering import batching, graph
+from tfpyop._signature import Sizes
+from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
+from tfpyop.lowering import batching, graph, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.recording import record
+from tfpyop.lowering.sizes import is_same_shape, sizes_tensor
 from tfpyop.lowering.tensors import dtype_of, type_of
 
 _ACCELERATORS = ("GPU", "TPU")
@@ -30,13 +32,13 @@ def is_called_for(op: HostOp) -> bool:
     Raises:
       UnsupportedError: There is no native implementation, and Python cannot run there or the op is to prefer it.
     """
-    if is_compiling() and _is_for_accelerator():
+    if _is_python_far():
         if op.rules.native is None:
             raise UnsupportedError(
                 "XLA compiles this function for an accelerator, where Python cannot run.",
                 subject=op.host.subject,
-                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the function on the CPU: "
-                'with tf.device("CPU").',
+                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the call on the CPU: "
+                'with tf.device("CPU") inside of the compiled function.',
             )
         return True
     is_wanted = is_preferred(op.prefers_native)
@@ -78,20 +80,19 @@ def _has_rules_for_it(op: HostOp) -> bool:
     rules = [rule for rule in (op.rules.gradient, op.rules.jvp) if rule is not None]
     if not rules or op.residual_names:
         return False
-    is_host_far = is_compiling() and _is_for_accelerator()
-    return not (is_host_far and any(rule.op is not None for rule in rules))
+    return not (any(rule.op is not None for rule in rules) and _is_python_far())
 
 
 def _results(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
     try:
         values = op.call_native(tensors)
-        return [_fit(value, promised[number], number) for number, value in enumerate(values)]
+        results = [_fit(value, promised[number], number) for number, value in enumerate(values)]
+        return _held(op, tensors, results)
     except TfpyopError as error:
         raise error.about(f"native implementation of {op.host.subject}") from None
     except Exception as error:
-        if hasattr(error, "add_note"):  # Python 3.11
-            called = ", ".join(str(type_of(tensor)) for tensor in tensors)
-            error.add_note(f"Raised in the native implementation of {op.host.subject}, called with {called}.")
+        called = ", ".join(str(type_of(tensor)) for tensor in tensors)
+        annotate(error, f"Raised in the native implementation of {op.host.subject}, called with {called}.")
         raise
 
 
@@ -109,13 +110,39 @@ def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
             got=str(got),
             remedy="Cast it with tf.cast, or mend its shape: it must return what the numpy function does.",
         )
-    if promised.shape is None or got.shape == promised.shape:
-        return tensor
-    return tf.ensure_shape(tensor, promised.shape)
+    return tensor
 
 
-def _is_for_accelerator() -> bool:
-    if not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
+def _held(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The results, held to the shapes that are not known yet: by XLA when it compiles, or else when the graph runs."""
+    types = [type_of(tensor) for tensor in tensors]
+    sizes, promised = op.host.output_sizes(types), op.host.output_types(types)
+    held = []
+    for number, tensor in enumerate(results):
+        shape, wanted = type_of(tensor).shape, promised[number].shape
+        expected = sizes[number]
+        checks = []
+        if expected is not None and (shape is None or None in shape):
+            checks = [_check(op, tensors, tensor, number=number, expected=expected)]
+        with tf.control_dependencies(checks):
+            held.append(tensor if wanted is None or wanted == shape else tf.ensure_shape(tensor, wanted))
+    return held
+
+
+def _check(
+    op: HostOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
+) -> tf.Operation:
+    problem = f"native implementation of {op.host.subject}: output {number} has not the shape that the op promises."
+    if is_compiling():
+        what = f"output {number} of the native implementation"
+        return xla.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)
+    wanted, shape = sizes_tensor(expected, tensors), tf.shape(tensor)
+    return tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
+
+
+def _is_python_far() -> bool:
+    """Whether XLA compiles for where Python cannot run."""
+    if not is_compiling() or not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
         return False
     placed = tf.DeviceSpec.from_string(tf.no_op().device).device_type
     return bool(placed != "CPU")

@@ -114,7 +114,7 @@ class _Text:
         attributes = [
             'call_target_name = "shape_assertion"',
             "has_side_effect = true",
-            f'error_message = "{_escaped(f"{message} [{places}]")}"',
+            f'error_message = "{_escaped(f"{_without_braces(message)} [{places}]")}"',
         ]
         self.custom_call([is_good, *shape], ["tensor<i1>", *[_SIZE] * len(shape)], attributes, [])
 
@@ -195,9 +195,21 @@ class _Text:
         return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
 
     def _limits(self, size: Size) -> list[str]:
-        """The names of what must be true of a size."""
+        """The names of what must be true of a size: it is one of XLA's, and nothing on the way to it overflowed."""
+        facts = self._between(size, 0)
+        waiting = [size]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, tuple):
+                operator, *operands = part
+                waiting += operands
+                if operator in ("*", "//"):
+                    facts += [fact for operand in operands for fact in self._between(operand, -_LARGEST)]
+        return facts
+
+    def _between(self, size: Size, smallest: int) -> list[str]:
         name = self.size(size)
-        return [self.compare(name, self.size(0), "GE"), self.compare(name, self.size(_LARGEST), "LE")]
+        return [self.compare(name, self.size(smallest), "GE"), self.compare(name, self.size(_LARGEST), "LE")]
 
     def _line(self, operation: str) -> str:
         name = f"%s{len(self.lines)}"
@@ -219,6 +231,11 @@ def _layout(type_: ArrayType) -> str:
     """Row by row, as numpy has it; XLA would be free to choose another."""
     rank = len(type_.shape or ())
     return f"dense<{list(range(rank - 1, -1, -1)) if rank else ''}> : tensor<{rank}xindex>"
+
+
+def _without_braces(text: str) -> str:
+    """Text with other brackets for those that XLA takes for the place of a number, and knows no escape for."""
+    return text.replace("{", "(").replace("}", ")")
 
 
 def _escaped(text: str) -> str:

@@ -49,6 +49,8 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         install()
     except TfpyopError as error:
         raise error.about(op.host.subject) from None
+    if not promised and not order:
+        return []
     call = CompiledCall(op.token, types, promised, is_ordered=op.host.is_stateful)
     results = call_module(
         [*tensors, *order],
@@ -64,18 +66,36 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
     return list(results[: len(promised)])
 
 
-def check_shape(tensors: Sequence[tf.Tensor], allowed: Sequence[Sizes], message: str) -> None:
-    """Let XLA refuse to compile unless the last tensor has one of these shapes."""
-    types = [type_of(tensor) for tensor in tensors]
-    rank = len(types[-1].shape or ())
-    candidates = [sizes for sizes in allowed if len(sizes) == rank]
+def check_shape(
+    inputs: Sequence[tf.Tensor], tensor: tf.Tensor, *, allowed: Sequence[Sizes], what: str, problem: str
+) -> tf.Operation:
+    """A node for which XLA refuses to compile unless a tensor has one of these shapes.
+
+    Args:
+      inputs: What the shapes are told in terms of.
+      tensor: The tensor.
+      allowed: Shapes in terms of the inputs' dimensions.
+      what: What the tensor is.
+      problem: What the error says, before the shape.
+
+    Raises:
+      SignatureError: The rank of the tensor, or of an input, is not known.
+      ContractError: No shape of the tensor's rank is allowed.
+    """
+    types = [type_of(input_) for input_ in inputs]
+    own = type_of(tensor)
+    _check_ranks(types, "input {}")
+    _check_ranks([own], what)
+    candidates = [sizes for sizes in allowed if len(sizes) == len(own.shape or ())]
     if not candidates:
-        raise ContractError(message, got=str(types[-1]))
+        raise ContractError(problem, got=str(own))
     graph = tf.compat.v1.get_default_graph()
     n_nodes = len(graph.get_operations())
-    module = check_of_shape(types, candidates, message)
-    call_module(list(tensors), version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
-    graph.get_operations()[n_nodes].pfor_converter = lambda _: []  # rows of one shape need one check
+    module = check_of_shape([*types, own], candidates, f"{problem} It is")
+    call_module([*inputs, tensor], version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
+    node: tf.Operation = graph.get_operations()[n_nodes]
+    node.pfor_converter = lambda _: tf.no_op()  # rows of one shape need one check
+    return node
 
 
 def _check_dtypes(types: Types) -> None:
@@ -89,15 +109,19 @@ def _check_dtypes(types: Types) -> None:
             )
 
 
-def _sizes(host: HostFunction, types: Types, promised: Sequence[ArrayType]) -> list[Sizes]:
-    """The shapes of the outputs in terms of the inputs' dimensions."""
+def _check_ranks(types: Types, what: str) -> None:
     for number, type_ in enumerate(types):
         if type_.shape is None:
             raise SignatureError(
-                f"the rank of input {number} is not known, and XLA must know it when it compiles.",
+                f"the rank of {what.format(number)} is not known, and XLA must know it when it compiles.",
                 got=str(type_),
                 remedy="Say it with tf.ensure_shape or input_signature=; sizes may stay unknown.",
             )
+
+
+def _sizes(host: HostFunction, types: Types, promised: Sequence[ArrayType]) -> list[Sizes]:
+    """The shapes of the outputs in terms of the inputs' dimensions."""
+    _check_ranks(types, "input {}")
     sizes = host.output_sizes(types)
     for number, (known, type_) in enumerate(zip(sizes, promised, strict=True)):
         if known is None:

@@ -21,7 +21,7 @@ from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
-from tfpyop.lowering.failures import failure, unknown_op
+from tfpyop.lowering.failures import failure, shortened, unknown_op
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla_structs import LENT, LENT_FROM, Buffer, pointers, reader
 
@@ -30,6 +30,9 @@ _READ_ONLY = PickleBuffer(memoryview(LENT).toreadonly())
 
 _Slot = tuple[tuple[int, ...], DType]
 """Shape and dtype of one argument or result."""
+
+_MOST_SAID = 500
+"""How many characters of an exception's own text are told, so that there is room for its place."""
 
 _data_of = reader(Buffer, "data")
 
@@ -65,11 +68,9 @@ class HostCall:
         if not lends:
             inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
         problem = self._run(inputs, out, out if lends else (), buffers)
-        if lends is not False and (are_kept(inputs) or are_kept(out)):
+        if lends is not False and self._keeps(inputs, out):
             if lends:
-                gc.collect()  # a cycle, as of an exception that was caught, is nobody's
-                if are_kept(inputs) or are_kept(out):
-                    problem = self._kept(problem)
+                problem = self._told(problem)
             self._lends = False
         elif lends is None or problem is not None:
             self._lends = None if problem is not None else True  # the next call shows again what the function keeps
@@ -78,7 +79,7 @@ class HostCall:
 
     def _run(
         self, inputs: Sequence[Array], out: Sequence[Array], lent: Sequence[Array], buffers: Sequence[int]
-    ) -> Exception | None:
+    ) -> BaseException | None:
         """Run the host function; returns what went wrong, with no frame that would hold an array.
 
         Args:
@@ -89,7 +90,7 @@ class HostCall:
         """
         try:
             arrays = self._host.run(self._plan, inputs, out or None)
-            if len(lent) > 1:  # one output may be a part of another's destination
+            if lent and len(arrays) > 1:  # an output or residual may be a part of another's destination
                 arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
             for number, array in enumerate(arrays):
                 target = _lent(LENT, self._outputs[number], buffers[number])
@@ -98,15 +99,33 @@ class HostCall:
                 if number >= len(lent) or array is not lent[number] or array.strides != target.strides:
                     target[...] = array
         except TfpyopError as error:
-            traceback.clear_frames(error.__traceback__)
+            _clear_frames(error)
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
         except Exception as error:
             text = _user_traceback(error)
-            traceback.clear_frames(error.__traceback__)  # whoever keeps the exception must not keep what is lent
-            problem = failure(self._host.subject, inputs, error, text)
+            _clear_frames(error)  # whoever keeps the exception must not keep what is lent
+            problem = failure(self._host.subject, inputs, error, traceback=text, most_characters=_MOST_SAID)
+        except BaseException as error:  # Ctrl-C, or an exit
+            _clear_frames(error)
+            return error.with_traceback(None)
         else:
             return None
+        return problem
+
+    def _keeps(self, inputs: Sequence[Array], out: Sequence[Array]) -> bool:
+        """Whether the function has kept an array; in a cycle, as of an exception that was caught, it is nobody's."""
+        if not (are_kept(inputs) or are_kept(out)):
+            return False
+        gc.collect()
+        return are_kept(inputs) or are_kept(out)
+
+    def _told(self, problem: BaseException | None) -> BaseException:
+        """The error for a function that keeps what it was lent; what is to stop the program does so, with a note."""
+        if problem is None or isinstance(problem, Exception):
+            return self._kept(problem)
+        if hasattr(problem, "add_note"):  # Python 3.11
+            problem.add_note(str(self._kept(None)))
         return problem
 
     def _changed(self, dtypes: Sequence[DType]) -> ContractError:
@@ -183,15 +202,27 @@ def _make_call(key: Any, declared: CompiledCall, arguments: int, results: int) -
 
 
 def _user_traceback(error: BaseException) -> str:
-    """The traceback from the user's function on."""
+    """The traceback from the user's function on; of long texts, which have been said already, the beginning."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    return "".join(shortened(part, _MOST_SAID) for part in traceback.format_exception(type(error), error, frames))
 
 
 def _is_ours(file: str) -> bool:
     return file.startswith(_PACKAGE)
 
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+def _clear_frames(error: BaseException) -> None:
+    """Let go of what the frames of an exception hold, and of those it came from."""
+    found, waiting = set(), [error]
+    while waiting:
+        current = waiting.pop()
+        if id(current) not in found:
+            found.add(id(current))
+            traceback.clear_frames(current.__traceback__)
+            waiting += [other for other in (current.__cause__, current.__context__) if other is not None]
+            waiting += getattr(current, "exceptions", ())  # of a group
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep

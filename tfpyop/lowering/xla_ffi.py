@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering.exception_table import guarded_from_the_start
-from tfpyop.lowering.failures import CANCELLED, status_of
+from tfpyop.lowering.failures import CANCELLED, shortened, status_of
 from tfpyop.lowering.xla_structs import (
     MEMORY,
     Api,
@@ -50,10 +50,11 @@ _INTERRUPTED = ErrorArguments(
 )
 _INTERRUPTED_ADDRESS = ctypes.addressof(_INTERRUPTED)
 _MOST_CHARACTERS = 2000
+"""How long the text of an error may be: TensorFlow takes a minute to read 40,000 characters of XLA's."""
 
 _HANDLERS: list[Any] = []
 """XLA calls them as long as the process lives."""
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # a signal handler may call an op in the middle of a registration
 
 
 def register(run: Run) -> None:
@@ -148,21 +149,17 @@ def _returned(create_error: Any, error: BaseException) -> int:
         code = status_of(error)
         if code == CANCELLED:
             _raise_in_caller(error)
-        text = _shortened(str(error) or type(error).__name__).replace("\0", "\\0").encode(errors="backslashreplace")
+        text = (
+            shortened(str(error) or type(error).__name__, _MOST_CHARACTERS)
+            .replace("\0", "\\0")
+            .encode(errors="backslashreplace")
+        )
         arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, text, code)
         address: int = create_error(ctypes.addressof(arguments))
         return address
     except BaseException:  # a second Ctrl-C, or a __str__ that raises
         fallback: int = create_error(_INTERRUPTED_ADDRESS)
         return fallback
-
-
-def _shortened(text: str) -> str:
-    """A text without its middle if it is long: TensorFlow takes a minute to read 40,000 characters of XLA's."""
-    if len(text) <= _MOST_CHARACTERS:
-        return text
-    half = _MOST_CHARACTERS // 2
-    return f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def _raise_in_caller(error: BaseException) -> None:
