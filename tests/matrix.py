@@ -23,8 +23,8 @@ TESTS = (
 )
 VERSIONS = """
 import importlib.metadata, ctypes
-from tfpyop.lowering import xla_ffi
-api = xla_ffi._load_api()
+from tfpyop.lowering.xla import ffi
+api = ffi._load_api()
 names = ("tensorflow", "numpy", "keras", "ml_dtypes")
 packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 print(f"{packages}, XLA FFI {api.version.major}.{api.version.minor} ({api.struct_size} bytes)")

@@ -27,7 +27,7 @@ from tfpyop import (
     differentiable_op,
     get_op,
 )
-from tfpyop.lowering import xla_ffi
+from tfpyop.lowering.xla import ffi
 
 X = np.float32([1, 2, 3])
 A = np.ones((2, 3), np.float32)
@@ -824,7 +824,7 @@ this TensorFlow's XLA cannot call Python.
   Got:      TensorFlow {tf.__version__}: XLA FFI 0.3 with a struct of 192 bytes
   Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a TensorFlow \
 implementation with @op.native."""
-    check(UnsupportedError, text, lambda: xla_ffi.check_version(0, 3, 192))
+    check(UnsupportedError, text, lambda: ffi.check_version(0, 3, 192))
 
 
 def test_an_input_kept_from_a_compiled_call():

@@ -1,4 +1,4 @@
-"""StableHLO as text, without TensorFlow: what a site says about itself, and what a module computes."""
+"""StableHLO as text: what a site says about itself, and what a module computes."""
 
 import re
 
@@ -7,19 +7,19 @@ import pytest
 
 from tfpyop._promise import ArrayType
 from tfpyop._signature import Place
-from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
-from tfpyop.lowering.stablehlo import check_of_shape, host_call
+from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
+from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call
 
 F4 = np.dtype(np.float32)
 
 
 def call_of(*inputs, outputs, token="tfpyop:a:b", is_ordered=False):
     types = ([ArrayType(F4, shape) for shape in shapes] for shapes in (inputs, outputs))
-    return CompiledCall(token, *types, is_ordered)
+    return CallText(token, *types, is_ordered)
 
 
 def module(call, sizes, problem="wrong"):
-    return host_call("target", call, sizes, problem)
+    return host_call("target", call, sizes, problem=problem)
 
 
 def parsed(text):
@@ -43,7 +43,7 @@ def parsed(text):
 )
 @pytest.mark.parametrize("is_ordered", [False, True])
 def test_the_text_of_a_call_is_read_as_it_was_written(token, is_ordered):
-    call = CompiledCall(
+    call = CallText(
         token,
         [
             ArrayType(np.dtype(name), shape)
@@ -52,21 +52,21 @@ def test_the_text_of_a_call_is_read_as_it_was_written(token, is_ordered):
         [ArrayType(np.dtype("c8"), (None, 3))],
         is_ordered,
     )
-    assert CompiledCall.parse(call.text) == call
+    assert CallText.parse(call.text) == call
 
 
 @pytest.mark.parametrize("name", ELEMENT_TYPES)
 def test_every_dtype_is_written_and_read(name):
     from tfpyop._coercion import parse_dtype
 
-    call = CompiledCall("t", [ArrayType(parse_dtype(name), ())], [])
-    assert CompiledCall.parse(call.text) == call
+    call = CallText("t", [ArrayType(parse_dtype(name), ())], [])
+    assert CallText.parse(call.text) == call
     assert f"%i0: tensor<{ELEMENT_TYPES[name][0]}>" in module(call, [])
 
 
 def test_a_call_without_inputs_or_outputs_is_read_as_it_was_written():
-    call = CompiledCall("t", [], [])
-    assert CompiledCall.parse(call.text) == call
+    call = CallText("t", [], [])
+    assert CallText.parse(call.text) == call
 
 
 def test_what_mlir_would_take_for_something_else_is_escaped():

@@ -15,7 +15,9 @@ import tensorflow as tf
 from tests import ops
 from tfpyop import SignatureError, UnsupportedError, differentiable_op
 from tfpyop._registry import REGISTRY
-from tfpyop.lowering import exception_table, xla_calls, xla_ffi
+from tfpyop.lowering.xla import calls as xla_calls
+from tfpyop.lowering.xla import exception_table
+from tfpyop.lowering.xla import ffi as xla_ffi
 
 X = np.float32([1, 2, 3])
 DTYPES = [
@@ -789,3 +791,66 @@ def test_a_cycle_in_the_first_call_is_not_taken_for_a_kept_array():
         r for key, r in xla_calls._CALLS.items() if b"with_cycle" in (key if isinstance(key, bytes) else key[0])
     ]
     assert reference()._lends
+
+
+def _cube_by_a_numpy_rule():
+    op = differentiable_op(lambda x: x**3, signature="()->()")
+    op.numpy_gradient(lambda op, g: 3 * op.inputs[0] ** 2 * g)
+    return op
+
+
+def _power_whose_rule_calls_itself():
+    @differentiable_op(signature="()->()")
+    def power(x, *, n=3):
+        return x**n
+
+    power.gradient(lambda op, g: g * op.static.n * power(op.inputs[0], n=op.static.n - 1))
+    return power
+
+
+@pytest.mark.parametrize("make", [_cube_by_a_numpy_rule, _power_whose_rule_calls_itself])
+@pytest.mark.parametrize("is_persistent", [False, True])
+def test_rows_under_two_tapes_are_traced_to_an_end(make, is_persistent):
+    op = make()
+
+    @compiled
+    def gradient(x):
+        with tf.GradientTape() as outer, tf.GradientTape(persistent=is_persistent) as tape:
+            tape.watch(x)
+            outer.watch(x)
+            y = tf.vectorized_map(op, x)
+        return tape.gradient(y, x)
+
+    x = np.float32([[0.5, 1.5], [1.5, 2.5]])
+    np.testing.assert_allclose(gradient(x), 3 * x**2, rtol=1e-6)
+
+
+def masked_mean(op, x):
+    return tf.reduce_mean(op(tf.boolean_mask(x, x > 0)))
+
+
+@pytest.mark.parametrize("spec", [[3], [None]], ids=str)
+def test_sizes_that_xla_learns_when_it_runs_are_refused_also_where_no_value_is_used(spec):
+    op = differentiable_op(lambda x: 3 * x, signature="()->()", grad=lambda op, g: 3 * g)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = masked_mean(op, x)
+        return tape.gradient(loss, x)
+
+    for function in (gradient, lambda x: tf.size(op(tf.boolean_mask(x, x > 0)))):
+        with pytest.raises(tf.errors.OpError, match="dynamic dimension"):
+            compiled(function, input_signature=[tf.TensorSpec(spec)])(tf.constant([-1.0, 1.0, 2.0]))
+
+
+def test_unused_calls_of_sizes_known_when_xla_compiles_are_still_left_out():
+    calls = []
+    op = differentiable_op(lambda x: (calls.append(1), 3 * x)[1], signature="()->()")
+
+    def size_of_result(x):
+        n_true = tf.shape(tf.where(x > 0))[0]  # such a size as a number, which makes no sizes of its own
+        return tf.size(op(x * tf.cast(n_true, x.dtype)))
+
+    assert compiled(size_of_result, input_signature=[tf.TensorSpec([None])])(X).numpy() == 3
+    assert calls == []

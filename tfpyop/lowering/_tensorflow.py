@@ -33,6 +33,7 @@ try:
     from tensorflow.python.ops.control_flow_ops import XLAControlFlowContext
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext, InXlaContext
     from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes
+    from tensorflow.python.ops.parallel_for.control_flow_ops import _pfor_impl
     from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
@@ -60,6 +61,7 @@ __all__ = [
     "forget_gradient",
     "install_token_table",
     "is_watched",
+    "map_rows",
     "push_forwardprop_state",
     "record_operation",
     "record_operation_backprop_only",
@@ -78,6 +80,16 @@ def forget_gradient(name: str) -> None:
 def is_watched(tensors: Sequence[tf.Tensor]) -> bool:
     """Whether any tape or forward accumulator at work follows one of these tensors."""
     return bool(PossibleTapeGradientTypes(list(tensors)))
+
+
+def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.Tensor]) -> Any:
+    """What `tf.vectorized_map` does in a graph, without the inner function that it makes in those that XLA compiles.
+
+    TensorFlow differentiates inner functions ahead, without end where every derivative makes another.
+    """
+    sizes = [tensor.shape[0] for tensor in rows]
+    n_rows = tf.shape(rows[0])[0] if None in sizes else sizes[0]
+    return _pfor_impl(lambda row: function([tf.gather(tensor, row) for tensor in rows]), n_rows, True)
 
 
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:

@@ -15,7 +15,7 @@ from tfpyop._registry import REGISTRY, TOKEN_PREFIX
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import graph
-from tfpyop.lowering._tensorflow import ConversionNotImplementedError, register_pfor_converter, wrap_for_pfor
+from tfpyop.lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.tangents import output_tangents
@@ -112,5 +112,5 @@ def _over_rows(
         is_none[:] = [result is None for result in results]
         return [result for result in results if result is not None]
 
-    mapped = iter(tf.vectorized_map(row, stacked))
+    mapped = iter(map_rows(row, stacked))
     return [None if missing else next(mapped) for missing in is_none]

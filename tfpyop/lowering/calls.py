@@ -17,10 +17,10 @@ from tfpyop._rule_promise import CotangentPromise, RuleInputs, SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import GradientError, annotate
 from tfpyop.lowering._tensorflow import is_watched, record_operation, stop_recording
-from tfpyop.lowering.compilation import compiling, is_compiling
 from tfpyop.lowering.detachment import detached_sources, leaves_tensorflow, wants_values
 from tfpyop.lowering.gradient_node import pass_through
 from tfpyop.lowering.tensors import dtype_of, type_of
+from tfpyop.lowering.xla import compiling, is_compiling
 
 
 @dataclass(eq=False)

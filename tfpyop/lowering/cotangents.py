@@ -14,10 +14,10 @@ from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
 from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
-from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.sizes import is_same_shape
 from tfpyop.lowering.tangents import has_jvp, output_tangents
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
+from tfpyop.lowering.xla import is_compiling
 
 
 def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:

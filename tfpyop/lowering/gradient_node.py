@@ -24,7 +24,7 @@ from tfpyop.lowering._tensorflow import (
     stop_recording,
     wrap_for_pfor,
 )
-from tfpyop.lowering.compilation import compiling, is_compiling
+from tfpyop.lowering.xla import compiling, is_compiling
 
 Gradient = Callable[[HostOp, tf.Operation, Sequence[Any]], list[Any]]
 """From the op, a node and the cotangents of its outputs to those of its inputs. It must not refer to any graph."""

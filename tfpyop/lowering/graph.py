@@ -15,11 +15,11 @@ from tfpyop._rules import HostOp
 from tfpyop.lowering import py_func, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
-from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.gradient_node import hold, pass_through
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import type_of
+from tfpyop.lowering.xla import is_compiling
 
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -18,10 +18,10 @@ from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 from tfpyop.lowering import batching, graph, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
-from tfpyop.lowering.compilation import is_compiling
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.sizes import is_same_shape, sizes_tensor
 from tfpyop.lowering.tensors import dtype_of, type_of
+from tfpyop.lowering.xla import is_compiling
 
 _ACCELERATORS = ("GPU", "TPU")
 

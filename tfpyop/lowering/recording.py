@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfpyop.lowering._tensorflow import is_watched, record_operation, should_record_backprop
 from tfpyop.lowering.calls import Call
-from tfpyop.lowering.compilation import compiling
 from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.tangents import output_tangents
+from tfpyop.lowering.xla import compiling
 
 
 def record(call: Call) -> None:

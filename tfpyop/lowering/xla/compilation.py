@@ -32,7 +32,7 @@ def compiling(is_wanted: bool) -> Iterator[None]:
         context.Exit()
 
 
-def is_in_order() -> bool:
+def is_outermost_compiled() -> bool:
     """Whether XLA compiles the current graph by itself, not as a loop, a branch or an inner function of another."""
     graph = tf.compat.v1.get_default_graph()
     if isinstance(graph, FuncGraph) and type(graph) is not FuncGraph:  # of a loop or a branch

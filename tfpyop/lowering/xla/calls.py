@@ -10,6 +10,7 @@ import os
 import traceback
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any
 
@@ -20,10 +21,10 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
-from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
 from tfpyop.lowering.failures import failure, shortened, unknown_op
 from tfpyop.lowering.tensors import are_kept
-from tfpyop.lowering.xla_structs import LENT, LENT_FROM, Buffer, pointers, reader
+from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
+from tfpyop.lowering.xla.structs import LENT, LENT_FROM, Buffer, pointers, reader
 
 _READ_ONLY = PickleBuffer(memoryview(LENT).toreadonly())
 """The same memory for inputs: numpy does not make arrays on it writable again, as it would through a memoryview."""
@@ -40,7 +41,7 @@ _data_of = reader(Buffer, "data")
 class HostCall:
     """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
 
-    def __init__(self, host: HostFunction, declared: CompiledCall, arguments: int, results: int) -> None:
+    def __init__(self, host: HostFunction, declared: CallText, arguments: int, results: int) -> None:
         """Read the buffers of the first call, which must be as declared."""
         self.registrations = REGISTRY.registrations
         self._host = host
@@ -188,11 +189,11 @@ def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
         reference = _CALLS.get(key)
     call = None if reference is None else reference()
     if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, CompiledCall.parse(site.decode()), arguments, results)
+        call = _make_call(key, CallText.parse(site.decode()), arguments, results)
     call(arguments, results)
 
 
-def _make_call(key: Any, declared: CompiledCall, arguments: int, results: int) -> HostCall:
+def _make_call(key: Any, declared: CallText, arguments: int, results: int) -> HostCall:
     op = REGISTRY.find_host_op(declared.token)
     if op is None:
         raise unknown_op(declared.token)
@@ -225,4 +226,4 @@ def _clear_frames(error: BaseException) -> None:
             waiting += getattr(current, "exceptions", ())  # of a group
 
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"

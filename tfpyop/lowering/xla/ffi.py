@@ -17,9 +17,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop.errors import UnsupportedError
-from tfpyop.lowering.exception_table import guarded_from_the_start
+from tfpyop.lowering._tensorflow import TESTED
 from tfpyop.lowering.failures import CANCELLED, shortened, status_of
-from tfpyop.lowering.xla_structs import (
+from tfpyop.lowering.xla.exception_table import guarded_from_the_start
+from tfpyop.lowering.xla.structs import (
     MEMORY,
     Api,
     Bundle,
@@ -99,7 +100,7 @@ def check_version(major: int, minor: int, struct_size: int) -> None:
 def _unsupported(got: str) -> UnsupportedError:
     return UnsupportedError(
         "this TensorFlow's XLA cannot call Python.",
-        expected="XLA FFI 0.1 or 0.2, as TensorFlow 2.18 to 2.21 have it",
+        expected=f"XLA FFI 0.1 or 0.2, as TensorFlow {TESTED} have it",
         got=f"TensorFlow {tf.__version__}: {got}",
         remedy="Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a "
         "TensorFlow implementation with @op.native.",

@@ -15,12 +15,13 @@ from tfpyop._promise import ArrayType, OpPromise, Promise, Types
 from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
-from tfpyop.lowering import xla_calls, xla_ffi
 from tfpyop.lowering._tensorflow import call_module
-from tfpyop.lowering.compilation import is_in_order
-from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
-from tfpyop.lowering.stablehlo import check_of_shape, host_call
 from tfpyop.lowering.tensors import type_of
+from tfpyop.lowering.xla import calls, ffi
+from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
+from tfpyop.lowering.xla.compilation import is_outermost_compiled
+from tfpyop.lowering.xla.dynamic_sizes import may_be_dynamic
+from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function."""
@@ -31,7 +32,7 @@ _ORDER = "tfpyop_order"
 
 def install() -> None:
     """Let compiled code call host functions, also such as another process has traced."""
-    xla_ffi.register(xla_calls.run)
+    ffi.register(calls.run)
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
@@ -51,11 +52,20 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         raise error.about(op.host.subject) from None
     if not promised and not order:
         return []
-    call = CompiledCall(op.token, types, promised, is_ordered=op.host.is_stateful)
+    call = CallText(op.token, types, promised, is_ordered=op.host.is_stateful)
+    module = host_call(
+        ffi.TARGET,
+        call,
+        sizes,
+        problem=f"{op.host.subject}: an output has no possible shape:",
+        is_kept=may_be_dynamic(
+            tensors
+        ),  # XLA refuses what it keeps; of what it drops, it would take sizes from the air
+    )
     results = call_module(
         [*tensors, *order],
         version=9,
-        module=host_call(xla_ffi.TARGET, call, sizes, f"{op.host.subject}: an output has no possible shape:"),
+        module=module,
         Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
         Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
         platforms=["CPU"],
@@ -153,7 +163,7 @@ def _remedy(promise: Promise, types: Types) -> str:
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
     """What a stateful call must come after: the one before it in the same graph, or nothing."""
-    if not is_in_order():
+    if not is_outermost_compiled():
         raise UnsupportedError(
             "it is stateful, and XLA promises no order to calls in loops, branches and inner functions.",
             remedy="Call it in the function with jit_compile=True itself, or outside of it.",

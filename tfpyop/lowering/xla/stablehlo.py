@@ -13,7 +13,7 @@ import numpy as np
 
 from tfpyop._promise import ArrayType, Types
 from tfpyop._signature import Place, Size, Sizes
-from tfpyop.lowering.compiled_call import ELEMENT_TYPES, CompiledCall
+from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 
 _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
 _SIZE = "tensor<i64>"
@@ -21,7 +21,7 @@ _SIZE = "tensor<i64>"
 _LARGEST = 2**31 - 1
 
 
-def host_call(target: str, call: CompiledCall, sizes: Sequence[Sizes], problem: str) -> str:
+def host_call(target: str, call: CallText, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
     """A module whose one function makes a call.
 
     Args:
@@ -29,6 +29,7 @@ def host_call(target: str, call: CompiledCall, sizes: Sequence[Sizes], problem: 
       call: The call.
       sizes: The shape of each output in terms of the inputs' dimensions.
       problem: What the error says, before the sizes, if an output has sizes that no array has.
+      is_kept: Whether XLA must keep the call, also if nobody wants its results. Calls in order are kept always.
     """
     order = [ArrayType(np.dtype(np.int32), ())] * call.is_ordered
     inputs, outputs = [*call.inputs, *order], [*call.outputs, *order]
@@ -48,7 +49,7 @@ def host_call(target: str, call: CompiledCall, sizes: Sequence[Sizes], problem: 
         f'call_target_name = "{target}"',
         "api_version = 4 : i32",
         f'backend_config = {{site = "{_escaped(call.text)}"}}',
-        f"has_side_effect = {'true' if call.is_ordered else 'false'}",
+        f"has_side_effect = {'true' if call.is_ordered or is_kept else 'false'}",
         f"operand_layouts = [{', '.join(operand_layouts)}]",
         f"result_layouts = [{', '.join(map(_layout, outputs))}]",
     ]
@@ -69,7 +70,9 @@ def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
     """
     text = _Text(types)
     own = [text.size(Place(len(types) - 1, axis)) for axis in range(len(types[-1].shape or ()))]
-    text.check(text.any([list(map(text.equal, own, map(text.size, sizes))) for sizes in allowed]), message, own)
+    text.check(
+        text.any([text.all(list(map(text.equal, own, map(text.size, sizes)))) for sizes in allowed]), message, own
+    )
     return text.module([])
 
 
@@ -80,6 +83,7 @@ class _Text:
     inputs: Types
     lines: list[str] = field(default_factory=list)
     names: dict[Size, str] = field(default_factory=dict)
+    limits: dict[Size, str] = field(default_factory=dict)
 
     def module(self, outputs: Types) -> str:
         """The module of these lines, which returns what the last custom call did."""
@@ -120,9 +124,9 @@ class _Text:
 
     def check_sizes(self, sizes: Sizes, message: str) -> None:
         """Refuse to compile if a computed size is negative, or too large to be one of XLA's."""
-        facts = [fact for size in sizes if _is_computed(size) for fact in self._limits(size)]
-        if facts:
-            self.check(self.any([facts]), message, list(map(self.size, sizes)))
+        computed = [self._is_possible(size) for size in sizes if _is_computed(size)]
+        if computed:
+            self.check(self.all(computed), message, list(map(self.size, sizes)))
 
     def shape(self, sizes: Sizes) -> str:
         """The name of a tensor of sizes."""
@@ -149,15 +153,16 @@ class _Text:
         """The name of how two sizes compare. TensorFlow 2.19 takes them for unsigned unless told."""
         return self._line(f"stablehlo.compare {comparison}, {left}, {right}, SIGNED : ({_SIZE}, {_SIZE}) -> tensor<i1>")
 
-    def any(self, cases: Sequence[Sequence[str]]) -> str:
-        """The name of whether everything is true in one of the cases."""
-        results = []
-        for case in cases:
-            result = self._line("stablehlo.constant dense<true> : tensor<i1>")
-            for fact in case:
-                result = self._line(f"stablehlo.and {result}, {fact} : tensor<i1>")
-            results.append(result)
-        return functools.reduce(lambda left, right: self._line(f"stablehlo.or {left}, {right} : tensor<i1>"), results)
+    def all(self, facts: Sequence[str]) -> str:
+        """The name of whether all of these are true."""
+        true = self._line("stablehlo.constant dense<true> : tensor<i1>")
+        return functools.reduce(
+            lambda left, right: self._line(f"stablehlo.and {left}, {right} : tensor<i1>"), facts, true
+        )
+
+    def any(self, facts: Sequence[str]) -> str:
+        """The name of whether one of these is true."""
+        return functools.reduce(lambda left, right: self._line(f"stablehlo.or {left}, {right} : tensor<i1>"), facts)
 
     def _size(self, size: Size) -> str:
         if isinstance(size, int):
@@ -190,12 +195,19 @@ class _Text:
         """The name of one size as XLA takes it: 0 for one that is refused, which XLA would complain about first."""
         name = self.size(size)
         if _is_computed(size):
-            is_possible = self.any([self._limits(size)])
-            name = self._line(f"stablehlo.select {is_possible}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}")
+            name = self._line(
+                f"stablehlo.select {self._is_possible(size)}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}"
+            )
         return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
 
+    def _is_possible(self, size: Size) -> str:
+        """The name of whether a computed size is one that XLA's arrays can have."""
+        if size not in self.limits:
+            self.limits[size] = self.all(self._limits(size))
+        return self.limits[size]
+
     def _limits(self, size: Size) -> list[str]:
-        """The names of what must be true of a size: it is one of XLA's, and nothing on the way to it overflowed."""
+        """The names of what must be true of a size: it is in range, and nothing on the way to it overflowed."""
         facts = self._between(size, 0)
         waiting = [size]
         while waiting:

@@ -32,7 +32,7 @@ ELEMENT_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledCall:
+class CallText:
     """What one compiled call is: whose function, and the types of what it is given and returns."""
 
     token: str
@@ -48,7 +48,7 @@ class CompiledCall:
         return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
 
     @classmethod
-    def parse(cls, text: str) -> CompiledCall:
+    def parse(cls, text: str) -> CallText:
         """Read what `text` gave."""
         token, _, types = text.rpartition("|")
         inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
