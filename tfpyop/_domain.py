@@ -114,6 +114,11 @@ class Domain:
                 )
         return cls(by_name={name: EVERYWHERE if text is None else Interval.parse(text) for name, text in value.items()})
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether nothing is said of any input."""
+        return self.default == EVERYWHERE and not self.by_name
+
     def of(self, name: str) -> Interval:
         """Where the input of this name may lie."""
         return self.by_name.get(name, self.default)

@@ -118,7 +118,7 @@ def check_op(
     chosen = checked_names(checks)
     checked_modes(modes)
     options = {**options, "max_examples": max_examples, "modes": modes, "seed": seed}
-    report = Report(tuple(_outcome(op, name, options) for name in chosen))
+    report = Report(tuple(outcome_of(op, name, options) for name in chosen))
     if report.failures:
         raise ChecksError(report)
     return report
@@ -133,7 +133,8 @@ def checked_names(checks: Iterable[str] | None) -> list[str]:
     return chosen
 
 
-def _outcome(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
+def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
+    """What came of one check, whether it failed or not."""
     start = time.perf_counter()
     try:
         return CHECKS[name](op, **options)

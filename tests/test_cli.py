@@ -1,0 +1,212 @@
+"""The command line, as users call it: what it prints, and its exit status."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tfpyop import cli
+
+OPS = """
+from typing import Any
+
+import numpy as np
+from tfpyop import differentiable_op
+
+
+@differentiable_op(signature="(),()->()", domain={"y": "[0.5, 2]"})
+def mod(x, y):
+    return x % y
+
+
+@mod.numpy_gradient
+def mod_gradient(op, grad):
+    x, y = op.inputs
+    return grad, -grad * (x // y)
+
+
+@differentiable_op(signature="(m,k),(k,n)->(m,n)")
+def product(a, b):
+    return a @ b
+
+
+@product.gradient
+def product_gradient(op, grad):
+    import tensorflow as tf
+
+    a, b = op.inputs
+    return grad @ tf.linalg.matrix_transpose(b), -tf.linalg.matrix_transpose(a) @ grad
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def scaled(x, *, factor: Any):
+    return factor * x
+
+
+class Model:
+    @differentiable_op(signature="()->()", non_differentiable=True)
+    def shifted(self, x):
+        return x + 1
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("project")
+    (directory / "cli_ops.py").write_text(OPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        importlib.import_module("cli_ops")
+        yield directory
+    del sys.modules["cli_ops"]
+
+
+@pytest.fixture
+def run(directory, monkeypatch, capsys):
+    """Runs a command; returns status, output and errors."""
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments):
+        status = cli.main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_list_is_a_table_of_ops(run):
+    status, output, _ = run("list", "cli_ops")
+    assert status == 0
+    lines = [line for line in output.splitlines() if "cli_ops:" in line]
+    assert [line.split()[1] for line in lines] == [
+        "cli_ops:mod",
+        "cli_ops:product",
+        "cli_ops:scaled",
+        "cli_ops:Model.shifted",
+    ]
+    assert "(m,k),(k,n)->(m,n)" in lines[1]
+    assert "gradient" in lines[1]
+    assert "non-differentiable" in lines[2]
+    assert "cli_ops.py:" in lines[0]
+
+
+def test_list_loads_no_tensorflow(directory):
+    program = (
+        "import sys; from tfpyop.cli import main; main(['list', 'cli_ops']); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=directory, check=True, timeout=60, capture_output=True)
+
+
+def test_check_prints_a_table_and_the_failures(run):
+    status, output, _ = run(
+        "check", "cli_ops:mod", "cli_ops:product", "--max-examples", "5", "--checks", "check_gradient"
+    )
+    assert status == 1
+    assert "cli_ops:mod       ok" in output
+    assert "cli_ops:product   FAIL" in output
+    assert "Likely:   the wrong sign" in output
+    assert "2 ops: 1 passed, 1 failed" in output
+
+
+def test_check_of_right_ops_exits_with_0(run):
+    status, _, _ = run(
+        "check", "cli_ops:mod", "--max-examples", "5", "--checks", "check_contract", "--modes", "eager,graph"
+    )
+    assert status == 0
+
+
+def test_check_prints_json(run):
+    status, output, _ = run(
+        "check", "cli_ops:product", "--max-examples", "5", "--checks", "check_jvp,check_gradient", "--json"
+    )
+    assert status == 1
+    report = json.loads(output)
+    assert report["passed"] is False
+    [op] = report["ops"]
+    assert (op["op"], op["signature"]) == ("cli_ops:product", "(m,k),(k,n)->(m,n)")
+    jvp, gradient = op["checks"]
+    assert (jvp["check"], jvp["status"], jvp["reason"]) == ("check_jvp", "skipped", "the op has no JVP rule")
+    assert gradient["status"] == "failed"
+    assert gradient["failure"]["cause"] == "the wrong sign"
+    assert gradient["failure"]["code"].startswith("product(")
+
+
+def test_an_op_that_cannot_be_drawn_is_a_failure_with_the_way_out(run):
+    status, output, _ = run("check", "cli_ops:scaled", "--checks", "check_contract")
+    assert status == 1
+    assert "nothing tells what its static parameter 'factor' may be" in output
+    assert "Annotate it" in output
+
+
+def test_ghostwrite_writes_a_file_that_runs(run, directory):
+    status, output, _ = run("ghostwrite", "cli_ops")
+    assert status == 0
+    assert "def test_mod():\n    check_op(cli_ops.mod)" in output
+    (directory / "test_written.py").write_text(output)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "test_written.py",
+        "-k",
+        "mod or scaled or shifted",
+    ]
+    process = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=200)
+    assert "1 passed, 2 skipped, 1 deselected" in process.stdout, process.stdout + process.stderr
+
+
+def test_bench_is_a_table_and_a_plot(run, directory):
+    status, output, _ = run("bench", "cli_ops:product", "--max-size", "100", "--png", "bench.png")
+    assert status == 0
+    assert all(name in output for name in ("elements", "numpy", "eager", "graph", "XLA"))
+    assert (directory / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["list", "cli_opps"], "tfpyop: there is no module 'cli_opps'. Did you mean 'cli_ops'"),
+        (["check", "cli_ops:prodct"], "tfpyop: module 'cli_ops' has no op 'prodct'. Did you mean 'product'?"),
+        (["check", "cli_ops", "--modes", "egar"], "tfpyop: there is no mode 'egar'. Did you mean 'eager'?"),
+        (
+            ["check", "cli_ops", "--checks", "check_vjp"],
+            "tfpyop: there is no check 'check_vjp'. Did you mean 'check_jvp'",
+        ),
+        (["check", "cli_ops", "--html", "no/where.html"], "tfpyop: 'no/where.html' cannot be written: No such file or"),
+        (["bench", "cli_ops"], "tfpyop: 'cli_ops' has several ops. Name one, for example cli_ops:mod."),
+        (["bench", "cli_ops:scaled"], "its parameter 'factor' has no default to measure with."),
+        (["bench", "cli_ops:mod", "--max-size", "1", "--png", "no/where.png"], "'no/where.png' cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_status_2(run, arguments, said):
+    status, _, errors = run(*arguments)
+    assert status == 2
+    [line] = [line for line in errors.splitlines() if line.startswith("tfpyop:")]
+    assert said in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["lst"], ["check"], ["check", "cli_ops", "--max-examples", "0"]])
+def test_what_argparse_refuses_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: tfpyop" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command(directory):
+    process = subprocess.run(
+        [sys.executable, "-m", "tfpyop", "list", "cli_ops:mod"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "cli_ops:mod" in process.stdout

@@ -1,0 +1,131 @@
+"""The command line: `tfpyop list`, `check`, `ghostwrite` and `bench`.
+
+Owns the reading of arguments and the exit status: 0 if all is well, 1 if a check failed, 2 and one line for what cannot
+be done as asked. What a command needs is loaded when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tfpyop._version import __version__
+from tfpyop.errors import TfpyopError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments say.
+
+    Args:
+      arguments: What stands behind `tfpyop`. Default: what it was called with.
+
+    Returns:
+      The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.path.insert(0, os.getcwd())
+    try:
+        status: int = options.run(options)
+    except TfpyopError as error:
+        return _refuse(" ".join(line.strip() for line in str(error).splitlines()))
+    except ImportError as error:
+        if error.name not in ("rich", "matplotlib", "hypothesis", "tensorflow"):
+            raise
+        return _refuse(f"it needs {error.name}: pip install 'tfpyop[cli]'.")
+    return status
+
+
+def _refuse(why: str) -> int:
+    print(f"tfpyop: {why}", file=sys.stderr)  # noqa: T201 - a command line prints
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tfpyop", description="Plain numpy functions as differentiable TensorFlow ops.")
+    parser.add_argument("--version", action="version", version=f"tfpyop {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="show the ops of modules", description="Show the ops of modules.")
+    _add_targets(command)
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser(
+        "check",
+        help="test the ops of modules by property",
+        description="Test the ops of modules by property. The exit status is 1 if one is wrong.",
+    )
+    _add_targets(command)
+    command.add_argument("--html", metavar="FILE", help="write a report with plots of the derivatives")
+    command.add_argument("--json", action="store_true", help="print the outcomes as JSON instead of a table")
+    command.add_argument("--max-examples", type=_count, metavar="N", help="how many examples each check draws")
+    command.add_argument("--modes", metavar="MODE,...", help="of eager, graph, XLA and native; default: all that apply")
+    command.add_argument("--checks", metavar="CHECK,...", help="names as in the table; default: all")
+    command.add_argument("--seed", type=int, metavar="N", help="make the examples the same in every run")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser(
+        "ghostwrite", help="print a test file for the ops", description="Print a test file for the ops of modules."
+    )
+    _add_targets(command)
+    command.set_defaults(run=_ghostwrite)
+
+    command = commands.add_parser(
+        "bench",
+        help="measure what calls of an op cost beside its function",
+        description="Measure what calls of one op cost beside its bare function, by the size of the inputs.",
+    )
+    command.add_argument("op", metavar="MODULE:OP")
+    command.add_argument("--png", metavar="FILE", help="draw a plot too")
+    command.add_argument("--max-size", type=_count, default=10**6, metavar="N", help="the largest number of elements")
+    command.set_defaults(run=_bench)
+    return parser
+
+
+def _add_targets(command: argparse.ArgumentParser) -> None:
+    command.add_argument("targets", nargs="+", metavar="MODULE", help="a module by name, or one op of it: MODULE:OP")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
+
+
+def _list(options: argparse.Namespace) -> int:
+    from tfpyop.cli.listing import list_ops
+
+    return list_ops(options.targets)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from tfpyop.cli.checking import check_ops
+
+    return check_ops(
+        options.targets,
+        html=options.html,
+        is_json=options.json,
+        checks=_parts(options.checks),
+        max_examples=options.max_examples,
+        modes=_parts(options.modes),
+        seed=options.seed,
+    )
+
+
+def _ghostwrite(options: argparse.Namespace) -> int:
+    from tfpyop.cli.ghostwriting import ghostwrite
+
+    return ghostwrite(options.targets)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tfpyop.cli.benchmark import bench
+
+    return bench(options.op, png=options.png, max_size=options.max_size)
+
+
+def _parts(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

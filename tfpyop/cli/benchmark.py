@@ -1,0 +1,150 @@
+"""`tfpyop bench`: what calls of an op cost beside its bare function, by the size of the inputs."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tfpyop._coercion import Array
+from tfpyop._discovery import find_ops
+from tfpyop._domain import Interval
+from tfpyop._op import Op
+from tfpyop.errors import RegistrationError
+from tfpyop.testing._modes import is_applicable
+from tfpyop.testing._ops import definition_of
+
+_N_ROUNDS = 7
+_ROUND_SECONDS = 0.02
+
+Times = Mapping[str, float]
+"""Seconds a call, by what is called."""
+
+
+def bench(target: str, *, png: str | None, max_size: int) -> int:
+    """Measure one op, print a table, and draw a plot if that is asked for."""
+    ops = find_ops(target)
+    if len(ops) > 1:
+        raise RegistrationError(
+            f"{target!r} has several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
+        )
+    [op] = ops.values()
+    sizes = [10**power for power in range(len(str(max_size)))]
+    measured = {}
+    for size in track(sizes, description=f"{target}", console=Console(stderr=True), transient=True):
+        arrays = inputs_of(op, size)
+        measured[max(array.size for array in arrays)] = _times(op, arrays)
+    _print(op, measured)
+    if png is not None:
+        _draw(op, measured, png)
+    return 0
+
+
+def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
+    """Inputs of about so many elements, in the op's domain: core dimensions of one size, or else one loop dimension.
+
+    Raises:
+      RegistrationError: Nothing tells how many inputs the op has, or what a static parameter is.
+    """
+    definition = definition_of(op)
+    for name, parameter in (definition.parameters.signature or op.__signature__).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name != "out":
+            raise RegistrationError(
+                f"its parameter {name!r} has no default to measure with.", subject=definition.subject
+            )
+    names = definition.parameters.input_names
+    signature = definition.signature
+    if signature is None and not names:
+        raise RegistrationError(
+            "nothing tells how many inputs it has.", subject=definition.subject, remedy="Give the op a signature=."
+        )
+    cores = [() for _ in names] if signature is None else [tuple(core) for core in signature.inputs]
+    side = max(1, round(size ** (1 / max(max(map(len, cores)), 1))))
+    generator = np.random.default_rng(0)
+    arrays = []
+    for number, core in enumerate(cores):
+        shape = tuple(dimension if isinstance(dimension, int) else side for dimension in core) or (size,)
+        name = names[min(number, len(names) - 1)] if names else ""
+        arrays.append(_values(definition.domain.of(name), shape, generator))
+    return arrays
+
+
+def _values(interval: Interval, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Moderate numbers in an interval."""
+    low = interval.low if np.isfinite(interval.low) else min(interval.high, 1.0) - 2.0
+    high = interval.high if np.isfinite(interval.high) else max(low, 0.0) + 2.0
+    if interval.is_integer:
+        return generator.integers(int(np.ceil(low)), int(np.floor(high)), shape, np.int32, endpoint=True)
+    margin = 0.05 * (high - low)
+    return generator.uniform(low + margin, high - margin, shape).astype(np.float32)
+
+
+def _times(op: Op[..., Any], arrays: Sequence[Array]) -> Times:
+    tensors = [tf.constant(array) for array in arrays]
+    more = {"out": None} if definition_of(op).parameters.takes_out else {}
+    calls: dict[str, Callable[[], Any]] = {
+        "numpy": lambda: op.numpy(*arrays, **more),
+        "eager": lambda: op(*tensors),
+    }
+    for mode, is_compiled in (("graph", False), ("XLA", True)):
+        if is_applicable(op, mode):
+            traced = tf.function(lambda *values: op(*values), autograph=False, jit_compile=is_compiled)
+            calls[mode] = functools.partial(traced, *tensors)
+    counts = {name: _count(call) for name, call in calls.items()}
+    rounds = [{name: _seconds(call, counts[name]) for name, call in calls.items()} for _ in range(_N_ROUNDS)]
+    return {name: statistics.median(times[name] for times in rounds) for name in calls}
+
+
+def _count(call: Callable[[], Any]) -> int:
+    """How many calls make a round."""
+    call()
+    call()
+    return max(1, min(1000, int(_ROUND_SECONDS / max(_seconds(call, 1), 1e-7))))
+
+
+def _seconds(call: Callable[[], Any], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+def _print(op: Op[..., Any], measured: Mapping[int, Times]) -> None:
+    names = list(next(iter(measured.values())))
+    table = Table("elements", *names, box=SIMPLE, title=f"{op.name}: us a call, and above numpy", pad_edge=False)
+    for size, times in measured.items():
+        bare = times["numpy"]
+        cells = [
+            f"{times[name] * 1e6:.1f}" + ("" if name == "numpy" else f" ({(times[name] - bare) * 1e6:+.1f})")
+            for name in names
+        ]
+        table.add_row(f"{size:,}", *cells)
+    for column in table.columns:
+        column.justify = "right"
+    Console().print(table)
+
+
+def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log", yscale="log", xlabel="elements of the largest input", ylabel="microseconds a call", title=op.name
+    )
+    for name in next(iter(measured.values())):
+        axes.plot(list(measured), [times[name] * 1e6 for times in measured.values()], marker="o", label=name)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RegistrationError(f"{path!r} cannot be written: {error}.") from None

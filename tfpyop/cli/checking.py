@@ -1,0 +1,143 @@
+"""`tfpyop check`: checks of ops with a progress bar, and what came of them as a table, as JSON or as an HTML page."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tfpyop._discovery import find_ops
+from tfpyop._op import Op
+from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.testing import CheckError, Outcome, Report
+from tfpyop.testing._check_op import checked_names, outcome_of
+from tfpyop.testing._modes import checked_modes
+
+_CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[dim]-[/]"}
+
+
+def check_ops(
+    targets: Sequence[str],
+    *,
+    html: str | None,
+    is_json: bool,
+    checks: Sequence[str] | None,
+    max_examples: int | None,
+    modes: Sequence[str] | None,
+    seed: int | None,
+) -> int:
+    """Check the ops that targets name; returns 1 if one of them is wrong."""
+    names = checked_names(checks)
+    checked_modes(modes)
+    ops = {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
+    if html is not None:
+        _require_writable(html)
+    options = {"max_examples": max_examples, "modes": modes, "seed": seed}
+    reports = _run(ops, names, options)
+    if html is not None:
+        from tfpyop.cli.html import write_page
+
+        write_page(html, ops, reports)
+    if is_json:
+        print(json.dumps(_as_json(ops, reports), indent=2))  # noqa: T201 - it is what was asked for
+    else:
+        _print(reports, names)
+    return int(any(report.failures for report in reports.values()))
+
+
+def _require_writable(path: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise RegistrationError(f"{path!r} cannot be written: {error.strerror}.") from None
+
+
+def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any]) -> dict[str, Report]:
+    """Run every check of every op. Progress goes to the terminal, not to where the result goes."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    reports = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = progress.add_task("", total=len(ops) * len(names))
+        for name, op in ops.items():
+            outcomes = []
+            for check in names:
+                progress.update(task, description=f"{name} {check}")
+                outcomes.append(_outcome(op, check, options))
+                progress.advance(task)
+            reports[name] = Report(tuple(outcomes))
+    return reports
+
+
+def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
+    """What came of a check. One that cannot be made, as nothing tells what to draw, counts as failed."""
+    try:
+        return outcome_of(op, check, options)
+    except TfpyopError as error:
+        failure = CheckError(error.problem, check=check, got=error.got, cause=error.remedy, subject=error.subject)
+        return Outcome(check, op.name, "failed", failure=failure)
+
+
+def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
+    console = Console()
+    table = Table("op", *(name.removeprefix("check_").replace("_", " ") for name in names), box=SIMPLE, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, report in reports.items():
+        table.add_row(name, *(_CELLS[outcome.status] for outcome in report.outcomes))
+    console.print(table)
+    for report in reports.values():
+        for failure in report.failures:
+            console.print(f"\n{failure}", markup=False, highlight=False, soft_wrap=True)
+    outcomes = [outcome for report in reports.values() for outcome in report.outcomes]
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in _CELLS}
+    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    console.print(
+        f"\n{len(reports)} ops: {text}; {sum(outcome.seconds for outcome in outcomes):.1f} s", highlight=False
+    )
+
+
+def _as_json(ops: dict[str, Op[..., Any]], reports: dict[str, Report]) -> dict[str, Any]:
+    return {
+        "passed": not any(report.failures for report in reports.values()),
+        "ops": [
+            {
+                "op": name,
+                "name": ops[name].name,
+                "signature": ops[name].signature,
+                "defined_at": str(ops[name]._self_entry.site),
+                "checks": [_outcome_as_json(outcome) for outcome in report.outcomes],
+            }
+            for name, report in reports.items()
+        ],
+    }
+
+
+def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+    failure = outcome.failure
+    return {
+        "check": outcome.check,
+        "status": outcome.status,
+        "examples": outcome.n_examples,
+        "rejected": outcome.n_rejected,
+        "seconds": round(outcome.seconds, 3),
+        "reason": outcome.reason,
+        "failure": None
+        if failure is None
+        else {
+            "problem": failure.problem,
+            "mode": failure.mode,
+            "expected": failure.expected,
+            "got": failure.got,
+            "cause": failure.cause,
+            "code": failure.code,
+            "text": str(failure),
+        },
+    }

@@ -1,0 +1,153 @@
+"""Profiles: derivatives of an op beside numerical ones, over many points and along one line, to be looked at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis
+import numpy as np
+import tensorflow as tf
+
+from tfpyop import Op
+from tfpyop._coercion import Array, is_differentiable
+from tfpyop._domain import Interval
+from tfpyop.testing._comparisons import Point, arrays_of
+from tfpyop.testing._derivatives import direction_of, inner, slopes, unit_direction, vjp, weights_like
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, rules_of
+from tfpyop.testing._outcomes import Property, quietly
+from tfpyop.testing._strategies import smooth_arguments
+
+_N_SAMPLES = 60
+_N_POSITIONS = 61
+_HALF_WIDTH = 3.0
+"""How far a line goes where the domain has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A derivative along a line through one example, on which one element of one input moves.
+
+    Attributes:
+      name: Of the input.
+      index: Of the element.
+      positions: Where the element is.
+      analytic: The derivative by the gradient rule; NaN where the function or the rule fails.
+      numerical: The same by differences; NaN where they are not precise.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    positions: Array
+    analytic: Array
+    numerical: Array
+
+
+@dataclass(frozen=True, slots=True)
+class GradientProfile:
+    """How the gradient of an op compares with differences.
+
+    Attributes:
+      magnitudes: The largest magnitude among the inputs of each example.
+      errors: How far the gradient is from differences there, relative to the sum of what cancels in it.
+      slice: A line, None if no example has derivatives.
+    """
+
+    magnitudes: Array
+    errors: Array
+    slice: Slice | None
+
+
+def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | None:
+    """Draw examples and compare the gradient of an op with differences; None if it has no gradient rule.
+
+    Args:
+      op: The op.
+      seed: Makes the examples the same in every run.
+    """
+    if rules_of(op).gradient is None:
+        return None
+    check = Property(op, "gradient_profile", max_examples=_N_SAMPLES, seed=seed)
+    samples: list[tuple[float, float, Point]] = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=_N_SAMPLES,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(smooth_arguments(op))
+    def draw(arguments: Arguments) -> None:
+        with contextlib.suppress(Exception):  # what a rule raises is for the checks to tell
+            samples.append(_sample(Point.of(check, op, arguments)))
+
+    with quietly(), contextlib.suppress(hypothesis.errors.Unsatisfiable):
+        draw()
+        known = [sample for sample in samples if np.isfinite(sample[1])]
+        line = _slice(op, min(known, key=lambda sample: abs(np.log(sample[0] or 1e-9)))[2]) if known else None
+    return GradientProfile(np.array([s[0] for s in known]), np.array([s[1] for s in known]), line)
+
+
+def _sample(at: Point) -> tuple[float, float, Point]:
+    """The magnitude of the inputs, and the relative error of the gradient along a random direction."""
+    direction = direction_of(at.arrays, at.wanted)
+    numerical = slopes(at.function, at.arrays, direction)
+    weights = weights_like(at.outputs, np.random.default_rng(1))
+    counted = [
+        None if weight is None else np.where(counts, weight, 0).astype(weight.dtype)
+        for weight, counts in zip(weights, numerical.counts, strict=True)
+    ]
+    gradients = _gradients(at, counted)
+    scale = sum(
+        inner([None if v is None else np.abs(v) for v in left], [None if v is None else np.abs(v) for v in right])
+        for left, right in ((counted, numerical.values), (gradients, direction))
+    )
+    apart = abs(inner(counted, numerical.values) - inner(gradients, direction))
+    magnitude = max(float(np.max(np.abs(array), initial=0.0)) for array in at.arrays)
+    return magnitude, apart / scale if scale else np.nan, at
+
+
+def _slice(op: Op[..., Any], at: Point) -> Slice | None:
+    number = next((n for n, array in enumerate(at.arrays) if is_differentiable(array.dtype) and array.size), None)
+    if number is None:
+        return None
+    names = definition_of(op).parameters.input_names
+    name = names[min(number, len(names) - 1)] if names else f"input {number}"
+    index = (0,) * at.arrays[number].ndim
+    here = float(np.real(at.arrays[number][index]))
+    positions = _positions(definition_of(op).domain.of(name), here)
+    pairs = [_derivatives_at(at, number, index, position) for position in positions]
+    analytic, numerical = np.array(pairs).T
+    return Slice(name, index, positions, analytic, numerical)
+
+
+def _positions(interval: Interval, here: float) -> Array:
+    low, high = max(interval.low, here - _HALF_WIDTH), min(interval.high, here + _HALF_WIDTH)
+    margin = 0.01 * (high - low)
+    return np.linspace(low + margin, high - margin, _N_POSITIONS)
+
+
+def _derivatives_at(at: Point, number: int, index: tuple[int, ...], position: float) -> tuple[float, float]:
+    """The derivative of the sum of all outputs, by the rule and by differences."""
+    arrays = [array.copy() for array in at.arrays]
+    arrays[number][index] = position
+    ones = [np.ones_like(output) if is_differentiable(output.dtype) else None for output in at.outputs]
+    analytic = numerical = np.nan
+    with contextlib.suppress(Exception):
+        moved = slopes(at.function, arrays, unit_direction(arrays, number, index))
+        if all(counts.all() for counts, one in zip(moved.counts, ones, strict=True) if one is not None):
+            numerical = inner(ones, moved.values) / (abs(position) or 1.0)
+    with contextlib.suppress(Exception):
+        [gradient] = _gradients(at, ones, arrays)[number : number + 1]
+        analytic = 0.0 if gradient is None else float(np.real(gradient[index]))
+    return analytic, numerical
+
+
+def _gradients(at: Point, weights: Sequence[Array | None], arrays: Sequence[Array] | None = None) -> list[Array | None]:
+    tensors = at.tensors if arrays is None else [tf.constant(array) for array in arrays]
+    return arrays_of(vjp(at.call, tensors, [None if weight is None else tf.constant(weight) for weight in weights]))
