@@ -4,32 +4,48 @@ Takes an hour for twenty seeds on two cores; `--seeds` takes fewer.
 """
 
 import argparse
+import itertools
+import os
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from tests.right_ops import RIGHT
 from tests.wrong_ops import WRONG
 from tfpyop.testing import CHECKS, CheckError, ChecksError, check_op
 
 
-def missed(wrong, seed):
-    """Whether a wrong op is not found out, and how long that took."""
-    start = time.perf_counter()
+def missed(number, seed):
+    """What to say if a wrong op is not found out, and how long that took."""
+    warnings.simplefilter("ignore")
+    wrong, start = WRONG[number], time.perf_counter()
     try:
         CHECKS[wrong.check](wrong.op, arguments=wrong.arguments, seed=seed)
     except CheckError:
-        return False, time.perf_counter() - start
-    return True, time.perf_counter() - start
+        return None, time.perf_counter() - start
+    return f"missed with seed {seed}: {wrong}", time.perf_counter() - start
 
 
-def accused(right, seed):
-    """What is said of a right op; None if nothing is."""
+def accused(number, seed):
+    """What to say if a right op is accused, and how long that took."""
+    warnings.simplefilter("ignore")
+    right, start = RIGHT[number], time.perf_counter()
     try:
         check_op(right.op, arguments=right.arguments, seed=seed)
     except ChecksError as error:
-        return error
-    return None
+        return f"accused with seed {seed}: {right}\n{error}", time.perf_counter() - start
+    return None, time.perf_counter() - start
+
+
+def tried(pool, judge, zoo, seeds):
+    """What a judge says of every animal of a zoo with every seed, and how long the slowest took."""
+    numbers, drawn = zip(*itertools.product(range(len(zoo)), seeds), strict=True)
+    results = list(pool.map(judge, numbers, drawn))
+    said = [text for text, _ in results if text is not None]
+    print(*said, sep="\n", end="\n" if said else "")
+    return len(said), max(seconds for _, seconds in results)
 
 
 def main():
@@ -37,19 +53,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     seeds = range(parser.parse_args().seeds)
-    warnings.simplefilter("ignore")
-    results = [(wrong, seed, *missed(wrong, seed)) for wrong in WRONG for seed in seeds]
-    misses = [(wrong, seed) for wrong, seed, is_missed, _ in results if is_missed]
-    for wrong, seed in misses:
-        print(f"missed with seed {seed}: {wrong}")
-    print(
-        f"{len(WRONG)} wrong ops, {len(seeds)} seeds: {len(misses)} missed, slowest {max(r[3] for r in results):.1f} s"
-    )
-    alarms = [(right, seed, error) for right in RIGHT for seed in seeds if (error := accused(right, seed)) is not None]
-    for right, seed, error in alarms:
-        print(f"accused with seed {seed}: {right}\n{error}")
-    print(f"{len(RIGHT)} right ops, {len(seeds)} seeds: {len(alarms)} accused")
-    return 1 if misses or alarms else 0
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        n_missed, slowest = tried(pool, missed, WRONG, seeds)
+        print(f"{len(WRONG)} wrong ops, {len(seeds)} seeds: {n_missed} missed, slowest {slowest:.1f} s", flush=True)
+        n_accused, slowest = tried(pool, accused, RIGHT, seeds)
+        print(f"{len(RIGHT)} right ops, {len(seeds)} seeds: {n_accused} accused, slowest {slowest:.1f} s")
+    return 1 if n_missed or n_accused else 0
 
 
 if __name__ == "__main__":

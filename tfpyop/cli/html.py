@@ -118,6 +118,11 @@ def _slice_plot(line: Slice) -> str:
     axes = figure.add_subplot(xlabel=f"{line.name}{element}", ylabel="derivative of the sum of outputs")
     axes.plot(line.positions, line.numerical, "o", color="#9a6700", markersize=4, label="by differences")
     axes.plot(line.positions, line.analytic, color="#0969da", label="by the gradient rule")
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(y=0.2)
+    known = line.analytic[np.isfinite(line.analytic)]
+    if known.size and np.ptp(known) <= 1e-6 * np.max(np.abs(known), initial=1.0):  # flat but for rounding
+        axes.set_ylim(known[0] - 1, known[0] + 1)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return _figure(
