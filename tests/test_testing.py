@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests import ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
+from tfpyop.lowering.xla import is_compiling
 from tfpyop.testing import (
     CHECKS,
     Arguments,
@@ -218,3 +219,24 @@ def test_failures_can_be_pickled():
 
     failure = CheckError("wrong.", check="check_gradient", mode="eager", cause="a sign", code="f(1)", subject="op 'f'")
     assert str(pickle.loads(pickle.dumps(failure))) == str(failure)
+
+
+def test_a_failure_tells_how_sure_the_difference_is():
+    op = differentiable_op(np.sin, signature="()->()", grad=lambda op, g: -g * tf.cos(op.inputs[0]))
+    with pytest.raises(CheckError, match=r"Expected: \S+ \+- \de-\d\d by differences"):
+        check_gradient(op, seed=1)
+
+
+def test_a_cotangent_that_is_not_reduced_is_diagnosed():
+    op = differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=lambda op, g: (g, g))
+    with pytest.raises(CheckError, match=r"no cotangent of an input(?s:.*)Likely:   it is not reduced over dimensions"):
+        check_gradient(op, seed=1)
+
+
+def test_a_gradient_that_is_wrong_under_xla_only_says_so():
+    op = differentiable_op(
+        lambda x: x * x, signature="()->()", grad=lambda op, g: (1 if is_compiling() else 2) * op.inputs[0] * g
+    )
+    with pytest.raises(CheckError, match=r"Found by: check_gradient, mode XLA\n  Likely:   a factor of 2 is missing"):
+        check_gradient(op, seed=1)
+    assert check_gradient(op, seed=1, modes=["eager", "graph"]).status == "passed"

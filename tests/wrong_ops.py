@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op, differentiable_op
+from tfpyop.lowering.xla import is_compiling
 from tfpyop.testing import arguments
 
 
@@ -61,7 +62,24 @@ def _loop_rank_0_rule(op, grad):
     return a + tf.zeros_like(x), b + tf.zeros_like(y)
 
 
+def _in_one_mode(is_in_it):
+    def rule(op, grad):
+        return (1 if is_in_it() else 2) * op.inputs[0] * grad
+
+    return square_with(rule)
+
+
+def _bias_rule(op, grad):
+    return grad, grad  # of all rows, for the bias that they share
+
+
 GRADIENTS = [
+    Wrong("a path of its own for XLA", _in_one_mode(is_compiling)),
+    Wrong("a path of its own for graphs", _in_one_mode(lambda: not tf.executing_eagerly())),
+    Wrong(
+        "not reduced over what broadcasting added",
+        differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=_bias_rule),
+    ),
     Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad)),
     Wrong("a factor of 2 is missing", square_with(lambda op, grad: op.inputs[0] * grad)),
     Wrong("a factor of 2 too much", square_with(lambda op, grad: 4 * op.inputs[0] * grad)),

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._coercion import Array, dtype_kind, is_differentiable
 from tfpyop._slopes import Function
+from tfpyop.errors import ContractError
 from tfpyop.testing._derivatives import (
     Slopes,
     direction_of,
@@ -24,10 +25,10 @@ from tfpyop.testing._derivatives import (
     weights_like,
     whole_function,
 )
-from tfpyop.testing._diagnosis import likely_cause
+from tfpyop.testing._diagnosis import cause_of_refusal, likely_cause
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, flat_function, host_op_of
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import Property, described
 
 _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
@@ -67,7 +68,7 @@ class GradientJudge:
             raise self._check.failure(
                 f"the cotangent of input {number} is wrong along a random direction.",
                 mode=self._mode,
-                expected=f"{inner(counted, numerical.values):.9g} by differences",
+                expected=f"{inner(counted, numerical.values):.9g} +- {error_of(numerical, counted):.1g} by differences",
                 got=f"{inner(gradients, direction):.9g}",
             )
         if not n_judged:
@@ -78,19 +79,30 @@ class GradientJudge:
             cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
             return vjp(at.call, at.tensors, cotangents)
 
-        if self._mode == "graph":
-            return arrays_of(tf.function(differentiate, autograph=False).get_concrete_function()())
-        return arrays_of(differentiate())
+        try:
+            if self._mode == "eager":
+                return arrays_of(differentiate())
+            function = tf.function(differentiate, autograph=False, jit_compile=self._mode == "XLA")
+            return arrays_of(function.get_concrete_function()())
+        except ContractError as error:
+            raise self._check.failure(
+                "the gradient rule returns what is no cotangent of an input.",
+                mode=self._mode,
+                got=described(error),
+                cause=cause_of_refusal(error),
+            ) from error
 
     def _locate(self, at: Point, number: int, *, weights: Vectors, gradients: Vectors) -> None:
         """Raise a failure that names the first wrong element."""
         if sum(array.size for array in at.arrays) > _MOST_LOCATED:
             return
         whole = whole_function(at.function.call, at.arrays)
-        right = [_by_elements(whole, at.arrays, other, weights) for other in range(len(at.arrays))]
-        expected, got = right[number], gradients[number]
-        if expected is None:
+        found = [_by_elements(whole, at.arrays, other, weights) for other in range(len(at.arrays))]
+        right = [None if pair is None else pair[0] for pair in found]
+        own, got = found[number], gradients[number]
+        if own is None:
             return
+        expected, errors = own
         got = np.zeros(expected.shape) if got is None else got
         scale = np.max(np.abs(expected), initial=0.0)
         wrong = ~(np.abs(got - expected) <= 10 * tolerance_of(got) * (np.abs(expected) + scale))
@@ -101,7 +113,7 @@ class GradientJudge:
         raise self._check.failure(
             f"the cotangent of input {number} is wrong at element {list(index)}.",
             mode=self._mode,
-            expected=f"{expected[index]:.9g} by differences, for cotangents {_text(weights)}",
+            expected=f"{expected[index]:.9g} +- {errors[index]:.1g} by differences, for cotangents {_text(weights)}",
             got=f"{got[index]:.9g}" if gradients[number] is not None else "None: no dependence",
             cause=likely_cause(got, expected, others=right, doubled=doubled, number=number),
         )
@@ -163,15 +175,20 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
     """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding."""
     moved = [gradient for gradient, vector in zip(gradients, direction, strict=True) if vector is not None]
     tolerance = max([tolerance_of(a) for a in [*moved, *weights] if a is not None], default=1e-6)
-    absolute = [None if weight is None else np.abs(weight) for weight in weights]
+    absolute = _absolute(weights)
     scale = inner(absolute, [np.abs(values) for values in numerical.values])
-    scale += inner(
-        [None if gradient is None else np.abs(gradient) for gradient in gradients],
-        [None if vector is None else np.abs(vector) for vector in direction],
-    )
-    error = inner(absolute, numerical.errors)
+    scale += inner(_absolute(gradients), _absolute(direction))
     apart = abs(inner(weights, numerical.values) - inner(gradients, direction))
-    return apart <= tolerance * scale + 4 * error
+    return apart <= tolerance * scale + 4 * error_of(numerical, weights)
+
+
+def error_of(numerical: Slopes, weights: Vectors) -> float:
+    """The estimated error of (cotangents, J direction)."""
+    return inner(_absolute(weights), numerical.errors)
+
+
+def _absolute(vectors: Vectors) -> list[Array | None]:
+    return [None if vector is None else np.abs(vector) for vector in vectors]
 
 
 def compare_totals(
@@ -180,23 +197,28 @@ def compare_totals(
     if not agree(numerical, vectors, got, direction):
         raise check.failure(
             problem,
-            expected=f"{inner(vectors, numerical.values):.9g} by differences",
+            expected=f"{inner(vectors, numerical.values):.9g} +- {error_of(numerical, vectors):.1g} by differences",
             got=f"{inner(got, direction):.9g}",
         )
 
 
-def _by_elements(function: Function, point: Sequence[Array], number: int, weights: Vectors) -> Array | None:
-    """The cotangent of one input, by moving its elements one after the other."""
+def _by_elements(
+    function: Function, point: Sequence[Array], number: int, weights: Vectors
+) -> tuple[Array, Array] | None:
+    """The cotangent of one input, by moving its elements one after the other, and its estimated errors."""
     if not is_differentiable(point[number].dtype):
         return None
     result = np.zeros(point[number].shape, point[number].dtype)
+    errors = np.zeros(point[number].shape)
     for index in np.ndindex(point[number].shape):
         direction = unit_direction(point, number, index)
         size = np.asarray(direction[number])[index]
         for unit in (1, 1j) if result.dtype.kind == "c" else (1,):
             turned = [None if vector is None else unit * vector for vector in direction]
-            result[index] += unit * inner(weights, slopes(function, point, turned).values) / np.real(size)
-    return result
+            moved = slopes(function, point, turned)
+            result[index] += unit * inner(weights, moved.values) / np.real(size)
+            errors[index] += error_of(moved, weights) / np.real(size)
+    return result, errors
 
 
 def arrays_of(gradients: Sequence[Any]) -> list[Array | None]:

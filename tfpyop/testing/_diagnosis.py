@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfpyop._coercion import Array
+from tfpyop.errors import ContractError
 
 _FACTORS = {2.0: "a factor of 2 too much", 0.5: "a factor of 2 is missing", 3.0: "a factor of 3 too much"}
 
@@ -36,6 +37,14 @@ def likely_cause(
         ("the sign is wrong for some elements only", np.abs(got), np.abs(right)),
     ]
     return next((text for text, left, other in candidates if _alike(left, other)), None)
+
+
+def cause_of_refusal(error: ContractError) -> str | None:
+    """What explains that a cotangent has the wrong shape, if it can be told."""
+    expected, got = (str(side).count(",") + ("[]" not in str(side)) for side in (error.expected, error.got))
+    if "wrong shape" not in error.problem or got <= expected:
+        return None
+    return "it is not reduced over dimensions that broadcasting added to this input: sum over them with tf.reduce_sum"
 
 
 def _alike(left: Array | None, right: Array | None) -> bool:

@@ -34,12 +34,13 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import likely_cause
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
 from tfpyop.testing._outcomes import Outcome, Property
 from tfpyop.testing._strategies import smooth_arguments
 
-_IN_GRAPHS = 5
-"""How many examples are differentiated in a graph too."""
+_MOST_EXAMPLES = {"eager": None, "graph": 5, "XLA": 3}
+"""How many examples are differentiated in each mode; a graph is traced for each, and compiled."""
 
 
 def check_gradient(
@@ -61,9 +62,9 @@ def check_gradient(
     Args:
       op: The op. Skipped if it has no gradient rule, or nothing to differentiate.
       arguments: Draws the arguments. Default: float64 ones of moderate magnitude, as `arguments(op)` draws them.
-      max_examples: How many to draw. Default: as the Hypothesis profile says; a few of them in a graph too.
+      max_examples: How many to draw. Default: as the Hypothesis profile says; a few in a graph and by XLA.
       seed: Makes the examples the same in every run.
-      modes: Of "eager" and "graph". Default: both.
+      modes: Of "eager", "graph" and "XLA". Default: those that apply.
 
     Returns:
       The outcome, with the numbers of examples judged and rejected.
@@ -77,11 +78,10 @@ def check_gradient(
     if rules_of(op).gradient is None:
         return check.skipped("the op has no gradient rule")
     strategy = smooth_arguments(op) if arguments is None else arguments
-    for mode in ("eager", "graph"):
-        if modes is None or mode in modes:
-            judge = GradientJudge(check, op, mode)
-            at_most = None if mode == "eager" else _IN_GRAPHS
-            check.run(strategy, judge, shrinks=mode == "eager", at_most=at_most)
+    wanted = checked_modes(modes)
+    for mode, at_most in _MOST_EXAMPLES.items():
+        if mode in wanted and is_applicable(op, mode):
+            check.run(strategy, GradientJudge(check, op, mode), shrinks=mode == "eager", at_most=at_most)
     return check.passed()
 
 
