@@ -218,21 +218,25 @@ def _names(op: Op[..., Any], count: int) -> list[str]:
 
 
 def _shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) -> Strategy[tuple[tuple[int, ...], ...]]:
-    """Shapes that fit the signature; one in three may be empty."""
-    sides = st.sampled_from([1, 1, 0] if allow_empty else [1])
-    return sides.flatmap(lambda min_side: _sided_shapes(op, count, min_side, max_side))
+    """Shapes that fit the signature; one in six may be empty, and another one probably is."""
+    full, maybe_empty, probably_empty = (1, max_side, 0), (0, max_side, 0), (0, 1, 1)
+    kinds = st.sampled_from([*[full] * 4, maybe_empty, probably_empty] if allow_empty else [full])
+    return kinds.flatmap(lambda kind: _sided_shapes(op, count, *kind))
 
 
-def _sided_shapes(op: Op[..., Any], count: int, min_side: int, max_side: int) -> Strategy[tuple[tuple[int, ...], ...]]:
+def _sided_shapes(
+    op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int
+) -> Strategy[tuple[tuple[int, ...], ...]]:
+    """Shapes with such sides; loop dimensions, and those without a signature, number two at most."""
     signature = definition_of(op).signature
     if signature is None:
-        shape = hnp.array_shapes(min_dims=0, max_dims=2, min_side=min_side, max_side=max_side)
+        shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
         return shape.map(lambda shape: (shape,) * count)
     if not count:
         return st.just(())
     inputs = signature.text.replace(" ", "").split("->")[0]
     drawn = hnp.mutually_broadcastable_shapes(
-        signature=f"{inputs}->()", max_dims=2, min_side=min_side, max_side=max_side
+        signature=f"{inputs}->()", min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side
     )
     return drawn.map(lambda broadcast: broadcast.input_shapes).filter(lambda shapes: _has_outputs(signature, shapes))
 
