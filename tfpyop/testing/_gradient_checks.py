@@ -39,7 +39,7 @@ from tfpyop.testing._ops import rules_of
 from tfpyop.testing._outcomes import Outcome, Property
 from tfpyop.testing._strategies import smooth_arguments
 
-_MOST_EXAMPLES = {"eager": None, "graph": 5, "XLA": 3}
+_MOST_EXAMPLES = {"eager": None, "graph": 8, "XLA": 8}
 """How many examples are differentiated in each mode; a graph is traced for each, and compiled."""
 
 
