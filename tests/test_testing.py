@@ -23,6 +23,7 @@ from tfpyop.testing import (
     check_purity,
     check_second_order,
     cotangents,
+    make_test_class,
     tangents,
 )
 
@@ -240,3 +241,46 @@ def test_a_gradient_that_is_wrong_under_xla_only_says_so():
     with pytest.raises(CheckError, match=r"Found by: check_gradient, mode XLA\n  Likely:   a factor of 2 is missing"):
         check_gradient(op, seed=1)
     assert check_gradient(op, seed=1, modes=["eager", "graph"]).status == "passed"
+
+
+class Scale:
+    @differentiable_op(signature="()->()")
+    def scaled(self, x):
+        return 3 * x
+
+    @scaled.gradient
+    def scaled_gradient(self, op, cotangent):
+        return 3 * cotangent
+
+
+def test_methods_are_checked_by_instance():
+    assert check_op(Scale().scaled, max_examples=5, seed=1)
+    with pytest.raises(UnsupportedError, match=r"it is a method(?s:.*)check_op\(instance\.method\)"):
+        check_op(Scale.scaled)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+def test_derivatives_of_what_has_none_are_skipped(dtype):
+    op = differentiable_op(lambda x: x & x, signature="()->()", grad=lambda op, g: g)
+    for check in (check_gradient, check_second_order):
+        outcome = check(op, arguments=arguments(op, dtypes=[dtype]), max_examples=10, seed=1)
+        assert outcome.status == "skipped"
+        assert "nothing to differentiate" in outcome.reason
+
+
+def test_integer_outputs_have_no_derivatives_to_check():
+    op = differentiable_op(lambda x: np.sign(x).astype(int), signature="()->()", dtype=int, grad=lambda op, g: g)
+    assert "nothing to differentiate" in check_gradient(op, max_examples=10, seed=1).reason
+
+
+def test_rows_of_stateful_ops_are_skipped():
+    op = differentiable_op(lambda x: x, signature="()->()", stateful=True, non_differentiable=True)
+    assert "stateful" in check_batching(op).reason
+
+
+@pytest.mark.parametrize(
+    "use", [check_op, arguments, check_gradient, make_test_class, lambda op: make_test_class([op])]
+)
+def test_what_is_no_op_is_told_so(use):
+    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is no op\.\n  Give what differentiable_op made"):
+        use(np.sin)

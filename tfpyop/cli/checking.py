@@ -18,6 +18,7 @@ from tfpyop.errors import RegistrationError, TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
 from tfpyop.testing._check_op import checked_names, outcome_of
 from tfpyop.testing._modes import checked_modes
+from tfpyop.testing._ops import is_unbound_method
 
 _CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[dim]-[/]"}
 
@@ -78,6 +79,8 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
 
 def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
     """What came of a check. One that cannot be made, as nothing tells what to draw, counts as failed."""
+    if is_unbound_method(op):
+        return Outcome(check, op.name, "skipped", reason="it is a method: check the op of an instance")
     try:
         return outcome_of(op, check, options)
     except TfpyopError as error:

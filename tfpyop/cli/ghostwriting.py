@@ -9,6 +9,7 @@ from tfpyop._discovery import find_ops
 from tfpyop._op import Op
 from tfpyop.errors import TfpyopError
 from tfpyop.testing import arguments
+from tfpyop.testing._ops import is_unbound_method
 
 
 def ghostwrite(targets: Sequence[str]) -> int:
@@ -39,7 +40,7 @@ def _test(module: str, name: str, op: Op[..., Any]) -> Iterator[str]:
 
 def _advice(op: Op[..., Any]) -> tuple[str | None, str | None]:
     """What is missing to check an op, and what its author could say."""
-    if op._self_is_in_class:
+    if is_unbound_method(op):
         return "it is a method", "Make an instance, and check its op: check_op(instance.method)."
     try:
         arguments(op)

@@ -17,7 +17,7 @@ from tfpyop._promise import ArrayType
 from tfpyop.errors import TfpyopError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
-from tfpyop.testing._ops import plain_outputs
+from tfpyop.testing._ops import definition_of, plain_outputs
 from tfpyop.testing._outcomes import Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
@@ -122,7 +122,7 @@ def check_batching(
     Proves, for the examples drawn, that the function works on loop dimensions as its signature says.
 
     Args:
-      op: The op.
+      op: The op. One that is `stateful=True` is skipped.
       arguments: Draws the arguments of one row. Default: `arguments(op)`. Where it draws other shapes for the second
         row, that is the first one reversed.
       max_examples: How many to draw. Default: ten, because each is traced.
@@ -137,6 +137,8 @@ def check_batching(
     """
     del modes
     check = Property(op, "check_batching", max_examples=max_examples or _MOST_COMPILED, seed=seed)
+    if definition_of(op).is_stateful:
+        return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
 
     def body(rows: Rows) -> None:
         looped = [function_outputs(check, op, row) for row in rows.arguments]

@@ -14,6 +14,7 @@ from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop._definition import Definition
 from tfpyop._rules import HostOp, Rules
+from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
 
 Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
@@ -21,9 +22,20 @@ Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 def definition_of(op: Op[..., Any]) -> Definition:
-    """The op as it was made."""
+    """The op as it was made.
+
+    Raises:
+      RegistrationError: It is no op.
+    """
+    if type(op) is not Op:
+        raise RegistrationError(f"{op!r:.80} is no op.", remedy="Give what differentiable_op made of a function.")
     definition: Definition = op._self_entry.definition
     return definition
+
+
+def is_unbound_method(op: Op[..., Any]) -> bool:
+    """Whether the op is a method as its class has it, which takes an instance first."""
+    return bool(op._self_owners) and not op._self_entry.is_bound
 
 
 def rules_of(op: Op[..., Any]) -> Rules:

@@ -16,9 +16,10 @@ from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
+from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._ops import subject_of
+from tfpyop.testing._ops import is_unbound_method, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
@@ -73,11 +74,19 @@ class Property:
     """
 
     def __init__(self, op: Op[..., Any], check: str, *, max_examples: int | None, seed: int | None) -> None:
+        self._subject = subject_of(op)
+        if is_unbound_method(op):
+            raise UnsupportedError(
+                "it is a method, and nothing tells of which instance.",
+                subject=self._subject,
+                remedy="Check the op of an instance, check_op(instance.method).",
+            )
         self._op = op
         self._check = check
         self._max_examples = max_examples
         self._seed = seed
         self._n_examples = self._n_rejected = 0
+        self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
 
@@ -128,7 +137,9 @@ class Property:
         self._require_enough()
 
     def passed(self) -> Outcome:
-        """The outcome of a check that found nothing."""
+        """The outcome of a check that found nothing; skipped if it did not apply to any example."""
+        if self._pointless is not None and self._n_rejected == self._n_examples:
+            return self.skipped(self._pointless)
         return Outcome(
             self._check,
             self._op.name,
@@ -144,15 +155,22 @@ class Property:
 
     def failure(self, problem: str, **details: Any) -> CheckError:
         """A failure of this check."""
-        return CheckError(problem, check=self._check, subject=subject_of(self._op), **details)
+        return CheckError(problem, check=self._check, subject=self._subject, **details)
 
     def reject(self, error: Exception) -> NoReturn:
         """Reject an example that the function itself refuses."""
         self._refusal = error
         hypothesis.reject()
 
+    def pass_over(self, reason: str) -> NoReturn:
+        """Reject an example to which the check does not apply, whatever its values."""
+        self._pointless = reason
+        hypothesis.reject()
+
     def _require_enough(self) -> None:
         n_judged = self._n_examples - self._n_rejected
+        if self._pointless is not None and not n_judged:
+            return
         if self._n_rejected > _MOST_REJECTED * self._n_examples:
             raise self.failure(
                 "most examples are unfit for this check, so it says nothing.",

@@ -13,6 +13,7 @@ from tfpyop._discovery import ops_of
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._check_op import CHECKS, checked_names
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, is_unbound_method
 
 
 def make_test_class(
@@ -26,7 +27,7 @@ def make_test_class(
     """A class of tests for pytest: one test for each op and check, marked `tfpyop`.
 
     Args:
-      ops: A module, whose ops are taken; or an op, or several.
+      ops: A module, whose ops are taken, but for methods; or an op, or several.
       checks: Names from `CHECKS`. Default: all.
       arguments: Draws the arguments of ops by name (`"solve"` for `my_ops.solve`). Default: as each check does.
       **options: Passed on to each check, as `max_examples=` or `seed=`.
@@ -51,7 +52,8 @@ def make_test_class(
             raise RegistrationError(
                 f"arguments= names {name!r}, which is none of the ops.", remedy=nearest(name, named)
             )
-    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
+    bound = [name for name, op in named.items() if not is_unbound_method(op)]
+    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in bound for check in names]
 
     class TestOps:
         """Every op times every check."""
@@ -71,10 +73,9 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
     if isinstance(ops, ModuleType):
         named = ops_of(ops)
     else:
-        listed = [ops] if type(ops) is Op else list(ops)
+        listed = list(ops) if isinstance(ops, Iterable) else [ops]
         for op in listed:
-            if type(op) is not Op:
-                raise RegistrationError(f"{op!r:.80} is no op.", remedy="Give a module, an op, or a list of ops.")
+            definition_of(op)
         named = {op.name.partition(":")[2]: op for op in listed}
         if len(named) < len(listed):  # as of several lambdas
             named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
