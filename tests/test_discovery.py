@@ -30,6 +30,7 @@ class Model:
     "broken.py": "import no_such_thing\n",
     "raising.py": "1 / 0\n",
     "empty.py": "",
+    "exiting.py": "raise SystemExit(3)",
 }
 
 
@@ -63,6 +64,7 @@ def test_one_op_is_found():
         ("found_opps", r"there is no module 'found_opps'\.\n  Did you mean 'found_ops'"),
         ("found_ops.broken", r"raises when it is imported: ModuleNotFoundError: No module named 'no_such_thing'"),
         ("found_ops.raising", r"'found_ops\.raising' raises when it is imported: ZeroDivisionError: division by zero"),
+        ("found_ops.exiting", r"raises when it is imported: SystemExit: 3"),
         ("found_ops.empty", r"module 'found_ops\.empty' makes no ops\.\n  Decorate"),
         ("found_ops.inner:sqare", r"module 'found_ops\.inner' has no op 'sqare'\.\n  Did you mean 'square'\?"),
         (

@@ -37,7 +37,7 @@ def dot_gradient(op, grad):
     return grad[..., None] * y, grad[..., None] * x
 
 
-@differentiable_op(signature="()->()", non_differentiable=True)
+@differentiable_op(signature="()->()")
 def scaled(x):
     return scale * x
 

@@ -124,7 +124,7 @@ def test_a_failure_reads_as_a_report():
     assert lines[1].startswith("  Expected: 2.9009")
     assert lines[2].startswith("  Got:      -2.9009")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
-    assert lines[5] == "  Shown by: <lambda>(tf.constant(np.array(-1.0, np.float64)))"
+    assert lines[5] == "  Shown by: op(tf.constant(np.array(-1.0, np.float64)))"
 
 
 def test_a_failure_of_rows_shows_the_call_of_all_rows():
@@ -284,3 +284,69 @@ def test_rows_of_stateful_ops_are_skipped():
 def test_what_is_no_op_is_told_so(use):
     with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is no op\.\n  Give what differentiable_op made"):
         use(np.sin)
+
+
+def test_where_the_derivative_is_infinite_nothing_is_judged():
+    op = differentiable_op(np.sqrt, signature="()->()", domain="[0, inf)", grad=lambda op, g: g * 0.5 / op.outputs[0])
+    for check in (check_gradient, check_second_order):
+        assert check(op, seed=1).status == "passed"
+
+
+@pytest.mark.parametrize("domain", ["[5e6, inf)", "integers [2000000, 3000000]", "(-inf, -1e9]"])
+def test_domains_beyond_the_usual_magnitudes_are_drawn_near_their_end(domain):
+    op = differentiable_op(lambda x: x * 1, signature="()->()", domain=domain, grad=lambda op, g: g)
+    assert check_contract(op, max_examples=20, seed=1).status == "passed"
+    assert check_gradient(op, max_examples=20, seed=1).status in ("passed", "skipped")
+
+
+def test_a_result_that_differs_now_and_then_is_reported():
+    calls = []
+    op = differentiable_op(
+        lambda x: (calls.append(1), x + (len(calls) % 7 == 0))[1], signature="()->()", non_differentiable=True
+    )
+    with pytest.raises(ChecksError, match="checks failed") as caught:
+        check_op(op, checks=["check_parity", "check_purity"], seed=1)
+    assert all(isinstance(failure, CheckError) for failure in caught.value.report.failures)
+
+
+def test_stateful_results_are_not_compared():
+    op = differentiable_op(
+        lambda x: x + np.random.default_rng().normal(), signature="()->()", stateful=True, non_differentiable=True
+    )
+    assert check_op(op, max_examples=5, seed=1)
+
+
+def test_the_call_of_a_lambda_can_be_pasted():
+    op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, g: g)
+    with pytest.raises(CheckError, match=r"Shown by: op\(tf\.constant"):
+        check_gradient(op, seed=1)
+
+
+@pytest.mark.parametrize("options", [{"modes": []}, {"checks": []}])
+def test_nothing_to_do_is_an_error(options):
+    with pytest.raises(RegistrationError, match=r"no (modes|checks) are named\.\n  Give some of"):
+        check_op(ops.exp, **options)
+
+
+def test_a_gradient_in_no_mode_is_skipped():
+    assert check_gradient(ops.exp, modes=["native"]).reason == "none of the modes applies to this op"
+
+
+def test_text_is_drawn_by_overrides_only():
+    with pytest.raises(RegistrationError, match=r"dtypes= names <U2, of which nothing is drawn"):
+        arguments(ops.exp, dtypes=["U2"])
+
+
+def test_a_check_that_could_draw_nothing_says_so():
+    op = differentiable_op(lambda x: x[..., 5:], signature="(n)->(n-5)", non_differentiable=True)
+    with pytest.raises(CheckError, match=r"no example could be drawn(?s:.*)max_side=10"):
+        check_contract(op, seed=1)
+    assert check_contract(op, arguments=arguments(op, max_side=12), max_examples=10, seed=1).status == "passed"
+
+
+def test_ops_of_text_are_pure():
+    op = differentiable_op(
+        lambda s: np.char.str_len(s.astype(bytes)).astype(np.int64), signature="()->()", dtype="int64"
+    )
+    drawn = st.just(Arguments((np.array([b"a", b"bcd"], object),)))
+    assert check_purity(op, arguments=drawn, max_examples=5, seed=1).status == "passed"

@@ -67,11 +67,11 @@ def _imported(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(name, error) from error
         raise _missing(error.name) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> RegistrationError:
+def _broken(name: str, error: BaseException) -> RegistrationError:
     return RegistrationError(f"module {name!r} raises when it is imported: {type(error).__name__}: {error}")
 
 

@@ -233,7 +233,8 @@ class HostFunction:
 
     def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
         """What may be wrong with the function, for exceptions of the kinds that come of it."""
-        if not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
+        is_explained = type(error) is ValueError and "inputs are read-only" in str(error)
+        if is_explained or not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
             return []
         if self._takes_out and out is None and "'NoneType' object" in str(error):
             return ["out= is None in this call: make an array then, and return it."]

@@ -6,6 +6,8 @@ something.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +48,8 @@ class OpsOfModule(pytest.Collector):
         """One item for each op and check."""
         from tfpyop.testing import CHECKS
 
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as `python -m pytest` does
         try:
             ops = find_ops(self.name)
         except TfpyopError as error:

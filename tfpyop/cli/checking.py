@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -36,11 +38,13 @@ def check_ops(
     """Check the ops that targets name; returns 1 if one of them is wrong."""
     names = checked_names(checks)
     checked_modes(modes)
-    ops = {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
+    with contextlib.redirect_stdout(sys.stderr):  # what modules and functions print is no result
+        ops = {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
     if html is not None:
         _require_writable(html)
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
-    reports = _run(ops, names, options)
+    with contextlib.redirect_stdout(sys.stderr):
+        reports = _run(ops, names, options)
     if html is not None:
         from tfpyop.cli.html import write_page
 

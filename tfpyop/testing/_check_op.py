@@ -127,6 +127,10 @@ def check_op(
 def checked_names(checks: Iterable[str] | None) -> list[str]:
     """The checks asked for, all if none are; RegistrationError for one there is not."""
     chosen = list(CHECKS) if checks is None else list(checks)
+    if not chosen:
+        raise RegistrationError(
+            "no checks are named.", remedy=f"Give some of {', '.join(CHECKS)}, or leave checks= out."
+        )
     for name in chosen:
         if name not in CHECKS:
             raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))

@@ -29,7 +29,7 @@ def likely_cause(
     candidates = [
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
-        ("it is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else right),
+        ("it is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
         ("the conjugate is missing, or too much", got, np.conj(right)),
         *((f"it is the cotangent of input {n}", got, other) for n, other in enumerate(others) if n != number),
         ("the rule does not use the cotangent it is given", doubled, got),

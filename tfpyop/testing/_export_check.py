@@ -117,7 +117,11 @@ class SavedModels:
             specs = [tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in inputs]
             module = tf.Module()
             module.call = tf.function(lambda *tensors: function(tensors), specs, autograph=False)
-            tf.saved_model.save(module, path)
+            # without a rule there is no gradient to save with it, and by default TensorFlow insists
+            has_rule = rules_of(self._op).gradient is not None
+            tf.saved_model.save(
+                module, path, options=tf.saved_model.SaveOptions(experimental_custom_gradients=has_rule)
+            )
             self._paths[key] = path
         return self._paths[key]
 

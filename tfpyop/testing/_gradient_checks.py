@@ -78,10 +78,12 @@ def check_gradient(
     if rules_of(op).gradient is None:
         return check.skipped("the op has no gradient rule")
     strategy = smooth_arguments(op) if arguments is None else arguments
-    wanted = checked_modes(modes)
-    for mode, at_most in _MOST_EXAMPLES.items():
-        if mode in wanted and is_applicable(op, mode):
-            check.run(strategy, GradientJudge(check, op, mode), shrinks=mode == "eager", at_most=at_most)
+    applicable = [mode for mode in checked_modes(modes) if mode in _MOST_EXAMPLES and is_applicable(op, mode)]
+    if not applicable:
+        return check.skipped("none of the modes applies to this op")
+    for mode in applicable:
+        at_most = _MOST_EXAMPLES[mode]
+        check.run(strategy, GradientJudge(check, op, mode), shrinks=mode == "eager", at_most=at_most)
     return check.passed()
 
 
@@ -175,7 +177,7 @@ def check_second_order(
     """
     del modes
     default = hypothesis.settings.default
-    most = max_examples or (default.max_examples if default else 100) // 5
+    most = max_examples or max(1, (default.max_examples if default else 100) // 5)
     check = Property(op, "check_second_order", max_examples=most, seed=seed)
     if rules_of(op).gradient is None:
         return check.skipped("the op has no gradient rule")

@@ -159,11 +159,14 @@ def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[
 def _other(arguments: Arguments) -> Arguments:
     """Other arguments of the same shapes, wherever they may lie."""
     return Arguments(
-        tf.nest.map_structure(
-            lambda value: (np.flip(np.asarray(value)) * 0.75).astype(np.asarray(value).dtype), arguments.args
-        ),
+        tf.nest.map_structure(lambda value: _turned(np.asarray(value)), arguments.args),
         arguments.static,
     )
+
+
+def _turned(array: Array) -> Array:
+    turned = np.flip(array)
+    return turned if array.dtype.kind in "OSU" else (turned * 0.75).astype(array.dtype)
 
 
 @contextlib.contextmanager

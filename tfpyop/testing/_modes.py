@@ -23,6 +23,8 @@ MODES = ("eager", "graph", "XLA", "native")
 
 def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
     """The modes asked for, all if none are; RegistrationError for one there is not."""
+    if modes is not None and not modes:
+        raise RegistrationError("no modes are named.", remedy=f"Give some of {', '.join(MODES)}, or leave modes= out.")
     for mode in modes or ():
         if mode not in MODES:
             raise RegistrationError(f"there is no mode {mode!r}.", remedy=nearest(mode, MODES))

@@ -18,6 +18,9 @@ SMALLEST = 1e-12
 """Squares and products of smaller magnitudes leave single precision."""
 
 
+_DECADES = 1e3
+
+
 @dataclass(frozen=True, slots=True)
 class Magnitudes:
     """How small and how large numbers may be."""
@@ -40,8 +43,9 @@ def elements(
         return st.booleans()
     if kind in "iu":
         limits = np.iinfo(dtype)
-        low = max(_first_integer(interval), limits.min, -int(magnitudes.largest))
-        high = min(_last_integer(interval), limits.max, int(magnitudes.largest))
+        largest = min(_largest(interval, magnitudes), 2.0**63)
+        low = max(_first_integer(interval), limits.min, -int(largest))
+        high = min(_last_integer(interval), limits.max, int(largest))
         return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
     if kind == "c":
         part = elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
@@ -50,17 +54,23 @@ def elements(
 
 
 def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
-    largest = magnitudes.largest
+    largest = _largest(interval, magnitudes)
     is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
     whole = [float(number) for number in range(-10, 11) if interval.contains(np.float64(number))]
     strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
     limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(interval, limit)]
-    if not (limits or whole):  # all of the interval lies beyond
+    if not (limits or whole):  # a point
         limits = [math.inf]
     if _reaches(interval, 1e-3) and magnitudes.smallest < 1e-3:
         limits.append(1e-3)
     strategies += [_floats_between(interval, limit, dtype, magnitudes.smallest) for limit in limits]
     return st.one_of(*strategies, *([st.sampled_from(special)] if special and not is_bounded else []))
+
+
+def _largest(interval: Interval, magnitudes: Magnitudes) -> float:
+    """The largest magnitude; where all of an interval lies beyond, some decades more than its nearer end."""
+    nearer_end = max(interval.low, -interval.high, 0.0)
+    return magnitudes.largest if nearer_end < magnitudes.largest else nearer_end * _DECADES
 
 
 def _reaches(interval: Interval, limit: float) -> bool:

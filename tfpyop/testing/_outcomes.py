@@ -82,6 +82,7 @@ class Property:
                 remedy="Check the op of an instance, check_op(instance.method).",
             )
         self._op = op
+        self._name = op.__name__ if op.__name__.isidentifier() else "op"
         self._check = check
         self._max_examples = max_examples
         self._seed = seed
@@ -115,6 +116,8 @@ class Property:
             with self.named(example):
                 body(example)
 
+        examples_before, rejected_before = self._n_examples, self._n_rejected
+        # Hypothesis finds kept examples by the code of the test, which is the same for all ops and checks
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
         phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
@@ -133,8 +136,15 @@ class Property:
         if self._seed is not None:
             test = hypothesis.seed(self._seed)(test)
         with contextlib.suppress(Unsatisfiable), quietly():  # too many rejected: said below
-            test()
-        self._require_enough()
+            try:
+                test()
+            except hypothesis.errors.Flaky as error:
+                raise self.failure(
+                    "an example failed, and did not fail again.",
+                    got="other results for the same inputs",
+                    cause="the function keeps a state, or draws numbers: declare it stateful=True",
+                ) from error
+        self._require_enough(self._n_examples - examples_before, self._n_rejected - rejected_before)
 
     def passed(self) -> Outcome:
         """The outcome of a check that found nothing; skipped if it did not apply to any example."""
@@ -167,14 +177,21 @@ class Property:
         self._pointless = reason
         hypothesis.reject()
 
-    def _require_enough(self) -> None:
-        n_judged = self._n_examples - self._n_rejected
+    def _require_enough(self, n_examples: int, n_rejected: int) -> None:
+        """Raise if too few examples of one run were judged to say anything."""
+        n_judged = n_examples - n_rejected
         if self._pointless is not None and not n_judged:
             return
-        if self._n_rejected > _MOST_REJECTED * self._n_examples:
+        if not n_examples:
+            raise self.failure(
+                "no example could be drawn, so the check says nothing.",
+                cause="no small sizes fit the signature, or nothing lies in the domain: give arguments=, for example "
+                "arguments(op, max_side=10)",
+            )
+        if n_rejected > _MOST_REJECTED * n_examples:
             raise self.failure(
                 "most examples are unfit for this check, so it says nothing.",
-                got=f"{self._n_rejected} of {self._n_examples} rejected, {n_judged} judged"
+                got=f"{n_rejected} of {n_examples} rejected, {n_judged} judged"
                 + ("" if self._refusal is None else f"; the function raised {described(self._refusal)}"),
                 cause="the function is smooth almost nowhere, or fails on what its domain allows: give domain= or "
                 "arguments= that it is made for",
@@ -189,13 +206,13 @@ class Property:
             self._n_rejected += 1
             raise
         except CheckError as error:
-            error.code = error.code or example.code(self._op.__name__)
+            error.code = error.code or example.code(self._name)
             raise
         except Exception as error:
             raise self.failure(
                 "a call raised an exception.",
                 got=described(error),
-                code=example.code(self._op.__name__),
+                code=example.code(self._name),
             ) from error
 
 

@@ -88,7 +88,8 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
 
     with quietly(), contextlib.suppress(hypothesis.errors.Unsatisfiable):
         draw()
-        known = [sample for sample in samples if np.isfinite(sample[1])]
+    known = [sample for sample in samples if np.isfinite(sample[1])]
+    with quietly():
         line = _slice(op, min(known, key=lambda sample: abs(np.log(sample[0] or 1e-9)))[2]) if known else None
     return GradientProfile(np.array([s[0] for s in known]), np.array([s[1] for s in known]), line)
 

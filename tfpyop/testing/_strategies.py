@@ -15,7 +15,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, is_differentiable
+from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable
 from tfpyop._domain import Domain, Interval
 from tfpyop._promise import ArrayType
 from tfpyop._signature import Signature
@@ -98,6 +98,13 @@ def arguments(
             )
     where = definition.domain if domain is None else Domain.read(domain, parameters.input_names)
     drawn_dtypes = [np.dtype(dtype) for dtype in dtypes or _FLOATING]
+    for dtype in drawn_dtypes:
+        if dtype_kind(dtype) not in "biufc":
+            raise RegistrationError(
+                f"dtypes= names {dtype}, of which nothing is drawn.",
+                subject=subject_of(op),
+                remedy="Text and other values are drawn by overrides, x=st.just(np.array([b'a'], object)).",
+            )
     statics = _static_strategies(op, static or {})
     counts = _counts(op)
     magnitudes = Magnitudes(smallest, largest)

@@ -215,8 +215,8 @@ class _Text:
             if isinstance(part, tuple):
                 operator, *operands = part
                 waiting += operands
-                if operator in ("*", "//"):
-                    facts += [fact for operand in operands for fact in self._between(operand, -_LARGEST)]
+                multiplied = {"*": operands, "//": operands[1:]}.get(operator, [])
+                facts += [fact for operand in multiplied for fact in self._between(operand, -_LARGEST)]
         return facts
 
     def _between(self, size: Size, smallest: int) -> list[str]:
