@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +32,11 @@ def find_ops(target: str) -> dict[str, Op[..., Any]]:
     if op not in found:
         raise RegistrationError(f"module {name!r} has no op {op!r}.", remedy=nearest(op, found))
     return {op: found[op]}
+
+
+def find_all(targets: Sequence[str]) -> dict[str, Op[..., Any]]:
+    """The ops that several targets name, by `module:op`; raises as `find_ops` does."""
+    return {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
 
 
 def ops_of(module: ModuleType) -> dict[str, Op[..., Any]]:

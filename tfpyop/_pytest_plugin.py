@@ -71,10 +71,10 @@ class CheckItem(pytest.Item):
     def runtest(self) -> None:
         """Run the check."""
         from tfpyop.testing import CHECKS
-        from tfpyop.testing._ops import is_unbound_method
+        from tfpyop.testing._ops import UNBOUND, is_unbound_method
 
         if is_unbound_method(self._op):
-            pytest.skip("it is a method: check the op of an instance")
+            pytest.skip(UNBOUND)
         outcome = CHECKS[self._check](self._op)
         if outcome.status == "skipped":
             pytest.skip(str(outcome.reason))

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tfpyop._discovery import find_ops
+from tfpyop._discovery import find_all
 from tfpyop._op import Op
 from tfpyop.errors import RegistrationError, TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
 from tfpyop.testing._check_op import checked_names, outcome_of
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._ops import is_unbound_method
+from tfpyop.testing._ops import UNBOUND, is_unbound_method
 
 _CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[dim]-[/]"}
 
@@ -39,7 +39,7 @@ def check_ops(
     names = checked_names(checks)
     checked_modes(modes)
     with contextlib.redirect_stdout(sys.stderr):  # what modules and functions print is no result
-        ops = {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
+        ops = find_all(targets)
     if html is not None:
         _require_writable(html)
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
@@ -84,7 +84,7 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
 def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
     """What came of a check. One that cannot be made, as nothing tells what to draw, counts as failed."""
     if is_unbound_method(op):
-        return Outcome(check, op.name, "skipped", reason="it is a method: check the op of an instance")
+        return Outcome(check, op.name, "skipped", reason=UNBOUND)
     try:
         return outcome_of(op, check, options)
     except TfpyopError as error:

@@ -8,16 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tfpyop._discovery import find_ops
+from tfpyop._discovery import find_all
 from tfpyop._op import Op
 
 
 def list_ops(targets: Sequence[str]) -> int:
     """Print a table of the ops that targets name."""
     table = Table("op", "signature", "dtypes", "rules", "defined at", title=None, header_style="bold")
-    for target in targets:
-        for name, op in find_ops(target).items():
-            table.add_row(f"{target.partition(':')[0]}:{name}", *_described(op))
+    for name, op in find_all(targets).items():
+        table.add_row(name, *_described(op))
     console = Console()
     console.print(table if console.is_terminal else _wide(table), soft_wrap=not console.is_terminal)
     return 0

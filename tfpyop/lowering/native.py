@@ -87,7 +87,7 @@ def _results(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayT
     try:
         values = op.call_native(tensors)
         results = [_fit(value, promised[number], number) for number, value in enumerate(values)]
-        return _held(op, tensors, results)
+        return _held(op, tensors, results, promised=promised)
     except TfpyopError as error:
         raise error.about(f"native implementation of {op.host.subject}") from None
     except Exception as error:
@@ -113,10 +113,13 @@ def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
     return tensor
 
 
-def _held(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def _held(
+    op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArrayType]
+) -> list[tf.Tensor]:
     """The results, held to the shapes that are not known yet: by XLA when it compiles, or else when the graph runs."""
-    types = [type_of(tensor) for tensor in tensors]
-    sizes, promised = op.host.output_sizes(types), op.host.output_types(types)
+    if tf.executing_eagerly():  # there every shape is known, and has been compared
+        return list(results)
+    sizes = op.host.output_sizes([type_of(tensor) for tensor in tensors])
     held = []
     for number, tensor in enumerate(results):
         shape, wanted = type_of(tensor).shape, promised[number].shape

@@ -57,13 +57,9 @@ class GradientJudge:
             if not any(counts.any() for counts in numerical.counts):
                 continue
             n_judged += 1
-            counted = [
-                None if weight is None else np.where(counts, weight, 0).astype(weight.dtype)
-                for weight, counts in zip(weights, numerical.counts, strict=True)
-            ]
+            counted = counted_weights(numerical, weights)
             gradients = self._gradients(at, counted)
-            if not all(counts.all() for counts in numerical.counts) and not _are_finite(gradients):
-                hypothesis.reject()  # what does not count is weighed by zero, but zero times infinity is nobody's fault
+            _reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
                 continue
             self._locate(at, number, weights=counted, gradients=gradients)
@@ -177,11 +173,23 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
     """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding."""
     moved = [gradient for gradient, vector in zip(gradients, direction, strict=True) if vector is not None]
     tolerance = max([tolerance_of(a) for a in [*moved, *weights] if a is not None], default=1e-6)
-    absolute = _absolute(weights)
-    scale = inner(absolute, [np.abs(values) for values in numerical.values])
-    scale += inner(_absolute(gradients), _absolute(direction))
-    apart = abs(inner(weights, numerical.values) - inner(gradients, direction))
+    apart, scale = distance(numerical, weights, gradients, direction)
     return apart <= tolerance * scale + 4 * error_of(numerical, weights)
+
+
+def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
+    """How far (cotangents, J direction) is from (gradients, direction), and the sum of what cancels in both."""
+    scale = inner(_absolute(weights), _absolute(numerical.values))
+    scale += inner(_absolute(gradients), _absolute(direction))
+    return abs(inner(weights, numerical.values) - inner(gradients, direction)), scale
+
+
+def counted_weights(numerical: Slopes, weights: Vectors) -> list[Array | None]:
+    """The weights of the numbers that count, zero for the others."""
+    return [
+        None if weight is None else np.where(counts, weight, 0).astype(weight.dtype)
+        for weight, counts in zip(weights, numerical.counts, strict=True)
+    ]
 
 
 def error_of(numerical: Slopes, weights: Vectors) -> float:
@@ -189,8 +197,12 @@ def error_of(numerical: Slopes, weights: Vectors) -> float:
     return inner(_absolute(weights), numerical.errors)
 
 
-def _are_finite(vectors: Vectors) -> bool:
-    return all(np.isfinite(vector).all() for vector in vectors if vector is not None)
+def _reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
+    """Reject an example at which what does not count spoils a gradient: its weight is zero, but times infinity."""
+    if all(counts.all() for counts in numerical.counts):
+        return
+    if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
+        hypothesis.reject()
 
 
 def _absolute(vectors: Vectors) -> list[Array | None]:
@@ -200,8 +212,7 @@ def _absolute(vectors: Vectors) -> list[Array | None]:
 def compare_totals(
     check: Property, numerical: Slopes, vectors: Vectors, *, got: Vectors, direction: Vectors, problem: str
 ) -> None:
-    if not all(counts.all() for counts in numerical.counts) and not _are_finite(got):
-        hypothesis.reject()
+    _reject_infinite(numerical, got)
     if not agree(numerical, vectors, got, direction):
         raise check.failure(
             problem,

@@ -21,6 +21,10 @@ Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 """A function of flat tensors that returns flat tensors."""
 
 
+UNBOUND = "it is a method: check the op of an instance"
+"""Why the op of a method is passed over where all ops of a module are checked."""
+
+
 def definition_of(op: Op[..., Any]) -> Definition:
     """The op as it was made.
 
