@@ -73,7 +73,8 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
     if isinstance(ops, ModuleType):
         named = ops_of(ops)
     else:
-        listed = list(ops) if isinstance(ops, Iterable) else [ops]
+        is_one = type(ops) is Op or not isinstance(ops, Iterable)  # the proxy around a function has __iter__, too
+        listed: list[Any] = [ops] if is_one else [*ops]
         for op in listed:
             definition_of(op)
         named = {op.name.partition(":")[2]: op for op in listed}
