@@ -49,8 +49,9 @@ def test_of_the_user():
 """
 CONFTEST = """
 from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
-settings.register_profile("one", max_examples=1)
+settings.register_profile("one", max_examples=1, database=DirectoryBasedExampleDatabase("examples"))
 """
 
 
@@ -94,7 +95,7 @@ def test_in_several_processes_with_a_profile_and_an_example_database(directory):
     assert status == 1
     assert "1 failed" in output
     assert "1 passed" not in output
-    assert any((directory / ".hypothesis" / "examples").iterdir())
+    assert any((directory / "examples").iterdir())
 
 
 def test_a_module_that_is_not_there_is_one_line(directory):
