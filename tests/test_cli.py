@@ -10,7 +10,7 @@ import pytest
 from tfpyop import cli
 
 OPS = """
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tfpyop import differentiable_op
@@ -43,6 +43,24 @@ def product_gradient(op, grad):
 @differentiable_op(signature="()->()", non_differentiable=True)
 def scaled(x, *, factor: Any):
     return factor * x
+
+
+@differentiable_op(signature="(3)->(3)", non_differentiable=True, domain="integers [-3, inf)")
+def reversed_triple(x):
+    return x[..., ::-1]
+
+
+@differentiable_op(signature="(),()->()", static_argnames="times", non_differentiable=True, domain="(1e300, inf)")
+def repeated(x, times: Literal[2, 3], y, *, flip: bool):
+    return x + times * y
+
+
+@differentiable_op(signature="(),()->()", non_differentiable=True)
+def of_pairs(pair):
+    return pair[0] + pair[1]
+
+
+renamed = [differentiable_op(lambda x: x + 1, signature="()->()", non_differentiable=True, name="my-lab.plus-one")]
 
 
 class Model:
@@ -86,12 +104,23 @@ def test_list_is_a_table_of_ops(run):
         "cli_ops:mod",
         "cli_ops:product",
         "cli_ops:scaled",
+        "cli_ops:reversed_triple",
+        "cli_ops:repeated",
+        "cli_ops:of_pairs",
+        "cli_ops:my-lab.plus-one",
         "cli_ops:Model.shifted",
     ]
     assert "(m,k),(k,n)->(m,n)" in lines[1]
     assert "gradient" in lines[1]
     assert "non-differentiable" in lines[2]
     assert "cli_ops.py:" in lines[0]
+
+
+def test_list_cuts_nothing_off_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, output, _ = run("list", "cli_ops")
+    assert "…" not in output
 
 
 def test_list_loads_no_tensorflow(directory):
@@ -110,6 +139,15 @@ def test_check_prints_a_table_and_the_failures(run):
     assert "cli_ops:product   FAIL" in output
     assert "Likely:   the wrong sign" in output
     assert "2 ops: 1 passed, 1 failed" in output
+
+
+def test_check_says_why_checks_were_skipped_and_how_far_it_is(run):
+    _, output, errors = run(
+        "check", "cli_ops:mod", "cli_ops:product", "--checks", "check_jvp", "--checks", "check_batching,check_jvp"
+    )
+    assert "- check_jvp: the op has no JVP rule (cli_ops:mod, cli_ops:product)" in output
+    assert "batching" in output
+    assert "1/2 cli_ops:mod: 1 passed, 1 skipped" in errors
 
 
 def test_check_of_right_ops_exits_with_0(run):
@@ -146,6 +184,7 @@ def test_ghostwrite_writes_a_file_that_runs(run, directory):
     status, output, _ = run("ghostwrite", "cli_ops")
     assert status == 0
     assert "def test_mod():\n    check_op(cli_ops.mod)" in output
+    assert "check_op(tfpyop.registered_ops()['my-lab.plus-one'])" in output
     (directory / "test_written.py").write_text(output)
     command = [
         sys.executable,
@@ -156,10 +195,25 @@ def test_ghostwrite_writes_a_file_that_runs(run, directory):
         "no:cacheprovider",
         "test_written.py",
         "-k",
-        "mod or scaled or shifted",
+        "mod or scaled or shifted or pairs or plus_one",
     ]
     process = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=200)
-    assert "1 passed, 2 skipped, 1 deselected" in process.stdout, process.stdout + process.stderr
+    assert "2 passed, 3 skipped, 3 deselected" in process.stdout, process.stdout + process.stderr
+
+
+def test_ghostwrite_tells_ops_of_one_name_apart(run, directory):
+    (directory / "cli_more_ops.py").write_text(OPS.replace("my-lab", "other-lab"))
+    status, output, _ = run("ghostwrite", "cli_ops:mod", "cli_more_ops:mod")
+    assert status == 0
+    assert "def test_cli_ops_mod():\n" in output
+    assert "def test_cli_more_ops_mod():\n" in output
+
+
+@pytest.mark.parametrize("op", ["reversed_triple", "repeated"])
+def test_bench_makes_inputs_of_the_domain_and_static_values(run, op):
+    status, output, _ = run("bench", f"cli_ops:{op}", "--max-size", "100")
+    assert status == 0
+    assert "eager" in output
 
 
 def test_bench_is_a_table_and_a_plot(run, directory):
@@ -182,6 +236,9 @@ def test_bench_is_a_table_and_a_plot(run, directory):
         (["check", "cli_ops", "--html", "no/where.html"], "tfpyop: 'no/where.html' cannot be written: No such file or"),
         (["bench", "cli_ops"], "tfpyop: 'cli_ops' has several ops. Name one, for example cli_ops:mod."),
         (["bench", "cli_ops:scaled"], "its parameter 'factor' has no default to measure with."),
+        (["bench", "cli_ops:of_pairs"], "nothing tells how its 2 inputs are nested in 'pair'"),
+        (["bench", "cli_ops:Model.shifted"], "it is a method, and nothing tells of which instance."),
+        (["list", "cli_ops.py"], "'cli_ops.py' is a file. Give the name of the module, for example cli_ops."),
         (["bench", "cli_ops:mod", "--max-size", "1", "--png", "no/where.png"], "'no/where.png' cannot be written"),
     ],
 )
@@ -192,12 +249,14 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(run, arguments, said)
     assert said in line
 
 
-@pytest.mark.parametrize("arguments", [[], ["lst"], ["check"], ["check", "cli_ops", "--max-examples", "0"]])
+@pytest.mark.parametrize("arguments", [[], ["lst"], ["check"], ["check", "cli_ops", "--max-examples", "x"]])
 def test_what_argparse_refuses_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
-    assert "usage: tfpyop" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "usage: tfpyop" in errors
+    assert "_count" not in errors
 
 
 def test_the_module_is_the_command(directory):

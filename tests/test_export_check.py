@@ -1,9 +1,10 @@
 """The check of export: what it finds in another process, and what it skips."""
 
-import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,8 +111,17 @@ def test_what_no_other_process_finds_is_skipped(module, monkeypatch):
     assert check_export(module.square).reason == "its module 'ops_to_export' cannot be imported by name"
 
 
+def test_a_module_that_was_loaded_by_path_is_not_accused(module, tmp_path):
+    path = tmp_path / "loaded_by_path.py"
+    path.write_text(Path(module.__file__).read_text())
+    spec = importlib.util.spec_from_file_location("loaded_by_path", path)
+    loaded = sys.modules["loaded_by_path"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    assert "cannot be imported by name" in check_export(loaded.square).reason
+
+
 def test_static_values_that_are_no_json_are_skipped(module):
-    drawn = arguments(module.dot, static={"conjugate": st.just(np.array(1.0))})
+    drawn = arguments(module.dot, conjugate=st.just(np.array(1.0)))
     assert "no JSON" in check_export(module.dot, arguments=drawn).reason
 
 

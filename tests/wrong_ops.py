@@ -149,7 +149,7 @@ GRADIENTS = [
             static_argnames=("twice",),
             grad=lambda op, grad: grad,
         ),
-        options={"dtypes": ["float64"], "static": {"twice": st.booleans()}},
+        options={"dtypes": ["float64"], "twice": st.booleans()},
     ),
     Wrong(
         "the conjugate is missing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
@@ -67,6 +68,9 @@ def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
 def _imported(name: str) -> ModuleType:
     if not name or name.startswith("."):
         raise RegistrationError(f"{name!r} is no name of a module.", remedy="For example my_package.ops.")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        path = name.removesuffix(".py").replace(os.sep, ".").replace("/", ".").strip(".")
+        raise RegistrationError(f"{name!r} is a file.", remedy=f"Give the name of the module, for example {path}.")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -66,10 +66,22 @@ class Interval:
     def is_empty(self) -> bool:
         """Whether no number lies in it."""
         if self.is_integer and math.isfinite(self.low) and math.isfinite(self.high):
-            first = math.floor(self.low) + 1 if self.is_low_open else math.ceil(self.low)
-            last = math.ceil(self.high) - 1 if self.is_high_open else math.floor(self.high)
-            return not first <= last
+            return not self.first_integer <= self.last_integer
         return not (self.low <= self.high) or (self.low == self.high and (self.is_low_open or self.is_high_open))
+
+    @property
+    def first_integer(self) -> float:
+        """The smallest integer in it, -inf if there is none."""
+        if math.isinf(self.low):
+            return self.low
+        return math.floor(self.low) + 1 if self.is_low_open else math.ceil(self.low)
+
+    @property
+    def last_integer(self) -> float:
+        """The largest integer in it, inf if there is none."""
+        if math.isinf(self.high):
+            return self.high
+        return math.ceil(self.high) - 1 if self.is_high_open else math.floor(self.high)
 
     def contains(self, values: Array) -> Array:
         """Which values lie in it."""

@@ -61,8 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--html", metavar="FILE", help="write a report with plots of the derivatives")
     command.add_argument("--json", action="store_true", help="print the outcomes as JSON instead of a table")
     command.add_argument("--max-examples", type=_count, metavar="N", help="how many examples each check draws")
-    command.add_argument("--modes", metavar="MODE,...", help="of eager, graph, XLA and native; default: all that apply")
-    command.add_argument("--checks", metavar="CHECK,...", help="names as in the table; default: all")
+    command.add_argument(
+        "--modes",
+        type=_parts,
+        action="extend",
+        metavar="MODE,...",
+        help="of eager, graph, XLA and native; default: all that apply",
+    )
+    command.add_argument(
+        "--checks", type=_parts, action="extend", metavar="CHECK,...", help="as check_gradient; default: all"
+    )
     command.add_argument("--seed", type=int, metavar="N", help="make the examples the same in every run")
     command.set_defaults(run=_check)
 
@@ -89,10 +97,9 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return count
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -108,9 +115,9 @@ def _check(options: argparse.Namespace) -> int:
         options.targets,
         html=options.html,
         is_json=options.json,
-        checks=_parts(options.checks),
+        checks=options.checks,
         max_examples=options.max_examples,
-        modes=_parts(options.modes),
+        modes=options.modes,
         seed=options.seed,
     )
 
@@ -127,5 +134,5 @@ def _bench(options: argparse.Namespace) -> int:
     return bench(options.op, png=options.png, max_size=options.max_size)
 
 
-def _parts(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +20,15 @@ from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
 from tfpyop._op import Op
-from tfpyop.errors import RegistrationError
+from tfpyop.errors import RegistrationError, UnsupportedError
+from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
-from tfpyop.testing._ops import definition_of
+from tfpyop.testing._ops import definition_of, is_unbound_method
+from tfpyop.testing._static import static_choices, static_parameters
 
 _N_ROUNDS = 7
 _ROUND_SECONDS = 0.02
+_LARGEST = 1e6
 
 Times = Mapping[str, float]
 """Seconds a call, by what is called."""
@@ -53,52 +57,85 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
     """Inputs of about so many elements, in the op's domain: core dimensions of one size, or else one loop dimension.
 
     Raises:
-      RegistrationError: Nothing tells how many inputs the op has, or what a static parameter is.
+      TfpyopError: Nothing tells how many inputs the op has, how they are nested, or of which instance it is.
     """
     definition = definition_of(op)
-    for name, parameter in (definition.parameters.signature or op.__signature__).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name != "out":
-            raise RegistrationError(
-                f"its parameter {name!r} has no default to measure with.", subject=definition.subject
-            )
-    names = definition.parameters.input_names
-    signature = definition.signature
+    require_known_nesting(op, {})
+    names, signature = definition.parameters.input_names, definition.signature
+    if is_unbound_method(op):
+        raise UnsupportedError(
+            "it is a method, and nothing tells of which instance.",
+            subject=definition.subject,
+            remedy="Make an instance in the module, and an op of its method: f = instance.method.",
+        )
     if signature is None and not names:
         raise RegistrationError(
             "nothing tells how many inputs it has.", subject=definition.subject, remedy="Give the op a signature=."
         )
-    cores = [() for _ in names] if signature is None else [tuple(core) for core in signature.inputs]
-    side = max(1, round(size ** (1 / max(max(map(len, cores)), 1))))
+    cores: list[list[Any]] = [[] for _ in names]
+    if signature is not None:
+        cores = [[dimension.term for dimension in core] for core in signature.inputs]
+    rank = max((sum(isinstance(term, str) for term in core) for core in cores), default=0)
+    side = max(1, round(size ** (1 / max(rank, 1))))
+    sizes = [tuple(side if isinstance(term, str) else term for term in core) for core in cores]
+    loop = () if rank else (max(1, size // max(map(math.prod, sizes), default=1)),)
     generator = np.random.default_rng(0)
     arrays = []
-    for number, core in enumerate(cores):
-        shape = tuple(dimension if isinstance(dimension, int) else side for dimension in core) or (size,)
+    for number, core in enumerate(sizes):
         name = names[min(number, len(names) - 1)] if names else ""
-        arrays.append(_values(definition.domain.of(name), shape, generator))
+        arrays.append(_values(definition.domain.of(name), loop + core, generator))
     return arrays
+
+
+def static_of(op: Op[..., Any]) -> dict[str, Any]:
+    """A value for each static parameter without a default: the first that its annotation allows.
+
+    Raises:
+      RegistrationError: Nothing tells what it may be.
+    """
+    parameters, values = static_parameters(op), {}
+    for name, choices in static_choices(op).items():
+        if parameters[name].default is not parameters[name].empty:
+            continue
+        if choices is None:
+            raise RegistrationError(
+                f"its parameter {name!r} has no default to measure with.",
+                subject=definition_of(op).subject,
+                remedy="Annotate it (bool, Literal, an Enum), or give it one.",
+            )
+        values[name] = choices[0]
+    return values
 
 
 def _values(interval: Interval, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     """Moderate numbers in an interval."""
-    low = interval.low if np.isfinite(interval.low) else min(interval.high, 1.0) - 2.0
-    high = interval.high if np.isfinite(interval.high) else max(low, 0.0) + 2.0
+    nearer_end = max(interval.low, -interval.high, 0.0)
+    largest = max(_LARGEST, 2 * nearer_end)
+    low = max(interval.low, -largest) if np.isfinite(interval.low) else min(interval.high, 1.0) - 2.0
+    high = min(interval.high, largest) if np.isfinite(interval.high) else max(low, 0.0) + 2.0
     if interval.is_integer:
-        return generator.integers(int(np.ceil(low)), int(np.floor(high)), shape, np.int32, endpoint=True)
+        first, last = int(max(interval.first_integer, low)), int(min(interval.last_integer, high))
+        is_single = max(abs(first), abs(last)) < 2**31
+        return generator.integers(first, last, shape, np.int32 if is_single else np.int64, endpoint=True)
     margin = 0.05 * (high - low)
-    return generator.uniform(low + margin, high - margin, shape).astype(np.float32)
+    is_single = max(-low, high) < float(np.finfo(np.float32).max)
+    return generator.uniform(low + margin, high - margin, shape).astype(np.float32 if is_single else np.float64)
 
 
 def _times(op: Op[..., Any], arrays: Sequence[Array]) -> Times:
+    parameters, static = definition_of(op).parameters, static_of(op)
     tensors = [tf.constant(array) for array in arrays]
-    more = {"out": None} if definition_of(op).parameters.takes_out else {}
+    more = {"out": None} if parameters.takes_out else {}
+    numpy_args, keywords = parameters.assemble(arrays, static)
+    args, _ = parameters.assemble(tensors, static)
     calls: dict[str, Callable[[], Any]] = {
-        "numpy": lambda: op.numpy(*arrays, **more),
-        "eager": lambda: op(*tensors),
+        "numpy": lambda: op.numpy(*numpy_args, **keywords, **more),
+        "eager": lambda: op(*args, **keywords),
     }
     for mode, is_compiled in (("graph", False), ("XLA", True)):
         if is_applicable(op, mode):
-            traced = tf.function(lambda *values: op(*values), autograph=False, jit_compile=is_compiled)
-            calls[mode] = functools.partial(traced, *tensors)
+            traced = tf.function(lambda *args: op(*args, **keywords), autograph=False, jit_compile=is_compiled)
+            calls[mode] = functools.partial(traced, *args)
     counts = {name: _count(call) for name, call in calls.items()}
     rounds = [{name: _seconds(call, counts[name]) for name, call in calls.items()} for _ in range(_N_ROUNDS)]
     return {name: statistics.median(times[name] for times in rounds) for name in calls}

@@ -23,6 +23,7 @@ from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import UNBOUND, is_unbound_method
 
 _CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[dim]-[/]"}
+_MOST_NAMED = 3
 
 
 def check_ops(
@@ -68,7 +69,8 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
     """Run every check of every op. Progress goes to the terminal, not to where the result goes."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     reports = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, warnings.catch_warnings():
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=len(ops) * len(names))
         for name, op in ops.items():
@@ -78,6 +80,8 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
                 outcomes.append(_outcome(op, check, options))
                 progress.advance(task)
             reports[name] = Report(tuple(outcomes))
+            if not console.is_terminal:  # where there is no bar, as in the log of a build
+                console.print(f"{len(reports)}/{len(ops)} {name}: {_counts(outcomes)}", highlight=False)
     return reports
 
 
@@ -100,15 +104,33 @@ def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
     for name, report in reports.items():
         table.add_row(name, *(_CELLS[outcome.status] for outcome in report.outcomes))
     console.print(table)
+    for line in _skipped(reports):
+        console.print(line, markup=False, highlight=False, soft_wrap=True, style="dim")
     for report in reports.values():
         for failure in report.failures:
             console.print(f"\n{failure}", markup=False, highlight=False, soft_wrap=True)
     outcomes = [outcome for report in reports.values() for outcome in report.outcomes]
+    console.print(f"\n{len(reports)} ops: {_counts(outcomes)}", highlight=False)
+
+
+def _skipped(reports: dict[str, Report]) -> list[str]:
+    """Why checks were skipped: a line for each check and reason, with the ops."""
+    ops: dict[tuple[str, str | None], list[str]] = {}
+    for name, report in reports.items():
+        for outcome in report.outcomes:
+            if outcome.status == "skipped":
+                ops.setdefault((outcome.check, outcome.reason), []).append(name)
+    lines = []
+    for (check, reason), names in sorted(ops.items(), key=str):
+        which = ", ".join(names[:_MOST_NAMED]) + f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+        lines.append(f"- {check}: {reason} ({which})")
+    return lines
+
+
+def _counts(outcomes: Sequence[Outcome]) -> str:
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in _CELLS}
     text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    console.print(
-        f"\n{len(reports)} ops: {text}; {sum(outcome.seconds for outcome in outcomes):.1f} s", highlight=False
-    )
+    return f"{text}; {sum(outcome.seconds for outcome in outcomes):.1f} s"
 
 
 def _as_json(ops: dict[str, Op[..., Any]], reports: dict[str, Report]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,28 +17,46 @@ from tfpyop.testing._ops import is_unbound_method
 
 def ghostwrite(targets: Sequence[str]) -> int:
     """Print a test file for the ops that targets name."""
-    found = [(target.partition(":")[0], find_ops(target)) for target in targets]
-    tests = [line for module, ops in found for name, op in ops.items() for line in _test(module, name, op)]
+    found = {(target.partition(":")[0], name): op for target in targets for name, op in find_ops(target).items()}
+    titles = _titles(list(found))
+    tests = [line for (module, name), op in found.items() for line in _test(titles[module, name], module, name, op)]
     lines = ['"""Property-based checks of ops, begun by `tfpyop ghostwrite`."""', ""]
     if any("pytest." in line for line in tests):
         lines += ["import pytest", ""]
     lines += [f"import {module}" for module in dict.fromkeys(module for module, _ in found)]
+    lines += ["import tfpyop"] * any("tfpyop.registered_ops()[" in line for line in tests)
     lines += ["from tfpyop.testing import check_op"]
     print("\n".join([*lines, *tests]))  # noqa: T201 - it is what was asked for
     return 0
 
 
-def _test(module: str, name: str, op: Op[..., Any]) -> Iterator[str]:
+def _titles(found: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A name for the test of each op, with that of its module where two modules have an op of the same name."""
+    names = [name for _, name in found]
+    titles = {(module, name): f"{module}.{name}" if names.count(name) > 1 else name for module, name in found}
+    return {key: f"test_{re.sub(r'[^0-9A-Za-z_]', '_', title)}" for key, title in titles.items()}
+
+
+def _test(title: str, module: str, name: str, op: Op[..., Any]) -> Iterator[str]:
     """The lines of one test; one that cannot run as it is says what is missing, and is skipped."""
-    expression = f"{module}.{name.replace(':', '.')}"
     missing, comment = _advice(op)
     yield from ("", "")
     if missing is not None:
         yield f"@pytest.mark.skip(reason={missing!r})"
-    yield f"def test_{name.replace('.', '_').replace(':', '_')}():"
+    yield f"def {title}():"
     if comment is not None:
         yield f"    # {comment}"
-    yield f"    check_op({expression})"
+    yield f"    check_op({_expression(module, name, op)})"
+
+
+def _expression(module: str, name: str, op: Op[..., Any]) -> str:
+    """How a test names an op: as an attribute of its module, or by its registered name if it is none."""
+    path = name.replace(":", ".")
+    try:
+        is_attribute = operator.attrgetter(path)(sys.modules[module]).name == op.name
+    except AttributeError:
+        is_attribute = False
+    return f"{module}.{path}" if is_attribute else f"tfpyop.registered_ops()[{op.name!r}]"
 
 
 def _advice(op: Op[..., Any]) -> tuple[str | None, str | None]:

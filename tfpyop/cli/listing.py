@@ -17,6 +17,8 @@ def list_ops(targets: Sequence[str]) -> int:
     table = Table("op", "signature", "dtypes", "rules", "defined at", title=None, header_style="bold")
     for name, op in find_all(targets).items():
         table.add_row(name, *_described(op))
+    for column in table.columns:
+        column.overflow = "fold"  # rather than cut it off
     console = Console()
     console.print(table if console.is_terminal else _wide(table), soft_wrap=not console.is_terminal)
     return 0

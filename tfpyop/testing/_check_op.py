@@ -126,7 +126,7 @@ def check_op(
 
 def checked_names(checks: Iterable[str] | None) -> list[str]:
     """The checks asked for, all if none are; RegistrationError for one there is not."""
-    chosen = list(CHECKS) if checks is None else list(checks)
+    chosen = list(CHECKS) if checks is None else [checks] if isinstance(checks, str) else list(checks)
     if not chosen:
         raise RegistrationError(
             "no checks are named.", remedy=f"Give some of {', '.join(CHECKS)}, or leave checks= out."
@@ -134,7 +134,7 @@ def checked_names(checks: Iterable[str] | None) -> list[str]:
     for name in chosen:
         if name not in CHECKS:
             raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:

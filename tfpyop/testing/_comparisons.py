@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hypothesis
@@ -25,9 +25,9 @@ from tfpyop.testing._derivatives import (
     weights_like,
     whole_function,
 )
-from tfpyop.testing._diagnosis import cause_of_refusal, likely_cause
+from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, likely_causes
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import Flat, flat_function, host_op_of
+from tfpyop.testing._ops import Flat, definition_of, flat_function, host_op_of
 from tfpyop.testing._outcomes import Property, described
 
 _MOST_LOCATED = 64
@@ -39,7 +39,11 @@ Vectors = Sequence[Array | None]
 
 
 class GradientJudge:
-    """Judges the gradient of an op at one example after the other."""
+    """Judges the gradient of an op at one example after the other.
+
+    What explains a failure is told if it also explains what is wrong at a point nearby: the simplest example is often
+    one at which too much would.
+    """
 
     def __init__(self, check: Property, op: Op[..., Any], mode: str) -> None:
         self._check, self._op, self._mode = check, op, mode
@@ -62,12 +66,13 @@ class GradientJudge:
             _reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
                 continue
-            self._locate(at, number, weights=counted, gradients=gradients)
+            self._locate(at, number, counted)
             raise self._check.failure(
                 f"the cotangent of input {number} is wrong along a random direction.",
                 mode=self._mode,
                 expected=f"{inner(counted, numerical.values):.9g} +- {error_of(numerical, counted):.1g} by differences",
                 got=f"{inner(gradients, direction):.9g}",
+                cause=next(iter(self._mixing(at)), None),
             )
         if not n_judged:
             hypothesis.reject()
@@ -90,31 +95,62 @@ class GradientJudge:
                 cause=cause_of_refusal(error),
             ) from error
 
-    def _locate(self, at: Point, number: int, *, weights: Vectors, gradients: Vectors) -> None:
+    def _locate(self, at: Point, number: int, weights: Vectors) -> None:
         """Raise a failure that names the first wrong element."""
         if sum(array.size for array in at.arrays) > _MOST_LOCATED:
             return
+        found = self._wrong_element(at, number, weights)
+        if found is None:
+            return
+        elsewhere = self._wrong_element(at.moved(), number, weights)
+        causes = [cause for cause in found.causes if elsewhere is None or cause in elsewhere.causes]
+        raise self._check.failure(
+            f"the cotangent of input {number} is wrong at element {list(found.index)}.",
+            mode=self._mode,
+            expected=f"{found.expected:.9g} +- {found.error:.1g} by differences, for cotangents {_text(weights)}",
+            got="None: no dependence" if found.got is None else f"{found.got:.9g}",
+            cause=next(iter([*self._mixing(at), *causes]), None),
+        )
+
+    def _mixing(self, at: Point) -> list[str]:
+        definition = definition_of(self._op)
+        has_loops = definition.signature is not None and definition.is_vectorized
+        return cause_of_mixing(at.function, at.arrays) if has_loops else []
+
+    def _wrong_element(self, at: Point, number: int, weights: Vectors) -> _Wrong | None:
+        """The first wrong element of one cotangent, and what explains it at this point."""
         whole = whole_function(at.function.call, at.arrays)
         found = [_by_elements(whole, at.arrays, other, weights) for other in range(len(at.arrays))]
-        right = [None if pair is None else pair[0] for pair in found]
-        own, got = found[number], gradients[number]
+        own = found[number]
         if own is None:
-            return
+            return None
         expected, errors = own
-        got = np.zeros(expected.shape) if got is None else got
+        given = self._gradients(at, weights)[number]
+        got = np.zeros(expected.shape) if given is None else given
         scale = np.max(np.abs(expected), initial=0.0)
         wrong = ~(np.abs(got - expected) <= 10 * tolerance_of(got) * (np.abs(expected) + scale))
         if not wrong.any():
-            return
+            return None
         index = first_of(wrong)
-        doubled = self._gradients(at, [None if w is None else 2 * w for w in weights])[number]
-        raise self._check.failure(
-            f"the cotangent of input {number} is wrong at element {list(index)}.",
-            mode=self._mode,
-            expected=f"{expected[index]:.9g} +- {errors[index]:.1g} by differences, for cotangents {_text(weights)}",
-            got=f"{got[index]:.9g}" if gradients[number] is not None else "None: no dependence",
-            cause=likely_cause(got, expected, others=right, doubled=doubled, number=number),
+        causes = likely_causes(
+            got,
+            expected,
+            others=[None if pair is None or other == number else pair[0] for other, pair in enumerate(found)],
+            doubled=self._gradients(at, [None if w is None else 2 * w for w in weights])[number],
+            conjugated=self._gradients(at, [None if w is None else np.conj(w) for w in weights])[number],
         )
+        return _Wrong(index, expected[index], errors[index], None if given is None else got[index], causes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """An element of a cotangent that is wrong."""
+
+    index: tuple[int, ...]
+    expected: Any
+    error: float
+    got: Any
+    causes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +188,12 @@ class Point:
             check.pass_over("there is nothing to differentiate: inputs or outputs are no floating numbers")
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
         return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
+
+    def moved(self) -> Point:
+        """A point nearby at which nothing is special."""
+        moves = direction_of(self.arrays, self.wanted)
+        arrays = [array if move is None else array + 0.1 * move for array, move in zip(self.arrays, moves, strict=True)]
+        return replace(self, arrays=arrays, tensors=[tf.constant(array) for array in arrays])
 
     @property
     def wanted(self) -> list[bool]:

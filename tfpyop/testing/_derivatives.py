@@ -90,7 +90,7 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
 def _smooth(
     function: Function, point: Sequence[Array], direction: Sequence[Array | None], derivative: Derivative
 ) -> list[Array]:
-    """Where the slopes ahead and back meet as the step shrinks, and a plain difference confirms the derivative."""
+    """Where slopes ahead and back meet as the step shrinks, a plain difference confirms them, in double precision."""
     here = function.call(point)
     sides = [_sides(function, point, direction, here, step) for step in _STEPS]
     smooth = []
@@ -101,7 +101,7 @@ def _smooth(
             np.abs(ahead[number] - 2 * values + back[number]) / step
             for (ahead, back), step in zip(sides, _STEPS, strict=True)
         ]
-        is_smooth = np.isfinite(values)
+        is_smooth = np.isfinite(values) & ~_is_single([side[number] for pair in sides[:2] for side in pair])
         for wide, close, step in zip(apart, apart[1:], _STEPS[1:], strict=False):
             is_smooth = is_smooth & ~((close > 0.5 * wide) & (close > _KINK * size + rounding / step))
         for (ahead, back), step in zip(sides[-2:], _STEPS[-2:], strict=True):
@@ -132,6 +132,20 @@ def _sides(
             return [np.full(np.shape(values), np.nan) for values in here]
 
     return at(step), at(-step)
+
+
+def _is_single(nearby: Sequence[Array]) -> Array:
+    """Where values in double precision change from one point to the next, and all are numbers of single precision.
+
+    Then the function computes in single precision inside, and its differences are noise.
+    """
+    first = nearby[0]
+    if first.dtype not in (np.float64, np.complex128):
+        return np.zeros(first.shape, bool)
+    single = np.complex64 if first.dtype.kind == "c" else np.float32
+    changes = np.logical_or.reduce([values != first for values in nearby[1:]])
+    rounded = np.logical_and.reduce([values.astype(single) == values for values in nearby])
+    return np.asarray(changes & rounded)
 
 
 def _eps(values: Array) -> float:

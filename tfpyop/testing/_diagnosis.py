@@ -6,37 +6,76 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpyop._coercion import Array
+from tfpyop._coercion import Array, is_differentiable
+from tfpyop._slopes import Function
 from tfpyop.errors import ContractError
 
 _FACTORS = {2.0: "a factor of 2 too much", 0.5: "a factor of 2 is missing", 3.0: "a factor of 3 too much"}
+_MIXED = (
+    "the function mixes loop dimensions: elements of its outputs depend on other elements of its inputs than the "
+    'signature says. Name those dimensions, as "(n)->(n)"'
+)
 
 
-def likely_cause(
-    got: Array, right: Array, *, others: Sequence[Array | None], doubled: Array | None, number: int
-) -> str | None:
-    """What explains a wrong cotangent of one input, if it can be told.
+def likely_causes(
+    got: Array,
+    right: Array,
+    *,
+    others: Sequence[Array | None] = (),
+    doubled: Array | None = None,
+    conjugated: Array | None = None,
+) -> list[str]:
+    """What explains a wrong cotangent of one input, as far as one example tells; the most likely first.
 
     Args:
       got: What the rule returned.
       right: The numerical cotangent.
-      others: The numerical cotangents of all inputs, None where there is none.
+      others: The numerical cotangents of the other inputs, by input; None where there is none, and for this input.
       doubled: What the rule returns for twice the cotangents of the outputs.
-      number: Which input.
+      conjugated: What it returns for their conjugates.
     """
-    if not np.any(got):
-        return "the rule returns None or zeros for an input that matters"
     candidates = [
+        ("the rule returns None or zeros for an input that matters", got, np.zeros_like(right)),
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
         ("it is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
-        ("the conjugate is missing, or too much", got, np.conj(right)),
-        *((f"it is the cotangent of input {n}", got, other) for n, other in enumerate(others) if n != number),
+        *((f"it is the cotangent of input {n}", got, other) for n, other in enumerate(others)),
         ("the rule does not use the cotangent it is given", doubled, got),
         ("the rule uses the cotangent twice", doubled, 4 * got),
-        ("the sign is wrong for some elements only", np.abs(got), np.abs(right)),
     ]
-    return next((text for text, left, other in candidates if _alike(left, other)), None)
+    if right.dtype.kind == "c":
+        missing = None if conjugated is None else np.conj(conjugated)
+        candidates.append(("the conjugate is missing, or too much", missing, right))
+    else:
+        candidates.append(("the sign is wrong for some elements only", np.abs(got), np.abs(right)))
+    return [text for text, left, other in candidates if _alike(left, other)]
+
+
+def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
+    """What explains that a rule is wrong for an op with a signature, if its function mixes loop dimensions.
+
+    A loop dimension of two is added, and one loop element of all inputs moved; no other one of the outputs may follow.
+    """
+    ranks = [values.ndim - rank for values, rank in zip(point, function.input_ranks, strict=True)]
+    loop = (2, *np.broadcast_shapes(*(values.shape[:rank] for values, rank in zip(point, ranks, strict=True))))
+    here = [
+        np.array(np.broadcast_to(values, loop + values.shape[rank:])) for values, rank in zip(point, ranks, strict=True)
+    ]
+    for end in (0, -1):
+        element = (end,) * len(loop)
+        there = [values.copy() for values in here]
+        for values in there:
+            if is_differentiable(values.dtype):
+                values[element] += 1e-3 * np.where(values[element] == 0, 1, np.abs(values[element]))
+        try:
+            outputs = zip(function.call(here), function.call(there), strict=True)
+        except Exception:  # off the point it may refuse
+            return []
+        is_other = np.ones(loop, bool)
+        is_other[element] = False
+        if not all(np.allclose(a[is_other], b[is_other], rtol=1e-9, atol=0, equal_nan=True) for a, b in outputs):
+            return [_MIXED]
+    return []
 
 
 def cause_of_refusal(error: ContractError) -> str | None:

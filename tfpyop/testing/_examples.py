@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import ast
+import enum
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -78,22 +79,35 @@ def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -
 def value_code(value: Any) -> str:
     """An argument as Python code; arrays keep dtype and shape, and memory order where that can be.
 
-    Of double precision they are tensors: as arrays they would count as single, as they do in every call.
+    Of double precision they are tensors: as arrays they would count as single, as they do in every call. The members of
+    an Enum need its name.
     """
     if isinstance(value, np.ndarray):
         code = _array_code(value)
         return f"tf.constant({code})" if value.dtype.name in _DOUBLE else code
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
     if isinstance(value, np.generic):
-        return f"np.{value.dtype.name}({_number_code(value)})"
-    return repr(value)
+        name = value.dtype.name
+        return f"np.{name}({_number_code(value)})" if name in vars(np) else _array_code(np.asarray(value))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {value_code(item)}' for key, item in value.items())}}}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return call_code(type(value).__name__, (), dict(zip(value._fields, value, strict=True)))
+    if isinstance(value, tuple | list):
+        items = ", ".join(map(value_code, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+    return _number_code(value) if isinstance(value, float | complex) else repr(value)
 
 
 def _array_code(array: Array) -> str:
     dtype = f"np.{array.dtype.name}" if array.dtype.name in vars(np) else repr(array.dtype.name)
-    if array.size == 0 or (array.size > 1 and (array == array.flat[0]).all()):
-        filled = "np.zeros" if array.size == 0 else "np.full"
-        fill = "" if array.size == 0 else f", {_number_code(array.flat[0])}"
-        return f"{filled}({array.shape}{fill}, {dtype})"
+    dtype = "object" if array.dtype.kind == "O" else dtype
+    numbers = [_number_code(number) for number in array.flat]
+    if array.size == 0:
+        return f"np.zeros({array.shape}, {dtype})"
+    if array.size > 1 and len(set(numbers)) == 1:
+        return f"np.full({array.shape}, {numbers[0]}, {dtype})"
     text = f"np.array({_nested_code(array)}, {dtype}"
     return text + (", order='F')" if array.flags.f_contiguous and not array.flags.c_contiguous else ")")
 
@@ -106,9 +120,10 @@ def _nested_code(array: Array) -> str:
 
 def _number_code(number: Any) -> str:
     """A number that reads back as itself; numpy's repr names the dtype, which stands beside it already."""
-    text = repr(number.item()) if hasattr(number, "item") else repr(number)
-    try:
-        ast.literal_eval(text)
-    except ValueError:  # nan and inf
-        return text.replace("nan", "np.nan").replace("inf", "np.inf")
-    return text
+    if hasattr(number, "item"):
+        number = number.item()
+    if isinstance(number, complex) and not (math.isfinite(number.real) and math.isfinite(number.imag)):
+        return f"complex({_number_code(number.real)}, {_number_code(number.imag)})"
+    if isinstance(number, float) and not math.isfinite(number):
+        return f"np.{number}" if number > 0 or math.isnan(number) else f"-np.{-number}"
+    return repr(number)

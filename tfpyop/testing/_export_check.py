@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -133,14 +132,23 @@ def _why_not(op: Op[..., Any]) -> str | None:
         return "the name of the op holds for this process only"
     if definition.module == "__main__":
         return "the op is defined in a script, which no other process imports"
-    try:
-        spec = importlib.util.find_spec(definition.module)
-    except (ImportError, ValueError):
-        spec = None
     here = getattr(sys.modules.get(definition.module), "__file__", None)
-    if spec is None or spec.origin != here:
+    if here is None or _origin_of(definition.module) != here:
         return f"its module {definition.module!r} cannot be imported by name"
     return None
+
+
+def _origin_of(module: str) -> str | None:
+    """The file that another process would import; `importlib.util.find_spec` answers for what is loaded already."""
+    path, spec = None, None
+    names = module.split(".")
+    for end in range(1, len(names) + 1):
+        found = (finder.find_spec(".".join(names[:end]), path) for finder in sys.meta_path)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec.origin if spec is not None else None
 
 
 def _require_equal_gradients(check: Property, call: Flat, inputs: Sequence[tf.Tensor], got: Loaded) -> None:

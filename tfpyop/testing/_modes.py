@@ -23,6 +23,8 @@ MODES = ("eager", "graph", "XLA", "native")
 
 def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
     """The modes asked for, all if none are; RegistrationError for one there is not."""
+    if isinstance(modes, str):
+        modes = [modes]
     if modes is not None and not modes:
         raise RegistrationError("no modes are named.", remedy=f"Give some of {', '.join(MODES)}, or leave modes= out.")
     for mode in modes or ():
@@ -44,18 +46,16 @@ def is_applicable(op: Op[..., Any], mode: str) -> bool:
 
 
 class Caller:
-    """Calls an op, or a function made of it, in one mode; keeps what has been traced.
+    """Calls an op in one mode; keeps what has been traced.
 
     Args:
       op: The op.
       mode: One of `MODES`.
-      wrap: Makes the function that is called of the op's own function of flat tensors. Default: that itself.
     """
 
-    def __init__(self, op: Op[..., Any], mode: str, wrap: Callable[[Function], Function] | None = None) -> None:
+    def __init__(self, op: Op[..., Any], mode: str) -> None:
         self._op = op
         self._mode = mode
-        self._wrap = wrap
         self._traced: dict[Any, Any] = {}
 
     def __call__(self, arguments: Arguments) -> list[Array]:
@@ -70,12 +70,11 @@ class Caller:
     def _function(self, arguments: Arguments, tensors: Sequence[tf.Tensor]) -> Any:
         static = dict(arguments.static)
 
-        def call(*flat: tf.Tensor) -> Sequence[tf.Tensor]:
+        def function(*flat: tf.Tensor) -> Sequence[tf.Tensor]:
             packed = tf.nest.pack_sequence_as(arguments.args, flat)
             outputs: list[tf.Tensor] = tf.nest.flatten(self._op(*packed, **static))
             return outputs
 
-        function = call if self._wrap is None else self._wrap(call)
         if self._mode == "eager":
             return function
         if self._mode == "native":

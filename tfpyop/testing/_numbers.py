@@ -44,8 +44,8 @@ def elements(
     if kind in "iu":
         limits = np.iinfo(dtype)
         largest = min(_largest(interval, magnitudes), 2.0**63)
-        low = max(_first_integer(interval), limits.min, -int(largest))
-        high = min(_last_integer(interval), limits.max, int(largest))
+        low = int(max(interval.first_integer, limits.min, -largest))
+        high = int(min(interval.last_integer, limits.max, largest))
         return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
     if kind == "c":
         part = elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
@@ -81,6 +81,8 @@ def _reaches(interval: Interval, limit: float) -> bool:
 def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
     width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
     scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
+    limits = np.finfo(f"f{width // 8}")
+    limit = min(limit, float(limits.max))
     low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
     drawn = st.floats(
         None if math.isinf(low) else low,
@@ -90,18 +92,7 @@ def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: fl
         allow_subnormal=False,
         width=width,
     )
+    smallest = max(smallest, float(limits.smallest_normal))
     small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
     rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
     return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
-
-
-def _first_integer(interval: Interval) -> int:
-    if math.isinf(interval.low):
-        return -(2**63)
-    return math.floor(interval.low) + 1 if interval.is_low_open else math.ceil(interval.low)
-
-
-def _last_integer(interval: Interval) -> int:
-    if math.isinf(interval.high):
-        return 2**63
-    return math.ceil(interval.high) - 1 if interval.is_high_open else math.floor(interval.high)

@@ -19,6 +19,7 @@ from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
+from tfpyop.testing._misuse import require_arguments, require_strategy
 from tfpyop.testing._ops import is_unbound_method, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
@@ -110,8 +111,11 @@ class Property:
         Raises:
           CheckError: What the body raised for the simplest example.
         """
+        require_strategy(self._op, "arguments", strategy)
 
         def judge(example: ExampleT) -> None:
+            for row in example.arguments if isinstance(example, Rows) else [example]:
+                require_arguments(self._op, row)
             self._n_examples += 1
             with self.named(example):
                 body(example)
@@ -193,8 +197,8 @@ class Property:
                 "most examples are unfit for this check, so it says nothing.",
                 got=f"{n_rejected} of {n_examples} rejected, {n_judged} judged"
                 + ("" if self._refusal is None else f"; the function raised {described(self._refusal)}"),
-                cause="the function is smooth almost nowhere, or fails on what its domain allows: give domain= or "
-                "arguments= that it is made for",
+                cause="the function is smooth almost nowhere, works in single precision inside, or fails on what its "
+                "domain allows: give domain= or arguments= that it is made for",
             )
 
     @contextlib.contextmanager

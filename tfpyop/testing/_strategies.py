@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
-import inspect
+import itertools
 import math
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -15,30 +13,38 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable
+from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable, parse_dtype
 from tfpyop._domain import Domain, Interval
 from tfpyop._promise import ArrayType
-from tfpyop._signature import Signature
-from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
+from tfpyop._structure import flatten
+from tfpyop.errors import RegistrationError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
+from tfpyop.testing._misuse import (
+    require_arguments,
+    require_known_nesting,
+    require_limits,
+    require_parameters,
+    require_strategy,
+)
 from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
 from tfpyop.testing._ops import definition_of, plain_outputs, subject_of
+from tfpyop.testing._shapes import Shapes, counts
+from tfpyop.testing._shapes import shapes as fitting_shapes
+from tfpyop.testing._static import static_choices
 
 Draw = st.DrawFn
 Strategy = st.SearchStrategy
 
 _FLOATING = (np.float32, np.float64)
 _LARGEST = 1e6
-_MOST_VARIADIC = 3
 
 
 def arguments(
     op: Op[..., Any],
     /,
     *,
-    dtypes: Sequence[Any] | None = None,
-    shapes: Strategy[tuple[tuple[int, ...], ...]] | None = None,
-    static: Mapping[str, Strategy[Any]] | None = None,
+    dtypes: Any = _FLOATING,
+    shapes: Strategy[Shapes] | None = None,
     domain: str | Mapping[str, str | None] | None = None,
     max_side: int = 3,
     allow_empty: bool = True,
@@ -52,31 +58,33 @@ def arguments(
 
     Shapes follow the signature: loop dimensions that broadcast, also of size one, missing or empty, and core dimensions
     that agree, rarely empty. Without a signature all inputs have one shape. Values lie in the op's `domain=`: mostly
-    simple ones, also tiny and large ones. Arrays are in C order, in Fortran order or not contiguous. Nested inputs
-    (tuples, dicts) are drawn by overrides only.
+    simple ones, also tiny and large ones. Arrays are in C order, in Fortran order or not contiguous. Static parameters
+    are drawn from annotations (`bool`, `Literal`, an `Enum`), else they keep their default. Inputs that are tuples or
+    dicts are drawn by overrides only.
 
     Args:
       op: The op.
-      dtypes: What the inputs of one call may have for their dtype. Default: float32 and float64. Inputs whose domain is
-        `integers` are int32, unless an integer dtype is given here.
-      shapes: Draws one shape for each input. Default: from the signature.
-      static: Draws static parameters by name. Default: from annotations (`bool`, `Literal`, an `Enum`), else the
-        parameter's own default.
-      domain: In the place of the op's own `domain=`.
+      dtypes: What the inputs of one call may have for their dtype: one or several, as `np.float32`, `"complex128"` or
+        `tf.int64`. Default: float32 and float64. Inputs whose domain is `integers` are int32, unless an integer dtype
+        is given here.
+      shapes: Draws a tuple with one shape for each input, as `st.just(((2, 3), (3,)))`. Default: from the signature.
+      domain: In the place of the op's own `domain=`, and written like it.
       max_side: The largest size of a dimension.
       allow_empty: Whether arrays may be empty.
       smallest: Magnitudes below count as zero, or as this where zero is not allowed.
       largest: The largest magnitude of a number.
       allow_nan: Whether NaN is drawn where the domain is unbounded.
       allow_infinity: Whether infinities are drawn where the domain is unbounded.
-      **overrides: Draw the inputs of these names, in the place of all that is said above.
+      **overrides: Draw the parameters of these names, inputs or static ones, in the place of all that is said above:
+        `axis=st.sampled_from([0, 1])`.
 
     Returns:
       A strategy of `Arguments`: call `op(*drawn.args, **drawn.static)`.
 
     Raises:
-      RegistrationError: A name is not one of the op's parameters, or the domain cannot be read.
-      UnsupportedError: Nothing tells what a static parameter may be, or how many inputs there are.
+      RegistrationError: A name is not one of the op's parameters, an override is no strategy, a dtype or the domain
+        cannot be read, or nothing lies between the limits.
+      UnsupportedError: Nothing tells what a static parameter may be, how many inputs there are, or how they are nested.
 
     >>> from hypothesis import given
     >>> from tfpyop import differentiable_op
@@ -88,25 +96,15 @@ def arguments(
     >>> test_logarithms_are_finite()
     """
     definition = definition_of(op)
-    parameters = definition.parameters
-    for name in [*overrides, *(static or {})]:
-        if parameters.signature is not None and name not in parameters.signature.parameters:
-            raise RegistrationError(
-                f"it has no parameter {name!r}.",
-                subject=subject_of(op),
-                remedy=nearest(name, parameters.signature.parameters),
-            )
-    where = definition.domain if domain is None else Domain.read(domain, parameters.input_names)
-    drawn_dtypes = [np.dtype(dtype) for dtype in dtypes or _FLOATING]
-    for dtype in drawn_dtypes:
-        if dtype_kind(dtype) not in "biufc":
-            raise RegistrationError(
-                f"dtypes= names {dtype}, of which nothing is drawn.",
-                subject=subject_of(op),
-                remedy="Text and other values are drawn by overrides, x=st.just(np.array([b'a'], object)).",
-            )
-    statics = _static_strategies(op, static or {})
-    counts = _counts(op)
+    for name, strategy in {**overrides, **({} if shapes is None else {"shapes": shapes})}.items():
+        require_strategy(op, name, strategy)
+    require_parameters(op, overrides)
+    require_limits(op, max_side=max_side, smallest=smallest, largest=largest)
+    where = definition.domain if domain is None else Domain.read(domain, definition.parameters.input_names)
+    drawn_dtypes = _read_dtypes(op, dtypes)
+    statics = _static_strategies(op, overrides)
+    n_inputs = counts(op)
+    require_known_nesting(op, overrides)
     magnitudes = Magnitudes(smallest, largest)
     special = [math.nan] * allow_nan + [math.inf, -math.inf] * allow_infinity
 
@@ -114,17 +112,17 @@ def arguments(
     def draw_arguments(draw: Draw) -> Arguments:
         dtype = draw(st.sampled_from(drawn_dtypes))
         if shapes is None:
-            drawn_shapes = draw(_shapes(op, draw(counts), max_side, allow_empty=allow_empty))
+            drawn_shapes = draw(fitting_shapes(op, draw(n_inputs), max_side, allow_empty=allow_empty))
         else:
             drawn_shapes = draw(shapes)
-        names = _names(op, len(drawn_shapes) if definition.n_inputs is None else definition.n_inputs)
-        args = []
-        for name, shape in zip(names, drawn_shapes, strict=True):
+
+        def draw_input(name: str, shape: tuple[int, ...]) -> Any:
             interval = where.of(name)
             numbers = elements(interval, dtype, magnitudes, special=special)
-            strategy = _arrays(input_dtype(dtype, interval), shape, numbers)
-            args.append(draw(overrides.get(name, strategy)))
-        return Arguments(tuple(args), {name: draw(strategy) for name, strategy in statics.items()})
+            return draw(overrides.get(name, _arrays(input_dtype(dtype, interval), shape, numbers)))
+
+        args = _drawn_inputs(op, drawn_shapes, draw_input)
+        return Arguments(args, {name: draw(strategy) for name, strategy in statics.items()})
 
     return draw_arguments()
 
@@ -147,9 +145,9 @@ def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> S
 def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
     """Other arguments of the shapes and dtypes of an example."""
     dtypes = [value.dtype for value in first.args if is_differentiable(value.dtype)]
-    static = {name: st.just(value) for name, value in first.static.items()}
-    shapes = tuple(value.shape for value in first.args)
-    return arguments(op, dtypes=dtypes[:1] or None, shapes=st.just(shapes), static=static)
+    shapes = st.just(tuple(value.shape for value in first.args))
+    static: dict[str, Any] = {name: st.just(value) for name, value in first.static.items()}
+    return arguments(op, dtypes=dtypes[:1] or _FLOATING, shapes=shapes, **static)
 
 
 def _as_rows(first: Arguments, second: Arguments) -> Rows:
@@ -175,7 +173,11 @@ def cotangents(
 
     Returns:
       A strategy of tuples: for each output an array of its shape and dtype, None for those without derivative.
+
+    Raises:
+      RegistrationError: The arguments are not given as `Arguments`.
     """
+    require_arguments(op, arguments)
     return _vectors(plain_outputs(op, arguments), largest)
 
 
@@ -189,8 +191,11 @@ def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3)
 
     Returns:
       A strategy of tuples: for each input an array of its shape and dtype, None for those without derivative.
+
+    Raises:
+      RegistrationError: The arguments are not given as `Arguments`.
     """
-    del op
+    require_arguments(op, arguments)
     return _vectors([np.asarray(value) for value in arguments.args], largest)
 
 
@@ -204,57 +209,72 @@ def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | No
     return st.tuples(*map(vector, like))
 
 
-def _counts(op: Op[..., Any]) -> Strategy[int]:
-    """How many inputs a call has."""
-    definition = definition_of(op)
-    parameters = definition.parameters
-    if definition.n_inputs is not None:
-        return st.just(definition.n_inputs)
-    if parameters.signature is None:
-        raise UnsupportedError(
-            "nothing tells how many inputs it has.", subject=subject_of(op), remedy="Give the op a signature=."
+def _drawn_inputs(
+    op: Op[..., Any], shapes: Shapes, draw_input: Callable[[str, tuple[int, ...]], Any]
+) -> tuple[Any, ...]:
+    """One value for each parameter; with a signature, a nested value stands for as many inputs as are in it."""
+    n_known = definition_of(op).n_inputs
+    names = _parameter_names(op)
+    args: list[Any] = []
+    position = 0
+    while position < len(shapes):
+        name = next(names, None)
+        if name is None:
+            break
+        args.append(draw_input(name, shapes[position]))
+        position += 1 if n_known is None else len(flatten((args[-1],))[0])
+    if position != len(shapes):
+        raise RegistrationError(
+            "the overrides draw inputs that do not fit the signature.",
+            expected=f"{len(shapes)} inputs",
+            got=f"{position}",
+            subject=subject_of(op),
+            remedy="A tuple or dict is as many inputs as are in it.",
         )
-    n_tensors = sum(parameter.default is not None for parameter in parameters.tensors)
-    return st.just(n_tensors) if parameters.variadic is None else st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC)
+    return tuple(args)
 
 
-def _names(op: Op[..., Any], count: int) -> list[str]:
-    """The parameter that each input belongs to."""
-    names = list(definition_of(op).parameters.input_names) or ["inputs"]
-    return (names + names[-1:] * count)[:count]
+def _parameter_names(op: Op[..., Any]) -> Iterator[str]:
+    """The names of the parameters that are inputs; that of `*parameters`, or of unknown ones, again and again."""
+    parameters = definition_of(op).parameters
+    if parameters.input_names and parameters.variadic is None:
+        return iter(parameters.input_names)
+    return itertools.chain(parameters.input_names, itertools.repeat((parameters.input_names or ("inputs",))[-1]))
 
 
-def _shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) -> Strategy[tuple[tuple[int, ...], ...]]:
-    """Shapes that fit the signature; one in six may be empty, and another one probably is."""
-    full, maybe_empty, probably_empty = (1, max_side, 0), (0, max_side, 0), (0, 1, 1)
-    kinds = st.sampled_from([*[full] * 4, maybe_empty, probably_empty] if allow_empty else [full])
-    return kinds.flatmap(lambda kind: _sided_shapes(op, count, *kind))
+def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]]) -> dict[str, Strategy[Any]]:
+    """What draws each static parameter that is drawn at all."""
+    inputs = definition_of(op).parameters.input_names
+    strategies = {name: strategy for name, strategy in overrides.items() if name not in inputs}
+    for name, choices in static_choices(op).items():
+        if name in strategies:
+            continue
+        if choices is None:
+            raise UnsupportedError(
+                f"nothing tells what its static parameter {name!r} may be.",
+                subject=subject_of(op),
+                remedy=f"Annotate it (bool, Literal, an Enum), or draw it, arguments(op, {name}=st.just(...)).",
+            )
+        strategies[name] = st.sampled_from(choices)
+    return strategies
 
 
-def _sided_shapes(
-    op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int
-) -> Strategy[tuple[tuple[int, ...], ...]]:
-    """Shapes with such sides; loop dimensions, and those without a signature, number two at most."""
-    signature = definition_of(op).signature
-    if signature is None:
-        shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
-        return shape.map(lambda shape: (shape,) * count)
-    if not count:
-        return st.just(())
-    inputs = signature.text.replace(" ", "").split("->")[0]
-    drawn = hnp.mutually_broadcastable_shapes(
-        signature=f"{inputs}->()", min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side
-    )
-    return drawn.map(lambda broadcast: broadcast.input_shapes).filter(lambda shapes: _has_outputs(signature, shapes))
-
-
-def _has_outputs(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether outputs have shapes at all: their arithmetic may give negative sizes."""
+def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
+    several = dtypes if isinstance(dtypes, Sequence) and not isinstance(dtypes, str) else [dtypes]
     try:
-        signature.output_shapes(signature.bind(shapes))
-    except (SignatureError, ZeroDivisionError):
-        return False
-    return True
+        read = [np.dtype(parse_dtype(dtype)) for dtype in several]
+    except RegistrationError as error:
+        raise error.about(subject_of(op)) from None
+    for dtype in read:
+        if dtype_kind(dtype) not in "biufc":
+            raise RegistrationError(
+                f"dtypes= names {'text' if dtype.kind == 'O' else dtype}, of which nothing is drawn.",
+                subject=subject_of(op),
+                remedy="Text and other values are drawn by overrides, x=st.just(np.array([b'a'], object)).",
+            )
+    if not read:
+        raise RegistrationError("dtypes= is empty.", subject=subject_of(op), remedy='Give for example ["float64"].')
+    return read
 
 
 def _arrays(dtype: DType, shape: tuple[int, ...], numbers: Strategy[Any]) -> Strategy[Array]:
@@ -273,44 +293,3 @@ def _laid_out(array: Array, layout: str) -> Array:
         wide[..., ::2] = array
         return wide[..., ::2]
     return array
-
-
-def _static_strategies(op: Op[..., Any], given: Mapping[str, Strategy[Any]]) -> dict[str, Strategy[Any]]:
-    """What draws each static parameter that is drawn at all."""
-    definition = definition_of(op)
-    parameters = definition.parameters
-    if parameters.signature is None:
-        return dict(given)
-    hints = _hints(op.numpy)
-    strategies = dict(given)
-    inputs = {*parameters.input_names, "self", "cls"}
-    for name, parameter in parameters.signature.parameters.items():
-        if name in strategies or name in inputs or parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        strategy = _annotated(hints.get(name))
-        if strategy is not None:
-            strategies[name] = strategy
-        elif parameter.default is inspect.Parameter.empty:
-            raise UnsupportedError(
-                f"nothing tells what its static parameter {name!r} may be.",
-                subject=subject_of(op),
-                remedy=f"Annotate it (bool, Literal, an Enum), or pass static={{{name!r}: st.sampled_from([...])}}.",
-            )
-    return strategies
-
-
-def _hints(function: Any) -> Mapping[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # annotations may name what is imported for type checkers only
-        return {}
-
-
-def _annotated(hint: Any) -> Strategy[Any] | None:
-    if hint is bool:
-        return st.booleans()
-    if typing.get_origin(hint) is typing.Literal:
-        return st.sampled_from(typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return st.sampled_from(list(hint))
-    return None

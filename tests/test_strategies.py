@@ -1,0 +1,146 @@
+"""Strategies: what they draw, and how misuse is told."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from tests import ops
+from tfpyop import RegistrationError, TfpyopError, UnsupportedError, differentiable_op
+from tfpyop.testing import Arguments, arguments, cotangents, tangents
+
+EXAMPLES = settings(max_examples=50, deadline=None)
+
+
+@EXAMPLES
+@given(arguments(ops.matmul))
+def test_arguments_fit_the_signature(drawn):
+    assert ops.matmul(*drawn.args).shape == np.matmul(*drawn.args).shape
+
+
+@pytest.mark.parametrize(
+    "is_wanted",
+    [
+        lambda drawn: drawn.args[0].size == 0,
+        lambda drawn: drawn.args[0].ndim == 0,
+        lambda drawn: 1 in drawn.args[0].shape and drawn.args[1].size > drawn.args[0].size,
+        lambda drawn: drawn.args[0].ndim == 2 and not drawn.args[0].flags.c_contiguous,
+        lambda drawn: drawn.args[0].dtype == np.float64,
+        lambda drawn: np.any(np.abs(drawn.args[0]) > 1e5),
+        lambda drawn: np.any((drawn.args[0] != 0) & (np.abs(drawn.args[0]) < 1e-4)),
+    ],
+    ids=["empty", "0-d", "broadcast", "order", "float64", "large", "tiny"],
+)
+def test_arguments_of_every_kind_are_drawn(is_wanted):
+    assert find(arguments(ops.mod), is_wanted, settings=settings(max_examples=3000, deadline=None))
+
+
+@EXAMPLES
+@given(arguments(ops.mod, domain={"x": "(0, 1]", "y": "integers [3, 5]"}))
+def test_values_lie_in_the_domain(drawn):
+    x, y = drawn.args
+    assert np.all((x > 0) & (x <= 1))
+    assert y.dtype == np.int32
+    assert np.all((y >= 3) & (y <= 5))
+
+
+def test_nan_and_infinities_are_drawn_on_request_only():
+    assert find(arguments(ops.exp, allow_nan=True), lambda drawn: np.isnan(drawn.args[0]).any())
+    assert find(arguments(ops.exp, allow_infinity=True), lambda drawn: np.isinf(drawn.args[0]).any())
+
+
+@EXAMPLES
+@given(arguments(ops.power, exponent=st.just(3), x=st.just(np.float32(2))))
+def test_parts_can_be_overridden(drawn):
+    assert drawn == Arguments((np.float32(2),), {"exponent": 3})
+
+
+def test_static_parameters_follow_annotations():
+    def function(x, *, flip: bool):
+        return -x if flip else x
+
+    op = differentiable_op(function, signature="()->()")
+    assert find(arguments(op), lambda drawn: drawn.static["flip"]).static == {"flip": True}
+
+
+def test_a_static_parameter_that_nothing_tells_of_is_asked_for():
+    op = differentiable_op(lambda x, *, axis: x, signature="()->()")
+    with pytest.raises(UnsupportedError, match="'axis' may be"):
+        arguments(op)
+
+
+NESTED = differentiable_op(lambda pair, x: pair["a"] * pair["b"] + x, signature="(),(),()->()")
+
+
+@EXAMPLES
+@given(arguments(NESTED, pair=st.just({"a": np.float32(2), "b": np.float32(3)})))
+def test_nested_inputs_are_drawn_by_overrides_beside_others(drawn):
+    x = drawn.args[1]
+    np.testing.assert_array_equal(NESTED(*drawn.args), np.float32(6) + x.astype(np.float32))
+
+
+MISUSES = {
+    "unknown parameter": (ops.power, {"exponnt": st.just(2)}, r"no parameter 'exponnt'\.\n  Did you mean 'exponent'"),
+    "no strategy": (ops.mod, {"x": 2.0}, r"x= is no strategy\.\n  Got:      2\.0\n  Write x=st\.just\(2\.0\)"),
+    "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is no strategy"),
+    "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is no dtype of a tensor"),
+    "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
+    "no size": (ops.exp, {"max_side": 0}, r"max_side=0 leaves no size"),
+    "no magnitude": (ops.exp, {"smallest": 3, "largest": 2}, r"between smallest= and largest=\.(?s:.*)smallest=3"),
+    "unknown nesting": (NESTED, {}, r"how its 3 inputs are nested in 'pair', 'x'\.\n  Draw them, for example"),
+}
+
+
+@pytest.mark.parametrize(("op", "options", "problem"), MISUSES.values(), ids=MISUSES)
+def test_misuse_is_told(op, options, problem):
+    with pytest.raises(TfpyopError, match=problem):
+        arguments(op, **options)
+
+
+def test_overrides_that_do_not_fit_the_signature_are_told():
+    with pytest.raises(RegistrationError, match=r"do not fit the signature\.\n  Expected: 3 inputs\n  Got:      2"):
+        find(arguments(NESTED, pair=st.just({"a": 1.0})), lambda drawn: True)
+
+
+@pytest.mark.parametrize("use", [cotangents, tangents])
+def test_vectors_of_no_arguments_are_told(use):
+    with pytest.raises(RegistrationError, match=r"not the arguments of a call\.\n  Got:      \(1, 2\)"):
+        use(ops.mod, (1, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float16", tf.bfloat16, np.float32, "complex64", "uint8"])
+def test_one_dtype_is_enough(dtype):
+    drawn = find(arguments(ops.exp, dtypes=dtype, allow_empty=False), lambda drawn: True)
+    assert drawn.args[0].dtype == tf.as_dtype(dtype).as_numpy_dtype
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@EXAMPLES
+@given(data=st.data())
+def test_open_ends_are_never_drawn(dtype, data):
+    (x,) = data.draw(arguments(ops.exp, dtypes=dtype, domain="(0, inf)")).args
+    assert (x > 0).all()
+
+
+@EXAMPLES
+@given(st.data())
+def test_cotangents_and_tangents_are_like_outputs_and_inputs(data):
+    drawn = data.draw(arguments(ops.maximum_and_place, allow_empty=False))
+    cotangent, nothing = data.draw(cotangents(ops.maximum_and_place, drawn))
+    (tangent,) = data.draw(tangents(ops.maximum_and_place, drawn))
+    assert nothing is None
+    assert cotangent.shape == drawn.args[0].shape[:-1]
+    assert tangent.shape == drawn.args[0].shape
+    assert tangent.dtype == drawn.args[0].dtype
+
+
+def test_given_shapes_tell_how_many_inputs_a_variadic_op_gets():
+    for count in (1, 5):
+        drawn = find(arguments(ops.add_all, shapes=st.just(((2,),) * count)), lambda drawn: True)
+        assert [value.shape for value in drawn.args] == [(2,)] * count
+
+
+def test_text_is_drawn_by_overrides_only():
+    with pytest.raises(RegistrationError, match=r"dtypes= names text, of which nothing is drawn"):
+        arguments(ops.exp, dtypes=["U2"])

@@ -1,0 +1,76 @@
+"""Misuse: errors for what is handed to the testing package and is not what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop.errors import RegistrationError, UnsupportedError, nearest
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._ops import definition_of, subject_of
+
+
+def require_arguments(op: Op[..., Any], value: Any) -> None:
+    """Raise RegistrationError for arguments of a call that are not given as such."""
+    if not isinstance(value, Arguments):
+        raise RegistrationError(
+            "an example is not the arguments of a call.",
+            got=f"{value!r:.80}",
+            subject=subject_of(op),
+            remedy="Draw tfpyop.testing.Arguments: arguments(op), or st.builds(lambda x: Arguments((x,)), ...).",
+        )
+
+
+def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
+    """Raise RegistrationError for what draws nothing."""
+    if not isinstance(value, SearchStrategy):
+        raise RegistrationError(
+            f"{name}= is no strategy.",
+            got=f"{value!r:.80}",
+            subject=subject_of(op),
+            remedy=f"Write {name}=st.just({value!r:.40}) for one value, with hypothesis.strategies as st.",
+        )
+
+
+def require_parameters(op: Op[..., Any], names: Mapping[str, Any]) -> None:
+    """Raise RegistrationError for a name that is none of an op's parameters."""
+    signature = definition_of(op).parameters.signature
+    if signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return
+    for name in names:
+        if name not in signature.parameters:
+            raise RegistrationError(
+                f"it has no parameter {name!r}.", subject=subject_of(op), remedy=nearest(name, signature.parameters)
+            )
+
+
+def require_limits(op: Op[..., Any], *, max_side: int, smallest: float, largest: float) -> None:
+    """Raise RegistrationError for limits between which there is nothing."""
+    if max_side < 1:
+        raise RegistrationError(
+            f"max_side={max_side} leaves no size.", subject=subject_of(op), remedy="Give 1 or more."
+        )
+    if not 0 <= smallest < largest:
+        raise RegistrationError(
+            "no magnitude lies between smallest= and largest=.",
+            expected="0 <= smallest < largest",
+            got=f"smallest={smallest:g}, largest={largest:g}",
+            subject=subject_of(op),
+        )
+
+
+def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError where inputs are nested, and nothing says how."""
+    definition = definition_of(op)
+    names, n_inputs = definition.parameters.input_names, definition.n_inputs
+    is_flat = definition.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)
+    if is_flat or any(name in overrides for name in names):
+        return
+    raise UnsupportedError(
+        f"nothing tells how its {n_inputs} inputs are nested in {', '.join(map(repr, names))}.",
+        subject=subject_of(op),
+        remedy=f"Draw them, for example arguments(op, {names[0]}=st.fixed_dictionaries({{...}})).",
+    )

@@ -1,0 +1,69 @@
+"""Shapes: how many inputs a call has, and shapes for them that fit the signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy as Strategy
+
+from tfpyop import Op
+from tfpyop._signature import Signature
+from tfpyop.errors import SignatureError, UnsupportedError
+from tfpyop.testing._ops import definition_of, subject_of
+
+Shapes = tuple[tuple[int, ...], ...]
+"""One shape for each input."""
+
+_MOST_VARIADIC = 3
+
+
+def counts(op: Op[..., Any]) -> Strategy[int]:
+    """How many inputs a call has.
+
+    Raises:
+      UnsupportedError: Nothing tells.
+    """
+    definition = definition_of(op)
+    parameters = definition.parameters
+    if definition.n_inputs is not None:
+        return st.just(definition.n_inputs)
+    if parameters.signature is None:
+        raise UnsupportedError(
+            "nothing tells how many inputs it has.", subject=subject_of(op), remedy="Give the op a signature=."
+        )
+    n_tensors = sum(parameter.default is not None for parameter in parameters.tensors)
+    return st.just(n_tensors) if parameters.variadic is None else st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC)
+
+
+def shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) -> Strategy[Shapes]:
+    """Shapes that fit the signature; one in six may be empty, and another one probably is."""
+    full, maybe_empty, probably_empty = (1, max_side, 0), (0, max_side, 0), (0, 1, 1)
+    kinds = st.sampled_from([*[full] * 4, maybe_empty, probably_empty] if allow_empty else [full])
+    return kinds.flatmap(lambda kind: _sided(op, count, *kind))
+
+
+def _sided(op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int) -> Strategy[Shapes]:
+    """Shapes with such sides; loop dimensions, and those without a signature, number two at most."""
+    signature = definition_of(op).signature
+    if signature is None:
+        shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
+        return shape.map(lambda shape: (shape,) * count)
+    if not count:
+        return st.just(())
+    inputs = signature.text.replace(" ", "").split("->")[0]
+    drawn = hnp.mutually_broadcastable_shapes(
+        signature=f"{inputs}->()", min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side
+    )
+    return drawn.map(lambda broadcast: broadcast.input_shapes).filter(lambda shapes: _has_outputs(signature, shapes))
+
+
+def _has_outputs(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether outputs have shapes at all: their arithmetic may give negative sizes."""
+    try:
+        signature.output_shapes(signature.bind(shapes))
+    except (SignatureError, ZeroDivisionError):
+        return False
+    return True

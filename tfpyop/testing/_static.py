@@ -1,0 +1,56 @@
+"""Static parameters: the values that annotations say they may have."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfpyop import Op
+from tfpyop.testing._ops import definition_of
+
+
+def static_parameters(op: Op[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of an op that are no inputs, but for `**keywords`."""
+    parameters = definition_of(op).parameters
+    if parameters.signature is None:
+        return {}
+    inputs = {*parameters.input_names, "self", "cls"}
+    return {
+        name: parameter
+        for name, parameter in parameters.signature.parameters.items()
+        if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
+    """What static parameters may be, by annotation: `bool`, `Literal`, an `Enum`; None where nothing tells.
+
+    Those without such an annotation that have a default are left to it.
+    """
+    hints = _hints(op.numpy)
+    found = {name: (parameter, _choices(hints.get(name))) for name, parameter in static_parameters(op).items()}
+    return {
+        name: choices
+        for name, (parameter, choices) in found.items()
+        if choices is not None or parameter.default is parameter.empty
+    }
+
+
+def _hints(function: Any) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # annotations may name what is imported for type checkers only
+        return {}
+
+
+def _choices(hint: Any) -> Sequence[Any] | None:
+    if hint is bool:
+        return [False, True]
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return list(hint)
+    return None
