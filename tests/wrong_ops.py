@@ -14,12 +14,13 @@ from tfpyop.testing import arguments
 
 @dataclass(frozen=True)
 class Wrong:
-    """An op, how it is wrong, and which check must say so."""
+    """An op, how it is wrong, which check must say so, and what its report must hold."""
 
     how: str
     op: Op
     check: str = "check_gradient"
     options: dict = field(default_factory=dict)
+    says: str = "the cotangent of input"
 
     @property
     def arguments(self):
@@ -74,22 +75,53 @@ def _bias_rule(op, grad):
 
 
 GRADIENTS = [
-    Wrong("a path of its own for XLA", _in_one_mode(is_compiling)),
-    Wrong("a path of its own for graphs", _in_one_mode(lambda: not tf.executing_eagerly())),
+    Wrong(
+        "a path of its own for XLA", _in_one_mode(is_compiling), says="mode XLA\n  Likely:   a factor of 2 is missing"
+    ),
+    Wrong(
+        "a path of its own for graphs",
+        _in_one_mode(lambda: not tf.executing_eagerly()),
+        says="mode graph\n  Likely:   a factor of 2 is missing",
+    ),
     Wrong(
         "not reduced over what broadcasting added",
         differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=_bias_rule),
+        says="Likely:   it is not reduced over dimensions",
     ),
-    Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad)),
-    Wrong("a factor of 2 is missing", square_with(lambda op, grad: op.inputs[0] * grad)),
-    Wrong("a factor of 2 too much", square_with(lambda op, grad: 4 * op.inputs[0] * grad)),
+    Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad), says="Likely:   the wrong sign"),
+    Wrong(
+        "a factor of 2 is missing",
+        square_with(lambda op, grad: op.inputs[0] * grad),
+        says="Likely:   a factor of 2 is missing",
+    ),
+    Wrong(
+        "a factor of 2 too much",
+        square_with(lambda op, grad: 4 * op.inputs[0] * grad),
+        says="Likely:   a factor of 2 too much",
+    ),
     Wrong("an offset", square_with(lambda op, grad: (2 * op.inputs[0] + 0.01) * grad)),
-    Wrong("zeros", square_with(lambda op, grad: tf.zeros_like(grad))),
-    Wrong("None for an input that matters", product_with(lambda op, grad: (grad * op.inputs[1], None))),
-    Wrong("the cotangent is not used", square_with(lambda op, grad: 2 * op.inputs[0] * tf.ones_like(grad))),
-    Wrong("the cotangent is used twice", square_with(lambda op, grad: 2 * op.inputs[0] * grad * grad)),
+    Wrong("zeros", square_with(lambda op, grad: tf.zeros_like(grad)), says="Likely:   the rule returns None or zeros"),
+    Wrong(
+        "None for an input that matters",
+        product_with(lambda op, grad: (grad * op.inputs[1], None)),
+        says="None: no dependence",
+    ),
+    Wrong(
+        "the cotangent is not used",
+        square_with(lambda op, grad: 2 * op.inputs[0] * tf.ones_like(grad)),
+        says="Likely:   the rule does not use the cotangent",
+    ),
+    Wrong(
+        "the cotangent is used twice",
+        square_with(lambda op, grad: 2 * op.inputs[0] * grad * grad),
+        says="Likely:   the rule uses the cotangent twice",
+    ),
     Wrong("output instead of input", square_with(lambda op, grad: 2 * op.outputs[0] * grad)),
-    Wrong("inputs mixed up", product_with(lambda op, grad: (grad * op.inputs[0], grad * op.inputs[1]))),
+    Wrong(
+        "inputs mixed up",
+        product_with(lambda op, grad: (grad * op.inputs[0], grad * op.inputs[1])),
+        says="Likely:   it is the cotangent of input 1",
+    ),
     Wrong("a stale closure", closing_over([2.0, 3.0])),
     Wrong("summed over elements", product_with(_loop_rank_0_rule)),
     Wrong(
@@ -155,10 +187,12 @@ GRADIENTS = [
         "the conjugate is missing",
         differentiable_op(lambda z: np.exp(z), signature="()->()", grad=lambda op, grad: grad * op.outputs[0]),
         options={"dtypes": ["complex128"], "largest": 10},
+        says="Likely:   the conjugate is missing",
     ),
     Wrong(
         "a numpy rule with the wrong sign",
         differentiable_op(lambda x: np.exp(x), signature="()->()", numpy_grad=lambda op, grad: -grad * op.outputs[0]),
+        says="Likely:   the wrong sign",
     ),
     Wrong(
         "the residual is of another value",
@@ -176,10 +210,15 @@ GRADIENTS = [
     Wrong(
         "wrong only in a graph",
         square_with(lambda op, grad: (2 if tf.executing_eagerly() else 3) * op.inputs[0] * grad),
+        says="mode graph",
     ),
-    Wrong("a gradient that is not a number", square_with(lambda op, grad: 2 * op.inputs[0] ** 2 / op.inputs[0] * grad)),
-    Wrong("the rule raises", square_with(lambda op, grad: grad @ grad)),
-    Wrong("one cotangent too few", product_with(lambda op, grad: grad)),
+    Wrong(
+        "a gradient that is not a number",
+        square_with(lambda op, grad: 2 * op.inputs[0] ** 2 / op.inputs[0] * grad),
+        says="Got:      nan",
+    ),
+    Wrong("the rule raises", square_with(lambda op, grad: grad @ grad), says="a call raised an exception"),
+    Wrong("one cotangent too few", product_with(lambda op, grad: grad), says="what is no cotangent of an input"),
     Wrong(
         "a norm's cotangent is not normalised",
         differentiable_op(
@@ -195,6 +234,7 @@ JVPS = [
         "a tangent of the wrong sign",
         differentiable_op(lambda x: x * x, signature="()->()", jvp=lambda op, t: -2 * op.inputs[0] * t),
         "check_jvp",
+        says="the tangent of output 0 is wrong at element",
     ),
     Wrong(
         "JVP and VJP contradict each other",
@@ -205,11 +245,13 @@ JVPS = [
             grad=lambda op, g: op.inputs[0] * g,
         ),
         "check_jvp",
+        says="JVP and VJP contradict each other",
     ),
     Wrong(
         "the tangent of one input is forgotten",
         differentiable_op(lambda x, y: x * y, signature="(),()->()", jvp=lambda op, s, t: s * op.inputs[1] + 0 * t),
         "check_jvp",
+        says="the tangent of output 0 is wrong at element",
     ),
 ]
 
@@ -221,7 +263,14 @@ def _exp_with_wrong_second():
     return op
 
 
-SECOND = [Wrong("the rule of the rule has a factor of 2", _exp_with_wrong_second(), "check_second_order")]
+SECOND = [
+    Wrong(
+        "the rule of the rule has a factor of 2",
+        _exp_with_wrong_second(),
+        "check_second_order",
+        says="the second derivative is wrong",
+    )
+]
 
 
 def _stale():
@@ -271,20 +320,67 @@ def _cumulative(x):
 
 
 CALLS = [
-    Wrong("a hidden state", _stale(), "check_purity"),
-    Wrong("the same array is returned again", _buffered(), "check_purity"),
-    Wrong("a random result", plain(lambda x: x + np.random.default_rng().uniform(size=x.shape)), "check_purity"),
-    Wrong("an input is written to", plain(_in_place), "check_purity"),
-    Wrong("a sum where a value is promised for each element", plain(lambda x: x.sum()), "check_contract"),
-    Wrong("size one is squeezed away", plain(lambda x: np.squeeze(x), signature="(n)->(n)"), "check_contract"),
-    Wrong("empty inputs give another shape", plain(lambda x: x if x.size else np.zeros(1)), "check_contract"),
-    Wrong("integers are returned as text", plain(lambda x: np.asarray(x, str)), "check_contract"),
-    Wrong("complex where real is promised", plain(lambda x: x + 1j), "check_contract"),
-    Wrong("one output too many", plain(lambda x: (x, x)), "check_contract"),
-    Wrong("loop dimensions are mixed up", plain(_cumulative, signature="(n)->(n)"), "check_batching"),
-    Wrong("rows depend on each other", plain(lambda x: x - x.mean() if x.size else x), "check_batching"),
-    Wrong("the native implementation rounds the other way", _native(), "check_parity"),
-    Wrong("a variable that all threads share", _shared(), "check_threads"),
+    Wrong("a hidden state", _stale(), "check_purity", says="give another result the second time"),
+    Wrong(
+        "the same array is returned again",
+        _buffered(),
+        "check_purity",
+        says="a later call overwrites an earlier result",
+    ),
+    Wrong(
+        "a random result",
+        plain(lambda x: x + np.random.default_rng().uniform(size=x.shape)),
+        "check_purity",
+        says="give another result the second time",
+    ),
+    Wrong("an input is written to", plain(_in_place), "check_purity", says="the function writes to input 0"),
+    Wrong(
+        "a sum where a value is promised for each element",
+        plain(lambda x: x.sum()),
+        "check_contract",
+        says="has the wrong shape",
+    ),
+    Wrong(
+        "size one is squeezed away",
+        plain(lambda x: np.squeeze(x), signature="(n)->(n)"),
+        "check_contract",
+        says="has the wrong shape",
+    ),
+    Wrong(
+        "empty inputs give another shape",
+        plain(lambda x: x if x.size else np.zeros(1)),
+        "check_contract",
+        says="has the wrong shape",
+    ),
+    Wrong(
+        "integers are returned as text",
+        plain(lambda x: np.asarray(x, str)),
+        "check_contract",
+        says="breaks the contract",
+    ),
+    Wrong("complex where real is promised", plain(lambda x: x + 1j), "check_contract", says="breaks the contract"),
+    Wrong("one output too many", plain(lambda x: (x, x)), "check_contract", says="breaks the contract"),
+    Wrong(
+        "loop dimensions are mixed up",
+        plain(_cumulative, signature="(n)->(n)"),
+        "check_batching",
+        says="differs from a loop over rows",
+    ),
+    Wrong(
+        "rows depend on each other",
+        plain(lambda x: x - x.mean() if x.size else x),
+        "check_batching",
+        says="differs from a loop over rows",
+    ),
+    Wrong(
+        "the native implementation rounds the other way",
+        _native(),
+        "check_parity",
+        says="the native call differs from the function",
+    ),
+    Wrong(
+        "a variable that all threads share", _shared(), "check_threads", says="beside others in other threads differs"
+    ),
 ]
 
 WRONG = [*GRADIENTS, *JVPS, *SECOND, *CALLS]

@@ -35,7 +35,7 @@ def likely_causes(
       conjugated: What it returns for their conjugates.
     """
     candidates = [
-        ("the rule returns None or zeros for an input that matters", got, np.zeros_like(right)),
+        ("the rule returns None or zeros where there is a derivative", got, np.zeros_like(right)),
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
         ("it is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
