@@ -86,6 +86,7 @@ def arguments(
         cannot be read, or nothing lies between the limits.
       UnsupportedError: Nothing tells what a static parameter may be, how many inputs there are, or how they are nested.
 
+    >>> import numpy as np
     >>> from hypothesis import given
     >>> from tfpyop import differentiable_op
     >>> from tfpyop.testing import arguments
