@@ -63,7 +63,7 @@ def test_the_page_opens_without_errors_and_shows_tables_and_pictures(browser, pa
     tab.close()
 
 
-def test_a_page_is_the_same_each_time(page, tmp_path):
+def test_a_page_is_the_same_each_time(tmp_path):
     again = tmp_path / "again.html"
     write_page(again, {"op": WRONG}, {"op": Report(())})
     first = again.read_text()
