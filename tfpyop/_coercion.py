@@ -335,7 +335,7 @@ def _fits(array: Array, dtype: DType) -> bool:
 
 
 def _overflow(array: Array, dtype: DType, what: str) -> CoercionError:
-    magnitude = max(abs(part).max() for part in (array[np.isfinite(array)].real, array[np.isfinite(array)].imag))
+    magnitude = max(float(abs(part).max()) for part in (array[np.isfinite(array)].real, array[np.isfinite(array)].imag))
     return CoercionError(
         f"{what} has a finite value that is too large for {dtype}.",
         expected=describe(dtype, array.shape),

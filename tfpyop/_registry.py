@@ -78,6 +78,7 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler or finalizer may call an op in the middle of a change
         self._entries: dict[str, Any] = {}
+        self._internal: dict[str, Any] = {}
         self._host_ops: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._local_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._process = secrets.token_hex(4)
@@ -108,9 +109,13 @@ class Registry:
                 if base == name or base.startswith(f"{name}/"):
                     self._host_ops.pop(token, None)
 
+    def add_internal(self, name: str, entry: Any) -> None:
+        """Let an entry of the library's own be found by name; it is not listed."""
+        self._internal[name] = entry
+
     def find(self, name: str) -> Any:
         """The entry of this name, or of the rule that belongs to it; RegistrationError lists the nearest names."""
-        known = self._entries.get(name)
+        known = self._entries.get(name) or self._internal.get(name)
         if known is None and isinstance(name, str):
             base, _, rule = name.rpartition("/")
             if rule in RULES:

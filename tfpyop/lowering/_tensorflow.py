@@ -17,6 +17,7 @@ TESTED = "2.18 to 2.21"
 
 try:
     from tensorflow.compiler.tf2xla.python.xla import call_module
+    from tensorflow.core.framework.attr_value_pb2 import AttrValue
     from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python.eager.context import ensure_initialized
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
@@ -66,6 +67,7 @@ __all__ = [
     "record_operation",
     "record_operation_backprop_only",
     "register_pfor_converter",
+    "set_attribute",
     "should_record_backprop",
     "stop_recording",
     "wrap_for_pfor",
@@ -95,6 +97,11 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
     """Let `vectorized_map` convert nodes of a kind; `ConversionNotImplementedError` leaves one to its own way."""
     RegisterPFor(kind)(converter)
+
+
+def set_attribute(node: tf.Operation, name: str, text: str) -> None:
+    """Write a text into a node of a graph; names that begin with an underscore mean nothing to TensorFlow."""
+    node._set_attr(name, AttrValue(s=text.encode()))
 
 
 def install_token_table(find: Callable[[str], Callable[..., Any] | None]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._batching import Level, batched_op
+from tfpyop._batching import Level, batched_op, read_levels
 from tfpyop._context import RuleContext
-from tfpyop._registry import REGISTRY, TOKEN_PREFIX
+from tfpyop._registry import REGISTRY, TOKEN_PREFIX, split_token
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import graph
@@ -58,6 +58,17 @@ def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
     results = graph.with_gradient(_differentiable(op, level), tensors[n_results:], tensors[:n_results])
     flags = [*[True] * n_results, *level]
     return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
+
+
+def differentiable_op(token: str) -> HostOp | None:
+    """The op that a token stands for, with its derivatives, also if it is one over rows; None if it is not known."""
+    op: HostOp | None = REGISTRY.find_host_op(token)
+    if op is None or not op.is_batched:
+        return op
+    over_rows: HostOp = op.owner.host_op(op.structure, op.static)
+    for level in read_levels(split_token(token)[1]):
+        over_rows = _differentiable(over_rows, level)
+    return over_rows
 
 
 def _differentiable(op: HostOp, level: Level) -> HostOp:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
-from tfpyop._host import HostFunction
-from tfpyop._rule_promise import CotangentPromise, RuleInputs, SamePromise
-from tfpyop._rules import HostOp, Rule, Rules
+from tfpyop._rule_promise import CotangentPromise, RuleInputs
+from tfpyop._rules import HostOp
+from tfpyop._structure import Json
 from tfpyop.errors import GradientError, annotate
 from tfpyop.lowering._tensorflow import is_watched, record_operation, stop_recording
 from tfpyop.lowering.detachment import detached_sources, leaves_tensorflow, wants_values
-from tfpyop.lowering.gradient_node import pass_through
+from tfpyop.lowering.gradient_node import (
+    pass_through,
+    passed_inputs,
+    register_gradient,
+    with_passed,
+)
+from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.tensors import dtype_of, type_of
 from tfpyop.lowering.xla import compiling, is_compiling
 
@@ -80,54 +84,36 @@ def _guarded(
     n_tensors, is_compiled = len(tensors), is_compiling()
     through = [*tensors, *sources]
 
-    def backward_at(op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
-        given = list(cotangents[:n_tensors])
-        return [*given, *refusing(op, functools.partial(error, op), list(node.inputs)[n_tensors:], given)]
-
     def backward(*cotangents: Any) -> list[Any]:
         with compiling(is_compiled):
-            return [*cotangents, *refusing(op, functools.partial(error, op), sources, cotangents)]
+            return [*cotangents, *refusing(op, error, sources, cotangents)]
 
     def forward(*tangents: Any) -> list[Any]:
         with compiling(is_compiled):
-            beside = refusing(op, functools.partial(error, op), tensors, tangents[n_tensors:])
+            beside = refusing(op, error, tensors, tangents[n_tensors:])
         return [_sum(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
 
     with stop_recording():
         if tf.executing_eagerly():
             guarded = [tf.identity(tensor) for tensor in tensors]
         else:
-            guarded = pass_through(op, through, backward_at, holds_over_rows=True)[:n_tensors]
+            detail: Json = [n_tensors, error.__name__]
+            guarded = pass_through(op, through, "guard", detail, holds_over_rows=True)[:n_tensors]
     record_operation("tfpyop guard", guarded, through, backward, forward)
     return guarded
 
 
+@register_gradient("guard")
+def _gradient_of_guard(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
+    """The gradient of the node that guarded tensors and their sources pass through."""
+    n_tensors, error = detail
+    given = list(cotangents[:n_tensors])
+    refused = refusing(op, getattr(HostOp, error), passed_inputs(node, n_tensors), given)
+    return [*given, *with_passed(refused, cotangents[n_tensors:])]
+
+
 def _sum(tangent: tf.Tensor | None, beside: tf.Tensor | None) -> tf.Tensor | None:
     return tangent if beside is None else beside if tangent is None else tangent + beside
-
-
-def refusing(
-    op: HostOp, error: Callable[[], GradientError], like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]
-) -> list[tf.Tensor | None]:
-    """Stand-ins for vectors like some tensors that nobody can compute out of others, in which they are linear.
-
-    They are zeros where the others are. Else they raise: eagerly at once, in a graph when it runs, unless nobody wants
-    them. They depend on what the vectors would depend on, and their own derivatives are such stand-ins too.
-    """
-
-    def refuse(arrays: Sequence[Any]) -> list[Any]:
-        if any(np.any(array) for array in arrays[len(floating) :]):
-            raise error()
-        return [np.zeros(array.shape, array.dtype) for array in arrays[: len(floating)]]
-
-    floating = [tensor for tensor in like if is_differentiable(dtype_of(tensor))]
-    host = HostFunction(op.host.subject, function=refuse, promise=SamePromise(len(floating)))
-    rule = Rule(op.owner.site, function=lambda context, *cotangents: refusing(op, error, context.inputs, cotangents))
-    stand_in = HostOp(op.name, host, Rules(gradient=rule), None, None, {}, op.owner, None)
-    from tfpyop.lowering import call
-
-    results = iter(call(stand_in, [*floating, *(tensor for tensor in by if tensor is not None)]))
-    return [next(results) if is_differentiable(dtype_of(tensor)) else None for tensor in like]
 
 
 def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:

@@ -10,10 +10,13 @@ import tensorflow as tf
 from tfpyop._coercion import cast, dtype_kind, is_differentiable
 from tfpyop._promise import is_compatible
 from tfpyop._rule_promise import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
+from tfpyop._rules import HostOp
 from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
-from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
+from tfpyop.lowering.calls import Call, apply_rule, guarded_results
+from tfpyop.lowering.gradient_node import is_saving
+from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.sizes import is_same_shape
 from tfpyop.lowering.tangents import has_jvp, output_tangents
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
@@ -40,6 +43,8 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
     if call.is_of_vjp:
         return _of_vjp(call, given)
     if rule is None:
+        if is_saving():  # a model may be saved that nobody differentiates
+            return refusing(op, HostOp.missing_gradient, call.inputs, given)
         raise op.missing_gradient()
     if rule.op is not None:
         passed = [output if vector is None else vector for vector, output in zip(given, call.outputs, strict=True)]
@@ -65,7 +70,7 @@ def _of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | Non
     primal = call.primal
     remaining = iter(cotangents)
     tangents = [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in primal.inputs]
-    missing, n_primals = call.op.missing_second_derivative, len(call.inputs) - len(call.vectors)
+    missing, n_primals = HostOp.missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
     if call.is_second_order:
         by_primals = refusing(call.op, missing, call.inputs[:n_primals], cotangents)

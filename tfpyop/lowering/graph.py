@@ -5,7 +5,6 @@ Outputs, residuals and primals pass through the second, the primals for the grad
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from tfpyop.lowering import py_func, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.cotangents import input_cotangents
-from tfpyop.lowering.gradient_node import hold, pass_through
+from tfpyop.lowering.gradient_node import hold, pass_through, passed_inputs, register_gradient, with_passed
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import type_of
 from tfpyop.lowering.xla import is_compiling
@@ -49,14 +48,16 @@ def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf
     """Give outputs and residuals of a call in the current graph the derivatives of the op."""
     n_outputs = len(results) - len(op.residual_names)
     with stop_recording():
-        passed = pass_through(op, [*results, *tensors], functools.partial(_gradient, n_outputs))[: len(results)]
+        passed = pass_through(op, [*results, *tensors], "call", n_outputs)[: len(results)]
     record(Call(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
     return passed
 
 
-def _gradient(n_outputs: int, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
+@register_gradient("call")
+def _gradient(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
     """The gradient of the node that outputs, residuals and primals of a call pass through."""
     n_results = n_outputs + len(op.residual_names)
-    outputs = list(node.outputs)
-    call = Call(op, list(node.inputs)[n_results:], outputs[:n_outputs], outputs[n_outputs:n_results])
-    return [None] * n_results + input_cotangents(call, cotangents[:n_outputs])
+    results = list(node.outputs)[:n_results]
+    call = Call(op, passed_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
+    by_rule = input_cotangents(call, cotangents[:n_outputs])
+    return [None] * n_results + with_passed(by_rule, cotangents[n_results:])

@@ -20,7 +20,8 @@ from tfpyop.lowering._tensorflow import (
     record_operation_backprop_only,
     stop_recording,
 )
-from tfpyop.lowering.calls import Call, apply_rule, guarded_results, refusing
+from tfpyop.lowering.calls import Call, apply_rule, guarded_results
+from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.tensors import dtype_of, type_of
 
 
@@ -195,7 +196,7 @@ def _of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor 
     along_primals = tangents[:n_primals]
     if all(tangent is None for tangent in along_primals):
         return results
-    missing = refusing(call.op, call.op.missing_second_derivative, call.outputs, along_primals)
+    missing = refusing(call.op, HostOp.missing_second_derivative, call.outputs, along_primals)
     return [None if value is None else value + beside for value, beside in zip(results, missing, strict=True)]
 
 

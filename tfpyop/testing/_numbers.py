@@ -92,7 +92,7 @@ def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: fl
         allow_subnormal=False,
         width=width,
     )
-    smallest = max(smallest, float(limits.smallest_normal))
+    smallest = float(scalar(max(smallest, float(limits.smallest_normal))))
     small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
     rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
     return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))

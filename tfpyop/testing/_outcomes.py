@@ -25,7 +25,7 @@ from tfpyop.testing._ops import is_unbound_method, subject_of
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
 
-_MOST_REJECTED = 0.8
+_MOST_REJECTED = 0.9
 """The largest part of all examples that may be unfit for a check before it says nothing."""
 _MOST_LINES = 16
 """How much of an exception is reported; TensorFlow tells every frame of a trace."""

@@ -1,0 +1,235 @@
+"""Saved models in another process that has imported the module of the ops: values, derivatives, training."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parent.parent
+OPS = """
+import numpy as np
+from tfpyop import differentiable_op
+
+
+@differentiable_op(signature="()->()")
+def plain(x):
+    return np.floor(x)
+
+
+@differentiable_op(signature="()->()")
+def square(x):
+    return x * x
+
+
+@square.gradient
+def square_gradient(op, grad):
+    return 2 * op.inputs[0] * grad
+
+
+@differentiable_op(signature="()->()")
+def cube(x):
+    return x**3
+
+
+@cube.numpy_gradient
+def cube_gradient(op, grad):
+    return 3 * op.inputs[0] ** 2 * grad
+
+
+@cube_gradient.numpy_gradient
+def cube_second(op, grad):
+    x, _, first = op.inputs
+    return 6 * x * first * grad, None, 3 * x**2 * grad
+
+
+@differentiable_op(signature="(n)->(n)", grad="numerical")
+def sine(x):
+    return np.sin(x)
+
+
+@differentiable_op(signature="()->()", residuals={"root": ("()", np.float32)})
+def rooted(x, *, power: int = 1):
+    root = np.sqrt(x)
+    return root**power, {"root": root}
+
+
+@rooted.gradient
+def rooted_gradient(op, grad):
+    root, power = op.residuals.root, op.static.power
+    return grad * power * root ** (power - 1) / (2 * root)
+"""
+CHILD = """
+import json, sys
+import tensorflow as tf
+{imports}
+
+def tried(function):
+    try:
+        return function()
+    except Exception as error:
+        return f"{{type(error).__name__}}: {{error}}"
+
+def derivatives(call, x):
+    def first():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x)
+        return tf.convert_to_tensor(tape.gradient(y, x))
+
+    def second():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            g = first()
+        return tape.gradient(g, x)
+
+    return [tried(lambda: f().numpy().tolist()) for f in (lambda: call(x), first, second)]
+
+results = {{}}
+for name in sys.argv[2:]:
+    model = tf.saved_model.load(f"{{sys.argv[1]}}/{{name}}")
+    x = tf.constant([[1.5, 2.5]])
+    if name != "model":
+        results[name] = derivatives(model.call, x)
+    if name == "cube":
+        results["graph"] = derivatives(tf.function(model.call), x)
+        signature = model.signatures["serving_default"]
+        results["signature"] = [signature(x=x)["output_0"].numpy().tolist()]
+    if name == "model":
+        before = model.loss().numpy()
+        for _ in range(20):
+            model.train()
+        results["training"] = [float(before), float(model.loss().numpy())]
+        with tf.GradientTape() as tape:
+            loss = model.loss()
+        results["gradient"] = [g.numpy().tolist() for g in tape.gradient(loss, model.trainable)]
+        checkpoint = tf.train.Checkpoint(model=model)
+        checkpoint.restore(f"{{sys.argv[1]}}/checkpoint-1").assert_consumed()
+        results["restored"] = model.trainable[0].numpy().tolist()
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def ops(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved")
+    (directory / "saved_ops.py").write_text(OPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        yield importlib.import_module("saved_ops")
+    del sys.modules["saved_ops"]
+
+
+def saved(function, path, *, is_compiled=False):
+    module = tf.Module()
+    spec = tf.TensorSpec([None, 2], tf.float32, name="x")
+    module.call = tf.function(function, [spec], autograph=False, jit_compile=is_compiled)
+    tf.saved_model.save(module, str(path))
+
+
+class Model(tf.Module):
+    def __init__(self, cube):
+        super().__init__()
+        self.cube = cube
+        self.weight = tf.Variable([1.0, 2.0])
+        self.trainable = [self.weight]
+
+    @tf.function(input_signature=[])
+    def loss(self):
+        return tf.reduce_sum((self.cube(self.weight) - 3.0) ** 2)
+
+    @tf.function(input_signature=[])
+    def train(self):
+        with tf.GradientTape() as tape:
+            loss = self.loss()
+        self.weight.assign_sub(0.002 * tape.gradient(loss, self.weight))
+        return loss
+
+
+def in_child(directory, *names, imports="import saved_ops"):
+    process = subprocess.run(
+        [sys.executable, "-c", CHILD.format(imports=imports), str(directory), *names],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{directory.parent}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def results(ops):
+    """What the loaded functions gave: value, first and second derivative at 1.5 and 2.5."""
+    directory = Path(ops.__file__).parent / "models"
+    names = ["plain", "square", "cube", "sine", "rooted"]
+    for name in names:
+        saved(getattr(ops, name), directory / name)
+        saved(getattr(ops, name), directory / f"{name}_compiled", is_compiled=True)
+    saved(lambda x: ops.rooted(x, power=3), directory / "rooted_static")
+    saved(lambda x: tf.vectorized_map(ops.cube, x), directory / "rows")
+    model = Model(ops.cube)
+    tf.saved_model.save(model, str(directory / "model"))
+    tf.train.Checkpoint(model=model).save(str(directory / "checkpoint"))
+    return in_child(directory, *names, *(f"{name}_compiled" for name in names), "rooted_static", "rows", "model")
+
+
+X = np.array([[1.5, 2.5]])
+EXPECTED = {
+    "square": [X**2, 2 * X, 2 * np.ones_like(X)],
+    "cube": [X**3, 3 * X**2, 6 * X],
+    "rooted": [X**0.5, 0.5 * X**-0.5],
+    "rooted_static": [X**1.5, 1.5 * X**0.5],
+    "sine": [np.sin(X), np.cos(X)],
+    "rows": [X**3, 3 * X**2, 6 * X],
+    "graph": [X**3, 3 * X**2, 6 * X],
+    "signature": [X**3],
+}
+
+
+@pytest.mark.parametrize("name", [*EXPECTED, "square_compiled", "cube_compiled", "rooted_compiled", "sine_compiled"])
+def test_a_loaded_function_gives_values_and_derivatives(results, name):
+    expected = EXPECTED[name.removesuffix("_compiled")]
+    for wanted, got in zip(expected, results[name], strict=False):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["plain", "plain_compiled"])
+def test_an_op_without_a_rule_is_saved_and_refuses_its_gradient_where_it_is_loaded(results, name):
+    value, first, _ = results[name]
+    assert value == [[1.0, 2.0]]
+    assert "op 'saved_ops:plain'" in first
+    assert "its gradient was asked for, but it has no gradient rule" in first
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sine", "derivatives from values"),
+        ("sine_compiled", "derivatives from values"),
+        ("rooted", "through a residual"),
+        ("rooted_compiled", "through a residual"),
+    ],
+)
+def test_a_second_derivative_that_nobody_defined_is_refused_where_it_is_loaded(results, name, said):
+    assert said in results[name][2]
+
+
+def test_a_loaded_model_is_trained_and_restored(results):
+    before, after = results["training"]
+    assert after < 0.1 * before
+    assert np.shape(results["gradient"]) == (1, 2)
+    assert results["restored"] == [1.0, 2.0]
+
+
+def test_without_the_module_the_first_call_says_what_is_missing(results, ops):
+    value, *_ = in_child(Path(ops.__file__).parent / "models", "cube_compiled", imports="import tfpyop")[
+        "cube_compiled"
+    ]
+    assert "op 'saved_ops:cube'" in value
+    assert "Import the module that defines it ('saved_ops'?)" in value

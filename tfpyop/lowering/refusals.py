@@ -1,0 +1,122 @@
+"""Refusals: stand-ins for vectors that nobody can compute, as ops of the library's own.
+
+They are found by a token as other ops are, so that a saved model refuses where it is loaded, and says the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._coercion import is_differentiable
+from tfpyop._host import HostFunction
+from tfpyop._registry import REGISTRY, Site, split_token
+from tfpyop._rule_promise import SamePromise
+from tfpyop._rules import HostOp, Rule, Rules
+from tfpyop.errors import GradientError
+from tfpyop.lowering.failures import unknown_op
+from tfpyop.lowering.tensors import dtype_of
+
+_NAME = "tfpyop:refusal"
+
+
+def refusing(
+    op: HostOp, error: Callable[[HostOp], GradientError], like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """Stand-ins for vectors like some tensors that nobody can compute out of others, in which they are linear.
+
+    They are zeros where the others are. Else they raise: eagerly at once, in a graph when it runs, unless nobody wants
+    them. They depend on what the vectors would depend on, and their own derivatives are such stand-ins too.
+
+    Args:
+      op: The op whose derivative it is.
+      error: What makes the error, a method of `HostOp`.
+      like: What the vectors would be like.
+      by: What they would be computed from.
+    """
+    return _Refusal.of(op, error.__name__).vectors(like, by)
+
+
+def install() -> None:
+    """Let refusals be found by their tokens."""
+    REGISTRY.add_internal(_NAME, _Refusals())
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why there are no vectors: a kind of error, and the op it is about."""
+
+    error: str
+    subject: str
+    token: str | None
+    """The op's token; None if it is for this process only, and then the op itself is held."""
+    op: HostOp | None
+
+    @classmethod
+    def of(cls, op: HostOp, error: str) -> _Refusal:
+        is_stable = op.payload is not None and REGISTRY.holds(op.name, op.owner)
+        return cls(error, op.host.subject, op.token if is_stable else None, None if is_stable else op)
+
+    def vectors(self, like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """The stand-ins, None for what is not differentiable."""
+        from tfpyop.lowering import call
+
+        floating = [tensor for tensor in like if is_differentiable(dtype_of(tensor))]
+        results = iter(
+            call(self._host_op(len(floating)), [*floating, *(tensor for tensor in by if tensor is not None)])
+        )
+        return [next(results) if is_differentiable(dtype_of(tensor)) else None for tensor in like]
+
+    def _host_op(self, count: int) -> HostOp:
+        if self.token is None:
+            return self.host_op(count, None)
+        parts = {"count": count, "error": self.error, "op": self.token}
+        owner: _Refusals = REGISTRY.find(_NAME)
+        return owner.host_op_from_payload(json.dumps(parts, sort_keys=True, separators=(",", ":")))
+
+    def host_op(self, count: int, payload: str | None) -> HostOp:
+        """The op of so many stand-ins."""
+
+        def refuse(arrays: Sequence[Any]) -> list[Any]:
+            if any(np.any(array) for array in arrays[count:]):
+                raise self._exception()
+            return [np.zeros(array.shape, array.dtype) for array in arrays[:count]]
+
+        def rule(context: Any, *cotangents: Any) -> list[Any]:
+            return self.vectors(context.inputs, cotangents)
+
+        owner = REGISTRY.find(_NAME)
+        host = HostFunction(self.subject, function=refuse, promise=SamePromise(count))
+        return HostOp(_NAME, host, Rules(gradient=Rule(owner.site, function=rule)), None, None, {}, owner, payload)
+
+    def _exception(self) -> Exception:
+        op = self.op if self.token is None else REGISTRY.find_host_op(self.token)
+        if op is None:
+            return unknown_op(str(self.token))
+        error: GradientError = getattr(op, self.error)()
+        return error
+
+
+class _Refusals:
+    """What makes refusals anew from their tokens, as an entry of the registry."""
+
+    is_local = False
+    prefers_native = False
+
+    def __init__(self) -> None:
+        self.site = Site.of(refusing, sys._getframe())
+        self.rules = Rules()
+        self.host_op_from_payload = functools.lru_cache(256)(self._host_op_from_payload)
+
+    def _host_op_from_payload(self, payload: str) -> HostOp:
+        parts = json.loads(payload)
+        op = REGISTRY.find_host_op(parts["op"])
+        subject = f"op {split_token(parts['op'])[0]!r}" if op is None else op.host.subject
+        return _Refusal(parts["error"], subject, parts["op"], None).host_op(parts["count"], payload)

@@ -1,0 +1,39 @@
+"""Gradients of saved models: how TensorFlow finds the gradient of a node that was made while a model was saved.
+
+TensorFlow saves the gradient functions of a model's nodes, but not those of the nodes in these functions. Such nodes
+carry in an attribute what their gradient is, and are told by one name in all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._registry import split_token
+from tfpyop.errors import GradientError
+from tfpyop.lowering.batching import differentiable_op
+from tfpyop.lowering.failures import unknown_op
+from tfpyop.lowering.gradient_node import SAVED, NodeGradient
+from tfpyop.lowering.xla import compiling
+
+
+def install() -> None:
+    """Let TensorFlow find the gradients of such nodes."""
+    tf.RegisterGradient(SAVED)(_gradient)
+
+
+def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
+    if node is None:
+        raise GradientError(
+            "a loaded model is saved again, and its second derivatives would be lost.",
+            remedy="Save the model that was not loaded, or save with "
+            "tf.saved_model.SaveOptions(experimental_custom_gradients=False).",
+        )
+    saved = NodeGradient.of(node)
+    op = differentiable_op(saved.token)
+    if op is None:
+        raise unknown_op(saved.token).about(f"gradient of op {split_token(saved.token)[0]!r}")
+    with compiling(saved.is_compiled):
+        return saved.call(op, node, cotangents)
