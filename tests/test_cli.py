@@ -55,6 +55,11 @@ def repeated(x, times: Literal[2, 3], y, *, flip: bool):
     return x + times * y
 
 
+@differentiable_op(non_differentiable=True)
+def of_dicts(values):
+    return values["a"]
+
+
 @differentiable_op(signature="(),()->()", non_differentiable=True)
 def of_pairs(pair):
     return pair[0] + pair[1]
@@ -106,6 +111,7 @@ def test_list_is_a_table_of_ops(run):
         "cli_ops:scaled",
         "cli_ops:reversed_triple",
         "cli_ops:repeated",
+        "cli_ops:of_dicts",
         "cli_ops:of_pairs",
         "cli_ops:my-lab.plus-one",
         "cli_ops:Model.shifted",
@@ -198,7 +204,7 @@ def test_ghostwrite_writes_a_file_that_runs(run, directory):
         "mod or scaled or shifted or pairs or plus_one",
     ]
     process = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=200)
-    assert "2 passed, 3 skipped, 3 deselected" in process.stdout, process.stdout + process.stderr
+    assert "2 passed, 3 skipped, 4 deselected" in process.stdout, process.stdout + process.stderr
 
 
 def test_ghostwrite_tells_ops_of_one_name_apart(run, directory):
@@ -236,6 +242,8 @@ def test_bench_is_a_table_and_a_plot(run, directory):
         (["check", "cli_ops", "--html", "no/where.html"], "tfpyop: 'no/where.html' cannot be written: No such file or"),
         (["bench", "cli_ops"], "tfpyop: 'cli_ops' has several ops. Name one, for example cli_ops:mod."),
         (["bench", "cli_ops:scaled"], "its parameter 'factor' has no default to measure with."),
+        (["bench", "cli_ops:of_dicts"], "it refuses the inputs that would be measured with"),
+        (["bench", "cli_ops:mod", "--png", "a.jpgx"], "'a.jpgx' cannot be written"),
         (["bench", "cli_ops:of_pairs"], "nothing tells how its 2 inputs are nested in 'pair'"),
         (["bench", "cli_ops:Model.shifted"], "it is a method, and nothing tells of which instance."),
         (["list", "cli_ops.py"], "'cli_ops.py' is a file. Give the name of the module, for example cli_ops."),

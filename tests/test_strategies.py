@@ -7,7 +7,7 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from tests import ops
-from tfpyop import RegistrationError, TfpyopError, UnsupportedError, differentiable_op
+from tfpyop import RegistrationError, SignatureError, TfpyopError, UnsupportedError, differentiable_op
 from tfpyop.testing import Arguments, arguments, cotangents, tangents
 
 EXAMPLES = settings(max_examples=50, deadline=None)
@@ -83,6 +83,8 @@ def test_nested_inputs_are_drawn_by_overrides_beside_others(drawn):
 MISUSES = {
     "unknown parameter": (ops.power, {"exponnt": st.just(2)}, r"no parameter 'exponnt'\.\n  Did you mean 'exponent'"),
     "no strategy": (ops.mod, {"x": 2.0}, r"x= is no strategy\.\n  Got:      2\.0\n  Write x=st\.just\(2\.0\)"),
+    "a list": (ops.mod, {"x": [1, 2]}, r"Write x=st\.sampled_from\(\[1, 2\]\)"),
+    "unknown option": (ops.exp, {"max_sides": 3}, r"no parameter 'max_sides'\.\n  Did you mean 'max_side'"),
     "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is no strategy"),
     "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is no dtype of a tensor"),
     "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
@@ -96,6 +98,12 @@ MISUSES = {
 def test_misuse_is_told(op, options, problem):
     with pytest.raises(TfpyopError, match=problem):
         arguments(op, **options)
+
+
+@pytest.mark.parametrize("shapes", [((2,),), ((2,), (3,))])
+def test_shapes_that_do_not_fit_the_signature_are_told(shapes):
+    with pytest.raises(SignatureError):
+        find(arguments(ops.mod, shapes=st.just(shapes)), lambda drawn: True)
 
 
 def test_overrides_that_do_not_fit_the_signature_are_told():

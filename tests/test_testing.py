@@ -44,7 +44,7 @@ def test_a_failure_reads_as_a_report():
         check_gradient(op, seed=1)
     lines = str(raised.value).splitlines()
     assert lines[0].startswith("op 'squared' (tests/test_testing.py:")
-    assert lines[0].endswith("the cotangent of input 0 is wrong at element [].")
+    assert lines[0].endswith("the cotangent of input 0 (x) is wrong at element [].")
     assert lines[1].startswith("  Expected: 2.9009")
     assert lines[2].startswith("  Got:      -2.9009")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
@@ -109,7 +109,7 @@ def test_a_function_that_refuses_everything_fails_the_check():
     def refuse(x):
         raise ValueError("not today")
 
-    with pytest.raises(CheckError, match=r"most examples are unfit[^$]*ValueError: not today"):
+    with pytest.raises(CheckError, match=r"the function refuses most examples[^$]*ValueError: not today"):
         check_contract(differentiable_op(refuse, signature="()->()"), seed=1)
 
 
@@ -120,6 +120,7 @@ def test_a_function_that_refuses_everything_fails_the_check():
         ({"checks": "check_gradiant"}, "check 'check_gradiant'"),
         ({"modes": ["egaer"]}, "mode"),
         ({"modes": "egaer"}, "mode 'egaer'"),
+        ({"checks": [check_op]}, "check 'check_op'"),
     ],
 )
 def test_unknown_names_are_reported(options, word):
@@ -128,15 +129,51 @@ def test_unknown_names_are_reported(options, word):
 
 
 def test_one_check_and_one_mode_are_enough():
-    [outcome] = check_op(ops.exp, checks="check_parity", modes="graph", max_examples=3).outcomes
-    assert outcome.n_examples == 3
+    for check in ("check_parity", check_parity, [check_parity, "check_parity"]):
+        [outcome] = check_op(ops.exp, checks=check, modes="Graph", max_examples=3).outcomes
+        assert (outcome.check, outcome.n_examples) == ("check_parity", 3)
+
+
+@pytest.mark.parametrize("count", [0, "5", 5.0, True])
+def test_a_number_of_examples_that_is_none_is_told_so(count):
+    with pytest.raises(RegistrationError, match=rf"no number of examples\.(?s:.*)Got:      {count!r}"):
+        check_contract(ops.exp, max_examples=count)
+
+
+def test_a_function_that_refuses_everything_is_not_called_for_long():
+    calls = []
+    op = differentiable_op(lambda p: calls.append(1) or p["a"], non_differentiable=True)
+    with pytest.raises(CheckError, match=r"30 of 30 refused, the last one with IndexError(?s:.*)drawn by name"):
+        check_contract(op)
+    assert len(calls) < 100
+
+
+def test_rows_of_python_numbers_are_what_calls_make_of_them():
+    op = differentiable_op(lambda p: p["a"] * p["b"], non_differentiable=True)
+    drawn = arguments(op, p=st.fixed_dictionaries({"a": st.just(1.0), "b": st.floats(0, 1)}))
+    assert check_batching(op, arguments=drawn, max_examples=3).status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda: make_test_class("my_ops"), "'my_ops' is no op"),
+        (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is no dict"),
+        (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
+        (lambda: check_op(ops), "All ops of a module are checked by make_test_class"),
+    ],
+)
+def test_misuse_of_what_runs_all_checks_is_told(use, problem):
+    with pytest.raises(RegistrationError, match=problem):
+        use()
 
 
 @pytest.mark.parametrize(
     ("drawn", "problem"),
     [
+        (st.just(Arguments(3)), r"an example is not the arguments of a call"),
         (st.just(3), r"an example is not the arguments of a call\.\n  Got:      3\n  Draw tfpyop\.testing\.Arguments"),
-        (Arguments((1.0,)), r"arguments= is no strategy\.\n  Got:      Arguments"),
+        (Arguments((1.0,)), r"arguments= is no strategy\.\n  Got:      Arguments[^$]*what tfpyop\.testing\.arguments"),
     ],
 )
 def test_arguments_that_are_none_are_told_so(drawn, problem):

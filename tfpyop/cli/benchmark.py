@@ -20,7 +20,7 @@ from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
 from tfpyop._op import Op
-from tfpyop.errors import RegistrationError, UnsupportedError
+from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
 from tfpyop.testing._ops import definition_of, is_unbound_method
@@ -42,6 +42,9 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
             f"{target!r} has several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
         )
     [op] = ops.values()
+    if png is not None:
+        _require_picture(png)
+    _require_served(op)
     sizes = [10**power for power in range(len(str(max_size)))]
     measured = {}
     for size in track(sizes, description=f"{target}", console=Console(stderr=True), transient=True):
@@ -51,6 +54,31 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
     if png is not None:
         _draw(op, measured, png)
     return 0
+
+
+def _require_picture(path: str) -> None:
+    """Raise RegistrationError for a file that cannot be written, before anything is measured."""
+    from matplotlib.figure import Figure
+
+    try:
+        Figure().savefig(path)
+    except (OSError, ValueError) as error:
+        raise RegistrationError(f"{path!r} cannot be written: {error}.") from None
+
+
+def _require_served(op: Op[..., Any]) -> None:
+    """Raise RegistrationError if the function refuses such inputs as are measured with."""
+    arrays, static = inputs_of(op, 1), static_of(op)
+    try:
+        args, keywords = definition_of(op).parameters.assemble([tf.constant(array) for array in arrays], static)
+        op(*args, **keywords)
+    except Exception as error:
+        raise RegistrationError(
+            "it refuses the inputs that would be measured with.",
+            got=f"{describe_arrays(arrays)}: {type(error).__name__}: {error}",
+            subject=definition_of(op).subject,
+            remedy="Give it a signature= and a domain=; tuples and dicts cannot be measured.",
+        ) from None
 
 
 def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
@@ -181,7 +209,4 @@ def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:
         axes.plot(list(measured), [times[name] * 1e6 for times in measured.values()], marker="o", label=name)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise RegistrationError(f"{path!r} cannot be written: {error}.") from None
+    figure.savefig(path, dpi=150)

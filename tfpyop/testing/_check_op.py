@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hypothesis.strategies import SearchStrategy
+
 from tfpyop import Op
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
+from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._outcomes import Outcome
+
+Check = str | Callable[..., Outcome]
+"""A check, or its name."""
 
 CHECKS = MappingProxyType[str, Callable[..., Outcome]](
     {
@@ -83,22 +89,22 @@ def check_op(
     op: Op[..., Any],
     /,
     *,
-    checks: Iterable[str] | None = None,
+    checks: Iterable[Check] | Check | None = None,
+    arguments: SearchStrategy[Arguments] | None = None,
     max_examples: int | None = None,
     modes: Sequence[str] | None = None,
     seed: int | None = None,
-    **options: Any,
 ) -> Report:
     """Run all checks that apply to an op, and report all that fail, not the first only.
 
     Args:
       op: The op.
-      checks: Names from `CHECKS`. Default: all.
+      checks: Names from `CHECKS`, or the checks themselves; one or several. Default: all.
+      arguments: Draws the arguments, as `arguments(op)` does. Default: as each check says.
       max_examples: How many examples each check draws. Default: as each check says.
       modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
       seed: Makes the examples the same in every run. Default: they differ, and failures are kept in Hypothesis'
         example database.
-      **options: Passed on to each check, as `arguments=`.
 
     Returns:
       The report, if nothing failed.
@@ -117,24 +123,27 @@ def check_op(
     """
     chosen = checked_names(checks)
     checked_modes(modes)
-    options = {**options, "max_examples": max_examples, "modes": modes, "seed": seed}
+    options = {"arguments": arguments, "max_examples": max_examples, "modes": modes, "seed": seed}
     report = Report(tuple(outcome_of(op, name, options) for name in chosen))
     if report.failures:
         raise ChecksError(report)
     return report
 
 
-def checked_names(checks: Iterable[str] | None) -> list[str]:
-    """The checks asked for, all if none are; RegistrationError for one there is not."""
-    chosen = list(CHECKS) if checks is None else [checks] if isinstance(checks, str) else list(checks)
-    if not chosen:
+def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
+    """The names of the checks asked for, all if none are; RegistrationError for one there is not."""
+    if checks is None:
+        return list(CHECKS)
+    listed: list[Any] = [checks] if isinstance(checks, str) or callable(checks) else list(checks)
+    names = [getattr(check, "__name__", check) for check in listed]
+    if not names:
         raise RegistrationError(
             "no checks are named.", remedy=f"Give some of {', '.join(CHECKS)}, or leave checks= out."
         )
-    for name in chosen:
+    for name in names:
         if name not in CHECKS:
-            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(name, CHECKS))
-    return list(dict.fromkeys(chosen))
+            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(str(name), CHECKS))
+    return list(dict.fromkeys(names))
 
 
 def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:

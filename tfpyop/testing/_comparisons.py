@@ -68,7 +68,7 @@ class GradientJudge:
                 continue
             self._locate(at, number, counted)
             raise self._check.failure(
-                f"the cotangent of input {number} is wrong along a random direction.",
+                f"the cotangent of {self._input(at, number)} is wrong along a random direction.",
                 mode=self._mode,
                 expected=f"{inner(counted, numerical.values):.9g} +- {error_of(numerical, counted):.1g} by differences",
                 got=f"{inner(gradients, direction):.9g}",
@@ -105,12 +105,17 @@ class GradientJudge:
         elsewhere = self._wrong_element(at.moved(), number, weights)
         causes = [cause for cause in found.causes if elsewhere is None or cause in elsewhere.causes]
         raise self._check.failure(
-            f"the cotangent of input {number} is wrong at element {list(found.index)}.",
+            f"the cotangent of {self._input(at, number)} is wrong at element {list(found.index)}.",
             mode=self._mode,
             expected=f"{found.expected:.9g} +- {found.error:.1g} by differences, for cotangents {_text(weights)}",
             got="None: no dependence" if found.got is None else f"{found.got:.9g}",
             cause=next(iter([*self._mixing(at), *causes]), None),
         )
+
+    def _input(self, at: Point, number: int) -> str:
+        """How a report names an input: by number and, if each parameter is one input, by name."""
+        names = definition_of(self._op).parameters.input_names
+        return f"input {number} ({names[number]})" if len(names) == len(at.arrays) else f"input {number}"
 
     def _mixing(self, at: Point) -> list[str]:
         definition = definition_of(self._op)

@@ -59,7 +59,8 @@ class Rows(NamedTuple):
         import tensorflow as tf
 
         arrays: tuple[Any, ...] = tf.nest.map_structure(
-            lambda *values: np.stack(values), *[row.args for row in self.arguments]
+            lambda *values: np.stack([tf.constant(value).numpy() for value in values]),
+            *[row.args for row in self.arguments],
         )
         return arrays
 

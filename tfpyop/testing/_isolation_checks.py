@@ -27,6 +27,9 @@ _N_THREADS = 4
 _N_CALLS = 25
 
 
+_STATE = "the function keeps a state, or draws numbers: declare it stateful=True"
+
+
 def check_purity(
     op: Op[..., Any],
     /,
@@ -72,7 +75,7 @@ def check_purity(
             _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result")
         again, _ = _raw_call(check, op, arguments)
-        require_equal(check, kept, again, "the same inputs give another result the second time")
+        require_equal(check, kept, again, "the same inputs give another result the second time", cause=_STATE)
 
     check.run(draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis.strategies import SearchStrategy
@@ -15,7 +15,7 @@ from tfpyop.testing._ops import definition_of, subject_of
 
 def require_arguments(op: Op[..., Any], value: Any) -> None:
     """Raise RegistrationError for arguments of a call that are not given as such."""
-    if not isinstance(value, Arguments):
+    if not isinstance(value, Arguments) or not isinstance(value.args, tuple):
         raise RegistrationError(
             "an example is not the arguments of a call.",
             got=f"{value!r:.80}",
@@ -24,26 +24,40 @@ def require_arguments(op: Op[..., Any], value: Any) -> None:
         )
 
 
-def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
-    """Raise RegistrationError for what draws nothing."""
-    if not isinstance(value, SearchStrategy):
+def require_count(op: Op[..., Any], max_examples: Any) -> None:
+    """Raise RegistrationError for a number of examples that is none."""
+    if max_examples is not None and not (type(max_examples) is int and max_examples > 0):
         raise RegistrationError(
-            f"{name}= is no strategy.",
-            got=f"{value!r:.80}",
+            "max_examples= is no number of examples.",
+            expected="a whole number of 1 or more",
+            got=repr(max_examples),
             subject=subject_of(op),
-            remedy=f"Write {name}=st.just({value!r:.40}) for one value, with hypothesis.strategies as st.",
         )
 
 
-def require_parameters(op: Op[..., Any], names: Mapping[str, Any]) -> None:
-    """Raise RegistrationError for a name that is none of an op's parameters."""
+def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
+    """Raise RegistrationError for what draws nothing."""
+    if isinstance(value, SearchStrategy):
+        return
+    remedy = f"Write {name}=st.just({value!r:.40}) for one value, with hypothesis.strategies as st."
+    if isinstance(value, list):
+        remedy = f"Write {name}=st.sampled_from({value!r:.40}), with hypothesis.strategies as st."
+    if name == "arguments":
+        remedy = "Give what tfpyop.testing.arguments(op) returns, or another strategy of Arguments."
+    raise RegistrationError(f"{name}= is no strategy.", got=f"{value!r:.80}", subject=subject_of(op), remedy=remedy)
+
+
+def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Iterable[str]) -> None:
+    """Raise RegistrationError for a name that is none of an op's parameters, nor of the options beside them."""
     signature = definition_of(op).parameters.signature
     if signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return
     for name in names:
         if name not in signature.parameters:
             raise RegistrationError(
-                f"it has no parameter {name!r}.", subject=subject_of(op), remedy=nearest(name, signature.parameters)
+                f"it has no parameter {name!r}.",
+                subject=subject_of(op),
+                remedy=nearest(name, [*signature.parameters, *options]),
             )
 
 

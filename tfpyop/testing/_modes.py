@@ -23,14 +23,16 @@ MODES = ("eager", "graph", "XLA", "native")
 
 def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
     """The modes asked for, all if none are; RegistrationError for one there is not."""
-    if isinstance(modes, str):
-        modes = [modes]
-    if modes is not None and not modes:
+    if modes is None:
+        return MODES
+    if not modes:
         raise RegistrationError("no modes are named.", remedy=f"Give some of {', '.join(MODES)}, or leave modes= out.")
-    for mode in modes or ():
-        if mode not in MODES:
+    known = {mode.lower(): mode for mode in MODES}
+    named = [modes] if isinstance(modes, str) else list(modes)
+    for mode in named:
+        if mode.lower() not in known:
             raise RegistrationError(f"there is no mode {mode!r}.", remedy=nearest(mode, MODES))
-    return MODES if modes is None else tuple(modes)
+    return tuple(known[mode.lower()] for mode in named)
 
 
 def is_applicable(op: Op[..., Any], mode: str) -> bool:

@@ -6,6 +6,7 @@ The one place that looks behind the face of an `Op`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
@@ -32,7 +33,10 @@ def definition_of(op: Op[..., Any]) -> Definition:
       RegistrationError: It is no op.
     """
     if type(op) is not Op:
-        raise RegistrationError(f"{op!r:.80} is no op.", remedy="Give what differentiable_op made of a function.")
+        remedy = "Give what differentiable_op made of a function."
+        if isinstance(op, ModuleType | str):
+            remedy += " All ops of a module are checked by make_test_class(module)."
+        raise RegistrationError(f"{op!r:.80} is no op.", remedy=remedy)
     definition: Definition = op._self_entry.definition
     return definition
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+import unittest
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._misuse import require_arguments, require_strategy
-from tfpyop.testing._ops import is_unbound_method, subject_of
+from tfpyop.testing._misuse import require_arguments, require_count, require_strategy
+from tfpyop.testing._ops import definition_of, is_unbound_method, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
 
 _MOST_REJECTED = 0.9
 """The largest part of all examples that may be unfit for a check before it says nothing."""
+_HOPELESS = 30
+"""After how many examples that the function refuses, and none judged, no more are drawn."""
 _MOST_LINES = 16
 """How much of an exception is reported; TensorFlow tells every frame of a trace."""
 
@@ -39,7 +42,7 @@ class Outcome:
       check: The name of the check.
       op: The name of the op.
       status: Whether it passed, or why it did not.
-      n_examples: How many examples were judged; not counted where it failed.
+      n_examples: How many examples were judged, in all modes together; not counted where it failed.
       n_rejected: How many were drawn but unfit, as points where a function is not smooth.
       reason: Why the check was skipped.
       failure: What was found.
@@ -82,12 +85,13 @@ class Property:
                 subject=self._subject,
                 remedy="Check the op of an instance, check_op(instance.method).",
             )
+        require_count(op, max_examples)
         self._op = op
         self._name = op.__name__ if op.__name__.isidentifier() else "op"
         self._check = check
         self._max_examples = max_examples
         self._seed = seed
-        self._n_examples = self._n_rejected = 0
+        self._n_examples = self._n_rejected = self._n_refused = 0
         self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
@@ -120,7 +124,7 @@ class Property:
             with self.named(example):
                 body(example)
 
-        examples_before, rejected_before = self._n_examples, self._n_rejected
+        before = (self._n_examples, self._n_rejected, self._n_refused)
         # Hypothesis finds kept examples by the code of the test, which is the same for all ops and checks
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
@@ -139,7 +143,7 @@ class Property:
         )(test)
         if self._seed is not None:
             test = hypothesis.seed(self._seed)(test)
-        with contextlib.suppress(Unsatisfiable), quietly():  # too many rejected: said below
+        with contextlib.suppress(Unsatisfiable, _HopelessError), quietly():  # too many rejected: said below
             try:
                 test()
             except hypothesis.errors.Flaky as error:
@@ -148,7 +152,8 @@ class Property:
                     got="other results for the same inputs",
                     cause="the function keeps a state, or draws numbers: declare it stateful=True",
                 ) from error
-        self._require_enough(self._n_examples - examples_before, self._n_rejected - rejected_before)
+        after = (self._n_examples, self._n_rejected, self._n_refused)
+        self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
 
     def passed(self) -> Outcome:
         """The outcome of a check that found nothing; skipped if it did not apply to any example."""
@@ -174,6 +179,10 @@ class Property:
     def reject(self, error: Exception) -> NoReturn:
         """Reject an example that the function itself refuses."""
         self._refusal = error
+        self._n_refused += 1
+        if self._n_refused == self._n_examples >= _HOPELESS:
+            self._n_rejected += 1
+            raise _HopelessError(str(error))
         hypothesis.reject()
 
     def pass_over(self, reason: str) -> NoReturn:
@@ -181,7 +190,7 @@ class Property:
         self._pointless = reason
         hypothesis.reject()
 
-    def _require_enough(self, n_examples: int, n_rejected: int) -> None:
+    def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int) -> None:
         """Raise if too few examples of one run were judged to say anything."""
         n_judged = n_examples - n_rejected
         if self._pointless is not None and not n_judged:
@@ -192,14 +201,22 @@ class Property:
                 cause="no small sizes fit the signature, or nothing lies in the domain: give arguments=, for example "
                 "arguments(op, max_side=10)",
             )
-        if n_rejected > _MOST_REJECTED * n_examples:
+        if n_rejected <= _MOST_REJECTED * n_examples:
+            return
+        if self._refusal is not None and 2 * n_refused >= n_rejected:
+            is_unknown = definition_of(self._op).n_inputs is None
+            nested = ". Inputs that are tuples or dicts are drawn by name: arguments(op, x=...)" if is_unknown else ""
             raise self.failure(
-                "most examples are unfit for this check, so it says nothing.",
-                got=f"{n_rejected} of {n_examples} rejected, {n_judged} judged"
-                + ("" if self._refusal is None else f"; the function raised {described(self._refusal)}"),
-                cause="the function is smooth almost nowhere, works in single precision inside, or fails on what its "
-                "domain allows: give domain= or arguments= that it is made for",
+                "the function refuses most examples, so the check says nothing.",
+                got=f"{n_refused} of {n_examples} refused, the last one with {described(self._refusal)}",
+                cause=f"it is made for other inputs: give domain= or arguments=, such as it takes{nested}",
             )
+        raise self.failure(
+            "most examples are unfit for this check, so it says nothing.",
+            got=f"{n_rejected} of {n_examples} rejected, {n_judged} judged",
+            cause="the function is smooth almost nowhere, or works in single precision inside: give domain= or "
+            "arguments= where it is smooth",
+        )
 
     @contextlib.contextmanager
     def named(self, example: Arguments | Rows) -> Iterator[None]:
@@ -208,6 +225,8 @@ class Property:
             yield
         except hypothesis.errors.UnsatisfiedAssumption:
             self._n_rejected += 1
+            raise
+        except _HopelessError:
             raise
         except CheckError as error:
             error.code = error.code or example.code(self._name)
@@ -218,6 +237,10 @@ class Property:
                 got=described(error),
                 code=example.code(self._name),
             ) from error
+
+
+class _HopelessError(unittest.SkipTest):
+    """Ends a run in which every example is refused. Hypothesis passes this kind on at once, and shrinks nothing."""
 
 
 def described(error: Exception) -> str:

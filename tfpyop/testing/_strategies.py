@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,9 +98,9 @@ def arguments(
     >>> test_logarithms_are_finite()
     """
     definition = definition_of(op)
+    require_parameters(op, overrides, options=inspect.signature(arguments).parameters)
     for name, strategy in {**overrides, **({} if shapes is None else {"shapes": shapes})}.items():
         require_strategy(op, name, strategy)
-    require_parameters(op, overrides)
     require_limits(op, max_side=max_side, smallest=smallest, largest=largest)
     where = definition.domain if domain is None else Domain.read(domain, definition.parameters.input_names)
     drawn_dtypes = _read_dtypes(op, dtypes)
@@ -116,6 +117,8 @@ def arguments(
             drawn_shapes = draw(fitting_shapes(op, draw(n_inputs), max_side, allow_empty=allow_empty))
         else:
             drawn_shapes = draw(shapes)
+            if definition.signature is not None:
+                definition.signature.bind(drawn_shapes)
 
         def draw_input(name: str, shape: tuple[int, ...]) -> Any:
             interval = where.of(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,8 +11,10 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._discovery import ops_of
 from tfpyop.errors import RegistrationError, nearest
-from tfpyop.testing._check_op import CHECKS, checked_names
+from tfpyop.testing._check_op import CHECKS, Check, checked_names
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._failures import CheckError
+from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import definition_of, is_unbound_method
 
 
@@ -20,17 +22,21 @@ def make_test_class(
     ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]],
     /,
     *,
-    checks: Iterable[str] | None = None,
+    checks: Iterable[Check] | Check | None = None,
     arguments: Mapping[str, SearchStrategy[Arguments]] | None = None,
-    **options: Any,
+    max_examples: int | None = None,
+    modes: Sequence[str] | None = None,
+    seed: int | None = None,
 ) -> type:
     """A class of tests for pytest: one test for each op and check, marked `tfpyop`.
 
     Args:
       ops: A module, whose ops are taken, but for methods; or an op, or several.
-      checks: Names from `CHECKS`. Default: all.
+      checks: Names from `CHECKS`, or the checks themselves; one or several. Default: all.
       arguments: Draws the arguments of ops by name (`"solve"` for `my_ops.solve`). Default: as each check does.
-      **options: Passed on to each check, as `max_examples=` or `seed=`.
+      max_examples: How many examples each check draws. Default: as each check says.
+      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+      seed: Makes the examples the same in every run.
 
     Returns:
       The class; give it a name that pytest collects, `TestMyOps = make_test_class(my_ops)`.
@@ -46,7 +52,15 @@ def make_test_class(
 
     named = _named(ops)
     names = checked_names(checks)
-    drawn = dict(arguments or {})
+    checked_modes(modes)
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise RegistrationError(
+            "arguments= is no dict.",
+            got=f"{arguments!r:.80}",
+            remedy=f"Give a strategy for each op by name: {{{next(iter(named))!r}: ...}}.",
+        )
+    drawn = {} if arguments is None else dict(arguments)
+    options = {"max_examples": max_examples, "modes": modes, "seed": seed}
     for name in drawn:
         if name not in named:
             raise RegistrationError(
@@ -61,8 +75,10 @@ def make_test_class(
         @pytest.mark.tfpyop
         @pytest.mark.parametrize(("name", "check"), cases)
         def test_op(self, name: str, check: str) -> None:
-            __tracebackhide__ = True  # the report says it all
-            outcome = CHECKS[check](named[name], arguments=drawn.get(name), **options)
+            try:
+                outcome = CHECKS[check](named[name], arguments=drawn.get(name), **options)
+            except CheckError as failure:
+                pytest.fail(str(failure), pytrace=False)  # the report says it all
             if outcome.status == "skipped":
                 pytest.skip(str(outcome.reason))
 
@@ -73,7 +89,7 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
     if isinstance(ops, ModuleType):
         named = ops_of(ops)
     else:
-        is_one = type(ops) is Op or not isinstance(ops, Iterable)  # the proxy around a function has __iter__, too
+        is_one = isinstance(ops, str) or type(ops) is Op or not isinstance(ops, Iterable)  # an op looks iterable
         listed: list[Any] = [ops] if is_one else [*ops]
         for op in listed:
             definition_of(op)
