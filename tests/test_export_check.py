@@ -106,7 +106,9 @@ def test_the_end_of_the_other_process_is_reported(module, monkeypatch):
 
 def test_what_no_other_process_finds_is_skipped(module, monkeypatch):
     outcome = check_export(differentiable_op(lambda x: x, signature="()->()"))
-    assert outcome.reason == "the name of the op holds for this process only"
+    assert (
+        outcome.reason == "its name holds for this process only, as it was made inside of a function, or of a lambda."
+    )
     monkeypatch.setattr(module, "__file__", "elsewhere.py")
     assert check_export(module.square).reason == "its module 'ops_to_export' cannot be imported by name"
 
@@ -128,4 +130,4 @@ def test_static_values_that_are_no_json_are_skipped(module):
 def test_the_ops_of_a_script_are_skipped(monkeypatch):
     entry = ops.mod._self_entry
     monkeypatch.setattr(entry, "definition", replace(entry.definition, module="__main__"))
-    assert check_export(ops.mod).reason == "the op is defined in a script, which no other process imports"
+    assert check_export(ops.mod).reason == "it is defined in a script, which no other process imports."

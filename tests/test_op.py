@@ -1042,8 +1042,8 @@ def tokens(concrete):
 @pytest.mark.parametrize(
     ("value", "token"),
     [
-        (3, r'tfpyop:tests:power\{"static":\{"exponent":3\}\}'),
-        (2, r"tfpyop:tests:power"),
+        (3, r'tfpyop:tests:power@tests\.test_op\{"static":\{"exponent":3\}\}'),
+        (2, r"tfpyop:tests:power@tests\.test_op"),
         (np.int64(3), r"tfpyop:tests:power#[0-9a-f]{8}-\d+"),
         (np.float64(0.5), r"tfpyop:tests:power#[0-9a-f]{8}-\d+"),
     ],

@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 import tfpyop
+import tfpyop.export
 import tfpyop.testing
 from tfpyop._op import OpOptions
 
@@ -54,6 +55,10 @@ def test_the_public_names_of_the_testing_package_are_these():
         "make_test_class",
         "tangents",
     ]
+
+
+def test_the_public_names_of_export_are_these():
+    assert sorted(tfpyop.export.__all__) == ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 
 
 def test_the_options_of_differentiable_op_are_these():
@@ -130,7 +135,7 @@ def test_every_error_is_one_of_pythons_too():
     kinds = [
         error
         for error in vars(tfpyop.errors).values()
-        if inspect.isclass(error) and error.__module__ == "tfpyop.errors"
+        if inspect.isclass(error) and issubclass(error, tfpyop.TfpyopError)
     ]
     builtin = (TypeError, ValueError, NotImplementedError)
     assert all(issubclass(kind, builtin) for kind in kinds if kind is not tfpyop.TfpyopError)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import _registry
-from tfpyop._registry import TOKEN_PREFIX, OpsView, OwnedNames, Registry, Site, split_token
+from tfpyop._registry import OpsView, OwnedNames, Registry, Site
+from tfpyop._token import Token
 from tfpyop.errors import RegistrationError
 
 NAMESPACE, SPEC, AGAIN = object(), object(), object()
@@ -34,6 +35,7 @@ class FakeEntry:
     """What the registry asks of an entry."""
 
     is_local = False
+    module = "acme"
 
     def __init__(self, site=SITE, vjp=None):
         self.site = site
@@ -388,9 +390,26 @@ json_objects = st.dictionaries(st.text(), st.none() | st.integers() | st.text(),
 
 
 @settings(deadline=None)
-@given(name=st.text(min_size=1).filter(lambda name: "{" not in name), payload=st.just("") | json_objects)
-def test_a_token_is_taken_apart_into_name_and_payload(name, payload):
-    assert split_token(f"{TOKEN_PREFIX}{name}{payload}") == (name, payload)
+@given(
+    name=st.text(min_size=1).filter(lambda name: not {"{", "@"} & set(name)),
+    payload=st.just("") | json_objects,
+    module=st.from_regex(r"\w+(\.\w+)*", fullmatch=True),
+)
+def test_a_token_is_taken_apart_again(name, payload, module):
+    assert Token.parse(str(Token(name, payload, module))) == Token(name, payload, module)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "op", "module", "is_local"),
+    [
+        ("tfpyop:acme.ops:f", "acme.ops:f", "acme.ops:f", "acme.ops", False),
+        ('tfpyop:f/vjp@acme.ops{"a":"@"}', "f/vjp", "f", "acme.ops", False),
+        ("tfpyop:acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme", True),
+    ],
+)
+def test_a_token_tells_op_and_module(text, name, op, module, is_local):
+    token = Token.parse(text)
+    assert (token.name, token.op, token.module, token.is_local, str(token)) == (name, op, module, is_local, text)
 
 
 def test_owned_names_go_with_their_owner():

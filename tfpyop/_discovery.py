@@ -25,7 +25,7 @@ def find_ops(target: str) -> dict[str, Op[..., Any]]:
       RegistrationError: There is no such module or op, or the module raises.
     """
     name, _, op = target.partition(":")
-    found = ops_of(_imported(name))
+    found = ops_of(import_module(name))
     if not found:
         raise RegistrationError(f"module {name!r} makes no ops.", remedy="Decorate a function with @differentiable_op.")
     if not op:
@@ -65,7 +65,12 @@ def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
     return not isinstance(entry, RuleEntry) and f"{home}.".startswith(f"{module.__name__}.")
 
 
-def _imported(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
+    """Import a module by the name that a user types.
+
+    Raises:
+      RegistrationError: There is none, or it raises.
+    """
     if not name or name.startswith("."):
         raise RegistrationError(f"{name!r} is no name of a module.", remedy="For example my_package.ops.")
     if name.endswith(".py") or "/" in name or os.sep in name:

@@ -53,6 +53,11 @@ class Entry:
         return self.definition.site
 
     @property
+    def module(self) -> str:
+        """The module that defines it."""
+        return self.definition.module
+
+    @property
     def is_local(self) -> bool:
         """Whether its name holds for this process only."""
         return self.definition.is_local

@@ -19,13 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tfpyop._token import RULES, Token
 from tfpyop.errors import RegistrationError, nearest
-
-TOKEN_PREFIX = "tfpyop:"
-
-
-RULES = ("vjp", "jvp")
-"""What the names of rules' ops end in, behind the op's own name and a slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +100,7 @@ class Registry:
             self._entries[name] = entry
             self.registrations += known is not None
             for token in list(self._host_ops) if known is not None else ():
-                base = split_token(token)[0]
-                if base == name or base.startswith(f"{name}/"):
+                if Token.parse(token).op == name:
                     self._host_ops.pop(token, None)
 
     def add_internal(self, name: str, entry: Any) -> None:
@@ -148,9 +142,9 @@ class Registry:
         """
         with self._lock:
             if host_op.payload is not None and self.holds(host_op.name, host_op.owner):
-                token = f"{TOKEN_PREFIX}{host_op.name}{host_op.payload}"
+                token = str(Token(host_op.name, host_op.payload, host_op.owner.module))
             else:
-                token = self._local_tokens.get(host_op) or f"{TOKEN_PREFIX}{self.unique(host_op.name)}"
+                token = self._local_tokens.get(host_op) or str(Token(self.unique(host_op.name)))
                 self._local_tokens[host_op] = token
             self._host_ops.setdefault(token, host_op)
             return token
@@ -160,9 +154,9 @@ class Registry:
         host_op = self._host_ops.get(token)
         if host_op is not None:
             return host_op
-        name, payload = split_token(token)
+        parsed = Token.parse(token)
         try:
-            return self.find(name).host_op_from_payload(payload)
+            return self.find(parsed.name).host_op_from_payload(parsed.payload)
         except RegistrationError:
             return None
 
@@ -174,7 +168,7 @@ class Registry:
             return host_op
         if host_op.is_batched:  # its rules look for the op of one row
             return host_op
-        return self.find_host_op(f"{TOKEN_PREFIX}{host_op.name}{host_op.payload}") or host_op
+        return self.find_host_op(str(Token(host_op.name, host_op.payload, host_op.owner.module))) or host_op
 
     def n_host_ops(self) -> int:
         """How many host ops that have a token are alive."""
@@ -200,12 +194,6 @@ class OpsView(Mapping[str, Any]):
     def __len__(self) -> int:
         """How many ops are registered."""
         return len(REGISTRY.names())
-
-
-def split_token(token: str) -> tuple[str, str]:
-    """Take a token apart into the op's name and the payload (empty or JSON)."""
-    name, brace, rest = token.removeprefix(TOKEN_PREFIX).partition("{")
-    return name, brace + rest
 
 
 class OwnedNames:

@@ -19,7 +19,7 @@ from tfpyop._registry import REGISTRY, Site
 from tfpyop._rule_promise import CotangentPromise, RuleInputs, TangentPromise
 from tfpyop._signature import Signature
 from tfpyop._structure import Structure
-from tfpyop.errors import GradientError
+from tfpyop.errors import GradientError, UnsupportedError
 
 
 class RuleOp(Protocol):
@@ -148,6 +148,24 @@ class HostOp:
             remedy="Second derivatives cannot pass through residuals, which only the host knows how to make. Use only "
             "op.inputs and op.outputs in this rule, or attach one to what @op.numpy_gradient returned: @that.gradient.",
         )
+
+    def unexportable(self) -> UnsupportedError | None:
+        """The error for a call in a saved model that no other process can make; None if others can."""
+        if self.owner.is_bound:
+            problem = "it is bound to an instance, which no other process has."
+            remedy = "Make an op at the top level of a module, and give it what it reads of the instance as inputs."
+        elif self.owner.is_local:
+            problem = "its name holds for this process only, as it was made inside of a function, or of a lambda."
+            remedy = "Make it with a def at the top level of a module, or give it a name=."
+        elif self.owner.module == "__main__":
+            problem = "it is defined in a script, which no other process imports."
+            remedy = "Move it into a module."
+        elif self.payload is None:
+            problem = "it is called with a static value that is no JSON, so that a model cannot hold it."
+            remedy = "Pass numbers, text, lists, tuples or dicts: an Enum's value, a list for an array."
+        else:
+            return None
+        return UnsupportedError(problem, subject=self.host.subject, remedy=remedy)
 
     def missing_gradient(self) -> GradientError:
         """The error for a gradient nobody has defined."""

@@ -96,6 +96,10 @@ class UnsupportedError(TfpyopError, NotImplementedError):
     """The call is understood, but not possible in this context or version."""
 
 
+class ExportWarning(UserWarning):
+    """A model is saved that no other process can run."""
+
+
 def annotate(error: BaseException, note: str) -> None:
     """Add a note to an exception that somebody else raised, once, and let AutoGraph pass it on as it is."""
     if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11

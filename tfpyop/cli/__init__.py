@@ -1,4 +1,4 @@
-"""The command line: `tfpyop list`, `check`, `ghostwrite` and `bench`.
+"""The command line: `tfpyop list`, `check`, `ghostwrite`, `required` and `bench`.
 
 Owns the reading of arguments and the exit status: 0 if all is well, 1 if a check failed, 2 and one line for what cannot
 be done as asked. What a command needs is loaded when it runs.
@@ -81,6 +81,18 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_ghostwrite)
 
     command = commands.add_parser(
+        "required",
+        help="show the ops that a saved model needs",
+        description="Show the ops that a SavedModel needs, the modules that define them, and whether each is available "
+        "here. Nothing is imported that is not named. The exit status is 1 if one is not available.",
+    )
+    command.add_argument("path", metavar="PATH", help="the directory of the model")
+    command.add_argument(
+        "--modules", nargs="+", default=[], metavar="MODULE", help="modules to import first, which define ops"
+    )
+    command.set_defaults(run=_required)
+
+    command = commands.add_parser(
         "bench",
         help="measure what calls of an op cost beside its function",
         description="Measure what calls of one op cost beside its bare function, by the size of the inputs.",
@@ -126,6 +138,12 @@ def _ghostwrite(options: argparse.Namespace) -> int:
     from tfpyop.cli.ghostwriting import ghostwrite
 
     return ghostwrite(options.targets)
+
+
+def _required(options: argparse.Namespace) -> int:
+    from tfpyop.cli.requiring import show_required
+
+    return show_required(options.path, options.modules)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -5,8 +5,10 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +19,6 @@ TESTED = "2.18 to 2.21"
 
 try:
     from tensorflow.compiler.tf2xla.python.xla import call_module
-    from tensorflow.core.framework.attr_value_pb2 import AttrValue
     from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python.eager.context import ensure_initialized
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
@@ -38,6 +39,8 @@ try:
     from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+    from tensorflow.python.saved_model.save import export_meta_graph
 except ImportError as error:
     raise UnsupportedError(
         f"TensorFlow {tf.__version__} lacks something tfpyop needs: {error}.",
@@ -63,6 +66,7 @@ __all__ = [
     "install_token_table",
     "is_watched",
     "map_rows",
+    "parse_saved_model",
     "push_forwardprop_state",
     "record_operation",
     "record_operation_backprop_only",
@@ -70,6 +74,7 @@ __all__ = [
     "set_attribute",
     "should_record_backprop",
     "stop_recording",
+    "trace_saved_model",
     "wrap_for_pfor",
 ]
 
@@ -101,7 +106,15 @@ def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) ->
 
 def set_attribute(node: tf.Operation, name: str, text: str) -> None:
     """Write a text into a node of a graph; names that begin with an underscore mean nothing to TensorFlow."""
-    node._set_attr(name, AttrValue(s=text.encode()))
+    node._set_attr(name, tf.compat.v1.AttrValue(s=text.encode()))
+
+
+def trace_saved_model(model: Any, signatures: Any) -> Any:
+    """The graphs that saving a model would write, without its variables."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "graphs.pb"
+        export_meta_graph(model, str(path), signatures)
+        return tf.compat.v1.MetaGraphDef.FromString(path.read_bytes())
 
 
 def install_token_table(find: Callable[[str], Callable[..., Any] | None]) -> None:

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tfpyop._batching import Level, batched_op, read_levels
 from tfpyop._context import RuleContext
-from tfpyop._registry import REGISTRY, TOKEN_PREFIX, split_token
+from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp, Rule, Rules
+from tfpyop._token import PREFIX, Token
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import graph
 from tfpyop.lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
@@ -33,7 +34,7 @@ def _convert(attribute: str, pfor_input: Any) -> list[Any]:
         token = pfor_input.get_attr(attribute).decode()
     except ValueError:
         token = "a module"
-    op = REGISTRY.find_host_op(token) if token.startswith(TOKEN_PREFIX) else None
+    op = REGISTRY.find_host_op(token) if token.startswith(PREFIX) else None
     if op is None:
         raise ConversionNotImplementedError(f"{token} is a function that TensorFlow cannot vectorize")
     if op.host.is_stateful:
@@ -66,7 +67,7 @@ def differentiable_op(token: str) -> HostOp | None:
     if op is None or not op.is_batched:
         return op
     over_rows: HostOp = op.owner.host_op(op.structure, op.static)
-    for level in read_levels(split_token(token)[1]):
+    for level in read_levels(Token.parse(token).payload):
         over_rows = _differentiable(over_rows, level)
     return over_rows
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._registry import TOKEN_PREFIX
+from tfpyop._token import PREFIX
 from tfpyop.lowering._tensorflow import EagerTensor
 
 
@@ -71,4 +71,4 @@ def _nodes_behind(tensors: Iterable[tf.Tensor], ends: set[Any]) -> list[tf.Opera
 
 
 def _is_foreign(node: tf.Operation) -> bool:
-    return node.type in ("PyFunc", "PyFuncStateless") and not node.get_attr("token").decode().startswith(TOKEN_PREFIX)
+    return node.type in ("PyFunc", "PyFuncStateless") and not node.get_attr("token").decode().startswith(PREFIX)

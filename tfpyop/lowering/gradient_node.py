@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ import tensorflow as tf
 from tfpyop._registry import REGISTRY, OwnedNames
 from tfpyop._rules import HostOp
 from tfpyop._structure import Json
-from tfpyop.errors import GradientError
+from tfpyop.errors import ExportWarning, GradientError
 from tfpyop.lowering._tensorflow import (
     FuncGraph,
     executing_eagerly_outside_functions,
@@ -36,7 +37,8 @@ Gradient = Callable[[HostOp, tf.Operation, Sequence[Any], Json], list[Any]]
 
 SAVED = "tfpyop"
 """The gradient name of the nodes that are made while a model is saved."""
-_ATTRIBUTE = "_tfpyop"
+ATTRIBUTE = "_tfpyop"
+"""The attribute of such a node that tells its gradient."""
 
 _GRADIENTS: dict[str, Gradient] = {}
 _NAMES = OwnedNames(forget_gradient)
@@ -77,11 +79,11 @@ class NodeGradient:
     @classmethod
     def of(cls, node: tf.Operation) -> NodeGradient:
         """Read it from a node of a loaded model."""
-        return cls(**json.loads(node.get_attr(_ATTRIBUTE)))
+        return cls(**json.loads(node.get_attr(ATTRIBUTE)))
 
     def write(self, op: HostOp, node: tf.Operation) -> None:
         """Write it into a node of the op."""
-        set_attribute(node, _ATTRIBUTE, json.dumps(asdict(replace(self, token=op.token))))
+        set_attribute(node, ATTRIBUTE, json.dumps(asdict(replace(self, token=op.token))))
 
     def call(self, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
         """The cotangents of the node's inputs."""
@@ -198,6 +200,9 @@ class _GradientOfNode:
                     "a gradient was asked for in a graph that no longer exists.",
                     remedy="Keep the tf.function or graph for as long as it is differentiated.",
                 )
+            error = op.unexportable() if is_saving() else None
+            if error is not None:
+                warnings.warn(str(error), ExportWarning, stacklevel=2)
             with compiling(self._gradient.is_compiled):
                 return self._gradient.call(REGISTRY.current(op), node, cotangents)
         finally:

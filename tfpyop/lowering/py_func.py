@@ -12,8 +12,9 @@ import tensorflow as tf
 from tfpyop._coercion import STRING, Array
 from tfpyop._host import HostFunction
 from tfpyop._promise import ArrayType
-from tfpyop._registry import REGISTRY, TOKEN_PREFIX
+from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
+from tfpyop._token import PREFIX
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import install_token_table
 from tfpyop.lowering.failures import failure, unknown_op
@@ -39,7 +40,7 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[Array
 
 
 def _find(token: str) -> Callable[..., list[Array]] | None:
-    if not token.startswith(TOKEN_PREFIX):
+    if not token.startswith(PREFIX):
         return None
     op = REGISTRY.find_host_op(token)
     return functools.partial(_refuse, token) if op is None else lambda *arrays: _run(op.host, arrays)

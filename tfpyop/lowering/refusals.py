@@ -17,14 +17,17 @@ import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
 from tfpyop._host import HostFunction
-from tfpyop._registry import REGISTRY, Site, split_token
+from tfpyop._registry import REGISTRY, Site
 from tfpyop._rule_promise import SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
+from tfpyop._token import Token
 from tfpyop.errors import GradientError
 from tfpyop.lowering.failures import unknown_op
 from tfpyop.lowering.tensors import dtype_of
 
 _NAME = "tfpyop:refusal"
+_LOST = "lost"
+_LOADED = "a loaded model"
 
 
 def refusing(
@@ -44,9 +47,25 @@ def refusing(
     return _Refusal.of(op, error.__name__).vectors(like, by)
 
 
+def refusing_lost(like: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """Such stand-ins for the cotangents of a node whose op is not known any more."""
+    return _Refusal(_LOST, _LOADED, "", None).vectors(like, like)
+
+
 def install() -> None:
     """Let refusals be found by their tokens."""
     REGISTRY.add_internal(_NAME, _Refusals())
+
+
+def is_refusal(token: Token) -> bool:
+    """Whether a token is that of a refusal."""
+    return token.name.partition("#")[0] == _NAME
+
+
+def refused(token: Token) -> Token | None:
+    """The op that the refusal of this token is about; None if it is for this process only, as the op is."""
+    text = json.loads(token.payload)["op"] if token.payload else ""
+    return Token.parse(text) if text else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,11 @@ class _Refusal:
         return HostOp(_NAME, host, Rules(gradient=Rule(owner.site, function=rule)), None, None, {}, owner, payload)
 
     def _exception(self) -> Exception:
+        if self.error == _LOST:
+            return GradientError(
+                "a second derivative was asked for, which was lost when the model was loaded and saved again.",
+                remedy="Load the model that was saved first.",
+            )
         op = self.op if self.token is None else REGISTRY.find_host_op(self.token)
         if op is None:
             return unknown_op(str(self.token))
@@ -107,7 +131,8 @@ class _Refusal:
 class _Refusals:
     """What makes refusals anew from their tokens, as an entry of the registry."""
 
-    is_local = False
+    is_local = is_bound = False
+    module = "tfpyop"
     prefers_native = False
 
     def __init__(self) -> None:
@@ -118,5 +143,6 @@ class _Refusals:
     def _host_op_from_payload(self, payload: str) -> HostOp:
         parts = json.loads(payload)
         op = REGISTRY.find_host_op(parts["op"])
-        subject = f"op {split_token(parts['op'])[0]!r}" if op is None else op.host.subject
+        unknown = f"op {Token.parse(parts['op']).name!r}" if parts["op"] else _LOADED
+        subject = unknown if op is None else op.host.subject
         return _Refusal(parts["error"], subject, parts["op"], None).host_op(parts["count"], payload)

@@ -11,11 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._registry import split_token
-from tfpyop.errors import GradientError
+from tfpyop._token import Token
 from tfpyop.lowering.batching import differentiable_op
 from tfpyop.lowering.failures import unknown_op
 from tfpyop.lowering.gradient_node import SAVED, NodeGradient
+from tfpyop.lowering.refusals import refusing_lost
 from tfpyop.lowering.xla import compiling
 
 
@@ -25,15 +25,11 @@ def install() -> None:
 
 
 def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
-    if node is None:
-        raise GradientError(
-            "a loaded model is saved again, and its second derivatives would be lost.",
-            remedy="Save the model that was not loaded, or save with "
-            "tf.saved_model.SaveOptions(experimental_custom_gradients=False).",
-        )
+    if node is None:  # a loaded model is saved again: TensorFlow asks once for all such nodes, and does not say which
+        return refusing_lost(cotangents)
     saved = NodeGradient.of(node)
     op = differentiable_op(saved.token)
     if op is None:
-        raise unknown_op(saved.token).about(f"gradient of op {split_token(saved.token)[0]!r}")
+        raise unknown_op(saved.token).about(f"gradient of op {Token.parse(saved.token).name!r}")
     with compiling(saved.is_compiled):
         return saved.call(op, node, cotangents)

@@ -63,9 +63,8 @@ def check_export(
     del modes
     check = Property(op, "check_export", max_examples=max_examples or _MOST_EXPORTED, seed=seed)
     definition = definition_of(op)
-    reason = _why_not(op)
-    if reason is not None:
-        return check.skipped(reason)
+    if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
+        return check.skipped(f"its module {definition.module!r} cannot be imported by name")
     is_differentiated = rules_of(op).gradient is not None
     with tempfile.TemporaryDirectory() as directory, OtherProcess(definition.module) as process:
         saved = SavedModels(op, Path(directory))
@@ -107,8 +106,9 @@ class SavedModels:
           UnsupportedError: The call has static values that cannot be written down.
         """
         host_op, _ = host_op_of(self._op, arguments)
-        if host_op.payload is None:
-            raise UnsupportedError("its static values are no JSON, so that a model cannot hold them")
+        error = host_op.unexportable()
+        if error is not None:
+            raise error
         key = (host_op.payload, *((tensor.dtype, tensor.shape.rank) for tensor in inputs))
         if key not in self._paths:
             path = str(self._directory / str(len(self._paths)))
@@ -116,26 +116,15 @@ class SavedModels:
             specs = [tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in inputs]
             module = tf.Module()
             module.call = tf.function(lambda *tensors: function(tensors), specs, autograph=False)
-            # without a rule there is no gradient to save with it, and by default TensorFlow insists
-            has_rule = rules_of(self._op).gradient is not None
-            tf.saved_model.save(
-                module, path, options=tf.saved_model.SaveOptions(experimental_custom_gradients=has_rule)
-            )
+            tf.saved_model.save(module, path)
             self._paths[key] = path
         return self._paths[key]
 
 
-def _why_not(op: Op[..., Any]) -> str | None:
-    """Why no other process can find the op, if none can."""
-    definition = definition_of(op)
-    if definition.is_local:
-        return "the name of the op holds for this process only"
-    if definition.module == "__main__":
-        return "the op is defined in a script, which no other process imports"
-    here = getattr(sys.modules.get(definition.module), "__file__", None)
-    if here is None or _origin_of(definition.module) != here:
-        return f"its module {definition.module!r} cannot be imported by name"
-    return None
+def _is_importable(module: str) -> bool:
+    """Whether another process would import the module that is loaded here."""
+    here = getattr(sys.modules.get(module), "__file__", None)
+    return here is not None and _origin_of(module) == here
 
 
 def _origin_of(module: str) -> str | None:

@@ -15,7 +15,7 @@ from tfpyop._promise import ArrayType, OpPromise, Promise, Types
 from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
-from tfpyop.lowering._tensorflow import call_module
+from tfpyop.lowering._tensorflow import call_module, set_attribute
 from tfpyop.lowering.tensors import type_of
 from tfpyop.lowering.xla import calls, ffi
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
@@ -70,7 +70,7 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
         platforms=["CPU"],
     )
-    results[0].op._set_attr(TOKEN_ATTRIBUTE, tf.compat.v1.AttrValue(s=op.token.encode()))  # as graph files keep it
+    set_attribute(results[0].op, TOKEN_ATTRIBUTE, op.token)
     if order:
         graph.get_collection_ref(_ORDER)[:] = results[-1:]
     return list(results[: len(promised)])

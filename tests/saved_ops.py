@@ -1,0 +1,53 @@
+"""Ops that saved models call, in a module that other processes import."""
+
+import numpy as np
+
+from tfpyop import differentiable_op
+
+
+@differentiable_op(signature="()->()")
+def plain(x):
+    return np.floor(x)
+
+
+@differentiable_op(signature="()->()")
+def square(x):
+    return x * x
+
+
+@square.gradient
+def square_gradient(op, grad):
+    return 2 * op.inputs[0] * grad
+
+
+@differentiable_op(signature="()->()")
+def cube(x):
+    return x**3
+
+
+@cube.numpy_gradient
+def cube_gradient(op, grad):
+    return 3 * op.inputs[0] ** 2 * grad
+
+
+@cube_gradient.numpy_gradient
+def cube_second(op, grad):
+    x, _, first = op.inputs
+    return 6 * x * first * grad, None, 3 * x**2 * grad
+
+
+@differentiable_op(signature="(n)->(n)", grad="numerical")
+def sine(x):
+    return np.sin(x)
+
+
+@differentiable_op(signature="()->()", residuals={"root": ("()", np.float32)})
+def rooted(x, *, power: int = 1):
+    root = np.sqrt(x)
+    return root**power, {"root": root}
+
+
+@rooted.gradient
+def rooted_gradient(op, grad):
+    root, power = op.residuals.root, op.static.power
+    return grad * power * root ** (power - 1) / (2 * root)

@@ -1,0 +1,161 @@
+"""Export: what a saved model needs, and what is said before and after it is saved."""
+
+import enum
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfpyop
+from tests import ops, saved_ops
+from tests.test_saved_model import saved
+from tfpyop import RegistrationError, UnsupportedError, differentiable_op, export
+
+ROOT = Path(__file__).parent.parent
+renamed = differentiable_op(lambda x: x + 1, name="lab.renamed", signature="()->()", non_differentiable=True)
+
+
+class Scale:
+    factor = 2.0
+
+    @differentiable_op(signature="()->()")
+    def scaled(self, x):
+        return self.factor * x
+
+    @scaled.gradient
+    def scaled_gradient(self, op, grad):
+        return self.factor * grad
+
+
+class Exponent(enum.Enum):
+    THREE = 3
+
+
+def local_op(**options):
+    return differentiable_op(lambda x: 2 * x, signature="()->()", **options)
+
+
+def module_of(function):
+    module = tf.Module()
+    module.call = tf.function(function, [tf.TensorSpec([None, 2], tf.float32)], autograph=False)
+    return module
+
+
+UNEXPORTABLE = {
+    "local": (local_op(grad=lambda op, g: 2 * g), "made inside of a function, or of a lambda", "give it a name="),
+    "without a rule": (local_op(), "made inside of a function, or of a lambda", "give it a name="),
+    "non-differentiable": (local_op(non_differentiable=True), "made inside of a function", "give it a name="),
+    "bound": (Scale().scaled, "it is bound to an instance", "at the top level of a module"),
+    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is no JSON", "Pass numbers"),
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    saved(lambda x: saved_ops.plain(saved_ops.cube(x)), directory / "model")
+    saved(saved_ops.cube, directory / "compiled", is_compiled=True)
+    saved(renamed, directory / "renamed")
+    saved(lambda x: 2 * x, directory / "native")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("model", ["tests.saved_ops:cube", "tests.saved_ops:plain"]),
+        ("compiled", ["tests.saved_ops:cube"]),
+        ("native", []),
+    ],
+)
+def test_the_ops_of_a_model_are_listed(directory, model, names):
+    found = export.required_ops(directory / model)
+    assert found == [export.RequiredOp(name, "tests.saved_ops", True, False) for name in names]
+
+
+def test_the_module_of_a_renamed_op_is_known(directory):
+    assert export.required_ops(directory / "renamed") == [export.RequiredOp("lab.renamed", __name__, True, False)]
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "tfpyop", *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_the_command_shows_what_is_missing_and_imports_what_is_named(directory):
+    path = str(ROOT)
+    process = run("required", directory / "model", PYTHONPATH=path)
+    assert process.returncode == 1, process.stderr
+    lines = [line.split() for line in process.stdout.splitlines() if "saved_ops" in line]
+    assert lines == [[f"tests.saved_ops:{name}", "tests.saved_ops", "no"] for name in ("cube", "plain")]
+    process = run("required", directory / "model", "--modules", "tests.saved_ops", PYTHONPATH=path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("yes") == 2
+
+
+def test_a_path_without_a_model_is_one_line(tmp_path):
+    process = run("required", tmp_path, PYTHONPATH=str(ROOT))
+    assert process.returncode == 2
+    assert f"tfpyop: there is no SavedModel in '{tmp_path}'" in process.stderr
+
+
+def test_load_names_the_modules_that_are_missing(directory, monkeypatch):
+    registry = tfpyop._registry.REGISTRY
+    known = {name: entry for name, entry in registry._entries.items() if not name.startswith("tests.saved_ops")}
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_entries", known)
+        patch.setattr(registry, "_host_ops", {})
+        with pytest.raises(
+            UnsupportedError, match=r"saved_ops:cube, tests\.saved_ops:plain\n.*modules=\['tests\.saved_ops'\]"
+        ):
+            export.load(directory / "model")
+    with pytest.raises(RegistrationError, match=r"there is no module 'tests\.saved_opps'"):
+        export.load(directory / "model", modules=["tests.saved_opps"])
+    model = export.load(directory / "model", modules=["tests.saved_ops"])
+    np.testing.assert_allclose(model.call(tf.constant([[1.5, 2.0]])), [[3, 8]])
+
+
+@pytest.mark.parametrize(("op", "problem", "remedy"), UNEXPORTABLE.values(), ids=UNEXPORTABLE)
+def test_what_cannot_be_exported_is_found_before_it_is_saved(op, problem, remedy):
+    [error] = export.check(module_of(op))
+    assert problem in str(error)
+    assert remedy in str(error)
+
+
+@pytest.mark.parametrize(("op", "problem", "remedy"), UNEXPORTABLE.values(), ids=UNEXPORTABLE)
+def test_what_cannot_be_exported_is_warned_of_when_it_is_saved(op, problem, remedy, tmp_path):
+    with pytest.warns(export.ExportWarning, match=problem) as caught:
+        export.save(module_of(op), tmp_path)
+    [warning] = caught
+    assert remedy in str(warning.message)
+    assert [op.is_local for op in export.required_ops(tmp_path)] == [True]
+    with pytest.raises(UnsupportedError, match="in the process alone that saved the model"):
+        load_in_another_process(tmp_path)
+
+
+def load_in_another_process(path):
+    registry = tfpyop._registry.REGISTRY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_host_ops", {})
+        export.load(path)
+
+
+def test_tensorflows_own_save_warns_of_ops_with_derivatives(tmp_path):
+    with pytest.warns(export.ExportWarning, match="made inside of a function"):
+        tf.saved_model.save(module_of(local_op(grad=lambda op, g: 2 * g)), str(tmp_path))
+
+
+def test_a_model_that_can_be_exported_is_saved_without_a_word(tmp_path):
+    model = module_of(ops.exp)
+    assert export.check(model) == []
+    export.save(model, tmp_path)
+    assert [op.name for op in export.required_ops(tmp_path)] == ["tests.ops:exp"]

@@ -1,0 +1,165 @@
+"""Export: which ops a saved model needs, and loading and saving with that known.
+
+A saved model holds the names of ops, not their functions: who loads it imports the modules that define them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._discovery import import_module
+from tfpyop._registry import REGISTRY
+from tfpyop._token import PREFIX, Token
+from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
+from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
+from tfpyop.lowering.gradient_node import ATTRIBUTE as GRADIENT_ATTRIBUTE
+from tfpyop.lowering.refusals import is_refusal, refused
+from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
+
+__all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RequiredOp:
+    """An op that a saved model calls.
+
+    Attributes:
+      name: The op's name, as in `tfpyop.registered_ops()`.
+      module: The module that defines it: importing it makes the op available.
+      is_available: Whether the op is known in this process.
+      is_local: Whether it can be available in the process alone that saved the model.
+    """
+
+    name: str
+    module: str
+    is_available: bool
+    is_local: bool
+
+
+def required_ops(path: str | os.PathLike[str]) -> list[RequiredOp]:
+    """The ops that a SavedModel calls, by name. Nothing is imported or run.
+
+    Args:
+      path: The directory of the model.
+
+    Raises:
+      RegistrationError: There is no SavedModel.
+    """
+    return _required(_tokens_of_file(path))
+
+
+def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: Any = None) -> Any:
+    """Import modules, and load a SavedModel whose ops they define.
+
+    A file does not say what is imported: only the named modules are.
+
+    Args:
+      path: The directory of the model.
+      modules: Names of modules to import first.
+      options: As for `tf.saved_model.load`.
+
+    Returns:
+      What `tf.saved_model.load` returns.
+
+    Raises:
+      RegistrationError: There is no SavedModel, or no such module, or the module raises.
+      UnsupportedError: Ops are missing; it names them and their modules.
+    """
+    for module in modules:
+        import_module(module)
+    missing = [op for op in required_ops(path) if not op.is_available]
+    if missing:
+        imports = sorted({op.module for op in missing if not op.is_local})
+        raise UnsupportedError(
+            f"the model in {os.fspath(path)!r} needs ops that are not known in this process.",
+            expected=", ".join(op.name for op in missing),
+            remedy=f"Name the modules that define them: load(..., modules={imports})."
+            if imports
+            else "They exist in the process alone that saved the model: see tfpyop.export.check.",
+        )
+    return tf.saved_model.load(os.fspath(path), options=options)
+
+
+def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
+    """Find the ops of a model that no other process could have, before it is saved.
+
+    The functions of the model are traced as for saving, but nothing is written.
+
+    Args:
+      model: A `tf.Module`, a Keras model, or what else `tf.saved_model.save` takes.
+      signatures: As for `tf.saved_model.save`.
+
+    Returns:
+      An error for each such op, which says what to do; not raised.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExportWarning)
+        meta_graph = trace_saved_model(model, signatures)
+    return _unexportable(_tokens_of(meta_graph))
+
+
+def save(model: Any, path: str | os.PathLike[str], *, signatures: Any = None, options: Any = None) -> None:
+    """Save a model, and warn of ops that no other process could have.
+
+    Args:
+      model: As for `tf.saved_model.save`.
+      path: The directory to write.
+      signatures: As for `tf.saved_model.save`.
+      options: As for `tf.saved_model.save`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExportWarning)
+        tf.saved_model.save(model, os.fspath(path), signatures, options)
+    for error in _unexportable(_tokens_of_file(path)):
+        warnings.warn(str(error), ExportWarning, stacklevel=2)
+
+
+def _required(tokens: Iterable[Token]) -> list[RequiredOp]:
+    found = {token.op: token for token in tokens}
+    return sorted(
+        RequiredOp(name, token.module, REGISTRY.find_host_op(str(token)) is not None, token.is_local)
+        for name, token in found.items()
+    )
+
+
+def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
+    """Why no other process could run the calls that tokens stand for; they have been traced here."""
+    found = {}
+    for token in tokens:
+        op = REGISTRY.find_host_op(str(token))
+        error = None if op is None else op.unexportable()
+        if error is not None:
+            found[str(error)] = error
+    return list(found.values())
+
+
+def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
+    try:
+        saved = parse_saved_model(os.fspath(path))
+    except OSError as error:
+        raise RegistrationError(f"there is no SavedModel in {os.fspath(path)!r}.", remedy=str(error)) from None
+    return [token for meta_graph in saved.meta_graphs for token in _tokens_of(meta_graph)]
+
+
+def _tokens_of(meta_graph: Any) -> Iterator[Token]:
+    """The calls in a graph and its functions."""
+    graph = meta_graph.graph_def
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        for node in nodes:
+            yield from _tokens_of_node(node)
+
+
+def _tokens_of_node(node: Any) -> Sequence[Token]:
+    texts = [node.attr[name].s.decode() for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
+    if GRADIENT_ATTRIBUTE in node.attr:
+        texts.append(json.loads(node.attr[GRADIENT_ATTRIBUTE].s)["token"])
+    tokens = [Token.parse(text) for text in texts if text.startswith(PREFIX)]
+    calls = [refused(token) if is_refusal(token) else token for token in tokens]
+    return [token for token in calls if token is not None]
