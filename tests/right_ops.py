@@ -218,6 +218,28 @@ RIGHT = [
         signature="(),()->()",
         numpy_grad=lambda op, g: (np.where(op.inputs[1] % 2 == 0, g, -g), None),
     ),
+    given(
+        "two conventions at a kink",
+        lambda x: np.maximum(x, 0),
+        signature="()->()",
+        grad=lambda op, g: g * tf.cast(op.inputs[0] > 0, g.dtype),
+        jvp=lambda op, t: t * tf.cast(op.inputs[0] >= 0, t.dtype),
+    ),
+    given(
+        "a number that is none among others",
+        lambda x: np.concatenate([np.full_like(x[..., :1], np.nan), np.diff(x, axis=-1)], -1),
+        signature="(n)->(n)",
+        grad=lambda op, g: (
+            tf.pad(g[..., 1:], [[0, 0]] * (len(g.shape) - 1) + [[1, 0]])
+            - tf.pad(g[..., 1:], [[0, 0]] * (len(g.shape) - 1) + [[0, 1]])
+        ),
+    ),
+    given(
+        "a static parameter that is called as an option of strategies is",
+        lambda x, *, allow_nan=True: np.sort(x) if allow_nan else x,
+        signature="(n)->(n)",
+        non_differentiable=True,
+    ),
     given("no signature", lambda x: np.cos(x), grad=lambda op, g: -g * tf.sin(op.inputs[0])),
     Right("a second rule in TensorFlow", _second_power()),
     Right("a native implementation", _native_square()),

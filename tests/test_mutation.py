@@ -16,8 +16,9 @@ def test_the_zoo_is_large():
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_op_is_found_out(wrong):
-    with pytest.raises(CheckError, match=f"{re.escape(wrong.says)}(?s:.*)Shown by: ") as caught:
+    with pytest.raises(CheckError, match=re.escape(wrong.says)) as caught:
         CHECKS[wrong.check](wrong.op, arguments=wrong.arguments)
+    assert "Shown by: " in str(caught.value) or "in any example" in wrong.says
     assert f"Found by: {wrong.check}" in str(caught.value)
 
 

@@ -89,6 +89,7 @@ MISUSES = {
     "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is no dtype of a tensor"),
     "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
     "no size": (ops.exp, {"max_side": 0}, r"max_side=0 leaves no size"),
+    "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is an option of arguments"),
     "no magnitude": (ops.exp, {"smallest": 3, "largest": 2}, r"between smallest= and largest=\.(?s:.*)smallest=3"),
     "unknown nesting": (NESTED, {}, r"how its 3 inputs are nested in 'pair', 'x'\.\n  Draw them, for example"),
 }
@@ -109,6 +110,14 @@ def test_shapes_that_do_not_fit_the_signature_are_told(shapes):
 def test_overrides_that_do_not_fit_the_signature_are_told():
     with pytest.raises(RegistrationError, match=r"do not fit the signature\.\n  Expected: 3 inputs\n  Got:      2"):
         find(arguments(NESTED, pair=st.just({"a": 1.0})), lambda drawn: True)
+
+
+@EXAMPLES
+@given(st.data())
+def test_tangents_of_nested_inputs_are_flat(data):
+    drawn = Arguments(((np.float32(1), np.ones(3, np.float32)),))
+    op = differentiable_op(lambda p: p[0] * p[1], signature="(),(n)->(n)")
+    assert [vector.shape for vector in data.draw(tangents(op, drawn))] == [(), (3,)]
 
 
 @pytest.mark.parametrize("use", [cotangents, tangents])

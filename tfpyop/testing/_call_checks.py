@@ -138,7 +138,7 @@ def check_batching(
       CheckError: Rows come out different; the report names output and element.
     """
     del modes
-    check = Property(op, "check_batching", max_examples=max_examples or _MOST_COMPILED, seed=seed)
+    check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
 

@@ -6,6 +6,7 @@ every step tell a kink or a jump, which central differences alone would not see.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from tfpyop import Op, numerical
 from tfpyop._coercion import Array, is_differentiable
-from tfpyop._slopes import Derivative, Function, somewhere
+from tfpyop._slopes import Derivative, Function
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, definition_of, host_op_of
 
@@ -41,6 +42,15 @@ class Slopes:
     values: list[Array]
     errors: list[Array]
     counts: list[Array]
+
+    @classmethod
+    def counted(cls, values: Sequence[Array], errors: Sequence[Array], counts: list[Array]) -> Slopes:
+        """Derivatives and errors, with zeros where they do not count."""
+        return cls(
+            [np.where(counted, array, 0) for counted, array in zip(counts, values, strict=True)],
+            [np.where(counted, array, 0) for counted, array in zip(counts, errors, strict=True)],
+            counts,
+        )
 
 
 def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
@@ -80,11 +90,25 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
                 derivative.values, derivative.errors, derivative.scales, smooth, strict=True
             )
         ]
-    return Slopes(
-        [np.where(counted, values, 0) for counted, values in zip(counts, derivative.values, strict=True)],
-        [np.where(counted, errors, 0) for counted, errors in zip(counts, derivative.errors, strict=True)],
-        counts,
-    )
+    return Slopes.counted(derivative.values, derivative.errors, counts)
+
+
+def confirmed(function: Function, point: Sequence[Array], direction: Sequence[Array | None], found: Slopes) -> Slopes:
+    """The derivatives without the numbers for which they are not linear in the direction.
+
+    These are kinks that look smooth along some directions, such as the middle one of equal numbers that are sorted.
+    """
+    generator = generator_of(point, 3)
+    other = [None if vector is None else vector * _vector(vector.real, generator) for vector in direction]
+    both = [None if a is None or b is None else a + b for a, b in zip(direction, other, strict=True)]
+    others, sums = slopes(function, point, other), slopes(function, point, both)
+    counts = []
+    for number, found_counts in enumerate(found.counts):
+        parts = [found.values[number], others.values[number], -sums.values[number]]
+        errors = found.errors[number] + others.errors[number] + sums.errors[number]
+        is_linear = np.abs(sum(parts)) <= _KINK * sum(map(np.abs, parts)) + errors
+        counts.append(found_counts & others.counts[number] & sums.counts[number] & is_linear)
+    return Slopes.counted(found.values, found.errors, counts)
 
 
 def _smooth(
@@ -152,13 +176,16 @@ def _eps(values: Array) -> float:
     return float(np.finfo(values.dtype).eps) if values.dtype.kind in "fc" else 0.0
 
 
+def generator_of(point: Sequence[Array], purpose: int) -> np.random.Generator:
+    """Random numbers for one purpose at one point: others at other points, and the same when it is tried again."""
+    return np.random.default_rng([purpose, *(zlib.crc32(values.tobytes()) for values in point)])
+
+
 def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
     """A direction that moves every number of the wanted inputs, in proportion to its magnitude; imaginary parts too."""
-    directions = somewhere(point, wanted)
-    return [
-        None if vector is None else vector * (1 + 0.7j) if values.dtype.kind == "c" else vector
-        for vector, values in zip(directions, point, strict=True)
-    ]
+    generator = generator_of(point, 0)
+    moves = [np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator) for values in point]
+    return [move if is_wanted else None for move, is_wanted in zip(moves, wanted, strict=True)]
 
 
 def unit_direction(point: Sequence[Array], number: int, index: tuple[int, ...]) -> list[Array | None]:
@@ -169,16 +196,22 @@ def unit_direction(point: Sequence[Array], number: int, index: tuple[int, ...]) 
 
 
 def weights_like(arrays: Sequence[Array], generator: np.random.Generator) -> list[Array | None]:
-    """Random vectors of the arrays' shapes and dtypes, away from zero; None for those without derivative."""
-    return [_weight(array, generator) if is_differentiable(array.dtype) else None for array in arrays]
+    """Random vectors of the arrays' shapes and dtypes, small, moderate or large; None for those without derivative."""
+    size = generator.choice([1e-2, 1.0, 1.0, 1e3])
+    return [_weight(array, size, generator) if is_differentiable(array.dtype) else None for array in arrays]
 
 
-def _weight(array: Array, generator: np.random.Generator) -> Array:
-    sign = generator.choice([-1.0, 1.0], array.shape)
-    weight = np.asarray(sign * generator.uniform(0.5, 1.5, array.shape))
-    if array.dtype.kind == "c":
-        weight = weight * (1 - 0.6j)
-    return weight.astype(array.dtype)
+def _weight(array: Array, size: float, generator: np.random.Generator) -> Array:
+    is_half = array.dtype.itemsize == 2
+    return np.asarray((1.0 if is_half else size) * _vector(array, generator)).astype(array.dtype)
+
+
+def _vector(like: Array, generator: np.random.Generator) -> Array:
+    """Random numbers of either sign, or of any phase, away from zero."""
+    magnitudes = generator.uniform(0.5, 1.5, like.shape)
+    if like.dtype.kind == "c":
+        return np.asarray(magnitudes * np.exp(1j * generator.uniform(0, 2 * np.pi, like.shape)))
+    return np.asarray(magnitudes * generator.choice([-1.0, 1.0], like.shape))
 
 
 def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:

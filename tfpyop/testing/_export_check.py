@@ -61,7 +61,7 @@ def check_export(
       CheckError: The loaded op raises, or gives something else.
     """
     del modes
-    check = Property(op, "check_export", max_examples=max_examples or _MOST_EXPORTED, seed=seed)
+    check = Property(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
     definition = definition_of(op)
     if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
         return check.skipped(f"its module {definition.module!r} cannot be imported by name")

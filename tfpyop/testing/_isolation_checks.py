@@ -108,7 +108,7 @@ def check_threads(
       CheckError: A call came out different beside others.
     """
     del modes
-    check = Property(op, "check_threads", max_examples=max_examples or 2 * _N_THREADS, seed=seed)
+    check = Property(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
     cases: list[tuple[Arguments, list[Array]]] = []

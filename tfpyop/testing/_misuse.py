@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._numbers import Magnitudes
 from tfpyop.testing._ops import definition_of, subject_of
 
 
@@ -61,8 +63,17 @@ def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Itera
             )
 
 
-def require_limits(op: Op[..., Any], *, max_side: int, smallest: float, largest: float) -> None:
-    """Raise RegistrationError for limits between which there is nothing."""
+def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> None:
+    """Raise RegistrationError for limits between which there is nothing, or that are no numbers."""
+    smallest, largest = magnitudes.smallest, magnitudes.largest
+    for name, limit in {"max_side": max_side, "smallest": smallest, "largest": largest}.items():
+        if not isinstance(limit, numbers.Real):
+            raise RegistrationError(
+                f"{name}= is an option of arguments, and no number.",
+                got=f"{limit!r:.80}",
+                subject=subject_of(op),
+                remedy="A parameter of this name is drawn by a strategy of Arguments: st.builds(Arguments, ...).",
+            )
     if max_side < 1:
         raise RegistrationError(
             f"max_side={max_side} leaves no size.", subject=subject_of(op), remedy="Give 1 or more."

@@ -73,11 +73,14 @@ class Property:
     Args:
       op: The op.
       check: The name of the check.
-      max_examples: How many examples to judge. Default: as the current Hypothesis profile says.
+      max_examples: How many examples to judge. Default: `usual`.
       seed: Makes the examples the same in every run. Default: they differ.
+      usual: How many examples to judge if each costs much. Default: as the current Hypothesis profile says.
     """
 
-    def __init__(self, op: Op[..., Any], check: str, *, max_examples: int | None, seed: int | None) -> None:
+    def __init__(
+        self, op: Op[..., Any], check: str, *, max_examples: int | None, seed: int | None, usual: int | None = None
+    ) -> None:
         self._subject = subject_of(op)
         if is_unbound_method(op):
             raise UnsupportedError(
@@ -89,7 +92,7 @@ class Property:
         self._op = op
         self._name = op.__name__ if op.__name__.isidentifier() else "op"
         self._check = check
-        self._max_examples = max_examples
+        self._max_examples = usual if max_examples is None else max_examples
         self._seed = seed
         self._n_examples = self._n_rejected = self._n_refused = 0
         self._pointless: str | None = None

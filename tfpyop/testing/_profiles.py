@@ -15,7 +15,7 @@ from tfpyop import Op
 from tfpyop._coercion import Array, is_differentiable
 from tfpyop._domain import Interval
 from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, distance
-from tfpyop.testing._derivatives import direction_of, inner, slopes, unit_direction, vjp, weights_like
+from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, rules_of
 from tfpyop.testing._outcomes import Property, quietly
@@ -98,7 +98,7 @@ def _sample(at: Point) -> tuple[float, float, Point]:
     """The magnitude of the inputs, and the relative error of the gradient along a random direction."""
     direction = direction_of(at.arrays, at.wanted)
     numerical = slopes(at.function, at.arrays, direction)
-    weights = counted_weights(numerical, weights_like(at.outputs, np.random.default_rng(1)))
+    weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
     apart, scale = distance(numerical, weights, _gradients(at, weights), direction)
     magnitude = max(float(np.max(np.abs(array), initial=0.0)) for array in at.arrays)
     return magnitude, apart / scale if scale else np.nan, at

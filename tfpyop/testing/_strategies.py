@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -38,6 +39,7 @@ Strategy = st.SearchStrategy
 
 _FLOATING = (np.float32, np.float64)
 _LARGEST = 1e6
+_MAGNITUDES = Magnitudes(SMALLEST, _LARGEST)
 
 
 def arguments(
@@ -97,32 +99,54 @@ def arguments(
     ...     assert np.isfinite(log(*drawn.args)).all()
     >>> test_logarithms_are_finite()
     """
-    definition = definition_of(op)
+    options = _Options(
+        dtypes, shapes, domain, max_side, allow_empty, Magnitudes(smallest, largest), allow_nan, allow_infinity
+    )
     require_parameters(op, overrides, options=inspect.signature(arguments).parameters)
-    for name, strategy in {**overrides, **({} if shapes is None else {"shapes": shapes})}.items():
+    return _arguments(op, options, overrides)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How arguments are drawn, as `arguments` says."""
+
+    dtypes: Any = _FLOATING
+    shapes: Strategy[Shapes] | None = None
+    domain: str | Mapping[str, str | None] | None = None
+    max_side: int = 3
+    allow_empty: bool = True
+    magnitudes: Magnitudes = _MAGNITUDES
+    allow_nan: bool = False
+    allow_infinity: bool = False
+
+
+def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Strategy[Any]]) -> Strategy[Arguments]:
+    definition = definition_of(op)
+    for name, strategy in {**overrides, **({} if options.shapes is None else {"shapes": options.shapes})}.items():
         require_strategy(op, name, strategy)
-    require_limits(op, max_side=max_side, smallest=smallest, largest=largest)
-    where = definition.domain if domain is None else Domain.read(domain, definition.parameters.input_names)
-    drawn_dtypes = _read_dtypes(op, dtypes)
+    require_limits(op, options.max_side, options.magnitudes)
+    given = options.domain
+    where = definition.domain if given is None else Domain.read(given, definition.parameters.input_names)
+    drawn_dtypes = _read_dtypes(op, options.dtypes)
     statics = _static_strategies(op, overrides)
     n_inputs = counts(op)
     require_known_nesting(op, overrides)
-    magnitudes = Magnitudes(smallest, largest)
-    special = [math.nan] * allow_nan + [math.inf, -math.inf] * allow_infinity
+    special = [math.nan] * options.allow_nan + [math.inf, -math.inf] * options.allow_infinity
 
     @st.composite
     def draw_arguments(draw: Draw) -> Arguments:
         dtype = draw(st.sampled_from(drawn_dtypes))
-        if shapes is None:
-            drawn_shapes = draw(fitting_shapes(op, draw(n_inputs), max_side, allow_empty=allow_empty))
+        if options.shapes is None:
+            count = draw(n_inputs)
+            drawn_shapes = draw(fitting_shapes(op, count, options.max_side, allow_empty=options.allow_empty))
         else:
-            drawn_shapes = draw(shapes)
+            drawn_shapes = draw(options.shapes)
             if definition.signature is not None:
                 definition.signature.bind(drawn_shapes)
 
         def draw_input(name: str, shape: tuple[int, ...]) -> Any:
             interval = where.of(name)
-            numbers = elements(interval, dtype, magnitudes, special=special)
+            numbers = elements(interval, dtype, options.magnitudes, special=special)
             return draw(overrides.get(name, _arrays(input_dtype(dtype, interval), shape, numbers)))
 
         args = _drawn_inputs(op, drawn_shapes, draw_input)
@@ -132,11 +156,12 @@ def arguments(
 
 
 def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> Strategy[Rows]:
-    """Three rows: one example, another one of its shapes, and the first again.
+    """Three rows: one example, another one of its shapes, and that again.
 
     Args:
       op: The op.
-      arguments_of_row: Draws the arguments of a row; where it draws two of other shapes, the first one is reversed.
+      arguments_of_row: Draws the arguments of a row; where it draws two of other shapes or static values, the
+        second is the first one reversed.
         Default: `arguments(op)`, which is made to draw the same shapes twice.
     """
     if arguments_of_row is None:
@@ -150,14 +175,15 @@ def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
     """Other arguments of the shapes and dtypes of an example."""
     dtypes = [value.dtype for value in first.args if is_differentiable(value.dtype)]
     shapes = st.just(tuple(value.shape for value in first.args))
-    static: dict[str, Any] = {name: st.just(value) for name, value in first.static.items()}
-    return arguments(op, dtypes=dtypes[:1] or _FLOATING, shapes=shapes, **static)
+    static = {name: st.just(value) for name, value in first.static.items()}
+    return _arguments(op, _Options(dtypes[:1] or _FLOATING, shapes), static)
 
 
 def _as_rows(first: Arguments, second: Arguments) -> Rows:
     types = [[ArrayType.of(np.asarray(leaf)) for leaf in tf.nest.flatten(row.args)] for row in (first, second)]
-    args = second.args if types[0] == types[1] else tf.nest.map_structure(np.flip, first.args)
-    return Rows((first, Arguments(args, first.static), first))
+    is_alike = types[0] == types[1] and repr(first.static) == repr(second.static)
+    other = Arguments(second.args if is_alike else tf.nest.map_structure(np.flip, first.args), first.static)
+    return Rows((first, other, other))
 
 
 def smooth_arguments(op: Op[..., Any], /, **options: Any) -> Strategy[Arguments]:
@@ -200,7 +226,7 @@ def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3)
       RegistrationError: The arguments are not given as `Arguments`.
     """
     require_arguments(op, arguments)
-    return _vectors([np.asarray(value) for value in arguments.args], largest)
+    return _vectors([np.asarray(value) for value in flatten(arguments.args)[0]], largest)
 
 
 def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | None, ...]]:
