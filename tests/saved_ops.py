@@ -51,3 +51,15 @@ def rooted(x, *, power: int = 1):
 def rooted_gradient(op, grad):
     root, power = op.residuals.root, op.static.power
     return grad * power * root ** (power - 1) / (2 * root)
+
+
+@differentiable_op(signature="(),()->()")
+def hypotenuse(x, y, *, scale: float = 1.0):
+    return scale * np.hypot(x, y)
+
+
+@hypotenuse.numpy_gradient
+def hypotenuse_gradient(op, grad):
+    (x, y), length, scale = op.inputs, op.outputs[0], op.static.scale
+    inverse = scale**2 / np.where(length == 0, 1, length)
+    return grad * x * inverse, grad * y * inverse

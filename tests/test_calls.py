@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import modes, ops
-from tfpyop import UnsupportedError, differentiable_op
+from tfpyop import differentiable_op
 
 X = np.float32([1, 2, 3])
 every_mode = pytest.mark.parametrize("mode", modes.MODES)
@@ -318,20 +318,3 @@ def test_a_symbolic_tensor_outside_of_its_graph_is_refused():
     tf.function(lambda x: (leaked.append(x), x)[1])(X)
     with pytest.raises(NotImplementedError, match="input 0 is a symbolic tensor of a graph"):
         ops.exp(leaked[0])
-
-
-def test_a_tensor_of_a_functional_model_is_told_what_to_do():
-    import keras
-
-    op = differentiable_op(lambda x: x + 1, signature="()->()")
-    for value in (keras.Input([3]), [keras.Input([3]), keras.Input([3])]):
-        with pytest.raises(UnsupportedError, match=r"is a KerasTensor(.*\n)*.*call\(\) of a keras.layers.Layer"):
-            op(value)
-
-    class Layer(keras.layers.Layer):
-        def call(self, x):
-            return op(x)
-
-    x = keras.Input([3])
-    model = keras.Model(x, Layer()(x))
-    assert model.predict(np.zeros([2, 3], np.float32), verbose=0).tolist() == [[1, 1, 1]] * 2

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._arguments import Division, Parameters
-from tfpyop._coercion import Array, DType, dtype_kind, parse_dtype
+from tfpyop._coercion import STRING, Array, DType, dtype_kind, parse_dtype
 from tfpyop._domain import Domain
 from tfpyop._host import HostFunction
 from tfpyop._promise import OpPromise
@@ -116,6 +116,12 @@ class Definition:
     def n_inputs(self) -> int | None:
         """How many inputs the signature has."""
         return None if self.signature is None else len(self.signature.inputs)
+
+    @property
+    def is_compilable(self) -> bool:
+        """Whether XLA can compile calls: shapes are known then, and there is no text."""
+        is_known = self.signature is not None and not self.signature.run_time_names
+        return is_known and STRING not in self.dtypes
 
     @property
     def full_signature(self) -> Signature | None:

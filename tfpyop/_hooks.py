@@ -1,4 +1,4 @@
-"""What must happen as soon as TensorFlow is there: its runtime learns to find host functions, and to batch."""
+"""What must happen as soon as TensorFlow or Keras is there: they learn to find ops."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tfpyop.errors import UnsupportedError
 def install_hooks() -> None:
     """Wait for TensorFlow to be imported, or act at once if it is."""
     wrapt.register_post_import_hook(_on_tensorflow, "tensorflow")
+    wrapt.register_post_import_hook(_on_keras, "keras")
 
 
 def _on_tensorflow(_tensorflow: Any) -> None:
@@ -23,3 +24,10 @@ def _on_tensorflow(_tensorflow: Any) -> None:
         importlib.import_module("tfpyop.lowering.batching").install()
         importlib.import_module("tfpyop.lowering.saved").install()
         importlib.import_module("tfpyop.lowering.xla").install()
+
+
+def _on_keras(keras: Any) -> None:
+    """Let Keras find ops in the models that it loads."""
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.suppress(UnsupportedError):
+            importlib.import_module("tfpyop.lowering.keras")

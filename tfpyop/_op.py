@@ -261,6 +261,30 @@ class Op(_Proxy, Generic[P, R]):
         self._self_entry.attach("native", function, Site.of(function, sys._getframe(1)), is_numpy=False)
         return function
 
+    # -- in Keras
+
+    def as_layer(self, *, name: str | None = None, **static: Any) -> Any:
+        """The op as a Keras layer, for Sequential models and where a layer is asked for.
+
+        In functional models the op itself can be called. The layer takes its inputs one after the other or in a list,
+        has no weights, and follows Keras' dtype policy as other layers do.
+
+        Args:
+          name: The name of the layer. Default: that of the op, made unique.
+          **static: Values of static parameters.
+
+        Returns:
+          A `keras.layers.Layer`, which is saved with a model by the name of the op.
+
+        >>> from tfpyop import differentiable_op
+        >>> double = differentiable_op(lambda x: 2 * x, signature="()->()", grad=lambda op, grad: 2 * grad)
+        >>> import keras
+        >>> keras.Sequential([keras.Input((3,)), double.as_layer()]).output_shape
+        (None, 3)
+        """
+        layer = importlib.import_module("tfpyop.lowering.keras").OpLayer
+        return layer(self, static=static) if name is None else layer(self, static=static, name=name)
+
     # -- as a function among Python's
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -15,7 +15,7 @@ from tfpyop._rules import HostOp
 from tfpyop.errors import CoercionError
 from tfpyop.lowering import eager, graph, native
 from tfpyop.lowering._tensorflow import Weakref
-from tfpyop.lowering.tensors import as_tensors, holds_tensor, type_of
+from tfpyop.lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
 
 
 def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
@@ -30,7 +30,12 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
                 remedy="Pass a Python value, or make the parameter positional: then it is an input. tf.function makes "
                 "tensors of arrays among its arguments: pass them as lists, or close over them.",
             )
-    if any(isinstance(leaf, tf.RaggedTensor) for leaf in leaves) and op.signature and op.signature.is_elementwise:
+    special = [leaf for leaf in leaves if not isinstance(leaf, tf.Tensor)]
+    if any(map(is_symbolic, special)):
+        from tfpyop.lowering import keras  # which exists only if somebody has imported Keras
+
+        return keras.call(op, leaves)
+    if any(isinstance(leaf, tf.RaggedTensor) for leaf in special) and op.signature and op.signature.is_elementwise:
         return _call_ragged(op, leaves)
     tensors = as_tensors(leaves, op.host.subject)
     if native.is_called_for(op):

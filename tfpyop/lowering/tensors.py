@@ -32,7 +32,7 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
             return tensors
         partners = Partners.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
         return [
-            _tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
+            tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
             for number, tensor in enumerate(tensors)
         ]
     except TfpyopError as error:
@@ -117,7 +117,12 @@ def _aligned(type_: ArrayType) -> Array:
 
 def dtype_of(tensor: tf.Tensor) -> DType:
     """The dtype of a tensor as numpy has it."""
-    return STRING if tensor.dtype == tf.string else np.dtype(tensor.dtype.as_numpy_dtype)
+    return numpy_dtype(tensor.dtype)
+
+
+def numpy_dtype(dtype: tf.DType) -> DType:
+    """A dtype of TensorFlow as numpy has it."""
+    return STRING if dtype == tf.string else np.dtype(dtype.as_numpy_dtype)
 
 
 def type_of(tensor: tf.Tensor) -> ArrayType:
@@ -157,11 +162,11 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         return leaf
     if not holds_tensor(leaf):
         return None
-    if any(map(_is_of_keras, tf.nest.flatten(leaf))):
+    if any(map(is_symbolic, tf.nest.flatten(leaf))):
         raise UnsupportedError(
-            f"input {number} is a KerasTensor, and ops cannot be called on these yet.",
+            f"input {number} is a list with a KerasTensor in it.",
             got=f"{leaf!r:.120}",
-            remedy="Call the op in the call() of a keras.layers.Layer, and use that layer in the functional model.",
+            remedy="Stack them with keras.ops.stack, or pass them as separate inputs or as a tuple.",
         )
     try:
         return _stacked(leaf)
@@ -174,7 +179,7 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         ) from error
 
 
-def _is_of_keras(value: Any) -> bool:
+def is_symbolic(value: Any) -> bool:
     """Whether a value is a symbolic tensor of Keras, which exists only if Keras has been imported."""
     keras = sys.modules.get("keras")
     return isinstance(value, getattr(keras, "KerasTensor", ()))
@@ -187,7 +192,8 @@ def _stacked(value: Any) -> tf.Tensor:
     return tf.convert_to_tensor(value)
 
 
-def _tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
+def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
+    """A tensor of a plain value, whose dtype follows the tensors beside it."""
     if isinstance(leaf, CompositeTensor):
         raise CoercionError(
             f"input {number} is a {type(leaf).__name__}, which is not one array.",

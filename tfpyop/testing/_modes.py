@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tfpyop
 from tfpyop import Op
-from tfpyop._coercion import STRING, Array
+from tfpyop._coercion import Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, rules_of
@@ -40,11 +40,7 @@ def is_applicable(op: Op[..., Any], mode: str) -> bool:
     definition = definition_of(op)
     if mode == "native":
         return rules_of(op).native is not None
-    if mode != "XLA":
-        return True
-    signature = definition.signature
-    is_known = signature is not None and not signature.run_time_names
-    return is_known and not definition.is_stateful and STRING not in definition.dtypes
+    return mode != "XLA" or (definition.is_compilable and not definition.is_stateful)
 
 
 class Caller:

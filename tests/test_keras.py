@@ -1,0 +1,228 @@
+"""Keras: ops in functional, Sequential and subclassed models, trained in every way, and saved for other processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests import ops, saved_ops
+from tfpyop import SignatureError, UnsupportedError, differentiable_op
+from tfpyop.export import ExportWarning
+
+# Keras itself copies weights in a way that numpy 2 is going to forbid
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+ROOT = Path(__file__).parent.parent
+X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+Y = np.sum(X**2, axis=1, keepdims=True)
+WAYS = {
+    "graph": {"jit_compile": False},
+    "compiled": {"jit_compile": True},
+    "auto": {"jit_compile": "auto"},
+    "eager": {"jit_compile": False, "run_eagerly": True},
+}
+
+
+def hypotenuse(x, y, *, scale=1.0):
+    return scale * keras.ops.sqrt(x * x + y * y)
+
+
+def functional(cube, hypotenuse):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4,))
+    h = keras.layers.Dense(4)(x)
+    z = hypotenuse(cube(h), 0.5, scale=2.0)
+    return keras.Model(x, keras.layers.Dense(1)(hypotenuse(z, h)))
+
+
+def sequential(cube, hypotenuse):
+    del hypotenuse
+    keras.utils.set_random_seed(1)
+    layer = cube.as_layer() if cube is saved_ops.cube else keras.layers.Activation(cube)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), layer, keras.layers.Dense(1)])
+
+
+def subclassed(cube, hypotenuse):
+    class Scaled(keras.layers.Layer):
+        def call(self, x):
+            return hypotenuse(cube(x), x, scale=3.0)
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.scaled, self.last = keras.layers.Dense(4), Scaled(), keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.last(self.scaled(self.first(x)))
+
+    keras.utils.set_random_seed(1)
+    return Model()
+
+
+def trained(model, way):
+    model.compile(keras.optimizers.SGD(1e-3), "mse", **WAYS[way])
+    history = model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    return [*history.history["loss"], model.evaluate(X, Y, verbose=0), *model.predict(X[:3], verbose=0).ravel()]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [functional, sequential, subclassed])
+def test_models_train_as_with_functions_of_keras(kind, way):
+    got = trained(kind(saved_ops.cube, saved_ops.hypotenuse), way)
+    expected = trained(kind(lambda x: x**3, hypotenuse), way)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_symbolic_outputs_have_shapes_and_dtypes():
+    x = keras.Input((3, 4), dtype="float64")
+    assert (saved_ops.cube(x).shape, saved_ops.cube(x).dtype) == ((None, 3, 4), "float64")
+    product = ops.matmul(x, np.ones((4, 5), np.float32).astype(np.float64))
+    assert (product.shape, product.dtype) == ((None, 3, 5), "float64")
+    first, second = ops.maximum_and_place(keras.Input((4,)))
+    assert (first.shape, second.shape, second.dtype) == ((None,), (None,), "int64")
+
+
+def test_a_model_shows_the_names_of_its_ops():
+    keras.backend.clear_session()
+    model = functional(saved_ops.cube, saved_ops.hypotenuse)
+    lines = []
+    model.summary(print_fn=lines.append, line_length=150)
+    text = "\n".join(lines)
+    for name in ("cube", "hypotenuse", "hypotenuse_1"):
+        assert f"{name} (OpCall)" in text
+    dot = keras.utils.model_to_dot(model, show_layer_names=True).to_string()
+    assert "hypotenuse_1" in dot
+    assert saved_ops.cube.as_layer(name="third").name == "third"
+
+
+@pytest.mark.parametrize("kind", [functional, sequential])
+def test_a_model_survives_in_a_file_in_another_process(kind, tmp_path):
+    model = kind(saved_ops.cube, saved_ops.hypotenuse)
+    model.save(tmp_path / "model.keras")
+    model.export(str(tmp_path / "exported"), verbose=False)
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", model.predict(X, verbose=0))
+    for weight in model.weights:
+        weight.assign(weight + 1)
+    model.save_weights(tmp_path / "more.weights.h5")
+    np.save(tmp_path / "z.npy", model.predict(X, verbose=0))
+    program = """
+import keras, numpy as np, tensorflow as tf, tests.saved_ops
+x, y, z = (np.load(f"{name}.npy") for name in "xyz")
+model = keras.saving.load_model("model.keras")
+np.testing.assert_allclose(model.predict(x, verbose=0), y, rtol=1e-5)
+exported = tf.saved_model.load("exported")
+np.testing.assert_allclose(exported.serve(x), y, rtol=1e-5)
+model.load_weights("more.weights.h5")
+np.testing.assert_allclose(model.predict(x, verbose=0), z, rtol=1e-5)
+model.compile("sgd", "mse")
+model.fit(x, y, verbose=0)
+"""
+    run(program, tmp_path)
+
+
+def run(program, directory, **environment):
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_a_file_whose_ops_are_missing_says_which(tmp_path):
+    functional(saved_ops.cube, saved_ops.hypotenuse).save(tmp_path / "model.keras")
+    program = """
+import keras, tfpyop
+try:
+    keras.saving.load_model("model.keras")
+except Exception as error:
+    print(error)
+"""
+    said = run(program, tmp_path)
+    assert "op 'tests.saved_ops:cube': it is not known in this process." in said
+    assert "Import the module that defines it, 'tests.saved_ops'" in said
+
+
+def test_another_backend_is_refused(tmp_path):
+    program = """
+import keras, numpy as np
+from tfpyop import UnsupportedError, differentiable_op
+op = differentiable_op(lambda x: 2 * x, signature="()->()")
+try:
+    op(keras.Input((3,)))
+except UnsupportedError as error:
+    print(error)
+"""
+    said = run(program, tmp_path, KERAS_BACKEND="numpy")
+    assert "Keras runs on the numpy backend" in said
+    assert 'KERAS_BACKEND="tensorflow"' in said
+
+
+@pytest.mark.parametrize(
+    "make", [lambda op: op(keras.Input((3,))), lambda op: keras.Sequential([keras.Input((3,)), op.as_layer()])]
+)
+def test_an_op_that_no_other_process_has_is_saved_with_a_warning(make, tmp_path):
+    op = differentiable_op(lambda x: 2 * x, signature="()->()", grad=lambda op, g: 2 * g)
+    made = make(op)
+    model = made if isinstance(made, keras.Model) else keras.Model(made._keras_history.operation.input, made)
+    with pytest.warns(ExportWarning, match="made inside of a function(?s:.*)give it a name="):
+        model.save(tmp_path / "model.keras")
+
+
+def test_models_are_cloned():
+    model = functional(saved_ops.cube, saved_ops.hypotenuse)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone(X), model(X))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # Keras scales the loss until none is left
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        for kind in (functional, sequential):
+            model = kind(saved_ops.cube, saved_ops.hypotenuse)
+            assert model.outputs[0].dtype == policy.removeprefix("mixed_")
+            expected = kind(lambda x: x**3, hypotenuse).predict(X, verbose=0)
+            np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=0.1, atol=0.1)
+            model.compile(keras.optimizers.SGD(1e-3), "mse")
+            assert np.isfinite(model.fit(X, 0 * Y, verbose=0).history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (lambda x: differentiable_op(lambda x: x)(x), UnsupportedError, "shape of output 0 is not known"),
+        (lambda x: ops.matmul(x, x), SignatureError, "does not fit signature"),
+        (lambda x: ops.exp([x, x]), UnsupportedError, r"is a list with a KerasTensor in it(?s:.*)keras\.ops\.stack"),
+    ],
+)
+def test_what_cannot_be_symbolic_is_told_without_a_word_of_keras(call, kind, said):
+    with pytest.raises(kind, match=said) as caught:
+        call(keras.Input((3,), batch_size=2))
+    assert "Exception encountered" not in str(caught.value)
+
+
+def test_an_op_that_xla_cannot_compile_is_not_compiled_automatically():
+    op = differentiable_op(lambda x: x * 1, shape=lambda shape: shape, grad=lambda op, g: g)
+    model = keras.Sequential([keras.layers.Dense(2), op.as_layer()])
+    model.compile("sgd", "mse", jit_compile="auto")
+    model.fit(X, X[:, :2], verbose=0)
+
+
+def test_a_layer_takes_its_inputs_one_by_one_or_in_a_list():
+    layer = saved_ops.hypotenuse.as_layer(scale=2.0)
+    np.testing.assert_allclose(layer(3.0 * X, 4.0 * X), 10 * np.abs(X), rtol=1e-6)
+    np.testing.assert_allclose(layer([3.0 * X, 4.0 * X]), 10 * np.abs(X), rtol=1e-6)

@@ -1,0 +1,159 @@
+"""Keras: ops on its symbolic tensors become operations of a functional model, or layers.
+
+Both are saved with a model by the name of the op, as in graphs. Imported with Keras, on its TensorFlow backend alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfpyop._coercion import Partners
+from tfpyop._promise import ArrayType
+from tfpyop._registry import REGISTRY
+from tfpyop._rules import HostOp
+from tfpyop.errors import ExportWarning, UnsupportedError
+from tfpyop.lowering.failures import unknown_op
+from tfpyop.lowering.gradient_node import node_name
+from tfpyop.lowering.tensors import numpy_dtype, tensor_of_value, type_of
+
+_PACKAGE = "tfpyop"
+
+
+def call(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+    """Call an op on inputs of which some are symbolic; returns its flat outputs, which are too.
+
+    Raises:
+      UnsupportedError: Keras runs on another backend, or the shape of an output cannot be known.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UnsupportedError(
+            f"Keras runs on the {keras.backend.backend()} backend, and ops are TensorFlow's.",
+            subject=op.host.subject,
+            remedy='Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.',
+        )
+    _symbolic(op, leaves)  # which may raise; Keras would wrap the error
+    outputs: list[Any] = OpCall(op)(*leaves)
+    return outputs
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class OpCall(keras.Operation):
+    """One call of an op in a functional model.
+
+    Args:
+      op: The op with its static values, or the token that stands for it.
+      name: Of the operation. Default: that of the op, made unique.
+    """
+
+    def __init__(self, op: HostOp | str, *, name: str | None = None) -> None:
+        self._op = _found(op) if isinstance(op, str) else op
+        super().__init__(name=name or _unique_name(self._op.name))
+
+    def call(self, *leaves: Any) -> list[tf.Tensor]:
+        """Call the op on tensors."""
+        from tfpyop.lowering import call
+
+        return call(REGISTRY.current(self._op), leaves)
+
+    def compute_output_spec(self, *leaves: Any) -> list[keras.KerasTensor]:
+        """What the op returns for symbolic tensors."""
+        return _symbolic(self._op, leaves)
+
+    def get_config(self) -> dict[str, Any]:
+        """The op by its token; warns if no other process could find it."""
+        _warn_of_unexportable(self._op)
+        return {"name": self.name, "op": self._op.token}
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class OpLayer(keras.layers.Layer):
+    """An op as a layer, which takes its inputs one after the other or in a list.
+
+    Args:
+      op: The op, or the token that stands for it.
+      static: Values of its static parameters.
+      **options: As for every layer. Default of `name`: that of the op, made unique.
+    """
+
+    def __init__(self, op: Any, *, static: Mapping[str, Any], **options: Any) -> None:
+        self._op = _found(op).owner.op if isinstance(op, str) else op
+        super().__init__(**{"name": _unique_name(self._op.name), **options})
+        self._static = dict(static)
+        self.supports_jit = self._entry.definition.is_compilable
+        self.built = True
+
+    @property
+    def _entry(self) -> Any:
+        return self._op._self_entry
+
+    def call(self, *inputs: Any) -> Any:
+        """Call the op on tensors."""
+        return self._op(*_spread(inputs), **self._static)
+
+    def compute_output_spec(self, *inputs: Any) -> Any:
+        """What the op returns for symbolic tensors."""
+        division = self._entry.divide(_spread(inputs), self._static)
+        op = self._entry.host_op(None if division.structure.is_flat else division.structure, division.static)
+        return self._entry.pack(_symbolic(op, division.leaves))
+
+    def get_config(self) -> dict[str, Any]:
+        """The op by its token, and the static values; warns if no other process could find it."""
+        _warn_of_unexportable(self._entry.host_op(None, self._static))
+        return {**super().get_config(), "op": self._entry.host_op(None, {}).token, "static": self._static}
+
+
+def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
+    """What an op returns for inputs of which some are symbolic."""
+    known = list(map(_type_of, leaves))
+    partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
+    types = [
+        type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
+        for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
+    ]
+    promised = op.host.output_types(types)
+    outputs = promised[: len(promised) - len(op.residual_names)]
+    for number, type_ in enumerate(outputs):
+        if type_.shape is None:
+            raise UnsupportedError(
+                f"the shape of output {number} is not known, and a functional model needs it.",
+                subject=op.host.subject,
+                remedy='Give the op a signature=, for example "(n)->()" or "()->()".',
+            )
+    return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
+
+
+def _type_of(leaf: Any) -> ArrayType | None:
+    """The type of a tensor, also of a symbolic one; None for a plain value."""
+    if isinstance(leaf, keras.KerasTensor):
+        return ArrayType(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
+    return type_of(leaf) if isinstance(leaf, tf.Tensor) else None
+
+
+def _found(token: str) -> HostOp:
+    op: HostOp | None = REGISTRY.find_host_op(token)
+    if op is None:
+        raise unknown_op(token)
+    return op
+
+
+def _warn_of_unexportable(op: HostOp) -> None:
+    error = op.unexportable()
+    if error is not None:
+        warnings.warn(str(error), ExportWarning, stacklevel=3)
+
+
+def _spread(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a layer, which models with several inputs give in a list."""
+    return tuple(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], list | tuple) else inputs
+
+
+def _unique_name(name: str) -> str:
+    """The op's own name, with a number from its second use on."""
+    own = node_name(name)
+    number = keras.backend.get_uid(own)
+    return own if number == 1 else f"{own}_{number - 1}"
