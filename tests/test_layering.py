@@ -67,7 +67,7 @@ def test_most_of_xla_knows_nothing_of_tensorflow(module):
 def test_only_lowerings_and_tests_use_tensorflow(path):
     uses_tensorflow = any(name.split(".")[0] in ("tensorflow", "keras") for name in imported(path))
     part = path.relative_to(PACKAGE).parts[0]
-    is_allowed = part in ("lowering", "testing", "export.py") or name_of(path) == "cli/benchmark"
+    is_allowed = part in ("lowering", "testing", "export.py") or name_of(path) in ("cli/benchmark", "cli/serving")
     assert not uses_tensorflow or is_allowed
 
 

@@ -1,4 +1,4 @@
-"""The command line: `tfpyop list`, `check`, `ghostwrite`, `required` and `bench`.
+"""The command line: `tfpyop list`, `check`, `ghostwrite`, `required`, `worker` and `bench`.
 
 Owns the reading of arguments and the exit status: 0 if all is well, 1 if a check failed, 2 and one line for what cannot
 be done as asked. What a command needs is loaded when it runs.
@@ -93,6 +93,16 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_required)
 
     command = commands.add_parser(
+        "worker",
+        help="serve ops to a cluster",
+        description="Import modules that make ops, and start a TensorFlow server in whose process they run: one of "
+        "tf.distribute, as the environment variable TF_CONFIG says, or a worker of the tf.data service.",
+    )
+    command.add_argument("--modules", nargs="+", required=True, metavar="MODULE", help="modules that make ops")
+    command.add_argument("--dispatcher", metavar="HOST:PORT", help="be a worker of this tf.data service")
+    command.set_defaults(run=_worker)
+
+    command = commands.add_parser(
         "bench",
         help="measure what calls of an op cost beside its function",
         description="Measure what calls of one op cost beside its bare function, by the size of the inputs.",
@@ -144,6 +154,12 @@ def _required(options: argparse.Namespace) -> int:
     from tfpyop.cli.requiring import show_required
 
     return show_required(options.path, options.modules)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from tfpyop.cli.serving import serve
+
+    return serve(options.modules, options.dispatcher)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -1,0 +1,55 @@
+"""`tfpyop worker`: a server of TensorFlow's, in whose process ops run because it has imported their modules."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from tfpyop._discovery import find_ops
+from tfpyop.errors import RegistrationError
+
+_VARIABLE = "TF_CONFIG"
+_EXAMPLE = '{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def serve(modules: Iterable[str], dispatcher: str | None) -> int:
+    """Import modules that make ops, start a server, and wait until the process is ended.
+
+    Args:
+      modules: Names of modules.
+      dispatcher: The `host:port` of a dispatcher of the tf.data service, to be one of its workers. Default: a server
+        of `tf.distribute`, as TF_CONFIG says.
+
+    Raises:
+      RegistrationError: There is no such module, or TF_CONFIG does not say what to be.
+    """
+    names = [name for module in modules for name in find_ops(module)]
+    server = _cluster_server() if dispatcher is None else _data_server(dispatcher)
+    print(f"serving {len(names)} ops: {', '.join(names)}", flush=True)  # noqa: T201 - who waits for it reads this
+    server.join()
+    return 0
+
+
+def _cluster_server() -> tf.distribute.Server:
+    try:
+        config = json.loads(os.environ.get(_VARIABLE, "{}"))
+        cluster, task = config["cluster"], config["task"]
+        kind, index = task["type"], int(task["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegistrationError(
+            f"the environment variable {_VARIABLE} does not say what this process is in which cluster.",
+            got=f"{os.environ.get(_VARIABLE, 'nothing')!r:.200} ({type(error).__name__}: {error})",
+            remedy=f"Set it, for example to {_EXAMPLE}; or give --dispatcher HOST:PORT for the tf.data service.",
+        ) from None
+    return tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name=kind, task_index=index, protocol="grpc")
+
+
+def _data_server(dispatcher: str) -> tf.data.experimental.service.WorkerServer:
+    return tf.data.experimental.service.WorkerServer(
+        tf.data.experimental.service.WorkerConfig(
+            dispatcher_address=dispatcher, worker_address="localhost:%port%", port=0
+        )
+    )
