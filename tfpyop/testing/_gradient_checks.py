@@ -15,7 +15,6 @@ from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._comparisons import (
-    GradientJudge,
     Point,
     Vectors,
     arrays_of,
@@ -39,6 +38,7 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._gradient_judge import GradientJudge
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
 from tfpyop.testing._outcomes import Outcome, Property
