@@ -1,6 +1,7 @@
 """Export: what a saved model needs, and what is said before and after it is saved."""
 
 import enum
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +34,50 @@ class Scale:
 
 class Exponent(enum.Enum):
     THREE = 3
+
+
+@differentiable_op(signature="(n)->(n)")
+def softmax(x):
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@softmax.numpy_gradient
+def softmax_gradient(op, grad):
+    y = op.outputs[0]
+    return y * (grad - (grad * y).sum(-1, keepdims=True))
+
+
+@softmax.native
+def softmax_native(x):
+    assert x.shape.rank == 2  # shapes are known as far as they are in the model
+    return tf.nn.softmax(x)
+
+
+class Classifier(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = tf.Variable([1.0, 2.0, 3.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])
+    def call(self, x):
+        return softmax(self.inner(x * self.weight))
+
+    @tf.function
+    def inner(self, x):
+        return softmax(x) + softmax(-x)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)], jit_compile=True)
+    def compiled(self, x):
+        return softmax(x * self.weight)
+
+
+class Trained(Classifier):
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])
+    def train(self, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(softmax(x * self.weight) ** 2)
+        self.weight.assign_sub(tape.gradient(loss, self.weight))
 
 
 def local_op(**options):
@@ -159,3 +204,46 @@ def test_a_model_that_can_be_exported_is_saved_without_a_word(tmp_path):
     assert export.check(model) == []
     export.save(model, tmp_path)
     assert [op.name for op in export.required_ops(tmp_path)] == ["tests.ops:exp"]
+
+
+def test_a_native_model_runs_where_there_is_no_tfpyop(tmp_path):
+    x = np.float32([[1, 2, 3], [0, 1, 0]])
+    model = Classifier()
+    expected = model.call(x).numpy(), model.compiled(x).numpy()  # traced with host calls before it is saved
+    export.save(model, tmp_path / "model", native=True)
+    assert export.required_ops(tmp_path / "model") == []
+    np.testing.assert_allclose(model.call(x), expected[0])
+    program = """
+import json, sys
+sys.modules["tfpyop"] = None
+import tensorflow as tf
+model = tf.saved_model.load("model")
+x = tf.constant([[1.0, 2, 3], [0, 1, 0]])
+with tf.GradientTape() as tape:
+    tape.watch(x)
+    y = model.compiled(x)
+gradient = tape.gradient(y, x, output_gradients=2 * y)
+print(json.dumps([model.call(x).numpy().tolist(), y.numpy().tolist(), gradient.numpy().tolist()]))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True
+    )
+    value, compiled, gradient = json.loads(process.stdout)
+    np.testing.assert_allclose([value, compiled], expected, rtol=1e-5)
+    y = expected[1]
+    wanted = y * (2 * y - (2 * y * y).sum(-1, keepdims=True)) * [1, 2, 3]
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (lambda: module_of(saved_ops.cube), r"'tests\.saved_ops:cube'(.*)it has no native implementation"),
+        (Trained, r"softmax/vjp'(.*)this rule is called in the model(?s:.*)@that\.native"),
+        (lambda: module_of(lambda x: tf.vectorized_map(softmax, x[:, None])), "called by vectorized_map"),
+    ],
+)
+def test_a_model_that_cannot_be_native_is_not_written(model, problem, tmp_path):
+    with pytest.raises(UnsupportedError, match=problem):
+        export.save(model(), tmp_path / "model", native=True)
+    assert list(tmp_path.iterdir()) == []

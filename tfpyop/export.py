@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +23,7 @@ from tfpyop._token import PREFIX, Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
 from tfpyop.lowering.gradient_node import ATTRIBUTE as GRADIENT_ATTRIBUTE
+from tfpyop.lowering.native_models import make_native
 from tfpyop.lowering.refusals import is_refusal, refused
 from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
 
@@ -105,20 +109,57 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
     return _unexportable(_tokens_of(meta_graph))
 
 
-def save(model: Any, path: str | os.PathLike[str], *, signatures: Any = None, options: Any = None) -> None:
+def save(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    signatures: Any = None,
+    options: Any = None,
+    native: bool = False,
+) -> None:
     """Save a model, and warn of ops that no other process could have.
+
+    With `native=True`, the native implementation of every op (`@op.native`) is written in the place of its function.
+    The model then needs neither the modules of the ops nor Python: TensorFlow Serving or another language can run it.
+    Its derivatives are TensorFlow's own, of the native implementations.
 
     Args:
       model: As for `tf.saved_model.save`.
       path: The directory to write.
       signatures: As for `tf.saved_model.save`.
       options: As for `tf.saved_model.save`.
+      native: Whether to write native implementations.
+
+    Raises:
+      UnsupportedError: The model is to be native, and an op has no native implementation. Nothing is written then.
     """
+    if native:
+        _save_native(model, Path(path), signatures, options)
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
         tf.saved_model.save(model, os.fspath(path), signatures, options)
     for error in _unexportable(_tokens_of_file(path)):
         warnings.warn(str(error), ExportWarning, stacklevel=2)
+
+
+def _save_native(model: Any, path: Path, signatures: Any, options: Any) -> None:
+    """Save beside the place where the model goes, make it native, and put it there."""
+    with tempfile.TemporaryDirectory(dir=_existing(path), prefix=".native-") as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExportWarning)
+        written = Path(directory) / "model"
+        tf.saved_model.save(model, str(written), signatures, options)
+        saved = parse_saved_model(str(written))
+        for meta_graph in saved.meta_graphs:
+            make_native(meta_graph)
+        (written / "saved_model.pb").write_bytes(saved.SerializeToString())
+        (written / "fingerprint.pb").unlink(missing_ok=True)  # of what was written before
+        shutil.copytree(written, path, dirs_exist_ok=True)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest directory above a path that is there."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
 def _required(tokens: Iterable[Token]) -> list[RequiredOp]:
