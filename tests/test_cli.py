@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from tfpyop import differentiable_op
 
+print("hello from a module")
+
 
 @differentiable_op(signature="(),()->()", domain={"y": "[0.5, 2]"})
 def mod(x, y):
@@ -120,6 +122,25 @@ def test_list_is_a_table_of_ops(run):
     assert "gradient" in lines[1]
     assert "non-differentiable" in lines[2]
     assert "cli_ops.py:" in lines[0]
+
+
+@pytest.mark.parametrize("command", ["list", "ghostwrite"])
+def test_what_modules_print_is_no_result(command, directory):
+    process = subprocess.run(
+        [sys.executable, "-m", "tfpyop", command, "cli_ops"], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert "hello from a module" not in process.stdout
+    assert "hello from a module" in process.stderr
+
+
+def test_list_cuts_nothing_off_in_a_pipe_and_shows_names_as_they_are(directory):
+    (directory / "link.py").write_text(OPS.replace("my-lab", "link").replace("def mod(", "def " + 60 * "m" + "("))
+    (directory / "link.py").write_text((directory / "link.py").read_text().replace("@mod.", "@" + 60 * "m" + "."))
+    process = subprocess.run(
+        [sys.executable, "-m", "tfpyop", "list", "link"], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert f"link:{60 * 'm'}" in process.stdout
+    assert "link:product" in process.stdout
 
 
 def test_list_cuts_nothing_off_on_a_narrow_terminal(run, monkeypatch):

@@ -89,7 +89,8 @@ MISUSES = {
     "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is no dtype of a tensor"),
     "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
     "no size": (ops.exp, {"max_side": 0}, r"max_side=0 leaves no size"),
-    "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is an option of arguments"),
+    "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is an option, and no number"),
+    "half a size": (ops.exp, {"max_side": 1.5}, r"max_side= is an option, and no whole number"),
     "no magnitude": (ops.exp, {"smallest": 3, "largest": 2}, r"between smallest= and largest=\.(?s:.*)smallest=3"),
     "unknown nesting": (NESTED, {}, r"how its 3 inputs are nested in 'pair', 'x'\.\n  Draw them, for example"),
 }
@@ -99,6 +100,12 @@ MISUSES = {
 def test_misuse_is_told(op, options, problem):
     with pytest.raises(TfpyopError, match=problem):
         arguments(op, **options)
+
+
+@pytest.mark.parametrize("shapes", [(2,), None, ((-1,),), [2]])
+def test_shapes_that_are_none_are_told(shapes):
+    with pytest.raises(RegistrationError, match=r"no tuple of shapes\.\n  Expected: one shape for each input, as"):
+        find(arguments(ops.exp, shapes=st.just(shapes)), lambda drawn: True)
 
 
 @pytest.mark.parametrize("shapes", [((2,),), ((2,), (3,))])

@@ -22,6 +22,7 @@ from tfpyop.testing import (
     check_parity,
     check_purity,
     check_second_order,
+    cotangents,
     make_test_class,
 )
 
@@ -179,6 +180,13 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
         (lambda: make_test_class("my_ops"), "'my_ops' is no op"),
         (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is no dict"),
         (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
+        (lambda: make_test_class([ops.exp], seed="a"), "seed= is no whole number"),
+        (lambda: make_test_class([ops.exp], max_examples=-1), "max_examples= is no number of examples"),
+        (lambda: check_op(ops.exp, modes=3), "modes= names no modes"),
+        (lambda: check_op(ops.exp, checks=3), "there is no check 3"),
+        (lambda: check_op(ops.exp, seed=[1]), "seed= is no whole number"),
+        (lambda: check_contract(ops.exp, arguments=st.just(Arguments((1.0,), None))), "an example is not"),
+        (lambda: cotangents(ops.exp, Arguments((1.0,)), largest="a"), "largest= is an option, and no number"),
         (lambda: check_op(ops), "All ops of a module are checked by make_test_class"),
     ],
 )
@@ -264,6 +272,69 @@ def test_a_function_that_works_in_single_precision_inside_is_not_blamed():
     )
     with pytest.raises(CheckError, match=r"says nothing(?s:.*)works in single precision inside"):
         check_gradient(op, seed=1)
+
+
+def _refusing(x):
+    if np.any(x < 0):
+        raise ValueError("negative")
+    return x * x
+
+
+def test_a_function_may_raise_beyond_a_closed_end_of_its_domain():
+    op = differentiable_op(
+        _refusing,
+        signature="()->()",
+        domain="[0, inf)",
+        grad=lambda op, g: 2 * op.inputs[0] * g,
+        jvp=lambda op, t: 2 * op.inputs[0] * t,
+    )
+    assert check_op(op, checks=["check_gradient", "check_jvp", "check_second_order"], seed=1)
+
+
+def test_a_rule_may_raise_where_there_is_no_derivative():
+    op = differentiable_op(lambda a: tuple(np.linalg.slogdet(a)), signature="(n,n)->(),()", compute_dtype="float64")
+    op.numpy_gradient(lambda op, s, g: g[..., None, None] * np.swapaxes(np.linalg.inv(op.inputs[0]), -1, -2))
+    assert check_op(op, checks=["check_gradient", "check_second_order"], seed=1)
+
+
+def test_kinks_where_several_inputs_meet_are_not_judged():
+    op = differentiable_op(
+        lambda x, low, high: np.clip(x, low, high),
+        signature="(),(),()->()",
+        domain={"low": "[-1, 0]", "high": "[0, 1]"},
+    )
+
+    @op.gradient
+    def gradient(op, g):
+        x, low, high = op.inputs
+        zero = tf.zeros_like(g)
+        return (
+            tf.where((x > low) & (x < high), g, zero),
+            tf.where(x <= low, g, zero),
+            tf.where((x >= high) & (x > low), g, zero),
+        )
+
+    for seed in range(3):
+        assert check_gradient(op, seed=seed, modes="eager").status == "passed"
+
+
+def test_what_subnormal_numbers_lose_is_not_judged():
+    op = differentiable_op(
+        lambda x, y: x * y, signature="(),()->()", grad=lambda op, g: (g * op.inputs[1], g * op.inputs[0])
+    )
+    drawn = arguments(op, x=st.floats(-5, 5), y=st.floats(-5, 5) | st.just(2.2e-309))
+    assert check_gradient(op, arguments=drawn, seed=1, modes="eager").status == "passed"
+
+
+def test_second_derivatives_that_cancel_within_a_rule_are_not_judged_by_what_is_left():
+    def softmax(x):
+        powers = np.exp(x - x.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
+
+    op = differentiable_op(softmax, signature="(n)->(n)")
+    op.gradient(lambda op, g: op.outputs[0] * (g - tf.reduce_sum(g * op.outputs[0], -1, keepdims=True)))
+    drawn = st.just(Arguments((np.array([0.0, 32.0]),))) | arguments(op, dtypes="float64", allow_empty=False)
+    assert check_second_order(op, arguments=drawn, seed=1).status == "passed"
 
 
 def test_a_step_function_is_not_taken_for_one_of_single_precision():

@@ -237,6 +237,13 @@ GRADIENTS += [
             lambda x: (1e12 * x, x * x), signature="()->(),()", grad=lambda op, large, small: 1e12 * large
         ),
     ),
+    Wrong("an infinite gradient", square_with(lambda op, grad: grad * np.inf)),
+    Wrong(
+        "an infinite gradient for some values",
+        square_with(
+            lambda op, grad: tf.where(op.inputs[0] < -1, -np.inf * tf.ones_like(grad), 2 * op.inputs[0] * grad)
+        ),
+    ),
     Wrong(
         "nonsense by an input that works in single precision",
         differentiable_op(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
 from tfpyop._op import Op
+from tfpyop.cli._console import make_console
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
@@ -47,7 +47,7 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
     _require_served(op)
     sizes = [10**power for power in range(len(str(max_size)))]
     measured = {}
-    for size in track(sizes, description=f"{target}", console=Console(stderr=True), transient=True):
+    for size in track(sizes, description=f"{target}", console=make_console(is_error=True), transient=True):
         arrays = inputs_of(op, size)
         measured[max(array.size for array in arrays)] = _times(op, arrays)
     _print(op, measured)
@@ -195,7 +195,7 @@ def _print(op: Op[..., Any], measured: Mapping[int, Times]) -> None:
         table.add_row(f"{size:,}", *cells)
     for column in table.columns:
         column.justify = "right"
-    Console().print(table)
+    make_console().print(table)
 
 
 def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tfpyop._discovery import find_all
 from tfpyop._op import Op
+from tfpyop.cli._console import make_console
 from tfpyop.errors import RegistrationError, TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
 from tfpyop.testing._check_op import checked_names, outcome_of
@@ -69,7 +69,7 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
     """Run every check of every op. Progress goes to the terminal, not to where the result goes."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     reports = {}
-    console = Console(stderr=True)
+    console = make_console(is_error=True)
     with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=len(ops) * len(names))
@@ -97,7 +97,7 @@ def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
 
 
 def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
-    console = Console()
+    console = make_console()
     table = Table("op", *(name.removeprefix("check_").replace("_", " ") for name in names), box=SIMPLE, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 import sys
@@ -17,7 +18,9 @@ from tfpyop.testing._ops import is_unbound_method
 
 def ghostwrite(targets: Sequence[str]) -> int:
     """Print a test file for the ops that targets name."""
-    found = {(target.partition(":")[0], name): op for target in targets for name, op in find_ops(target).items()}
+    with contextlib.redirect_stdout(sys.stderr):  # what modules print is no result
+        ops = [(target, find_ops(target)) for target in targets]
+    found = {(target.partition(":")[0], name): op for target, named in ops for name, op in named.items()}
     titles = _titles(list(found))
     tests = [line for (module, name), op in found.items() for line in _test(titles[module, name], module, name, op)]
     lines = ['"""Property-based checks of ops, begun by `tfpyop ghostwrite`."""', ""]

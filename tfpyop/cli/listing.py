@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from tfpyop._discovery import find_all
 from tfpyop._op import Op
+from tfpyop.cli._console import make_console
 
 
 def list_ops(targets: Sequence[str]) -> int:
     """Print a table of the ops that targets name."""
+    with contextlib.redirect_stdout(sys.stderr):  # what modules print is no result
+        ops = find_all(targets)
     table = Table("op", "signature", "dtypes", "rules", "defined at", title=None, header_style="bold")
-    for name, op in find_all(targets).items():
+    for name, op in ops.items():
         table.add_row(name, *_described(op))
     for column in table.columns:
         column.overflow = "fold"  # rather than cut it off
-    console = Console()
-    console.print(table if console.is_terminal else _wide(table), soft_wrap=not console.is_terminal)
+    make_console(is_wide=True).print(table)
     return 0
 
 
@@ -36,11 +39,3 @@ def _described(op: Op[..., Any]) -> Iterable[str]:
     }
     yield ", ".join(name for name, rule in found.items() if rule is not None) or "none"
     yield str(op._self_entry.site)
-
-
-def _wide(table: Table) -> Table:
-    """The table as wide as it wants to be, for files and pipes, in which nothing is to be cut."""
-    for column in table.columns:
-        column.no_wrap = True
-        column.overflow = "ignore"
-    return table

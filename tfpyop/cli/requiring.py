@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterable
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from tfpyop._discovery import import_module
+from tfpyop.cli._console import make_console
 from tfpyop.export import required_ops
 
 
@@ -26,7 +26,7 @@ def show_required(path: str, modules: Iterable[str]) -> int:
     for op in found:
         state = "[green]yes[/]" if op.is_available else "[bold red]never[/]" if op.is_local else "[bold red]no[/]"
         table.add_row(op.name, op.module, state)
-    console = Console()
+    console = make_console()
     if found:
         console.print(table)
     else:

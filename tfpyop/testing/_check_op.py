@@ -134,7 +134,7 @@ def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
     """The names of the checks asked for, all if none are; RegistrationError for one there is not."""
     if checks is None:
         return list(CHECKS)
-    listed: list[Any] = [checks] if isinstance(checks, str) or callable(checks) else list(checks)
+    listed: list[Any] = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else [checks]
     names = [getattr(check, "__name__", check) for check in listed]
     if not names:
         raise RegistrationError(
@@ -142,7 +142,7 @@ def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
         )
     for name in names:
         if name not in CHECKS:
-            raise RegistrationError(f"there is no check {name!r}.", remedy=nearest(str(name), CHECKS))
+            raise RegistrationError(f"there is no check {name!r:.80}.", remedy=nearest(str(name), CHECKS))
     return list(dict.fromkeys(names))
 
 

@@ -24,6 +24,9 @@ from tfpyop.testing._ops import Flat, flat_function, host_op_of
 from tfpyop.testing._outcomes import Property
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
+_NOISE = 1e-14
+SUBNORMAL = 1e-290
+"""What smaller numbers may lose: TensorFlow takes zero for subnormal ones."""
 _UNBALANCED = 1e3
 """How many times more one output may change than another."""
 _COARSE = 5e-2
@@ -75,6 +78,11 @@ class Point:
         return replace(self, arrays=arrays, tensors=[tf.constant(array) for array in arrays])
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all outputs are finite numbers."""
+        return all(np.isfinite(output).all() for output in self.outputs if is_differentiable(output.dtype))
+
+    @property
     def wanted(self) -> list[bool]:
         """Which inputs have derivatives."""
         return [is_differentiable(array.dtype) for array in self.arrays]
@@ -90,12 +98,23 @@ def require_some(numerical: Slopes) -> None:
         hypothesis.reject()
 
 
-def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> bool:
-    """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding."""
+def agree(
+    numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = _NOISE
+) -> bool:
+    """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding.
+
+    Args:
+      numerical: The derivatives along the direction.
+      weights: The cotangents.
+      gradients: What a rule makes of them.
+      direction: The direction.
+      noise: What is lost in cancellation inside of a rule, relative to the largest cotangents and moves.
+    """
     moved = [gradient for gradient, vector in zip(gradients, direction, strict=True) if vector is not None]
     tolerance = max([tolerance_of(a) for a in [*moved, *weights] if a is not None], default=1e-6)
     apart, scale = distance(numerical, weights, gradients, direction)
-    return apart <= tolerance * scale + 4 * error_of(numerical, weights)
+    floor = noise * largest(weights) * largest(direction) + SUBNORMAL
+    return bool(np.isfinite(apart)) and apart <= tolerance * scale + 4 * error_of(numerical, weights) + floor
 
 
 def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
@@ -136,15 +155,28 @@ def reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
         hypothesis.reject()
 
 
+def largest(vectors: Vectors) -> float:
+    """The largest magnitude in vectors."""
+    return max((float(np.max(np.abs(vector), initial=0.0)) for vector in vectors if vector is not None), default=0.0)
+
+
 def _absolute(vectors: Vectors) -> list[Array | None]:
     return [None if vector is None else np.abs(vector) for vector in vectors]
 
 
 def compare_totals(
-    check: Property, numerical: Slopes, vectors: Vectors, *, got: Vectors, direction: Vectors, problem: str
+    check: Property,
+    numerical: Slopes,
+    vectors: Vectors,
+    *,
+    got: Vectors,
+    direction: Vectors,
+    noise: float,
+    problem: str,
 ) -> None:
+    """Raise a failure unless (vectors, J direction) = (got, direction)."""
     reject_infinite(numerical, got)
-    if not agree(numerical, vectors, got, direction):
+    if not agree(numerical, vectors, got, direction, noise=noise):
         raise check.failure(
             problem,
             expected=f"{inner(vectors, numerical.values):.9g} +- {error_of(numerical, vectors):.1g} by differences",

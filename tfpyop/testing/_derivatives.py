@@ -82,7 +82,12 @@ def whole_function(call: Callable[[Sequence[Array]], Sequence[Array]], point: Se
 def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Slopes:
     """The derivative along a direction that moves every number in proportion to its magnitude."""
     with np.errstate(all="ignore"):
-        derivative = _METHOD.along(function, point, direction)
+        here = function.call(point)
+        try:
+            derivative = _METHOD.along(function, point, direction)
+        except Exception:  # off the point the function may refuse
+            zeros = [np.zeros(np.shape(values)) for values in here]
+            return Slopes(zeros, zeros, [np.zeros(np.shape(values), bool) for values in here])
         smooth = _smooth(function, point, direction, derivative)
         counts = [
             np.isfinite(values) & (errors <= _CREDIBLE * scales) & is_smooth
@@ -93,21 +98,37 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
     return Slopes.counted(derivative.values, derivative.errors, counts)
 
 
-def confirmed(function: Function, point: Sequence[Array], direction: Sequence[Array | None], found: Slopes) -> Slopes:
+def confirmed(
+    function: Function,
+    point: Sequence[Array],
+    direction: Sequence[Array | None],
+    found: Slopes,
+    *,
+    n_others: int = 1,
+) -> Slopes:
     """The derivatives without the numbers for which they are not linear in the direction.
 
-    These are kinks that look smooth along some directions, such as the middle one of equal numbers that are sorted.
+    These are kinks that look smooth along some directions, such as the middle one of equal numbers that are sorted, or
+    where several inputs meet.
+
+    Args:
+      function: The function.
+      point: Where.
+      direction: The direction.
+      found: The derivatives along it.
+      n_others: How many other directions to add to it; where one input is moved alone, one is not enough.
     """
     generator = generator_of(point, 3)
-    other = [None if vector is None else vector * _vector(vector.real, generator) for vector in direction]
-    both = [None if a is None or b is None else a + b for a, b in zip(direction, other, strict=True)]
-    others, sums = slopes(function, point, other), slopes(function, point, both)
-    counts = []
-    for number, found_counts in enumerate(found.counts):
-        parts = [found.values[number], others.values[number], -sums.values[number]]
-        errors = found.errors[number] + others.errors[number] + sums.errors[number]
-        is_linear = np.abs(sum(parts)) <= _KINK * sum(map(np.abs, parts)) + errors
-        counts.append(found_counts & others.counts[number] & sums.counts[number] & is_linear)
+    counts = list(found.counts)
+    for _ in range(n_others):
+        other = [_move(values, generator) if is_differentiable(values.dtype) else None for values in point]
+        both = [b if a is None or b is None else a + b for a, b in zip(direction, other, strict=True)]
+        others, sums = slopes(function, point, other), slopes(function, point, both)
+        for number, counted in enumerate(counts):
+            parts = [found.values[number], others.values[number], -sums.values[number]]
+            errors = found.errors[number] + others.errors[number] + sums.errors[number]
+            is_linear = np.abs(sum(parts)) <= _KINK * sum(map(np.abs, parts)) + errors
+            counts[number] = counted & others.counts[number] & sums.counts[number] & is_linear
     return Slopes.counted(found.values, found.errors, counts)
 
 
@@ -184,8 +205,12 @@ def generator_of(point: Sequence[Array], purpose: int) -> np.random.Generator:
 def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
     """A direction that moves every number of the wanted inputs, in proportion to its magnitude; imaginary parts too."""
     generator = generator_of(point, 0)
-    moves = [np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator) for values in point]
+    moves = [_move(values, generator) for values in point]
     return [move if is_wanted else None for move, is_wanted in zip(moves, wanted, strict=True)]
+
+
+def _move(values: Array, generator: np.random.Generator) -> Array:
+    return np.asarray(np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator))
 
 
 def unit_direction(point: Sequence[Array], number: int, index: tuple[int, ...]) -> list[Array | None]:

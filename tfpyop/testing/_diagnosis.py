@@ -47,7 +47,8 @@ def likely_causes(
         missing = None if conjugated is None else np.conj(conjugated)
         candidates.append(("the conjugate is missing, or too much", missing, right))
     else:
-        candidates.append(("the sign is wrong for some elements only", np.abs(got), np.abs(right)))
+        flipped = np.abs(got) if np.any(got * right < 0) else None
+        candidates.append(("the sign is wrong for some elements only", flipped, np.abs(right)))
     return [text for text, left, other in candidates if _alike(left, other)]
 
 

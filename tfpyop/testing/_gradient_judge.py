@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tfpyop._coercion import Array, is_differentiable
 from tfpyop._slopes import Function
 from tfpyop.errors import ContractError
 from tfpyop.testing._comparisons import (
+    SUBNORMAL,
     Point,
     Vectors,
     agree,
@@ -39,9 +41,12 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, likely_causes
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._failures import CheckError
 from tfpyop.testing._ops import definition_of
 from tfpyop.testing._outcomes import Property, described
 
+_N_CONFIRMING = 6
+"""Along how many directions more a point is tried before a rule is said to be wrong there."""
 _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
 
@@ -72,11 +77,16 @@ class GradientJudge:
                 continue
             is_judged = True
             counted = counted_weights(numerical, weights)
-            gradients = self._gradients(at, counted)
+            try:
+                gradients = self._gradients(at, counted)
+            except Exception as error:
+                if isinstance(error, CheckError) or all(counts.all() for counts in numerical.counts):
+                    raise
+                self._check.reject(error)  # a rule may refuse a point at which there is no derivative
             reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
                 continue
-            numerical = confirmed(at.function, at.arrays, direction, numerical)
+            numerical = confirmed(at.function, at.arrays, direction, numerical, n_others=_N_CONFIRMING)
             counted = counted_weights(numerical, weights)
             gradients = self._gradients(at, counted)
             if agree(numerical, counted, gradients, direction):
@@ -109,9 +119,10 @@ class GradientJudge:
                 self._judged.add(number)
             return True
         if number not in self._judged and at.arrays[number].size:
-            gradient = self._gradients(at, weights)[number]
-            if gradient is not None and np.any(gradient[np.isfinite(gradient)]):
-                self._unjudged[number] = self._input(at, number)
+            with contextlib.suppress(Exception):  # a rule may refuse a point at which there is no derivative
+                gradient = self._gradients(at, weights)[number]
+                if gradient is not None and np.any(gradient[np.isfinite(gradient)]):
+                    self._unjudged[number] = self._input(at, number)
         return False
 
     def _gradients(self, at: Point, weights: Vectors) -> Vectors:
@@ -170,7 +181,7 @@ class GradientJudge:
         given = self._gradients(at, weights)[number]
         got = np.zeros(expected.shape) if given is None else given
         scale = np.max(np.abs(expected), initial=0.0)
-        wrong = ~(np.abs(got - expected) <= 10 * tolerance_of(got) * (np.abs(expected) + scale))
+        wrong = ~(np.abs(got - expected) <= 10 * tolerance_of(got) * (np.abs(expected) + scale) + SUBNORMAL)
         if not wrong.any():
             return None
         index = first_of(wrong)

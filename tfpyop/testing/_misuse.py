@@ -17,7 +17,8 @@ from tfpyop.testing._ops import definition_of, subject_of
 
 def require_arguments(op: Op[..., Any], value: Any) -> None:
     """Raise RegistrationError for arguments of a call that are not given as such."""
-    if not isinstance(value, Arguments) or not isinstance(value.args, tuple):
+    is_call = isinstance(value, Arguments) and isinstance(value.args, tuple) and isinstance(value.static, Mapping)
+    if not is_call:
         raise RegistrationError(
             "an example is not the arguments of a call.",
             got=f"{value!r:.80}",
@@ -33,6 +34,29 @@ def require_count(op: Op[..., Any], max_examples: Any) -> None:
             "max_examples= is no number of examples.",
             expected="a whole number of 1 or more",
             got=repr(max_examples),
+            subject=subject_of(op),
+        )
+
+
+def require_seed(op: Op[..., Any], seed: Any) -> None:
+    """Raise RegistrationError for a seed that is no whole number."""
+    if seed is not None and type(seed) is not int:
+        raise RegistrationError(
+            "seed= is no whole number.", got=repr(seed), subject=subject_of(op), remedy="For example seed=1."
+        )
+
+
+def require_shapes(op: Op[..., Any], shapes: Any) -> None:
+    """Raise RegistrationError for what is no tuple of shapes, one for each input."""
+    is_shapes = isinstance(shapes, tuple | list) and all(
+        isinstance(shape, tuple | list) and all(isinstance(size, int) and size >= 0 for size in shape)
+        for shape in shapes
+    )
+    if not is_shapes:
+        raise RegistrationError(
+            "shapes= draws what is no tuple of shapes.",
+            expected="one shape for each input, as ((2, 3), (3,)) or ((2,),)",
+            got=f"{shapes!r:.80}",
             subject=subject_of(op),
         )
 
@@ -67,9 +91,9 @@ def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> N
     """Raise RegistrationError for limits between which there is nothing, or that are no numbers."""
     smallest, largest = magnitudes.smallest, magnitudes.largest
     for name, limit in {"max_side": max_side, "smallest": smallest, "largest": largest}.items():
-        if not isinstance(limit, numbers.Real):
+        if not isinstance(limit, numbers.Integral if name == "max_side" else numbers.Real):
             raise RegistrationError(
-                f"{name}= is an option of arguments, and no number.",
+                f"{name}= is an option, and no {'whole ' * (name == 'max_side')}number.",
                 got=f"{limit!r:.80}",
                 subject=subject_of(op),
                 remedy="A parameter of this name is drawn by a strategy of Arguments: st.builds(Arguments, ...).",

@@ -20,7 +20,7 @@ from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._misuse import require_arguments, require_count, require_strategy
+from tfpyop.testing._misuse import require_arguments, require_count, require_seed, require_strategy
 from tfpyop.testing._ops import definition_of, is_unbound_method, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
@@ -89,6 +89,7 @@ class Property:
                 remedy="Check the op of an instance, check_op(instance.method).",
             )
         require_count(op, max_examples)
+        require_seed(op, seed)
         self._op = op
         self._name = op.__name__ if op.__name__.isidentifier() else "op"
         self._check = check

@@ -26,6 +26,7 @@ from tfpyop.testing._misuse import (
     require_known_nesting,
     require_limits,
     require_parameters,
+    require_shapes,
     require_strategy,
 )
 from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
@@ -141,6 +142,7 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
             drawn_shapes = draw(fitting_shapes(op, count, options.max_side, allow_empty=options.allow_empty))
         else:
             drawn_shapes = draw(options.shapes)
+            require_shapes(op, drawn_shapes)
             if definition.signature is not None:
                 definition.signature.bind(drawn_shapes)
 
@@ -208,6 +210,7 @@ def cotangents(
       RegistrationError: The arguments are not given as `Arguments`.
     """
     require_arguments(op, arguments)
+    require_limits(op, 1, Magnitudes(SMALLEST, largest))
     return _vectors(plain_outputs(op, arguments), largest)
 
 
@@ -226,6 +229,7 @@ def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3)
       RegistrationError: The arguments are not given as `Arguments`.
     """
     require_arguments(op, arguments)
+    require_limits(op, 1, Magnitudes(SMALLEST, largest))
     return _vectors([np.asarray(value) for value in flatten(arguments.args)[0]], largest)
 
 

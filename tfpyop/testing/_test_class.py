@@ -14,6 +14,7 @@ from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._check_op import CHECKS, Check, checked_names
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
+from tfpyop.testing._misuse import require_count, require_seed
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import definition_of, is_unbound_method
 
@@ -53,6 +54,9 @@ def make_test_class(
     named = _named(ops)
     names = checked_names(checks)
     checked_modes(modes)
+    for op in named.values():
+        require_count(op, max_examples)
+        require_seed(op, seed)
     if arguments is not None and not isinstance(arguments, Mapping):
         raise RegistrationError(
             "arguments= is no dict.",
