@@ -14,7 +14,7 @@ LAYERS = [
     {"_slopes", "_domain"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
-    {"_from_values", "_rule_promise"},
+    {"_from_values", "_rule_promise", "_elsewhere"},
     {"_host"},
     {"_rules", "_definition"},
     {"_batching"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"_op", "_hooks"},
     {"_discovery"},
     {"__init__"},
-    {"testing", "export"},
+    {"testing", "export", "parallel"},
     {"_pytest_plugin", "cli", "__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

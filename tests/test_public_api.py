@@ -6,6 +6,7 @@ import pytest
 
 import tfpyop
 import tfpyop.export
+import tfpyop.parallel
 import tfpyop.testing
 from tfpyop._op import OpOptions
 
@@ -61,6 +62,10 @@ def test_the_public_names_of_export_are_these():
     assert sorted(tfpyop.export.__all__) == ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 
 
+def test_the_public_names_of_parallel_are_these():
+    assert sorted(tfpyop.parallel.__all__) == ["ProcessPool", "process_pool"]
+
+
 def test_the_options_of_differentiable_op_are_these():
     parameters = inspect.signature(tfpyop.differentiable_op).parameters
     assert list(parameters) == [
@@ -75,6 +80,7 @@ def test_the_options_of_differentiable_op_are_these():
         "numpy_jvp",
         "residuals",
         "vectorized",
+        "executor",
         "stateful",
         "prefer",
         "non_differentiable",
@@ -138,6 +144,6 @@ def test_every_error_is_one_of_pythons_too():
         for error in vars(tfpyop.errors).values()
         if inspect.isclass(error) and issubclass(error, tfpyop.TfpyopError)
     ]
-    builtin = (TypeError, ValueError, NotImplementedError)
+    builtin = (TypeError, ValueError, NotImplementedError, RuntimeError)
     assert all(issubclass(kind, builtin) for kind in kinds if kind is not tfpyop.TfpyopError)
     assert not any(issubclass(kind, KeyError) for kind in kinds)

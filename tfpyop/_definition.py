@@ -7,11 +7,13 @@ that are attached later nor TensorFlow.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import keyword
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -39,6 +41,7 @@ class Options:
     compute_dtype: Any = None
     residuals: Any = None
     vectorized: bool = True
+    executor: Any = None
     stateful: bool = False
     prefer: Any = None
     static_argnames: Any = ()
@@ -65,6 +68,8 @@ class Definition:
     residuals: Mapping[str, tuple[str, DType]]
     compute_dtype: DType | None
     is_vectorized: bool
+    executor: Callable[[], Executor] | None
+    """Gives what runs the elements of loop dimensions."""
     is_stateful: bool
     prefers_native: bool
     domain: Domain
@@ -100,6 +105,7 @@ class Definition:
                 residuals=_read_residuals(options.residuals, signature),
                 compute_dtype=_read_compute_dtype(options.compute_dtype),
                 is_vectorized=_read_vectorized(options.vectorized, signature),
+                executor=_read_executor(options),
                 is_stateful=bool(options.stateful),
                 prefers_native=_read_prefer(options.prefer),
                 domain=Domain.read(options.domain, parameters.input_names),
@@ -349,6 +355,26 @@ def _read_prefer(value: Any) -> bool:
             "prefer= names no implementation.", expected='"native" or "numpy"', got=f"{value!r:.80}"
         )
     return bool(value == "native")
+
+
+def _read_executor(options: Options) -> Callable[[], Executor] | None:
+    """What gives the executor, made on first use; None if there is none."""
+    executor = options.executor
+    if executor is None:
+        return None
+    if not isinstance(executor, Executor) and not callable(executor):
+        raise RegistrationError(
+            "executor= is no executor.",
+            expected="a concurrent.futures.Executor, or a function that makes one",
+            got=f"{executor!r:.80}",
+            remedy="For example tfpyop.parallel.process_pool(4), or concurrent.futures.ThreadPoolExecutor().",
+        )
+    if options.vectorized:
+        raise RegistrationError(
+            "executor= needs vectorized=False.",
+            remedy="It runs the elements of loop dimensions apart, with a function that takes core dimensions only.",
+        )
+    return functools.cache(executor) if callable(executor) else lambda: executor
 
 
 def _read_vectorized(value: Any, signature: Signature | None) -> bool:

@@ -6,6 +6,7 @@ An entry makes host ops for calls, takes rules, and is bound to instances. `Op` 
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
 from tfpyop._definition import Definition
+from tfpyop._elsewhere import Elsewhere
 from tfpyop._host import HostFunction
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
@@ -107,7 +109,16 @@ class Entry:
 
     def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
         host = self.host_function(structure, static)
-        return HostOp(self.name, host, self.rules, self.definition.full_signature, structure, static, self, payload)
+        signature = self.definition.full_signature
+        return self._with_executor(HostOp(self.name, host, self.rules, signature, structure, static, self, payload))
+
+    def _with_executor(self, op: HostOp) -> HostOp:
+        """Let the elements of loop dimensions be run where the op is to run them."""
+        executor = self.definition.executor
+        if executor is not None:
+            held = weakref.ref(op)  # the op holds its host function
+            op.host.elsewhere = Elsewhere(executor, self.module, lambda: held().token)  # type: ignore[union-attr]
+        return op
 
     def host_function(self, structure: Structure | None, static: Mapping[str, Any]) -> HostFunction:
         """The host function of such a call."""
@@ -253,7 +264,7 @@ class RuleEntry(Entry):
     def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
         signature = _rule_signature(self.kind, self.primal.host_op(structure, static))
         host = self.host_function(structure, static)
-        return HostOp(self.name, host, self.rules, signature, structure, static, self, payload)
+        return self._with_executor(HostOp(self.name, host, self.rules, signature, structure, static, self, payload))
 
     def bound(self, instance: Any) -> RuleEntry:
         """The op of a method's rule, bound to an instance."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
+from tfpyop._elsewhere import Elsewhere
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
 from tfpyop.errors import ContractError, Shape, TfpyopError, annotate, describe_shape
@@ -58,6 +59,8 @@ class HostFunction:
 
     is_batched = False
     """Whether a call is one over many rows."""
+    elsewhere: Elsewhere | None = None
+    """Where the elements of loop dimensions are run, if not one after the other here."""
 
     def __init__(
         self,
@@ -188,10 +191,14 @@ class HostFunction:
 
     def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
-        examples = [
-            [np.array(array) for array in self.run(self.plan(example), example)]  # the function may reuse its memory
-            for example in self._examples(views, plan.loop)
-        ]
+        drawn = self._examples(views, plan.loop)
+        if self.elsewhere is not None and 0 not in plan.loop:
+            examples = self.elsewhere.run(list(drawn), self.subject)
+        else:
+            examples = [
+                [np.array(array) for array in self.run(self.plan(example), example)]  # it may reuse its memory
+                for example in drawn
+            ]
         if examples:
             return self.promise.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         return [np.zeros([size or 0 for size in output.shape or plan.loop], output.dtype) for output in plan.outputs]

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, overload
 
@@ -44,6 +45,7 @@ class OpOptions(TypedDict, total=False):
     numpy_jvp: Callable[..., Any] | None
     residuals: Mapping[str, tuple[str, Any]] | None
     vectorized: bool
+    executor: Executor | Callable[[], Executor] | None
     stateful: bool
     prefer: str | None
     non_differentiable: bool
@@ -405,6 +407,7 @@ def differentiable_op(
     numpy_jvp: Callable[..., Any] | None = None,
     residuals: Mapping[str, tuple[str, Any]] | None = None,
     vectorized: bool = True,
+    executor: Executor | Callable[[], Executor] | None = None,
     stateful: bool = False,
     prefer: str | None = None,
     non_differentiable: bool = False,
@@ -439,6 +442,9 @@ def differentiable_op(
         the signature, and dtype. The function then returns `(outputs, {"lu": ...})`. Default: nothing.
       vectorized: Whether the function works on loop dimensions. If not, it and its numpy rules are called with core
         dimensions only, once for every element of the loop dimensions. Default: it does.
+      executor: With `vectorized=False`, runs the elements of loop dimensions, also for numpy rules, in threads,
+        processes or on a cluster: a `concurrent.futures.Executor`, as `tfpyop.parallel.process_pool` makes one, or a
+        function that makes one on first use. Default: one element after the other, here.
       stateful: Run once for every call, in program order. Default: calls may be folded, dropped and reordered.
       prefer: `"native"` to call what `@op.native` attaches by default; it must be there. Default: the function.
       non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
@@ -466,6 +472,7 @@ def differentiable_op(
         compute_dtype=compute_dtype,
         residuals=residuals,
         vectorized=vectorized,
+        executor=executor,
         stateful=stateful,
         prefer=prefer,
         static_argnames=static_argnames,

@@ -96,6 +96,10 @@ class UnsupportedError(TfpyopError, NotImplementedError):
     """The call is understood, but not possible in this context or version."""
 
 
+class WorkerError(TfpyopError, RuntimeError):
+    """A process that ran examples of a function has ended, or takes too long."""
+
+
 class ExportWarning(UserWarning):
     """A model is saved that no other process can run."""
 

@@ -1,0 +1,54 @@
+"""Slow functions for pools of processes."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+from tfpyop import differentiable_op
+from tfpyop.parallel import process_pool
+
+POOL = process_pool(2, timeout=60)
+IMPATIENT = process_pool(2, timeout=2)
+
+
+@differentiable_op(signature="(n)->()", vectorized=False, executor=POOL)
+def total(x):
+    return np.sum(x**2)
+
+
+@total.numpy_gradient
+def total_gradient(op, grad):
+    return 2 * op.inputs[0] * grad
+
+
+@differentiable_op(signature="()->(2)", vectorized=False, executor=POOL, dtype="int64", non_differentiable=True)
+def place(x):
+    return np.array([os.getpid(), "tensorflow" in sys.modules])
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=POOL, non_differentiable=True)
+def picky(x):
+    if x == 5:
+        raise ValueError("no fives")
+    if x == 6:
+        os._exit(3)
+    return x
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=IMPATIENT, non_differentiable=True)
+def sleepy(x):
+    time.sleep(60 if x == 7 else 0)
+    return x
+
+
+def _make_dask_executor():
+    from distributed import get_client
+
+    return get_client().get_executor()
+
+
+@differentiable_op(signature="()->(2)", vectorized=False, executor=_make_dask_executor, dtype="int64")
+def dask_place(x):
+    return np.array([os.getpid(), int(x)])
