@@ -29,6 +29,7 @@ VALUES = {
     "zeros of both signs": np.array([0.0, -0.0], np.float32),
     "all the same": np.full((2, 2), -0.0, np.float32),
     "complex": np.array([complex(np.nan, 1), complex(-0.0, -np.inf), 1 - 2j], np.complex64),
+    "complex on a branch cut": np.array([complex(-1.0, -0.0), complex(-0.0, 2)]),
     "empty": np.zeros((0, 3), np.int8),
     "integers": np.array([2**63, 1], np.uint64),
     "text": np.array([b"a", b"bc"], object),

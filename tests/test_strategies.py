@@ -51,6 +51,12 @@ def test_nan_and_infinities_are_drawn_on_request_only():
 
 
 @EXAMPLES
+@given(arguments(ops.exp))
+def test_by_default_numbers_are_finite(drawn):
+    assert np.isfinite(drawn.args[0]).all()
+
+
+@EXAMPLES
 @given(arguments(ops.power, exponent=st.just(3), x=st.just(np.float32(2))))
 def test_parts_can_be_overridden(drawn):
     assert drawn == Arguments((np.float32(2),), {"exponent": 3})

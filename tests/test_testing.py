@@ -1,5 +1,7 @@
 """The checks: what they say, what they pass over, and how misuse is told."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +27,8 @@ from tfpyop.testing import (
     cotangents,
     make_test_class,
 )
+from tfpyop.testing._call_checks import require_equal
+from tfpyop.testing._outcomes import Property
 
 EXAMPLES = settings(max_examples=50, deadline=None)
 
@@ -335,6 +339,60 @@ def test_second_derivatives_that_cancel_within_a_rule_are_not_judged_by_what_is_
     op.gradient(lambda op, g: op.outputs[0] * (g - tf.reduce_sum(g * op.outputs[0], -1, keepdims=True)))
     drawn = st.just(Arguments((np.array([0.0, 32.0]),))) | arguments(op, dtypes="float64", allow_empty=False)
     assert check_second_order(op, arguments=drawn, seed=1).status == "passed"
+
+
+def test_one_example_without_a_second_derivative_does_not_hide_the_others():
+    def function(x, *, kind: Literal["a", "b"]):
+        return x * x
+
+    op = differentiable_op(function, signature="()->()")
+
+    @op.gradient
+    def gradient(op, g):
+        if op.static.kind == "a":
+            return g * tf.stop_gradient(2 * op.inputs[0])  # wrong, for second derivatives
+        return g * tf.numpy_function(lambda x: 2 * x, [op.inputs[0]], op.inputs[0].dtype)
+
+    with pytest.raises(CheckError, match="the second derivative is wrong"):
+        check_second_order(op, seed=1, max_examples=20)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_small_numbers_that_differ_are_not_the_same(dtype):
+    small = float(np.finfo(dtype).smallest_normal) * 2
+    check = Property(ops.exp, "check_parity", max_examples=1, seed=1)
+    with pytest.raises(CheckError, match="they differ in output 0, element"):
+        require_equal(check, [np.full(2, small, dtype)], [np.full(2, 1.5 * small, dtype)], "they differ")
+
+
+def test_bfloat16_that_is_not_a_number_is_not_taken_for_written_to():
+    op = differentiable_op(lambda x: x, signature="()->()", non_differentiable=True)
+    drawn = arguments(op, dtypes=tf.bfloat16, allow_nan=True)
+    assert check_purity(op, arguments=drawn, max_examples=50, seed=1).status == "passed"
+
+
+def test_a_profile_limits_costly_modes_too():
+    calls = []
+    op = differentiable_op(lambda x: calls.append(1) or x, signature="()->()", non_differentiable=True)
+    settings.register_profile("one", max_examples=1)
+    settings.load_profile("one")
+    try:
+        assert check_contract(op, modes="XLA", seed=1).n_examples == 1
+    finally:
+        settings.load_profile("default")
+
+
+@pytest.mark.parametrize("check", CHECKS.values())
+def test_every_check_tells_of_a_mode_there_is_not(check):
+    with pytest.raises(RegistrationError, match="there is no mode 'egaer'"):
+        check(ops.exp, modes=["egaer"])
+
+
+def test_ops_with_names_of_their_own_are_told_apart_by_them():
+    op = differentiable_op(lambda x: x, signature="()->()", name="squared.by.name", non_differentiable=True)
+    made = make_test_class(op, arguments={"squared.by.name": arguments(op)})
+    [cases] = [mark.args[1] for mark in made.test_op.pytestmark if mark.name == "parametrize"]
+    assert {case.values[0] for case in cases} == {"squared.by.name"}
 
 
 def test_a_step_function_is_not_taken_for_one_of_single_precision():

@@ -49,7 +49,7 @@ def ops_of(module: ModuleType) -> dict[str, Op[..., Any]]:
     registered = [(_name_within(module, name), op) for name, op in OpsView().items()]
     found: dict[str, Op[..., Any]] = {}
     for name, op in [*attributes, *registered]:
-        if op not in found.values() and _is_made_by(module, op):
+        if not any(op is other for other in found.values()) and _is_made_by(module, op):
             found[name] = op
     return found
 

@@ -46,10 +46,10 @@ def check_ops(
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
     with contextlib.redirect_stdout(sys.stderr):
         reports = _run(ops, names, options)
-    if html is not None:
-        from tfpyop.cli.html import write_page
+        if html is not None:
+            from tfpyop.cli.html import write_page
 
-        write_page(html, ops, reports)
+            write_page(html, ops, reports)
     if is_json:
         print(json.dumps(_as_json(ops, reports), indent=2))  # noqa: T201 - it is what was asked for
     else:

@@ -37,7 +37,11 @@ def _titles(found: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """A name for the test of each op, with that of its module where two modules have an op of the same name."""
     names = [name for _, name in found]
     titles = {(module, name): f"{module}.{name}" if names.count(name) > 1 else name for module, name in found}
-    return {key: f"test_{re.sub(r'[^0-9A-Za-z_]', '_', title)}" for key, title in titles.items()}
+    unique: dict[tuple[str, str], str] = {}
+    for key, title in titles.items():
+        name = f"test_{re.sub(r'[^0-9A-Za-z_]', '_', title)}"
+        unique[key] = f"{name}_{len(unique)}" if name in unique.values() else name
+    return unique
 
 
 def _test(title: str, module: str, name: str, op: Op[..., Any]) -> Iterator[str]:

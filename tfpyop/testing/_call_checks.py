@@ -137,7 +137,7 @@ def check_batching(
     Raises:
       CheckError: Rows come out different; the report names output and element.
     """
-    del modes
+    checked_modes(modes)
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
@@ -177,7 +177,7 @@ def require_equal(
       got: What came instead.
       problem: What it means if they differ, as the beginning of a sentence.
       mode: In which mode.
-      is_exact: Whether they must be the same to the last bit, but for subnormal numbers.
+      is_exact: Whether they must be the same, but for subnormal numbers and signs of zero.
       noun: What one of the arrays is.
       cause: Why they may differ.
     """
@@ -209,14 +209,22 @@ def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
     if dtype_kind(wanted.dtype) not in "fc":
         return np.asarray(wanted != got)
     if is_exact:  # but for numbers below the normal ones, for which XLA takes zero
-        with np.errstate(all="ignore"):
-            is_close = np.abs(wanted - got) <= float(_finfo(wanted.dtype).smallest_normal)
-        return np.asarray((wanted != got) & ~is_close & ~(np.isnan(wanted) & np.isnan(got)))
+        wanted, got = _flushed(wanted), _flushed(got)
+        return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
     tolerance = 64 * float(_finfo(wanted.dtype).eps)
     largest = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0.0)
     with np.errstate(all="ignore"):
         close = np.isclose(got, wanted, rtol=tolerance, atol=float(tolerance * largest), equal_nan=True)
     return np.asarray(~close)
+
+
+def _flushed(values: Array) -> Array:
+    """Values with zero for subnormal numbers, also in complex ones."""
+    smallest = float(_finfo(values.dtype).smallest_normal)
+    if values.dtype.kind == "c":
+        real, imaginary = (np.where(np.abs(part) < smallest, 0, part) for part in (values.real, values.imag))
+        return np.asarray(real + 1j * imaginary)
+    return np.where(np.abs(values) < smallest, np.zeros_like(values), values)
 
 
 def _finfo(dtype: DType) -> Any:

@@ -123,8 +123,13 @@ def _number_code(number: Any) -> str:
     """A number that reads back as itself; numpy's repr names the dtype, which stands beside it already."""
     if hasattr(number, "item"):
         number = number.item()
-    if isinstance(number, complex) and not (math.isfinite(number.real) and math.isfinite(number.imag)):
+    if isinstance(number, complex) and not all(map(_is_plain, (number.real, number.imag))):
         return f"complex({_number_code(number.real)}, {_number_code(number.imag)})"
     if isinstance(number, float) and not math.isfinite(number):
         return f"np.{number}" if number > 0 or math.isnan(number) else f"-np.{-number}"
     return repr(number)
+
+
+def _is_plain(part: float) -> bool:
+    """Whether Python's way to write complex numbers keeps this part of one."""
+    return math.isfinite(part) and not (part == 0 and math.copysign(1, part) < 0)

@@ -15,11 +15,12 @@ from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array
+from tfpyop._coercion import Array, dtype_kind
 from tfpyop._rules import HostOp
-from tfpyop.testing._call_checks import require_equal
+from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
+from tfpyop.testing._modes import checked_modes
+from tfpyop.testing._ops import definition_of, host_op_of
 from tfpyop.testing._outcomes import Outcome, Property, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
@@ -57,7 +58,7 @@ def check_purity(
     Raises:
       CheckError: The function is not pure; the report says in what.
     """
-    del modes
+    checked_modes(modes)
     check = Property(op, "check_purity", max_examples=max_examples, seed=seed)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
@@ -67,7 +68,7 @@ def check_purity(
         kept = [np.array(output) for output in first]
         _, fresh_inputs = _raw_inputs(op, arguments)
         for number, (array, before) in enumerate(zip(first_inputs, fresh_inputs, strict=True)):
-            if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
+            if not np.array_equal(array, before, equal_nan=dtype_kind(array.dtype) in "fc"):
                 raise check.failure(
                     f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
                 )
@@ -107,17 +108,14 @@ def check_threads(
     Raises:
       CheckError: A call came out different beside others.
     """
-    del modes
+    checked_modes(modes)
     check = Property(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
     cases: list[tuple[Arguments, list[Array]]] = []
 
     def collect(arguments: Arguments) -> None:
-        try:
-            cases.append((arguments, plain_outputs(op, arguments)))
-        except Exception as error:
-            check.reject(error)
+        cases.append((arguments, function_outputs(check, op, arguments)))
 
     check.run(draw_arguments(op) if arguments is None else arguments, collect, shrinks=False)
 

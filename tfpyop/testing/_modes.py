@@ -13,7 +13,7 @@ from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, rules_of
+from tfpyop.testing._ops import definition_of, host_op_of, rules_of
 
 Function = Callable[..., Sequence[tf.Tensor]]
 """A function of flat tensors that returns flat tensors."""
@@ -82,7 +82,9 @@ class Caller:
         if self._mode == "native":
             return functools.partial(_natively, function)
         is_compiled = self._mode == "XLA"
-        key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), repr(static))
+        host_op, _ = host_op_of(self._op, arguments)
+        text = id(host_op) if host_op.payload is None else host_op.payload
+        key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), text)
         traced = self._traced.get(key)
         if traced is None:
             specs = [

@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from typing import Any, NamedTuple
 from tfpyop._coercion import Array
 
 _MOST_ERROR_LINES = 4
+_MOST_SECONDS = 300
+"""How long one answer may take, the start of TensorFlow included."""
 
 
 class Loaded(NamedTuple):
@@ -83,10 +86,15 @@ class OtherProcess:
         """What the process replies; None if it has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(EOFError, BrokenPipeError):
-            pickle.dump(request, self._process.stdin)
-            self._process.stdin.flush()
-            return pickle.load(self._process.stdout)
+        limit = threading.Timer(_MOST_SECONDS, self._process.kill)
+        limit.start()
+        try:
+            with contextlib.suppress(EOFError, BrokenPipeError):
+                pickle.dump(request, self._process.stdin)
+                self._process.stdin.flush()
+                return pickle.load(self._process.stdout)
+        finally:
+            limit.cancel()
         return None
 
     def _said(self) -> str:

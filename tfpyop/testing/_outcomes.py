@@ -95,7 +95,7 @@ class Property:
         self._check = check
         self._max_examples = usual if max_examples is None else max_examples
         self._seed = seed
-        self._n_examples = self._n_rejected = self._n_refused = 0
+        self._n_examples = self._n_rejected = self._n_refused = self._n_pointless = 0
         self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
@@ -128,12 +128,14 @@ class Property:
             with self.named(example):
                 body(example)
 
-        before = (self._n_examples, self._n_rejected, self._n_refused)
+        before = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         # Hypothesis finds kept examples by the code of the test, which is the same for all ops and checks
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
         phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
-        limits = [limit for limit in (self._max_examples, at_most) if limit is not None]
+        profile = hypothesis.settings.default.max_examples if hypothesis.settings.default else None
+        usual = profile if self._max_examples is None else self._max_examples
+        limits = [limit for limit in (usual, at_most) if limit is not None]
         max_examples = min(limits, default=None)
         options: dict[str, Any] = {} if max_examples is None else {"max_examples": max_examples}
         test = hypothesis.settings(
@@ -156,7 +158,7 @@ class Property:
                     got="other results for the same inputs",
                     cause="the function keeps a state, or draws numbers: declare it stateful=True",
                 ) from error
-        after = (self._n_examples, self._n_rejected, self._n_refused)
+        after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
 
     def passed(self) -> Outcome:
@@ -192,12 +194,13 @@ class Property:
     def pass_over(self, reason: str) -> NoReturn:
         """Reject an example to which the check does not apply, whatever its values."""
         self._pointless = reason
+        self._n_pointless += 1
         hypothesis.reject()
 
-    def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int) -> None:
+    def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int, n_pointless: int) -> None:
         """Raise if too few examples of one run were judged to say anything."""
         n_judged = n_examples - n_rejected
-        if self._pointless is not None and not n_judged:
+        if not n_judged and n_pointless > n_refused:  # the check does not apply; what else was rejected says nothing
             return
         if not n_examples:
             raise self.failure(

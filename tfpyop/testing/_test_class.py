@@ -97,7 +97,7 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
         listed: list[Any] = [ops] if is_one else [*ops]
         for op in listed:
             definition_of(op)
-        named = {op.name.partition(":")[2]: op for op in listed}
+        named = {op.name.rpartition(":")[2]: op for op in listed}
         if len(named) < len(listed):  # as of several lambdas
             named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
     if not named:
