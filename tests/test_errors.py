@@ -15,6 +15,7 @@ BUILTINS = {
     errors.GradientError: ValueError,
     errors.RegistrationError: ValueError,
     errors.UnsupportedError: NotImplementedError,
+    errors.WorkerError: RuntimeError,
 }
 PARTS = {"expected": "float32[?, 3]", "got": "float64[2, 4]", "remedy": "Return another.", "subject": "op 'f' (a.py:1)"}
 

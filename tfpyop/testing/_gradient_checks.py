@@ -210,6 +210,8 @@ def check_second_order(
     def compare(at: Point) -> None:
         weights = weights_like(at.outputs, generator_of(at.arrays, 1))
         first = FirstGradient(at, [None if weight is None else tf.constant(weight) for weight in weights])
+        wanted = [array for array, is_wanted in zip(at.arrays, at.wanted, strict=True) if is_wanted]
+        first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))  # raises if there is no such derivative
         direction = direction_of(at.arrays, at.wanted)
         gradient = whole_function(first.of_arrays, at.arrays)
         numerical = confirmed(gradient, at.arrays, direction, slopes(gradient, at.arrays, direction))

@@ -29,7 +29,7 @@ ExampleT = TypeVar("ExampleT", Arguments, Rows)
 _MOST_REJECTED = 0.9
 """The largest part of all examples that may be unfit for a check before it says nothing."""
 _HOPELESS = 30
-"""After how many examples that the function refuses, and none judged, no more are drawn."""
+"""After how many examples that are refused or passed over, and none judged, no more are drawn."""
 _MOST_LINES = 16
 """How much of an exception is reported; TensorFlow tells every frame of a trace."""
 
@@ -195,6 +195,9 @@ class Property:
         """Reject an example to which the check does not apply, whatever its values."""
         self._pointless = reason
         self._n_pointless += 1
+        if self._n_pointless == self._n_examples >= _HOPELESS:
+            self._n_rejected += 1
+            raise _HopelessError(reason)
         hypothesis.reject()
 
     def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int, n_pointless: int) -> None:
