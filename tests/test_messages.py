@@ -1311,7 +1311,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'gradient', 'gradient_name', 'jvp', 'name', 'native', 'numpy', 'numpy_gradient', 'numpy_jvp'.",
+            "Known: 'as_layer', 'gradient', 'gradient_name', 'jvp', 'name', 'native', 'numpy', 'numpy_gradient'.",
         ),
     ],
 )
