@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ import tensorflow as tf
 
 from tfpyop._discovery import import_module
 from tfpyop._registry import REGISTRY
-from tfpyop._token import PREFIX, Token
+from tfpyop._token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
 from tfpyop.lowering.gradient_node import ATTRIBUTE as GRADIENT_ATTRIBUTE
 from tfpyop.lowering.native_models import make_native
 from tfpyop.lowering.refusals import is_refusal, refused
-from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
+from tfpyop.lowering.saved import host_tokens, nodes_of
 
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 
@@ -190,17 +190,10 @@ def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
 
 
 def _tokens_of(meta_graph: Any) -> Iterator[Token]:
-    """The calls in a graph and its functions."""
-    graph = meta_graph.graph_def
-    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-        for node in nodes:
-            yield from _tokens_of_node(node)
-
-
-def _tokens_of_node(node: Any) -> Sequence[Token]:
-    texts = [node.attr[name].s.decode() for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
-    if GRADIENT_ATTRIBUTE in node.attr:
-        texts.append(json.loads(node.attr[GRADIENT_ATTRIBUTE].s)["token"])
-    tokens = [Token.parse(text) for text in texts if text.startswith(PREFIX)]
-    calls = [refused(token) if is_refusal(token) else token for token in tokens]
-    return [token for token in calls if token is not None]
+    """The ops that are called in a graph and its functions, or whose gradients are."""
+    for node in nodes_of(meta_graph):
+        tokens = host_tokens(node)
+        if GRADIENT_ATTRIBUTE in node.attr:
+            tokens.append(Token.parse(json.loads(node.attr[GRADIENT_ATTRIBUTE].s)["token"]))
+        calls = [refused(token) if is_refusal(token) else token for token in tokens]
+        yield from (token for token in calls if token is not None)

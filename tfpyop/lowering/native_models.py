@@ -6,17 +6,17 @@ Works on the written graphs, so that it does not matter when they were traced. T
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
-from tfpyop._token import PREFIX, Token
+from tfpyop._token import Token
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering.gradient_node import SAVED
-from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
+from tfpyop.lowering.saved import host_tokens, nodes_of
 
 _GRADIENT = "_gradient_op_type"
 _OWN_GRADIENT = re.compile(rf"{SAVED}|.+#[0-9a-f]{{8}}-\d+")
@@ -33,7 +33,7 @@ def make_native(meta_graph: Any) -> None:
     library = meta_graph.graph_def.library
     scopes = [_Scope(meta_graph.graph_def.node, [])]
     scopes += [_Scope(function.node_def, function) for function in library.function]
-    calls = [(scope, node, _host_op(token)) for scope in scopes for node in scope.nodes for token in _token_of(node)]
+    calls = [(scope, node, _host_op(token)) for scope in scopes for node in scope.nodes for token in host_tokens(node)]
     _require_native([op for _, _, op in calls])
     for scope, node, op in calls:
         _replace(node, op, scope, library)
@@ -61,12 +61,6 @@ def _shapes(attributes: Any) -> list[tf.TensorShape]:
     if "_output_shapes" not in attributes:
         return []
     return [tf.TensorShape(shape) for shape in attributes["_output_shapes"].list.shape]
-
-
-def _token_of(node: Any) -> Iterator[Token]:
-    for name in ("token", TOKEN_ATTRIBUTE):
-        if name in node.attr and node.attr[name].s.decode().startswith(PREFIX):
-            yield Token.parse(node.attr[name].s.decode())
 
 
 def _host_op(token: Token) -> HostOp:
@@ -127,12 +121,10 @@ def _traced(op: HostOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[A
 
 def _drop_gradients(meta_graph: Any) -> None:
     """Leave the derivatives to TensorFlow: the gradient functions of ops are host calls themselves."""
-    graph = meta_graph.graph_def
-    library = graph.library
-    for nodes in (graph.node, *(function.node_def for function in library.function)):
-        for node in nodes:
-            if _GRADIENT in node.attr and _OWN_GRADIENT.fullmatch(node.attr[_GRADIENT].s.decode()):
-                del node.attr[_GRADIENT]
+    library = meta_graph.graph_def.library
+    for node in nodes_of(meta_graph):
+        if _GRADIENT in node.attr and _OWN_GRADIENT.fullmatch(node.attr[_GRADIENT].s.decode()):
+            del node.attr[_GRADIENT]
     dropped = {
         gradient.gradient_func
         for gradient in library.registered_gradients

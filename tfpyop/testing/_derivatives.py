@@ -88,7 +88,7 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
         except Exception:  # off the point the function may refuse
             zeros = [np.zeros(np.shape(values)) for values in here]
             return Slopes(zeros, zeros, [np.zeros(np.shape(values), bool) for values in here])
-        smooth = _smooth(function, point, direction, derivative)
+        smooth = _smooth(function, point, direction, here, derivative)
         counts = [
             np.isfinite(values) & (errors <= _CREDIBLE * scales) & is_smooth
             for values, errors, scales, is_smooth in zip(
@@ -133,10 +133,13 @@ def confirmed(
 
 
 def _smooth(
-    function: Function, point: Sequence[Array], direction: Sequence[Array | None], derivative: Derivative
+    function: Function,
+    point: Sequence[Array],
+    direction: Sequence[Array | None],
+    here: Sequence[Array],
+    derivative: Derivative,
 ) -> list[Array]:
     """Where slopes ahead and back meet as the step shrinks, a plain difference confirms them, in double precision."""
-    here = function.call(point)
     sides = [_sides(function, point, direction, here, step) for step in _STEPS]
     smooth = []
     for number, values in enumerate(here):

@@ -187,7 +187,6 @@ class Property:
         self._refusal = error
         self._n_refused += 1
         if self._n_refused == self._n_examples >= _HOPELESS:
-            self._n_rejected += 1
             raise _HopelessError(str(error))
         hypothesis.reject()
 
@@ -196,7 +195,6 @@ class Property:
         self._pointless = reason
         self._n_pointless += 1
         if self._n_pointless == self._n_examples >= _HOPELESS:
-            self._n_rejected += 1
             raise _HopelessError(reason)
         hypothesis.reject()
 
@@ -233,10 +231,8 @@ class Property:
         """Add the example to a failure, and make a failure of any exception."""
         try:
             yield
-        except hypothesis.errors.UnsatisfiedAssumption:
+        except (hypothesis.errors.UnsatisfiedAssumption, _HopelessError):
             self._n_rejected += 1
-            raise
-        except _HopelessError:
             raise
         except CheckError as error:
             error.code = error.code or example.code(self._name)
