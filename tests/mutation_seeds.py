@@ -40,12 +40,17 @@ def accused(number, seed):
 
 
 def tried(pool, judge, zoo, seeds):
-    """What a judge says of every animal of a zoo with every seed, and how long the slowest took."""
-    numbers, drawn = zip(*itertools.product(range(len(zoo)), seeds), strict=True)
-    results = list(pool.map(judge, numbers, drawn))
-    said = [text for text, _ in results if text is not None]
-    print(*said, sep="\n", end="\n" if said else "")
-    return len(said), max(seconds for _, seconds in results)
+    """How many animals of a zoo are judged wrongly, each told as it is found, and how long the slowest took."""
+    drawn, numbers = zip(*itertools.product(seeds, range(len(zoo))), strict=True)
+    n_mistakes, slowest = 0, 0.0
+    for seed, number, (mistake, seconds) in zip(drawn, numbers, pool.map(judge, numbers, drawn), strict=True):
+        slowest = max(slowest, seconds)
+        if mistake is not None:
+            n_mistakes += 1
+            print(mistake, flush=True)
+        if number == len(zoo) - 1:
+            print(f"{judge.__name__}: seed {seed} is done", file=sys.stderr, flush=True)
+    return n_mistakes, slowest
 
 
 def main():
