@@ -1,12 +1,20 @@
-"""Ops may be called from many threads at once, and nothing of one call is seen by another."""
+"""Ops may be called from many threads at once; nothing of one call is seen by another, and none waits for another."""
 
+import contextlib
+import gc
+import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import ops
+from tests import modes, ops
+from tfpyop import differentiable_op
+
+MODES = ("eager", "graph", "XLA")
 
 
 def differentiate(function, *arguments):
@@ -49,3 +57,123 @@ def test_threads_may_trace_at_the_same_time():
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(trace, range(64))) == [5.0] * 64
+
+
+class Meeting:
+    """An op whose calls wait for each other: the second half of none begins before all have begun."""
+
+    def __init__(self, function):
+        self.barrier, self.intervals = threading.Barrier(2), []
+
+        def meet(x):
+            self.barrier.wait(30)
+            start = time.perf_counter()
+            result = function(x)
+            self.intervals.append((start, time.perf_counter()))
+            return result
+
+        self.op = differentiable_op(meet, signature="(m,n)->(m,n)", non_differentiable=True)
+
+    def overlapped(self):
+        first, second = self.intervals
+        return first[0] < second[1] and second[0] < first[1]
+
+
+def in_two_threads(function, *arguments):
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda _: function(*arguments), range(2)))
+
+
+def compiled(op, mode):
+    """The op as a function of this mode, traced and compiled if the mode does such things."""
+    if mode == "eager":
+        return op
+    function = tf.function(lambda x: op(x), autograph=False, jit_compile=mode == "XLA")
+    function.get_concrete_function(tf.TensorSpec([800, 800]))
+    return function
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_matrix_products_of_two_threads_overlap(mode):
+    meeting = Meeting(lambda x: x @ x)
+    in_two_threads(compiled(meeting.op, mode), tf.ones((800, 800)))
+    assert meeting.overlapped()
+
+
+def test_independent_ops_of_one_graph_overlap():
+    meeting = Meeting(lambda x: x @ x)
+    tf.function(lambda x: (meeting.op(x), meeting.op(x + 1)), autograph=False)(tf.ones((800, 800)))
+    assert meeting.overlapped()
+
+
+def test_elements_of_a_dataset_overlap():
+    meeting = Meeting(lambda x: x @ x)
+    elements = tf.data.Dataset.from_tensors(tf.ones((800, 800))).repeat(2).map(meeting.op, num_parallel_calls=2)
+    assert len(list(elements)) == 2
+    assert meeting.overlapped()
+
+
+class Paused:
+    """An op whose function waits, after it was given its input, until it is told to go on."""
+
+    def __init__(self):
+        self.entered, self.goes_on = threading.Event(), threading.Event()
+
+        def doubled(x):
+            self.entered.set()
+            assert self.goes_on.wait(30)
+            return x * 2
+
+        self.op = differentiable_op(doubled, signature="(m,n)->(m,n)", grad=lambda x, g: g * 2)
+
+    @contextlib.contextmanager
+    def running(self, function, *arguments):
+        """The future of a call that stands in the middle of the op until the block is left."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(function, *arguments)
+            assert self.entered.wait(30)
+            try:
+                yield future
+            finally:
+                self.goes_on.set()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_the_library_waits_while_a_function_runs(mode):
+    paused = Paused()
+    with paused.running(compiled(paused.op, mode), tf.ones((800, 800))) as future:
+        defined = differentiable_op(
+            lambda x: x * 3, signature="()->()", grad=lambda x, g: g * 3, name=f"tests:in_{mode}"
+        )
+        for other in MODES:
+            assert modes.call(other, lambda x: differentiate(defined, x), np.float32(2)) == (6, (3,))
+        assert not future.done()
+    assert (future.result().numpy() == 2).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inputs_live_and_stay_as_long_as_the_function_runs(mode):
+    paused = Paused()
+    function = compiled(paused.op, mode)
+    with paused.running(lambda: function(tf.fill((800, 800), 7.0))) as future:
+        gc.collect()
+        others = [tf.fill((800, 800), float(number)) + 1 for number in range(20)]  # where a freed input would be
+    assert (future.result().numpy() == 14).all()
+    assert len(others) == 20
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_a_call_is_left_in_the_thread_that_made_it(mode):
+    references = []
+
+    def seen(x):
+        references.append(weakref.ref(x))
+        return x * 2
+
+    op = differentiable_op(seen, signature="(m,n)->(m,n)", grad=lambda x, g: g * 2)
+    function = compiled(op, mode)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            pool.submit(lambda: differentiate(function, tf.ones((800, 800)))).result()
+        gc.collect()
+        assert [reference() for reference in references] == [None] * len(references)
