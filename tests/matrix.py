@@ -1,4 +1,4 @@
-"""Runs the tests of calls, derivatives and XLA on each TensorFlow that is supported: `python -m tests.matrix`.
+"""Runs the tests of what depends on TensorFlow most, on each TensorFlow that is supported: `python -m tests.matrix`.
 
 Makes a fresh environment for each in a temporary directory, and prints one line a version.
 """
@@ -20,6 +20,10 @@ TESTS = (
     "test_gradients",
     "test_exceptions",
     "test_transformations",
+    "test_keras",
+    "test_saved_model",
+    "test_export",
+    "test_parallel",
 )
 VERSIONS = """
 import importlib.metadata, ctypes

@@ -22,7 +22,9 @@ def test_intervals_are_read(text, interval):
     assert Interval.parse(text) == interval
 
 
-@pytest.mark.parametrize("text", ["", "positive", "[0, 1", "[0; 1]", "0, 1", "[a, b]", "[1, 0]", "(1, 1)", "[nan, 1]"])
+@pytest.mark.parametrize(
+    "text", ["", "positive", "[0, 1", "[0; 1]", "0, 1", "[a, b]", "[1, 0]", "(1, 1)", "[nan, 1]", "[inf, inf]"]
+)
 def test_what_is_no_interval_is_refused(text):
     with pytest.raises(RegistrationError, match="domain"):
         Interval.parse(text)

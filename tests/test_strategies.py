@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests import ops
 from tfpyop import RegistrationError, SignatureError, TfpyopError, UnsupportedError, differentiable_op
+from tfpyop._domain import Interval
 from tfpyop.testing import Arguments, arguments, cotangents, tangents
 
 EXAMPLES = settings(max_examples=50, deadline=None)
@@ -43,6 +44,44 @@ def test_values_lie_in_the_domain(drawn):
     assert np.all((x > 0) & (x <= 1))
     assert y.dtype == np.int32
     assert np.all((y >= 3) & (y <= 5))
+
+
+@pytest.mark.parametrize(
+    ("domain", "dtypes", "drawn_dtype"),
+    [
+        ("integers [3e9, 4e9]", "float32", "int64"),
+        ("[1e5, 1e6]", tf.bfloat16, "bfloat16"),
+        ("(0, 1)", tf.bfloat16, "bfloat16"),
+        ("[60000, 1e6]", "float16", "float16"),
+        ("(1, 1.000001)", "float32", "float32"),
+        ("[1e300, inf)", "float64", "float64"),
+        ("[250, 300]", "uint8", "uint8"),
+        ("[2, 3]", "complex64", "complex64"),
+    ],
+)
+@EXAMPLES
+@given(data=st.data())
+def test_numbers_of_the_dtype_that_lie_in_the_domain_are_drawn(domain, dtypes, drawn_dtype, data):
+    x = data.draw(arguments(ops.exp, domain=domain, dtypes=dtypes)).args[0]
+    assert x.dtype.name == drawn_dtype
+    parts = [x.real, x.imag] if x.dtype.kind == "c" else [x]
+    assert all(Interval.parse(domain).contains(part.astype(np.float64)).all() for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("domain", "dtypes", "got"),
+    [
+        ("[-5, -1]", "uint8", "no uint8 .*\n.*from -5.0 to -1.0"),
+        ("(0.2, 0.8)", "int64", "no int64"),
+        ("[1e5, 1e6]", "float16", "no float16"),
+        ("(1, 1.0000001)", "float32", "no float32 .*\n.*from 1.0 to 1.0000001"),
+        ("integers [1e30, 2e30]", "float32", "no int64"),
+    ],
+)
+def test_a_domain_without_a_number_of_the_dtype_is_told(domain, dtypes, got):
+    with pytest.raises(RegistrationError, match=got):
+        arguments(ops.exp, domain=domain, dtypes=dtypes)
+    arguments(ops.exp, domain=domain, dtypes=dtypes, x=st.just(np.float32(1)))
 
 
 def test_nan_and_infinities_are_drawn_on_request_only():

@@ -67,6 +67,8 @@ class Interval:
         """Whether no number lies in it."""
         if self.is_integer and math.isfinite(self.low) and math.isfinite(self.high):
             return not self.first_integer <= self.last_integer
+        if self.low == math.inf or self.high == -math.inf:
+            return True
         return not (self.low <= self.high) or (self.low == self.high and (self.is_low_open or self.is_high_open))
 
     @property

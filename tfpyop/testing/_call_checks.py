@@ -6,17 +6,17 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, dtype_kind
+from tfpyop._coercion import Array, dtype_kind
 from tfpyop._promise import ArrayType
 from tfpyop.errors import TfpyopError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
+from tfpyop.testing._numbers import finfo
 from tfpyop.testing._ops import definition_of, plain_outputs
 from tfpyop.testing._outcomes import Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments
@@ -211,7 +211,7 @@ def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
     if is_exact:  # but for numbers below the normal ones, for which XLA takes zero
         wanted, got = _flushed(wanted), _flushed(got)
         return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
-    tolerance = 64 * float(_finfo(wanted.dtype).eps)
+    tolerance = 64 * float(finfo(wanted.dtype).eps)
     largest = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0.0)
     with np.errstate(all="ignore"):
         close = np.isclose(got, wanted, rtol=tolerance, atol=float(tolerance * largest), equal_nan=True)
@@ -220,15 +220,11 @@ def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
 
 def _flushed(values: Array) -> Array:
     """Values with zero for subnormal numbers, also in complex ones."""
-    smallest = float(_finfo(values.dtype).smallest_normal)
+    smallest = float(finfo(values.dtype).smallest_normal)
     if values.dtype.kind == "c":
         real, imaginary = (np.where(np.abs(part) < smallest, 0, part) for part in (values.real, values.imag))
         return np.asarray(real + 1j * imaginary)
     return np.where(np.abs(values) < smallest, np.zeros_like(values), values)
-
-
-def _finfo(dtype: DType) -> Any:
-    return np.finfo(dtype) if dtype.kind in "fc" else ml_dtypes.finfo(dtype)
 
 
 def _in_modes(

@@ -9,9 +9,11 @@ from typing import Any
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
+from tfpyop._coercion import DType
+from tfpyop._domain import Interval
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._numbers import Magnitudes
+from tfpyop.testing._numbers import Magnitudes, input_dtype, within
 from tfpyop.testing._ops import definition_of, subject_of
 
 
@@ -108,6 +110,17 @@ def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> N
             expected="0 <= smallest < largest",
             got=f"smallest={smallest:g}, largest={largest:g}",
             subject=subject_of(op),
+        )
+
+
+def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DType) -> None:
+    """Raise RegistrationError for a domain in which a dtype has no number."""
+    if within(interval, input_dtype(dtype, interval)).is_empty:
+        raise RegistrationError(
+            f"no {input_dtype(dtype, interval)} lies in the domain of {name!r}.",
+            got=f"numbers from {interval.low!r} to {interval.high!r}",
+            subject=subject_of(op),
+            remedy="Give other dtypes=, or another domain=.",
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy as Strategy
@@ -16,8 +17,6 @@ from tfpyop._domain import Interval
 
 SMALLEST = 1e-12
 """Squares and products of smaller magnitudes leave single precision."""
-
-
 _DECADES = 1e3
 
 
@@ -30,22 +29,47 @@ class Magnitudes:
 
 
 def input_dtype(dtype: DType, interval: Interval) -> DType:
-    return np.dtype(np.int32) if interval.is_integer and dtype_kind(dtype) not in "iu" else dtype
+    """The dtype of an input when others have this one: integers where the interval asks for them."""
+    if not interval.is_integer or dtype_kind(dtype) in "iu":
+        return dtype
+    single = np.dtype(np.int32)
+    return np.dtype(np.int64) if within(interval, single).is_empty else single
+
+
+def within(interval: Interval, dtype: DType) -> Interval:
+    """The finite numbers of a dtype that lie in an interval: its ends are the first and the last of them."""
+    kind = dtype_kind(dtype)
+    if kind == "b":
+        return Interval(0, 1, is_integer=True)
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        first, last = max(interval.first_integer, limits.min), min(interval.last_integer, limits.max)
+        return Interval(first, last, is_integer=True)
+    part = np.dtype(f"f{dtype.itemsize // 2}") if kind == "c" else dtype
+    largest = float(finfo(part).max)
+    low, high = part.type(np.clip([interval.low, interval.high], -largest, largest))
+    with np.errstate(over="ignore"):
+        first = low if interval.contains(np.float64(low)) else np.nextafter(low, part.type(math.inf))
+        last = high if interval.contains(np.float64(high)) else np.nextafter(high, part.type(-math.inf))
+    return Interval(float(first), float(last))
+
+
+def finfo(dtype: DType) -> Any:
+    """What `np.finfo` tells, also of the dtypes that ml_dtypes adds."""
+    return np.finfo(dtype) if dtype.kind in "fc" else ml_dtypes.finfo(dtype)
 
 
 def elements(
     interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float] = ()
 ) -> Strategy[Any]:
-    """Numbers of an interval: simple ones, then ones of every magnitude."""
-    dtype = input_dtype(dtype, interval)
+    """Numbers of a dtype in an interval, which holds some: simple ones, then ones of every magnitude."""
     kind = dtype_kind(dtype)
     if kind == "b":
         return st.booleans()
     if kind in "iu":
-        limits = np.iinfo(dtype)
-        largest = min(_largest(interval, magnitudes), 2.0**63)
-        low = int(max(interval.first_integer, limits.min, -largest))
-        high = int(min(interval.last_integer, limits.max, largest))
+        inside = within(interval, dtype)
+        largest = int(min(_largest(interval, magnitudes), 2.0**63))
+        low, high = max(int(inside.low), -largest), min(int(inside.high), largest)
         return st.integers(max(low, min(high, -9)), min(high, max(low, 9))) | st.integers(low, high)
     if kind == "c":
         part = elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
@@ -54,16 +78,16 @@ def elements(
 
 
 def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
-    largest = _largest(interval, magnitudes)
+    inside, largest = within(interval, dtype), _largest(interval, magnitudes)
     is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
-    whole = [float(number) for number in range(-10, 11) if interval.contains(np.float64(number))]
+    whole = [float(number) for number in range(-10, 11) if inside.contains(np.float64(number))]
     strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
-    limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(interval, limit)]
+    limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(inside, limit)]
     if not (limits or whole):  # a point
         limits = [math.inf]
-    if _reaches(interval, 1e-3) and magnitudes.smallest < 1e-3:
+    if _reaches(inside, 1e-3) and magnitudes.smallest < 1e-3:
         limits.append(1e-3)
-    strategies += [_floats_between(interval, limit, dtype, magnitudes.smallest) for limit in limits]
+    strategies += [_floats_between(inside, limit, dtype, magnitudes.smallest) for limit in limits]
     return st.one_of(*strategies, *([st.sampled_from(special)] if special and not is_bounded else []))
 
 
@@ -78,21 +102,12 @@ def _reaches(interval: Interval, limit: float) -> bool:
     return max(interval.low, -limit) < min(interval.high, limit)
 
 
-def _floats_between(interval: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
-    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 32 if dtype.itemsize == 4 else 16
-    scalar = {16: np.float16, 32: np.float32, 64: np.float64}[width]
-    limits = np.finfo(f"f{width // 8}")
-    limit = min(limit, float(limits.max))
-    low, high = float(scalar(max(interval.low, -limit))), float(scalar(min(interval.high, limit)))
-    drawn = st.floats(
-        None if math.isinf(low) else low,
-        None if math.isinf(high) else high,
-        allow_nan=False,
-        allow_infinity=False,
-        allow_subnormal=False,
-        width=width,
-    )
-    smallest = float(scalar(max(smallest, float(limits.smallest_normal))))
-    small = next((value for value in (0.0, smallest, -smallest) if interval.contains(np.float64(value))), None)
-    rounded = drawn if small is None else drawn.map(lambda number: small if abs(number) < smallest else number)
-    return rounded.filter(lambda number: bool(interval.contains(np.float64(number))))
+def _floats_between(inside: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
+    """Floats of an interval whose ends are of this dtype, no larger than a limit."""
+    width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 16 if dtype == np.float16 else 32
+    both = within(Interval(max(inside.low, -limit), min(inside.high, limit)), dtype)
+    drawn = st.floats(both.low, both.high, allow_nan=False, allow_infinity=False, allow_subnormal=False, width=width)
+    rounded = drawn.map(lambda number: float(dtype.type(number)))
+    smallest = float(dtype.type(max(smallest, float(finfo(dtype).smallest_normal))))
+    small = next((value for value in (0.0, smallest, -smallest) if inside.contains(np.float64(value))), None)
+    return rounded if small is None else rounded.map(lambda number: small if abs(number) < smallest else number)

@@ -25,6 +25,7 @@ from tfpyop.testing._misuse import (
     require_arguments,
     require_known_nesting,
     require_limits,
+    require_numbers,
     require_parameters,
     require_shapes,
     require_strategy,
@@ -69,8 +70,8 @@ def arguments(
     Args:
       op: The op.
       dtypes: What the inputs of one call may have for their dtype: one or several, as `np.float32`, `"complex128"` or
-        `tf.int64`. Default: float32 and float64. Inputs whose domain is `integers` are int32, unless an integer dtype
-        is given here.
+        `tf.int64`. Default: float32 and float64. Inputs whose domain is `integers` are int32, or int64 where
+        no int32 lies in it, unless an integer dtype is given here.
       shapes: Draws a tuple with one shape for each input, as `st.just(((2, 3), (3,)))`. Default: from the signature.
       domain: In the place of the op's own `domain=`, and written like it.
       max_side: The largest size of a dimension.
@@ -87,7 +88,7 @@ def arguments(
 
     Raises:
       RegistrationError: A name is not one of the op's parameters, an override is no strategy, a dtype or the domain
-        cannot be read, or nothing lies between the limits.
+        cannot be read, or nothing lies between the limits or in the domain.
       UnsupportedError: Nothing tells what a static parameter may be, how many inputs there are, or how they are nested.
 
     >>> import numpy as np
@@ -129,6 +130,9 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
     given = options.domain
     where = definition.domain if given is None else Domain.read(given, definition.parameters.input_names)
     drawn_dtypes = _read_dtypes(op, options.dtypes)
+    for dtype, name in itertools.product(drawn_dtypes, definition.parameters.input_names):
+        if name not in overrides:
+            require_numbers(op, name, where.of(name), dtype)
     statics = _static_strategies(op, overrides)
     n_inputs = counts(op)
     require_known_nesting(op, overrides)
@@ -147,9 +151,11 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
                 definition.signature.bind(drawn_shapes)
 
         def draw_input(name: str, shape: tuple[int, ...]) -> Any:
-            interval = where.of(name)
-            numbers = elements(interval, dtype, options.magnitudes, special=special)
-            return draw(overrides.get(name, _arrays(input_dtype(dtype, interval), shape, numbers)))
+            if name in overrides:
+                return draw(overrides[name])
+            own_dtype = input_dtype(dtype, where.of(name))
+            numbers = elements(where.of(name), own_dtype, options.magnitudes, special=special)
+            return draw(_arrays(own_dtype, shape, numbers))
 
         args = _drawn_inputs(op, drawn_shapes, draw_input)
         return Arguments(args, {name: draw(strategy) for name, strategy in statics.items()})
