@@ -1,5 +1,7 @@
 """Ops that are wrong in one realistic way each, and the check that must find it."""
 
+import secrets
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -304,13 +306,32 @@ def _exp_with_wrong_second():
     return op
 
 
+def _product_without_mixed():
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()")
+    first = op.numpy_gradient(lambda op, grad: (grad * op.inputs[1], grad * op.inputs[0]))
+    first.gradient(lambda op, s, t: (tf.zeros_like(s), tf.zeros_like(t), None, s * op.inputs[1] + t * op.inputs[0]))
+    return op
+
+
 SECOND = [
     Wrong(
         "the rule of the rule has a factor of 2",
         _exp_with_wrong_second(),
         "check_second_order",
         says="the second derivative is wrong",
-    )
+    ),
+    Wrong(
+        "a rule stops the gradient",
+        square_with(lambda op, grad: 2 * tf.stop_gradient(op.inputs[0]) * grad),
+        "check_second_order",
+        says="the second derivative is wrong",
+    ),
+    Wrong(
+        "the rule of a numpy rule forgets the mixed derivative",
+        _product_without_mixed(),
+        "check_second_order",
+        says="the second derivative is wrong",
+    ),
 ]
 
 
@@ -354,6 +375,23 @@ def _native():
     op = plain(lambda x: np.floor(x))
     op.native(lambda x: tf.cast(tf.cast(x, tf.int32), x.dtype))
     return op
+
+
+_of_this_thread = threading.local()
+_of_this_thread.scale = 2.0
+_weight = secrets.randbits(32)
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def scaled_by_thread(x):
+    """Depends on what only the thread that imported the module has."""
+    return x * getattr(_of_this_thread, "scale", 1.0)
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def weighted_by_process(x):
+    """Depends on a number that every process draws for itself."""
+    return x * np.asarray(_weight, x.dtype)
 
 
 def _cumulative(x):
@@ -418,6 +456,18 @@ CALLS = [
         _native(),
         "check_parity",
         says="the native call differs from the function",
+    ),
+    Wrong(
+        "a setting of the thread that imported the module",
+        scaled_by_thread,
+        "check_parity",
+        says="mode graph",
+    ),
+    Wrong(
+        "random weights of each process",
+        weighted_by_process,
+        "check_export",
+        says="the loaded op differs from the function",
     ),
     Wrong("a variable that all threads share", _shared(), "check_threads", says="Found by: check_threads"),
 ]
