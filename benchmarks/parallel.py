@@ -41,7 +41,7 @@ def seconds(op):
 
 def main():
     """Measure and print."""
-    from benchmarks.parallel import parallel, serial  # workers find the ops of this module, not those of __main__
+    from benchmarks.parallel import POOL, parallel, serial  # workers find the ops of this module, not of __main__
 
     seconds(parallel)
     ratios = [seconds(serial) / seconds(parallel) for _ in range(ROUNDS)]

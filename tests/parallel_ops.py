@@ -43,6 +43,44 @@ def sleepy(x):
     return x
 
 
+@differentiable_op(signature="(n)->(n)", vectorized=False, executor=POOL, non_differentiable=True)
+def same(x):
+    return x
+
+
+@differentiable_op(signature="(n)->()", vectorized=False, executor=POOL, dtype="int64")
+def letters(x):
+    return np.array(sum(map(len, x)))
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=IMPATIENT, non_differentiable=True)
+def slow(x):
+    time.sleep(0.4)
+    return x
+
+
+class StubbornError(Exception):
+    """Cannot be pickled: it is made of two things and told one."""
+
+    def __init__(self, what, why):
+        super().__init__(what)
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=POOL, non_differentiable=True)
+def stubborn(x):
+    raise StubbornError("no", "never")
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=POOL, non_differentiable=True)
+def doubled_elsewhere_again(x):
+    return picky.numpy(np.asarray(places(np.zeros(3, np.float32)))[0])
+
+
+@differentiable_op(signature="()->()", vectorized=False, executor=POOL, dtype="int64", non_differentiable=True)
+def places(x):
+    return np.array(os.getpid())
+
+
 def _make_dask_executor():
     from distributed import get_client
 

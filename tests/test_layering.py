@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_preference", "_token"},
     {"_signature", "_coercion", "_structure"},
-    {"_slopes", "_domain"},
+    {"_slopes", "_domain", "parallel"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
     {"_from_values", "_rule_promise", "_elsewhere"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"_op", "_hooks"},
     {"_discovery"},
     {"__init__"},
-    {"testing", "export", "parallel"},
+    {"testing", "export"},
     {"_pytest_plugin", "cli", "__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

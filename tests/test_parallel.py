@@ -1,6 +1,8 @@
 """Executors: examples of slow functions in threads, in processes and on a Dask cluster."""
 
+import gc
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,9 @@ import tensorflow as tf
 
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
+from tfpyop._registry import REGISTRY
 from tfpyop.errors import WorkerError
+from tfpyop.parallel import process_pool
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 
@@ -56,6 +60,36 @@ def test_large_arrays():
     assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"tfpyop-{os.getpid()}-")]
 
 
+@pytest.mark.parametrize("dtype", [np.float64, tf.bfloat16.as_numpy_dtype, np.complex64, np.bool_, np.int16])
+def test_large_arrays_go_through_files_both_ways(dtype, monkeypatch):
+    opened = []
+
+    def open_file(path, dtype, mode, *, shape):
+        opened.append(path)
+        return memmap(path, dtype, mode, shape=shape)
+
+    memmap = np.memmap
+    monkeypatch.setattr(np, "memmap", open_file)
+    x = np.random.default_rng(0).normal(size=(2, 600_000)).astype(dtype)
+    result = parallel_ops.same(tf.constant(x)).numpy()
+    assert result.dtype == dtype
+    assert (result == x).all()
+    assert len(opened) == (0 if x[0].nbytes < 1 << 20 else 2)
+
+
+def test_texts_go_through_the_pipe():
+    assert parallel_ops.letters(np.full((2, 150_000), b"text", object)).numpy().tolist() == [600_000] * 2
+
+
+def test_a_full_shared_memory_does_not_matter(monkeypatch):
+    def full(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("tfpyop._elsewhere._open", full)
+    x = np.ones((2, 600_000))
+    assert (parallel_ops.same(tf.constant(x)).numpy() == x).all()
+
+
 def test_an_exception_names_op_and_example_and_the_next_call_works():
     with pytest.raises(ValueError, match="no fives") as caught:
         parallel_ops.picky(np.float32([1, 2, 3, 4, 5, 1]))
@@ -77,11 +111,126 @@ def test_a_worker_that_dies_is_told_and_the_next_call_works():
 def test_a_worker_that_hangs_is_ended_and_the_next_call_works():
     start = time.monotonic()
     with pytest.raises(
-        WorkerError, match=r"sleepy'.*a worker took too long\.(?s:.*)example 2 of 3(?s:.*)longer timeout"
+        WorkerError,
+        match=r"sleepy'.*an example took too long\.(?s:.*)2 seconds for example 2 of 3(?s:.*)longer timeout",
     ):
         parallel_ops.sleepy(np.float32([1, 2, 7]))
     assert time.monotonic() - start < 30
     assert parallel_ops.sleepy(np.float32([1, 2])).numpy().tolist() == [1, 2]
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced():
+    for pid in {*parallel_ops.places(np.zeros(16, np.float32)).numpy().tolist()}:
+        os.kill(pid, signal.SIGKILL)
+    assert parallel_ops.picky(np.float32([1, 2])).numpy().tolist() == [1, 2]
+
+
+def test_a_call_that_hangs_does_not_end_those_of_others():
+    def hang():
+        with pytest.raises(WorkerError, match="for example 0 of 1"):
+            parallel_ops.sleepy(np.float32([7]))
+
+    with ThreadPoolExecutor(2) as pool:
+        hanging = pool.submit(hang)
+        innocent = pool.submit(parallel_ops.slow, np.arange(12, dtype=np.float32))
+        hanging.result()
+        assert innocent.result().numpy().tolist() == list(range(12))
+
+
+def test_waiting_for_a_worker_takes_nothing_of_the_time():
+    assert parallel_ops.slow(np.zeros(16, np.float32)).shape == (16,)  # 3.2 s, of which one example may take 2
+
+
+def test_what_a_worker_calls_runs_there():
+    result = parallel_ops.doubled_elsewhere_again(np.float32([1, 2])).numpy().astype(int)
+    assert os.getpid() not in result
+
+
+def test_an_op_over_rows_is_found_by_its_token_alone():
+    gc.collect()
+    op = REGISTRY.find_host_op('tfpyop:tests.parallel_ops:total{"batch":[[1]]}')
+    np.testing.assert_allclose(op.host([X]), [np.sum(X**2, axis=-1)])
+
+
+def test_an_exception_that_cannot_be_pickled_is_told_by_its_name():
+    with pytest.raises(RuntimeError, match="StubbornError: no") as caught:
+        parallel_ops.stubborn(np.float32([1]))
+    assert "in stubborn" in str(caught.value.__cause__)
+
+
+def threaded(function, executor):
+    return differentiable_op(function, signature="()->()", vectorized=False, executor=executor, non_differentiable=True)
+
+
+def test_threads_raise_the_exception_itself_and_begin_nothing_after_it():
+    begun = []
+
+    def fail(x):
+        begun.append(float(x))
+        if x == 0:
+            raise parallel_ops.StubbornError("no", "never")
+        time.sleep(0.05)
+        return x
+
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(parallel_ops.StubbornError, match="no"):
+            threaded(fail, pool)(np.arange(80, dtype=np.float32))
+        assert len(begun) < 80
+
+
+def test_a_function_that_calls_its_own_op_does_not_wait_for_itself():
+    def nested(x):
+        return x if x < 2 else np.asarray(op(np.full(3, x - 1)))[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        op = threaded(nested, pool)
+        assert op(np.float32([4, 5])).numpy().tolist() == [1, 1]
+
+
+def test_an_executor_is_made_once_by_however_many_calls():
+    made = []
+
+    def make():
+        time.sleep(0.1)
+        made.append(ThreadPoolExecutor(2))
+        return made[-1]
+
+    op = threaded(lambda x: x + 1, make)
+    with ThreadPoolExecutor(4) as pool:
+        assert all((result.numpy() == 1).all() for result in pool.map(op, [np.zeros(3, np.float32)] * 4))
+    assert len(made) == 1
+    made[0].shutdown()
+    with pytest.raises(WorkerError, match=r"does not run it\.(?s:.*)after shutdown(?s:.*)keep it as long"):
+        op(X)
+    np.testing.assert_allclose(op(X), X + 1)
+    made[1].shutdown()
+
+
+def test_a_function_that_makes_no_executor_is_told():
+    with pytest.raises(RegistrationError, match=r"makes no executor\.(?s:.*)Got:      3"):
+        threaded(lambda x: x, lambda: 3)(X)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "said"),
+    [
+        ((0,), {}, r"no number of processes\.(?s:.*)Got:      0"),
+        (("two",), {}, "no number of processes"),
+        ((1,), {"timeout": 0}, r"timeout= is no time(?s:.*)Got:      0"),
+    ],
+)
+def test_a_pool_of_no_processes_is_told(args, options, said):
+    with pytest.raises(RegistrationError, match=said):
+        process_pool(*args, **options)
+
+
+def test_a_pool_that_was_shut_down_starts_again():
+    with process_pool(1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+    assert pool.submit(abs, -1).result() == 1
+    futures = [pool.submit(time.sleep, 0.1) for _ in range(20)]
+    pool.shutdown(cancel_futures=True)
+    assert any(future.cancelled() for future in futures)
 
 
 def is_alive(pid):
@@ -109,7 +258,7 @@ def test_threads_serve_local_ops():
 )  # of loky: TensorFlow, which this module imports, takes memory
 def test_an_op_that_workers_cannot_find_is_told_so():
     op = differentiable_op(lambda x: x + 1, signature="()->()", vectorized=False, executor=parallel_ops.POOL)
-    with pytest.raises(UnsupportedError, match=r"not known where its executor runs it\.(?s:.*)top level of 'tests"):
+    with pytest.raises(UnsupportedError, match=r"not known where its executor runs it\.(?s:.*)top level of a module"):
         op(X)
 
 

@@ -7,7 +7,6 @@ that are attached later nor TensorFlow.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import keyword
 import re
@@ -23,6 +22,7 @@ import numpy as np
 from tfpyop._arguments import Division, Parameters
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, parse_dtype
 from tfpyop._domain import Domain
+from tfpyop._elsewhere import ExecutorSource
 from tfpyop._host import HostFunction
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
@@ -68,7 +68,7 @@ class Definition:
     residuals: Mapping[str, tuple[str, DType]]
     compute_dtype: DType | None
     is_vectorized: bool
-    executor: Callable[[], Executor] | None
+    executor: ExecutorSource | None
     """Gives what runs the elements of loop dimensions."""
     is_stateful: bool
     prefers_native: bool
@@ -357,8 +357,8 @@ def _read_prefer(value: Any) -> bool:
     return bool(value == "native")
 
 
-def _read_executor(options: Options) -> Callable[[], Executor] | None:
-    """What gives the executor, made on first use; None if there is none."""
+def _read_executor(options: Options) -> ExecutorSource | None:
+    """What gives the executor; None if there is none."""
     executor = options.executor
     if executor is None:
         return None
@@ -374,7 +374,7 @@ def _read_executor(options: Options) -> Callable[[], Executor] | None:
             "executor= needs vectorized=False.",
             remedy="It runs the elements of loop dimensions apart, with a function that takes core dimensions only.",
         )
-    return functools.cache(executor) if callable(executor) else lambda: executor
+    return ExecutorSource(executor)
 
 
 def _read_vectorized(value: Any, signature: Signature | None) -> bool:

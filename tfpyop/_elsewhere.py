@@ -13,17 +13,21 @@ import os
 import pickle
 import shutil
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfpyop._coercion import Array
+from tfpyop._coercion import Array, DType
 from tfpyop._registry import REGISTRY
 from tfpyop._token import Token
-from tfpyop.errors import UnsupportedError, WorkerError, annotate
+from tfpyop.errors import RegistrationError, UnsupportedError, WorkerError, annotate
+from tfpyop.parallel import ProcessPool
 
 _CHUNKS_A_WORKER = 4
 _USUAL_WORKERS = 4
@@ -31,8 +35,52 @@ _USUAL_WORKERS = 4
 _LARGE = 1 << 20
 """From how many bytes on arrays go through a file in shared memory rather than a pipe."""
 _SHARED_MEMORY = Path("/dev/shm")
+_MOST_ATTEMPTS = 3
+"""How often a call is made again whose workers were ended by what it had no part in."""
+_LONGEST_WAIT = 0.5
+"""How long to wait, in seconds, before looking whether an example takes too long."""
+_THREAD = threading.local()
+_open = open
 
 Example = Sequence[Array]
+
+
+def is_worker() -> bool:
+    """Whether this thread runs a task: what it calls must not wait for another one of the same executor."""
+    return getattr(_THREAD, "is_worker", False)
+
+
+class ExecutorSource:
+    """The executor that an op was given, or that is made on its first use."""
+
+    def __init__(self, given: concurrent.futures.Executor | Callable[[], Any]) -> None:
+        self._made = given if isinstance(given, concurrent.futures.Executor) else None
+        self._make = None if self._made is not None else given
+        self._lock = threading.Lock()
+
+    def executor(self) -> concurrent.futures.Executor:
+        """The executor.
+
+        Raises:
+          RegistrationError: What was to make it has made something else.
+        """
+        with self._lock:
+            if self._made is None:
+                made = self._make()  # type: ignore[operator, misc]
+                if not isinstance(made, concurrent.futures.Executor):
+                    raise RegistrationError(
+                        "executor= is a function that makes no executor.",
+                        expected="a concurrent.futures.Executor",
+                        got=f"{made!r:.80}",
+                    )
+                self._made = made
+            return self._made
+
+    def forget(self) -> None:
+        """Let an executor that takes no more tasks be made anew, if it was made here."""
+        with self._lock:
+            if self._make is not None:
+                self._made = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +88,32 @@ class Elsewhere:
     """Where the examples of one function are run.
 
     Args:
-      executor: Gives any `concurrent.futures.Executor`; one of `tfpyop.parallel` can be reset, and shares memory.
-      module: The module that defines the op.
-      token: Gives the token of the function.
+      source: Gives the executor.
+      op: The op of the function, whose token workers are sent.
     """
 
-    executor: Callable[[], concurrent.futures.Executor]
-    module: str
-    token: Callable[[], str]
+    source: ExecutorSource
+    op: Any
 
     def run(self, examples: Sequence[Example], subject: str) -> list[list[Array]]:
         """The results of all examples, in their order.
 
         Raises:
-          WorkerError: A worker has ended, or a call took too long.
+          WorkerError: A worker has ended, or an example took too long.
           Exception: What the function raised for the first example that failed, with a note of its number.
         """
-        executor = self.executor()
-        chunks = list(_chunks(executor, len(examples)))
-        reset = getattr(executor, "reset", None)
-        with _directory(reset is not None) as directory:
+        executor = self.source.executor()
+        with _directory(isinstance(executor, ProcessPool)) as directory:
             tasks = [
-                _Task(self.module, self.token(), _stacked(examples[begin:end], begin, directory), begin, directory)
-                for begin, end in chunks
+                _Task(self.op.token, _stacked(examples[begin:end], begin, directory), begin, end, directory)
+                for begin, end in _chunks(executor, len(examples))
             ]
-            futures = [executor.submit(run_task, task) for task in tasks]
-            try:
-                replies = list(_replies(futures, getattr(executor, "timeout", None)))
-            except (concurrent.futures.BrokenExecutor, concurrent.futures.TimeoutError) as error:
-                for future in futures:
-                    future.cancel()
-                running = _running(tasks, futures, chunks)
-                if reset is not None:
-                    reset()
-                raise _failure(error, subject, running, len(examples)) from error
-        for reply in replies:
-            if reply.error is not None:
-                place = f"example {reply.begin + len(reply.results)} of {len(examples)}"
-                annotate(reply.error, f"Raised in {subject}, for {place}, by a worker:\n{reply.traceback}")
-                raise reply.error
-        return [results for reply in replies for results in reply.results]
+            call = _Call(subject, tasks, len(examples))
+            if isinstance(executor, ProcessPool):
+                replies = call.replies_of_pool(executor)
+            else:
+                replies = call.replies_of_any(executor, self.source)
+            return call.results(replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,88 +121,255 @@ class _Task:
     """Some examples of an op, for a worker.
 
     Attributes:
-      arrays: Each input of all examples, stacked; or the file it is in.
+      arrays: Each input of all examples, stacked.
       begin: The number of the first example.
-      directory: Where the worker says which example it runs; None if there is none.
+      end: The number behind the last one.
+      directory: What this process and the worker share; None if there is nothing.
     """
 
-    module: str
     token: str
-    arrays: list[Array | Path]
+    arrays: list[Array | _InFile]
     begin: int
+    end: int
     directory: Path | None
 
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[Callable[[int], Any]]:
+        """In the worker: a function that tells which example it begins."""
+        if self.directory is None:
+            yield lambda number: None
+            return
+        path = self.directory / f"at-{self.begin}"
+        try:
+            yield lambda number: path.write_text(f"{number} {time.monotonic()}")
+        finally:
+            path.unlink(missing_ok=True)
 
-@dataclass(frozen=True, slots=True)
+    def at(self) -> tuple[int, float] | None:
+        """Which example a worker runs, and since when; None if that is not known."""
+        try:
+            assert self.directory is not None
+            number, since = (self.directory / f"at-{self.begin}").read_text().split()
+        except (AssertionError, OSError, ValueError):  # it is not run, or is being written
+            return None
+        return int(number), float(since)
+
+    def forget(self) -> None:
+        """Forget who ran it."""
+        if self.directory is not None:
+            (self.directory / f"at-{self.begin}").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
 class _Reply:
     """The results of a task, up to the first example that failed."""
 
-    begin: int
-    results: list[list[Array]]
+    results: list[list[Array | _InFile]]
     error: BaseException | None = None
     traceback: str = ""
+
+    def __reduce__(self) -> Any:
+        """For another process: some exceptions cannot go there."""
+        error = self.error
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        return _Reply, (self.results, error, self.traceback)
+
+
+class _RemoteError(Exception):
+    """Where the function raised in another process, as text: tracebacks stay there."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 def run_task(task: _Task) -> _Reply:
     """In the worker: run some examples."""
-    importlib.import_module(task.module)
-    op = REGISTRY.find_host_op(task.token)
-    results: list[list[Array]] = []
+    results: list[list[Array | _InFile]] = []
+    was_worker, _THREAD.is_worker = is_worker(), True
+    try:
+        op = _found(task.token)
+        arrays = [_taken(array) for array in task.arrays]
+        with task.telling() as begins:
+            for number, example in enumerate(zip(*arrays, strict=True), task.begin):
+                begins(number)
+                values = [np.array(result) for result in op.host(list(example))]  # it may reuse its memory
+                results.append([_put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
+    except BaseException as error:
+        return _Reply(results, error, "".join(traceback.format_exception(error)))
+    finally:
+        _THREAD.is_worker = was_worker
+    return _Reply(results)
+
+
+def _found(text: str) -> Any:
+    """The op that a token stands for, in a worker."""
+    token = Token.parse(text)
+    if token.module:
+        importlib.import_module(token.module)
+    op = REGISTRY.find_host_op(text)
     if op is None:
-        name = Token.parse(task.token).op
-        error = UnsupportedError(
+        raise UnsupportedError(
             "it is not known where its executor runs it.",
-            subject=f"op {name.partition('#')[0]!r}",
-            remedy=f"Make it at the top level of {task.module!r}, which every worker imports; __main__ is none.",
+            subject=f"op {token.op.partition('#')[0]!r}",
+            remedy="Make it at the top level of a module, which every worker imports. __main__ is none, and what a "
+            "function makes is at no top level.",
         )
-        return _Reply(task.begin, results, error)
-    arrays = [np.load(array, mmap_mode="r") if isinstance(array, Path) else array for array in task.arrays]
-    for number, example in enumerate(zip(*arrays, strict=True), task.begin):
-        if task.directory is not None:
-            (task.directory / f"at-{task.begin}").write_text(str(number))
+    return op
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: the tasks it is made of, and what becomes of them."""
+
+    subject: str
+    tasks: Sequence[_Task]
+    count: int
+
+    def replies_of_pool(self, pool: ProcessPool) -> list[_Reply]:
+        """Replies from a pool of ours, whose workers end if one does; what had no part in that is tried again."""
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
+            workers = pool.workers()
+            try:
+                return self._replies(workers, pool.timeout)
+            except _LateError as late:
+                pool.end(workers)
+                raise self._error(
+                    "an example took too long.",
+                    got=f"more than {pool.timeout:g} seconds for example {late.number} of {self.count}",
+                    remedy="Give the pool a longer timeout=. Its workers were ended; the next call starts new ones.",
+                ) from None
+            except (concurrent.futures.BrokenExecutor, RuntimeError) as error:
+                running, was_broken = self._running(), isinstance(error, concurrent.futures.BrokenExecutor)
+                pool.end(workers)
+                if (was_broken and running) or attempt == _MOST_ATTEMPTS:
+                    raise self._error(
+                        "a worker process ended.",
+                        got=f"while it ran example {running or 'none'} of {self.count}: {error}",
+                        remedy="The function may have crashed or run out of memory. The next call starts new workers.",
+                    ) from error
+                for task in self.tasks:
+                    task.forget()
+        raise AssertionError
+
+    def replies_of_any(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[_Reply]:
+        """Replies from an executor of somebody else."""
         try:
-            results.append([np.array(result) for result in op.host(list(example))])
-        except BaseException as error:
-            text = "".join(traceback.format_exception(error))
-            return _Reply(task.begin, results, _picklable(error), text)
-    return _Reply(task.begin, results)
+            return self._replies(executor, None)
+        except concurrent.futures.BrokenExecutor as error:
+            source.forget()
+            raise self._error(
+                "a worker ended.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="The function may have crashed or run out of memory. This executor may serve no more calls: "
+                "one that a function makes, executor=lambda: ..., is made anew by the next call.",
+            ) from error
+        except (RuntimeError, concurrent.futures.CancelledError) as error:
+            source.forget()
+            raise self._error(
+                "its executor does not run it.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="It may have been shut down: keep it as long as the op is called.",
+            ) from error
+
+    def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
+        """What the function returned for all examples; raises what it raised first."""
+        results = [[_taken(value) for value in values] for reply in replies for values in reply.results]
+        error = replies[-1].error
+        if error is None:
+            return results
+        annotate(error, f"Raised in {self.subject}, for example {len(results)} of {self.count}, by a worker.")
+        if error.__traceback__ is None:
+            raise error from _RemoteError(replies[-1].traceback)
+        raise error
+
+    def _replies(self, executor: concurrent.futures.Executor, timeout: float | None) -> list[_Reply]:
+        """The replies to all tasks, or to those up to the first in which an example failed."""
+        futures: list[concurrent.futures.Future[_Reply]] = []
+        replies: list[_Reply] = []
+        try:
+            futures += [executor.submit(run_task, task) for task in self.tasks]
+            for future in futures:
+                while timeout is not None and not future.done():
+                    concurrent.futures.wait([future], min(timeout / 4, _LONGEST_WAIT))
+                    self._require_progress(timeout)
+                replies.append(future.result())
+                if replies[-1].error is not None:
+                    break
+        finally:
+            for future in futures:
+                future.cancel()
+        return replies
+
+    def _require_progress(self, timeout: float) -> None:
+        for task in self.tasks:
+            at = task.at()
+            if at is not None and time.monotonic() - at[1] > timeout:
+                raise _LateError(at[0])
+
+    def _running(self) -> str:
+        """Which examples were being run, as far as it is known."""
+        return " or ".join(str(at[0]) for at in map(_Task.at, self.tasks) if at is not None)
+
+    def _error(self, problem: str, *, got: str, remedy: str) -> WorkerError:
+        return WorkerError(problem, got=got, subject=self.subject, remedy=remedy)
+
+
+class _LateError(Exception):
+    """An example has run for too long."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _chunks(executor: concurrent.futures.Executor, count: int) -> Iterator[tuple[int, int]]:
     """Where the examples of each task begin and end."""
-    workers = getattr(executor, "_max_workers", None) or _USUAL_WORKERS
+    if isinstance(executor, ProcessPool):
+        workers = executor.n_workers
+    else:
+        workers = getattr(executor, "_max_workers", None) or _USUAL_WORKERS
     size = max(1, math.ceil(count / (_CHUNKS_A_WORKER * workers)))
     for begin in range(0, count, size):
         yield begin, min(begin + size, count)
 
 
-def _picklable(error: BaseException) -> BaseException:
+@dataclass(frozen=True, slots=True)
+class _InFile:
+    """An array that is in a file, as its elements."""
+
+    path: Path
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | _InFile]:
+    return [
+        _put(np.stack(values), directory, f"input-{begin}-{number}")
+        for number, values in enumerate(zip(*examples, strict=True))
+    ]
+
+
+def _put(array: Array, directory: Path | None, name: str) -> Array | _InFile:
+    """The array, or the file it is put into if it is large and there is room."""
+    if directory is None or array.nbytes < _LARGE or array.dtype.hasobject:
+        return array
+    path = directory / name
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        with _open(path, "wb") as file:
+            array.tofile(file)
+    except OSError:
+        path.unlink(missing_ok=True)
+        return array
+    return _InFile(path, array.dtype, array.shape)
 
 
-def _replies(futures: Sequence[concurrent.futures.Future[_Reply]], timeout: float | None) -> Iterator[_Reply]:
-    done, missing = concurrent.futures.wait(futures, timeout, concurrent.futures.FIRST_EXCEPTION)
-    if missing and not any(future.exception() for future in done):
-        raise concurrent.futures.TimeoutError
-    for future in futures:
-        yield future.result()
-
-
-def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | Path]:
-    stacked: list[Array | Path] = []
-    for number, values in enumerate(zip(*examples, strict=True)):
-        array = np.stack(values)
-        if directory is None or array.nbytes < _LARGE:
-            stacked.append(array)
-        else:
-            path = directory / f"input-{begin}-{number}.npy"
-            np.save(path, array)
-            stacked.append(path)
-    return stacked
+def _taken(array: Array | _InFile) -> Array:
+    if isinstance(array, _InFile):
+        return np.memmap(array.path, array.dtype, "r", shape=array.shape)
+    return array
 
 
 @contextlib.contextmanager
@@ -177,38 +378,9 @@ def _directory(is_local: bool) -> Iterator[Path | None]:
     if not is_local:
         yield None
         return
-    memory = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+    memory = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix=f"tfpyop-{os.getpid()}-", dir=memory))
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _running(
-    tasks: Sequence[_Task],
-    futures: Sequence[concurrent.futures.Future[_Reply]],
-    chunks: Sequence[tuple[int, int]],
-) -> str:
-    """Which examples were being run, as far as it is known."""
-    found = []
-    for task, future, (begin, end) in zip(tasks, futures, chunks, strict=True):
-        if future.done() and not future.cancelled() and future.exception() is None:
-            continue
-        at = None if task.directory is None else task.directory / f"at-{task.begin}"
-        if at is None:
-            found.append(f"{begin} to {end - 1}")
-        elif at.exists():
-            found.append(at.read_text())
-    return " or ".join(found) or "0"
-
-
-def _failure(error: Exception, subject: str, running: str, count: int) -> WorkerError:
-    is_late = isinstance(error, concurrent.futures.TimeoutError)
-    return WorkerError(
-        "a worker took too long." if is_late else "a worker process ended.",
-        got=f"while it ran example {running} of {count}" + (f": {error}" if str(error) else ""),
-        subject=subject,
-        remedy="The next call starts new workers. "
-        + ("Give the pool a longer timeout=." if is_late else "The function may have crashed or run out of memory."),
-    )

@@ -6,7 +6,6 @@ An entry makes host ops for calls, takes rules, and is bound to instances. `Op` 
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,8 +93,9 @@ class Entry:
         host_op = self._host_ops.get(payload)
         if host_op is None:
             structure, static = self.definition.parameters.read_payload(payload)
-            host_op = self._make_host_op(structure, static, payload)
-            for level in read_levels(payload):
+            levels = read_levels(payload)
+            host_op = self.host_op(structure, static) if levels else self._make_host_op(structure, static, payload)
+            for level in levels:
                 host_op = batched_op(host_op, level)
             if len(self._host_ops) >= _MOST_HOST_OPS:
                 self._host_ops.clear()
@@ -116,8 +116,7 @@ class Entry:
         """Let the elements of loop dimensions be run where the op is to run them."""
         executor = self.definition.executor
         if executor is not None:
-            held = weakref.ref(op)  # the op holds its host function
-            op.host.elsewhere = Elsewhere(executor, self.module, lambda: held().token)  # type: ignore[union-attr]
+            op.host.elsewhere = Elsewhere(executor, op)
         return op
 
     def host_function(self, structure: Structure | None, static: Mapping[str, Any]) -> HostFunction:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
-from tfpyop._elsewhere import Elsewhere
+from tfpyop._elsewhere import Elsewhere, is_worker
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
 from tfpyop.errors import ContractError, Shape, TfpyopError, annotate, describe_shape
@@ -192,7 +192,7 @@ class HostFunction:
     def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
         drawn = self._examples(views, plan.loop)
-        if self.elsewhere is not None and 0 not in plan.loop:
+        if self.elsewhere is not None and 0 not in plan.loop and not is_worker():
             examples = self.elsewhere.run(list(drawn), self.subject)
         else:
             examples = [

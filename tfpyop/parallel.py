@@ -3,52 +3,68 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-from tfpyop.errors import UnsupportedError
+from tfpyop.errors import RegistrationError, UnsupportedError
 
 __all__ = ["ProcessPool", "process_pool"]
 
 
 class ProcessPool(concurrent.futures.Executor):
-    """A pool of processes that starts on first use, and anew after one of them has ended or been stopped.
+    """A pool of processes that starts on first use, and anew after one of them has ended or it was shut down.
 
-    Its workers import the module of an op, and no TensorFlow unless the module does.
+    Its workers import the module of an op, and no TensorFlow unless the module does. Make one with `process_pool`.
+
+    Attributes:
+      n_workers: How many processes.
+      timeout: How long the function of an op may take for one example, in seconds; None if it may take any time.
     """
 
-    def __init__(self, workers: int, timeout: float | None) -> None:
-        self._max_workers = workers
+    def __init__(self, n_workers: int, timeout: float | None) -> None:
+        self.n_workers = n_workers
         self.timeout = timeout
-        self._pool: Any = None
+        self._workers: concurrent.futures.Executor | None = None
+        self._futures: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
+
+    def workers(self) -> concurrent.futures.Executor:
+        """The processes at present, started if there are none."""
+        with self._lock:
+            if self._workers is None:
+                self._workers = _loky().ProcessPoolExecutor(self.n_workers)
+            return self._workers
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Run a function in a worker."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = _loky().ProcessPoolExecutor(self._max_workers)
-            future: concurrent.futures.Future[Any] = self._pool.submit(function, *args, **kwargs)
+        future: concurrent.futures.Future[Any] = self.workers().submit(function, *args, **kwargs)
+        self._futures.add(future)
         return future
 
-    def reset(self) -> None:
-        """End all workers now; the next use starts new ones."""
+    def end(self, workers: concurrent.futures.Executor) -> None:
+        """End these workers now, unless others have taken their place; the next use starts new ones."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, kill_workers=True)
+            if workers is not self._workers:
+                return
+            self._workers = None
+        workers.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; without waiting, or cancelling, at once."""
-        if not wait or cancel_futures:
-            self.reset()
-            return
+        """Let the workers end when they have done what was submitted; the next use starts new ones.
+
+        Args:
+          wait: Whether to wait for that.
+          cancel_futures: Whether what has not begun is left undone.
+        """
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True)
+            workers, self._workers = self._workers, None
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        if workers is not None:
+            workers.shutdown(wait=wait)
 
 
 def process_pool(workers: int | None = None, *, timeout: float | None = None) -> ProcessPool:
@@ -56,16 +72,21 @@ def process_pool(workers: int | None = None, *, timeout: float | None = None) ->
 
     Args:
       workers: How many processes. Default: as many as this one may use cores.
-      timeout: How long one call of an op may take, in seconds. Default: as long as it takes.
+      timeout: How long the function may take for one example, in seconds, once a worker has begun it. Default: as long
+        as it takes.
 
     Returns:
       A `concurrent.futures.Executor`. Nothing is started before its first use, so that a module may make one.
 
     Raises:
+      RegistrationError: One of them is no such number.
       UnsupportedError: The package loky is missing.
     """
-    _loky()
-    return ProcessPool(workers or len(os.sched_getaffinity(0)), timeout)
+    if workers is not None and not (type(workers) is int and workers > 0):
+        raise RegistrationError("workers= is no number of processes.", expected="1 or more", got=f"{workers!r:.80}")
+    if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
+        raise RegistrationError("timeout= is no time.", expected="more than 0 seconds, or None", got=f"{timeout!r:.80}")
+    return ProcessPool(workers or _loky().cpu_count(), timeout)
 
 
 def _loky() -> Any:
