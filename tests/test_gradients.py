@@ -312,3 +312,37 @@ def test_a_rule_on_a_bound_method_is_refused():
 
     with pytest.raises(RegistrationError, match="attached to a bound method, where it would be lost"):
         Model().function.gradient(lambda op, g: g)
+
+
+@differentiable_op(signature="(n)->()", vectorized=False)
+def cubes(x):
+    assert x.ndim == 1
+    return np.sum(x**3)
+
+
+@cubes.numpy_gradient
+def cubes_gradient(op, grad):
+    return 3 * op.inputs[0] ** 2 * grad
+
+
+@cubes_gradient.numpy_gradient
+def cubes_second(op, grad):
+    x, _, cotangent = op.inputs
+    assert x.ndim == 1
+    assert cotangent.ndim == 0
+    return 6 * x * cotangent * grad, None, np.sum(3 * x**2 * grad)
+
+
+@pytest.mark.parametrize("rows", [2, 3])  # 3 is also the size of a row
+def test_the_rule_of_a_rule_is_called_with_core_dimensions_too(rows):
+    def norm_of_gradient(total, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(total(x) ** 2)
+        return tf.reduce_sum(tape.gradient(loss, x) ** 2)
+
+    x = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+    expected = modes.gradient("tape, eager", lambda x: norm_of_gradient(lambda x: tf.reduce_sum(x**3, -1), x), x)
+    for mode in ("tape, eager", "tape inside", "tape inside, XLA"):
+        [gradient] = modes.gradient(mode, lambda x: norm_of_gradient(cubes, x), x)
+        np.testing.assert_allclose(gradient, expected[0], rtol=1e-4)

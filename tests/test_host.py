@@ -36,7 +36,13 @@ def host_of(function, signature=None, dtypes=None, *, residual_names=(), is_loop
     """The host function of a function of arrays."""
     promise = promise_of(signature, dtypes, residual_names)
     looped = promise.signature if is_looped else None
-    return HostFunction(SUBJECT, function=lambda arrays: function(*arrays), promise=promise, looped=looped, **options)
+    return HostFunction(
+        SUBJECT,
+        function=lambda arrays: function(*arrays),
+        promise=promise,
+        looped=looped and (lambda dtypes: looped),
+        **options,
+    )
 
 
 def described(arrays):
@@ -486,7 +492,7 @@ def test_a_looped_rule_has_its_cotangents_summed_over_broadcast_loop_dimensions(
         SUBJECT,
         function=lambda arrays: rule(*arrays),
         promise=CotangentPromise(primal, signature),
-        looped=signature.with_inputs(signature.outputs, signature.outputs),
+        looped=lambda dtypes: signature.extended(signature.outputs, signature.outputs),
     )
     a, b = np.arange(6, dtype="f4").reshape(3, 2), np.float32([[1], [2]])
     output = a * b[..., None]

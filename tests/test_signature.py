@@ -262,7 +262,7 @@ def test_core_ranks_count_the_core_dimensions_that_are_there(text, shapes, ranks
 )
 def test_further_inputs_come_behind_and_outputs_go(text, expected):
     signature = Signature.parse(text)
-    longer = signature.with_inputs(signature.outputs, signature.inputs)
+    longer = signature.extended(signature.outputs, signature.inputs)
     assert longer.text == expected
     assert longer.inputs == signature.inputs + signature.outputs + signature.inputs
     assert (longer.outputs, longer.run_time_names) == ((), frozenset())
@@ -279,7 +279,7 @@ def test_further_inputs_come_behind_and_outputs_go(text, expected):
 )
 def test_further_inputs_may_have_computed_and_run_time_sizes(text, shapes, loop):
     signature = Signature.parse(text)
-    assert signature.with_inputs(signature.outputs, signature.outputs).bind(shapes).loop == loop
+    assert signature.extended(signature.outputs, signature.outputs).bind(shapes).loop == loop
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_further_inputs_may_have_computed_and_run_time_sizes(text, shapes, loop)
 )
 def test_further_inputs_are_held_to_computed_and_run_time_sizes(text, shapes, message):
     signature = Signature.parse(text)
-    longer = signature.with_inputs(signature.outputs, signature.outputs)
+    longer = signature.extended(signature.outputs, signature.outputs)
     message = message.format(MISFIT.format(f"signature {longer.text!r}"))
     with pytest.raises(SignatureError, match=exactly(message)):
         longer.bind(shapes)

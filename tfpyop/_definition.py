@@ -187,7 +187,7 @@ class Definition:
             self.subject,
             function=call_with_out if self.parameters.takes_out else call_plainly if is_plain else call,
             promise=promise,
-            looped=None if self.is_vectorized else self.full_signature,
+            looped=None if self.is_vectorized else lambda dtypes: self.full_signature,
             compute_dtype=self.compute_dtype,
             is_stateful=self.is_stateful,
             takes_out=self.parameters.takes_out,

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
+from tfpyop._coercion import DType, is_differentiable
 from tfpyop._definition import Definition
 from tfpyop._elsewhere import Elsewhere
 from tfpyop._host import HostFunction
@@ -122,6 +123,13 @@ class Entry:
     def host_function(self, structure: Structure | None, static: Mapping[str, Any]) -> HostFunction:
         """The host function of such a call."""
         return self.definition.host_function(self.function, structure, static)
+
+    def full_signature(
+        self, dtypes: Sequence[DType], structure: Structure | None, static: Mapping[str, Any]
+    ) -> Signature | None:
+        """The signature of calls with inputs of these dtypes, with residuals among the outputs."""
+        del dtypes, structure, static
+        return self.definition.full_signature
 
     # -- the native implementation
 
@@ -236,13 +244,30 @@ class RuleEntry(Entry):
         """The host function that calls the rule; structure and static values are those of the primal op."""
         primal = self.primal.host_op(structure, static)
         promise = _promise(self.kind, primal)
-        looped = not self.primal.definition.is_vectorized
+        is_looped = not self.primal.definition.is_vectorized
         return HostFunction(
             self.subject,
             function=rule_caller(self.function, promise, primal),
             promise=promise,
-            looped=_rule_signature(self.kind, primal) if looped else None,
+            looped=(lambda dtypes: self.full_signature(dtypes, structure, static)) if is_looped else None,
             compute_dtype=self.definition.compute_dtype,
+        )
+
+    def full_signature(
+        self, dtypes: Sequence[DType], structure: Structure | None, static: Mapping[str, Any]
+    ) -> Signature | None:
+        """The signature of calls with inputs of these dtypes, on which it depends which vectors there are."""
+        primal = self.primal.host_op(structure, static)
+        parts = _promise(self.kind, primal).split(dtypes, dtypes)
+        signature = self.primal.full_signature(parts.inputs, structure, static)
+        if signature is None:
+            return None
+        outputs = signature.outputs[: len(parts.outputs)]
+        like = (signature.inputs, parts.inputs) if self.kind == "vjp" else (outputs, parts.outputs)
+        return signature.extended(
+            signature.outputs,
+            outputs if self.kind == "vjp" else signature.inputs,
+            outputs=[core for core, dtype in zip(*like, strict=True) if is_differentiable(dtype)],
         )
 
     def call_native(
@@ -298,4 +323,4 @@ def _rule_signature(kind: str, primal: HostOp) -> Signature | None:
         return None
     n_outputs = len(signature.outputs) - len(primal.residual_names)
     vectors = signature.outputs[:n_outputs] if kind == "vjp" else signature.inputs
-    return signature.with_inputs(signature.outputs, vectors)
+    return signature.extended(signature.outputs, vectors)

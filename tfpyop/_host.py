@@ -18,7 +18,7 @@ from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
 from tfpyop._elsewhere import Elsewhere, is_worker
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
-from tfpyop.errors import ContractError, Shape, TfpyopError, annotate, describe_shape
+from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape
 
 T = TypeVar("T")
 
@@ -50,7 +50,8 @@ class HostFunction:
       function: Takes the list of views and calls the user's function. If it `takes_out`, also takes the destinations:
         None, or one writable array for each output.
       promise: What the outputs will be.
-      looped: The signature of a function that takes core dimensions only: the host loops over the others.
+      looped: For a function that takes core dimensions only, gives its signature for inputs of these dtypes: the host
+        loops over the others.
       compute_dtype: The dtype floating inputs are widened to before the function sees them.
       is_stateful: Whether every call counts.
       takes_out: Whether the function can write its outputs into given arrays.
@@ -68,7 +69,7 @@ class HostFunction:
         *,
         function: Callable[..., Any],
         promise: Promise,
-        looped: Signature | None = None,
+        looped: Callable[[Sequence[DType]], Signature | None] | None = None,
         compute_dtype: DType | None = None,
         is_stateful: bool = False,
         takes_out: bool = False,
@@ -157,14 +158,14 @@ class HostFunction:
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """What the function returns as it is, neither cast nor checked, for derivatives from values."""
         types = [ArrayType.of(array) for array in arrays]
-        loop = self._loop([array.shape for array in arrays])
+        loop = self._loop(types)
         if not loop:
             return [np.array(value) for value in self.promise.values(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: Types) -> Plan:
         outputs = self.output_types(inputs)
-        loop = self._loop([type_.shape or () for type_ in inputs])
+        loop = self._loop(inputs)
         n_outputs = len(outputs) - len(self.promise.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
@@ -172,16 +173,19 @@ class HostFunction:
         only = outputs[0] if self.promise.is_one_array and is_known else None
         return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, only)
 
-    def _loop(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
+    def _loop(self, inputs: Types) -> tuple[int, ...]:
         """The loop dimensions that the function itself does not take."""
-        if self._looped is None:
+        signature = None if self._looped is None else self._looped([type_.dtype for type_ in inputs])
+        if signature is None:
             return ()
-        return tuple(size or 0 for size in self._looped.bind(shapes).loop or ())
+        return tuple(size or 0 for size in signature.bind([type_.shape for type_ in inputs]).loop or ())
 
     def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
         """The inputs of each element of the loop dimensions, with core dimensions only."""
         assert self._looped is not None
-        ranks = self._looped.core_ranks([array.shape for array in arrays])
+        signature = self._looped([array.dtype for array in arrays])
+        assert signature is not None
+        ranks = signature.core_ranks([array.shape for array in arrays])
         whole = [
             np.broadcast_to(array, loop + array.shape[array.ndim - rank :])
             for array, rank in zip(arrays, ranks, strict=True)

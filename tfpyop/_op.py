@@ -285,7 +285,7 @@ class Op(_Proxy, Generic[P, R]):
         (None, 3)
         """
         layer = importlib.import_module("tfpyop.lowering.keras").OpLayer
-        return layer(self, static=static) if name is None else layer(self, static=static, name=name)
+        return layer(self._self_entry.host_op(None, static), **({} if name is None else {"name": name}))
 
     # -- as a function among Python's
 

@@ -141,7 +141,7 @@ class Registry:
         It is stable if the op is listed and its static values can be written down. Any other is for this process only.
         """
         with self._lock:
-            if host_op.payload is not None and self.holds(host_op.name, host_op.owner):
+            if self.is_stable(host_op):
                 token = str(Token(host_op.name, host_op.payload, host_op.owner.module))
             else:
                 token = self._local_tokens.get(host_op) or str(Token(self.unique(host_op.name)))
@@ -160,9 +160,20 @@ class Registry:
         except RegistrationError:
             return None
 
+    def require_host_op(self, token: str) -> Any:
+        """The host op a token stands for; UnsupportedError says what to import."""
+        host_op = self.find_host_op(token)
+        if host_op is None:
+            raise Token.parse(token).unknown()
+        return host_op
+
+    def is_stable(self, host_op: Any) -> bool:
+        """Whether the token of a host op means the same in every process that imports its module."""
+        return host_op.payload is not None and self.holds(host_op.name, host_op.owner)
+
     def current(self, host_op: Any) -> Any:
         """The host op itself, or the one in its place if its op has been made anew."""
-        if host_op.payload is None or self.holds(host_op.name, host_op.owner):
+        if host_op.payload is None or self.is_stable(host_op):
             return host_op
         if host_op in self._local_tokens or host_op.owner.is_local:
             return host_op

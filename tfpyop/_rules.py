@@ -110,6 +110,11 @@ class HostOp:
         return REGISTRY.token_of(self)
 
     @property
+    def has_stable_token(self) -> bool:
+        """Whether the token means the same in every process that imports the op's module."""
+        return REGISTRY.is_stable(self)
+
+    @property
     def is_batched(self) -> bool:
         """Whether a call is one over many rows."""
         return self.host.is_batched

@@ -126,10 +126,11 @@ class Signature:
             return cls.elementwise(function.nin, function.nout)
         return cls.parse(function.signature)
 
-    def with_inputs(self, *groups: tuple[Core, ...]) -> Signature:
-        """The input side of an op that takes more than this one's inputs, behind them; without outputs."""
+    def extended(self, *groups: Sequence[Core], outputs: Sequence[Core] = ()) -> Signature:
+        """That of an op which takes more than this one's inputs, behind them, and has other outputs."""
         inputs = self.inputs + tuple(core for group in groups for core in group)
-        return Signature(f"{','.join(map(_core_text, inputs))}->", inputs, (), frozenset())
+        text = "->".join(",".join(map(_core_text, cores)) for cores in (inputs, outputs))
+        return Signature(text, inputs, tuple(outputs), frozenset())
 
     def with_outputs(self, cores: Sequence[str]) -> Signature:
         """This signature with more outputs, each given by the text of its core: `"(n,n)"`."""

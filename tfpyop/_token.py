@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfpyop.errors import UnsupportedError
+
 PREFIX = "tfpyop:"
 RULES = ("vjp", "jvp")
 """What the names of rules' ops end in, behind the op's own name and a slash."""
@@ -49,3 +51,30 @@ class Token:
     def is_local(self) -> bool:
         """Whether it holds for one process only."""
         return "#" in self.name
+
+    @property
+    def is_of_main(self) -> bool:
+        """Whether it is of a program, whose ops no other one can import."""
+        return self.module == "__main__"
+
+    def unknown(self) -> UnsupportedError:
+        """The error where no op of this process has this token."""
+        subject = f"op {self.op.partition('#')[0]!r}"
+        if self.is_local:
+            return UnsupportedError(
+                "it exists only in the process that made it.",
+                subject=subject,
+                remedy="Make the op at the top level of a module that both import, or give it a name=. Its static "
+                "values must be JSON: numbers, text, lists and dicts.",
+            )
+        if self.is_of_main:
+            return UnsupportedError(
+                "it is of another program's __main__, and not known in this process.",
+                subject=subject,
+                remedy="Move it to a module that both import.",
+            )
+        return UnsupportedError(
+            "it is not known in this process.",
+            subject=subject,
+            remedy=f"Import the module that defines it, {self.module!r}, before the graph runs.",
+        )

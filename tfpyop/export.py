@@ -5,12 +5,11 @@ A saved model holds the names of ops, not their functions: who loads it imports 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,8 @@ from tfpyop._registry import REGISTRY
 from tfpyop._token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
-from tfpyop.lowering.gradient_node import ATTRIBUTE as GRADIENT_ATTRIBUTE
 from tfpyop.lowering.native_models import make_native
-from tfpyop.lowering.refusals import is_refusal, refused
-from tfpyop.lowering.saved import host_tokens, nodes_of
+from tfpyop.lowering.written_nodes import tokens_of
 
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 
@@ -106,7 +103,7 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
         meta_graph = trace_saved_model(model, signatures)
-    return _unexportable(_tokens_of(meta_graph))
+    return _unexportable(tokens_of(meta_graph))
 
 
 def save(
@@ -186,14 +183,4 @@ def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
         saved = parse_saved_model(os.fspath(path))
     except OSError as error:
         raise RegistrationError(f"there is no SavedModel in {os.fspath(path)!r}.", remedy=str(error)) from None
-    return [token for meta_graph in saved.meta_graphs for token in _tokens_of(meta_graph)]
-
-
-def _tokens_of(meta_graph: Any) -> Iterator[Token]:
-    """The ops that are called in a graph and its functions, or whose gradients are."""
-    for node in nodes_of(meta_graph):
-        tokens = host_tokens(node)
-        if GRADIENT_ATTRIBUTE in node.attr:
-            tokens.append(Token.parse(json.loads(node.attr[GRADIENT_ATTRIBUTE].s)["token"]))
-        calls = [refused(token) if is_refusal(token) else token for token in tokens]
-        yield from (token for token in calls if token is not None)
+    return [token for meta_graph in saved.meta_graphs for token in tokens_of(meta_graph)]

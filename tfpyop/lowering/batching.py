@@ -61,10 +61,14 @@ def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
     return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
 
 
-def differentiable_op(token: str) -> HostOp | None:
-    """The op that a token stands for, with its derivatives, also if it is one over rows; None if it is not known."""
-    op: HostOp | None = REGISTRY.find_host_op(token)
-    if op is None or not op.is_batched:
+def differentiable_op(token: str) -> HostOp:
+    """The op that a token stands for, with its derivatives, also if it is one over rows.
+
+    Raises:
+      UnsupportedError: It is not known.
+    """
+    op: HostOp = REGISTRY.require_host_op(token)
+    if not op.is_batched:
         return op
     over_rows: HostOp = op.owner.host_op(op.structure, op.static)
     for level in read_levels(Token.parse(token).payload):

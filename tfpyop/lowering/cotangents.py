@@ -14,7 +14,8 @@ from tfpyop._rules import HostOp
 from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
-from tfpyop.lowering.calls import Call, apply_rule, guarded_results
+from tfpyop.lowering.applied_rules import apply_rule, guarded_results
+from tfpyop.lowering.calls import Call
 from tfpyop.lowering.gradient_node import is_saving
 from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.sizes import is_same_shape

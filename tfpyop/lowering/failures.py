@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfpyop._coercion import Array
-from tfpyop._token import Token
-from tfpyop.errors import UnsupportedError, describe_arrays
+from tfpyop.errors import describe_arrays
 
 CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -52,23 +51,6 @@ def shortened(text: str, most_characters: int) -> str:
         return text
     half = most_characters // 2
     return f"{text[:half]}\n[...]\n{text[-half:]}"
-
-
-def unknown_op(token: str) -> UnsupportedError:
-    """The error for a token that no op of this process has."""
-    parsed = Token.parse(token)
-    if parsed.is_local:
-        return UnsupportedError(
-            "it exists only in the process that made it.",
-            subject=f"op {parsed.op.partition('#')[0]!r}",
-            remedy="Make the op at the top level of a module that both import, or give it a name=. Its static values "
-            "must be JSON: numbers, text, lists and dicts.",
-        )
-    return UnsupportedError(
-        "it is not known in this process.",
-        subject=f"op {parsed.op!r}",
-        remedy=f"Import the module that defines it, {parsed.module!r}, before the graph runs.",
-    )
 
 
 def status_of(error: BaseException) -> int:

@@ -105,7 +105,7 @@ def pass_through(
     graph = tf.compat.v1.get_default_graph()
     hold(op, graph)
     gradient = NodeGradient(kind, detail)
-    is_saved = is_saving() and op.payload is not None and REGISTRY.holds(op.name, op.owner)
+    is_saved = is_saving() and op.has_stable_token
     name = SAVED if is_saved else REGISTRY.unique(op.name)
     with graph.gradient_override_map({"IdentityN": name}):
         passed: list[tf.Tensor] = tf.identity_n(list(tensors), name=f"{node_name(op.name)}/outputs")
@@ -143,13 +143,14 @@ def passed_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
 
 def with_passed(by_rule: Sequence[tf.Tensor | None], passed: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The cotangents of what passes: with those of the node's own outputs, if the gradient has read these."""
-    return list(map(_sum, by_rule, passed)) if is_saving() else list(by_rule)
+    return list(map(sum_of, by_rule, passed)) if is_saving() else list(by_rule)
 
 
-def _sum(by_rule: tf.Tensor | None, passed: tf.Tensor | None) -> tf.Tensor | None:
-    if passed is None or not (passed.dtype.is_floating or passed.dtype.is_complex):
-        return by_rule
-    return passed if by_rule is None else by_rule + passed
+def sum_of(vector: tf.Tensor | None, other: tf.Tensor | None) -> tf.Tensor | None:
+    """The sum of two vectors like one tensor, where None, and whatever such an integer is given, stands for zeros."""
+    if other is None or not (other.dtype.is_floating or other.dtype.is_complex):
+        return vector
+    return other if vector is None else vector + other
 
 
 def node_name(name: str) -> str:

@@ -1,12 +1,12 @@
 """Keras: ops on its symbolic tensors become operations of a functional model, or layers.
 
-Both are saved with a model by the name of the op, as in graphs. Imported with Keras, on its TensorFlow backend alone.
+Both are saved with a model by the op's token, as in graphs. Imported when Keras is there.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,6 @@ from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
 from tfpyop.errors import ExportWarning, UnsupportedError
-from tfpyop.lowering.failures import unknown_op
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import numpy_dtype, tensor_of_value, type_of
 
@@ -51,7 +50,7 @@ class OpCall(keras.Operation):
     """
 
     def __init__(self, op: HostOp | str, *, name: str | None = None) -> None:
-        self._op = _found(op) if isinstance(op, str) else op
+        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
         super().__init__(name=name or _unique_name(self._op.name))
 
     def call(self, *leaves: Any) -> list[tf.Tensor]:
@@ -62,7 +61,7 @@ class OpCall(keras.Operation):
 
     def compute_output_spec(self, *leaves: Any) -> list[keras.KerasTensor]:
         """What the op returns for symbolic tensors."""
-        return _symbolic(self._op, leaves)
+        return _symbolic(REGISTRY.current(self._op), leaves)
 
     def get_config(self) -> dict[str, Any]:
         """The op by its token; warns if no other process could find it."""
@@ -75,36 +74,37 @@ class OpLayer(keras.layers.Layer):
     """An op as a layer, which takes its inputs one after the other or in a list.
 
     Args:
-      op: The op, or the token that stands for it.
-      static: Values of its static parameters.
+      op: The op with its static values, or the token that stands for it.
       **options: As for every layer. Default of `name`: that of the op, made unique.
     """
 
-    def __init__(self, op: Any, *, static: Mapping[str, Any], **options: Any) -> None:
-        self._op = _found(op).owner.op if isinstance(op, str) else op
+    def __init__(self, op: HostOp | str, **options: Any) -> None:
+        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
         super().__init__(**{"name": _unique_name(self._op.name), **options})
-        self._static = dict(static)
-        self.supports_jit = self._entry.definition.is_compilable
+        self.supports_jit = self._op.owner.definition.is_compilable
         self.built = True
-
-    @property
-    def _entry(self) -> Any:
-        return self._op._self_entry
 
     def call(self, *inputs: Any) -> Any:
         """Call the op on tensors."""
-        return self._op(*_spread(inputs), **self._static)
+        from tfpyop.lowering import call
+
+        return self._applied(call, inputs)
 
     def compute_output_spec(self, *inputs: Any) -> Any:
         """What the op returns for symbolic tensors."""
-        division = self._entry.divide(_spread(inputs), self._static)
-        op = self._entry.host_op(None if division.structure.is_flat else division.structure, division.static)
-        return self._entry.pack(_symbolic(op, division.leaves))
+        return self._applied(_symbolic, inputs)
 
     def get_config(self) -> dict[str, Any]:
-        """The op by its token, and the static values; warns if no other process could find it."""
-        _warn_of_unexportable(self._entry.host_op(None, self._static))
-        return {**super().get_config(), "op": self._entry.host_op(None, {}).token, "static": self._static}
+        """The op by its token; warns if no other process could find it."""
+        _warn_of_unexportable(self._op)
+        return {**super().get_config(), "op": self._op.token}
+
+    def _applied(self, function: Callable[[HostOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
+        """What a function of op and flat inputs returns, arranged as the op's outputs are."""
+        entry = REGISTRY.current(self._op).owner
+        division = entry.divide(_spread(inputs), self._op.static)
+        op = entry.host_op(None if division.structure.is_flat else division.structure, division.static)
+        return entry.pack(function(op, division.leaves))
 
 
 def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
@@ -132,13 +132,6 @@ def _type_of(leaf: Any) -> ArrayType | None:
     if isinstance(leaf, keras.KerasTensor):
         return ArrayType(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
     return type_of(leaf) if isinstance(leaf, tf.Tensor) else None
-
-
-def _found(token: str) -> HostOp:
-    op: HostOp | None = REGISTRY.find_host_op(token)
-    if op is None:
-        raise unknown_op(token)
-    return op
 
 
 def _warn_of_unexportable(op: HostOp) -> None:

@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
-from tfpyop._token import Token
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering.gradient_node import SAVED
-from tfpyop.lowering.saved import host_tokens, nodes_of
+from tfpyop.lowering.written_nodes import host_tokens, nodes_of
 
 _GRADIENT = "_gradient_op_type"
 _OWN_GRADIENT = re.compile(rf"{SAVED}|.+#[0-9a-f]{{8}}-\d+")
@@ -33,7 +32,12 @@ def make_native(meta_graph: Any) -> None:
     library = meta_graph.graph_def.library
     scopes = [_Scope(meta_graph.graph_def.node, [])]
     scopes += [_Scope(function.node_def, function) for function in library.function]
-    calls = [(scope, node, _host_op(token)) for scope in scopes for node in scope.nodes for token in host_tokens(node)]
+    calls = [
+        (scope, node, REGISTRY.require_host_op(str(token)))
+        for scope in scopes
+        for node in scope.nodes
+        for token in host_tokens(node)
+    ]
     _require_native([op for _, _, op in calls])
     for scope, node, op in calls:
         _replace(node, op, scope, library)
@@ -61,12 +65,6 @@ def _shapes(attributes: Any) -> list[tf.TensorShape]:
     if "_output_shapes" not in attributes:
         return []
     return [tf.TensorShape(shape) for shape in attributes["_output_shapes"].list.shape]
-
-
-def _host_op(token: Token) -> HostOp:
-    op: HostOp | None = REGISTRY.find_host_op(str(token))
-    assert op is not None, token  # it has just been saved by this process
-    return op
 
 
 def _require_native(ops: Sequence[HostOp]) -> None:

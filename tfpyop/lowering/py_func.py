@@ -14,10 +14,10 @@ from tfpyop._host import HostFunction
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
-from tfpyop._token import PREFIX
+from tfpyop._token import PREFIX, Token
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import install_token_table
-from tfpyop.lowering.failures import failure, unknown_op
+from tfpyop.lowering.failures import failure
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import host_results
 
@@ -47,7 +47,7 @@ def _find(token: str) -> Callable[..., list[Array]] | None:
 
 
 def _refuse(token: str, *arrays: Any) -> list[Array]:
-    raise unknown_op(token)
+    raise Token.parse(token).unknown()
 
 
 def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,18 @@ from tfpyop._registry import REGISTRY, Site
 from tfpyop._rule_promise import SamePromise
 from tfpyop._rules import HostOp, Rule, Rules
 from tfpyop._token import Token
-from tfpyop.errors import GradientError
-from tfpyop.lowering.failures import unknown_op
+from tfpyop.errors import GradientError, UnsupportedError
 from tfpyop.lowering.tensors import dtype_of
 
 _NAME = "tfpyop:refusal"
 _LOST = "lost"
+_KINDS: Mapping[str, Callable[[HostOp], GradientError]] = {
+    "missing_gradient": HostOp.missing_gradient,
+    "missing_second_derivative": HostOp.missing_second_derivative,
+    "residual_differentiated": HostOp.residual_differentiated,
+    "detached_rule": HostOp.detached_rule,
+}
+"""The errors there are, by the names that stand for them in saved models."""
 _LOADED = "a loaded model"
 
 
@@ -44,7 +50,26 @@ def refusing(
       like: What the vectors would be like.
       by: What they would be computed from.
     """
-    return _Refusal.of(op, error.__name__).vectors(like, by)
+    return _Refusal.of(op, kind_of(error)).vectors(like, by)
+
+
+def kind_of(error: Callable[[HostOp], GradientError]) -> str:
+    """The name that stands for a kind of error in saved models."""
+    return next(kind for kind, known in _KINDS.items() if known is error)
+
+
+def error_of(kind: str) -> Callable[[HostOp], GradientError]:
+    """What makes an error of this kind.
+
+    Raises:
+      UnsupportedError: There is no such kind.
+    """
+    if kind not in _KINDS:
+        raise UnsupportedError(
+            f"a saved model tells of a problem {kind!r} that this version of tfpyop does not know.",
+            remedy="Load it with the version that saved it, or a newer one.",
+        )
+    return _KINDS[kind]
 
 
 def refusing_lost(like: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
@@ -72,16 +97,16 @@ def refused(token: Token) -> Token | None:
 class _Refusal:
     """Why there are no vectors: a kind of error, and the op it is about."""
 
-    error: str
+    kind: str
     subject: str
     token: str | None
     """The op's token; None if it is for this process only, and then the op itself is held."""
     op: HostOp | None
 
     @classmethod
-    def of(cls, op: HostOp, error: str) -> _Refusal:
-        is_stable = op.payload is not None and REGISTRY.holds(op.name, op.owner)
-        return cls(error, op.host.subject, op.token if is_stable else None, None if is_stable else op)
+    def of(cls, op: HostOp, kind: str) -> _Refusal:
+        is_stable = op.has_stable_token
+        return cls(kind, op.host.subject, op.token if is_stable else None, None if is_stable else op)
 
     def vectors(self, like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """The stand-ins, None for what is not differentiable."""
@@ -96,7 +121,7 @@ class _Refusal:
     def _host_op(self, count: int) -> HostOp:
         if self.token is None:
             return self.host_op(count, None)
-        parts = {"count": count, "error": self.error, "op": self.token}
+        parts = {"count": count, "error": self.kind, "op": self.token}
         owner: _Refusals = REGISTRY.find(_NAME)
         return owner.host_op_from_payload(json.dumps(parts, sort_keys=True, separators=(",", ":")))
 
@@ -116,16 +141,12 @@ class _Refusal:
         return HostOp(_NAME, host, Rules(gradient=Rule(owner.site, function=rule)), None, None, {}, owner, payload)
 
     def _exception(self) -> Exception:
-        if self.error == _LOST:
+        if self.kind == _LOST:
             return GradientError(
                 "a second derivative was asked for, which was lost when the model was loaded and saved again.",
                 remedy="Load the model that was saved first.",
             )
-        op = self.op if self.token is None else REGISTRY.find_host_op(self.token)
-        if op is None:
-            return unknown_op(str(self.token))
-        error: GradientError = getattr(op, self.error)()
-        return error
+        return error_of(self.kind)(self.op or REGISTRY.require_host_op(str(self.token)))
 
 
 class _Refusals:

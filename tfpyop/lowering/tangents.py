@@ -20,7 +20,8 @@ from tfpyop.lowering._tensorflow import (
     record_operation_backprop_only,
     stop_recording,
 )
-from tfpyop.lowering.calls import Call, apply_rule, guarded_results
+from tfpyop.lowering.applied_rules import apply_rule, guarded_results
+from tfpyop.lowering.calls import Call
 from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.tensors import dtype_of, type_of
 

@@ -21,7 +21,7 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
-from tfpyop.lowering.failures import failure, shortened, unknown_op
+from tfpyop.lowering.failures import failure, shortened
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 from tfpyop.lowering.xla.structs import LENT, LENT_FROM, Buffer, pointers, reader
@@ -194,9 +194,7 @@ def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
 
 
 def _make_call(key: Any, declared: CallText, arguments: int, results: int) -> HostCall:
-    op = REGISTRY.find_host_op(declared.token)
-    if op is None:
-        raise unknown_op(declared.token)
+    op = REGISTRY.require_host_op(declared.token)
     call: HostCall = op.host.remember(key, HostCall(op.host, declared, arguments, results))
     _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
     return call

@@ -1,0 +1,51 @@
+"""Guards: tensors whose derivative nobody can follow, such that asking for it raises instead of being wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._rules import HostOp
+from tfpyop._structure import Json
+from tfpyop.errors import GradientError
+from tfpyop.lowering._tensorflow import record_operation, stop_recording
+from tfpyop.lowering.gradient_node import pass_through, passed_inputs, register_gradient, sum_of, with_passed
+from tfpyop.lowering.refusals import error_of, kind_of, refusing
+from tfpyop.lowering.xla import compiling, is_compiling
+
+
+def guarded(
+    op: HostOp, tensors: Sequence[tf.Tensor], sources: Sequence[tf.Tensor], error: Callable[[HostOp], GradientError]
+) -> list[tf.Tensor]:
+    """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own."""
+    n_tensors, is_compiled = len(tensors), is_compiling()
+    through = [*tensors, *sources]
+
+    def backward(*cotangents: Any) -> list[Any]:
+        with compiling(is_compiled):
+            return [*cotangents, *refusing(op, error, sources, cotangents)]
+
+    def forward(*tangents: Any) -> list[Any]:
+        with compiling(is_compiled):
+            beside = refusing(op, error, tensors, tangents[n_tensors:])
+        return [sum_of(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
+
+    with stop_recording():
+        if tf.executing_eagerly():
+            kept = [tf.identity(tensor) for tensor in tensors]
+        else:
+            detail: Json = [n_tensors, kind_of(error)]
+            kept = pass_through(op, through, "guard", detail, holds_over_rows=True)[:n_tensors]
+    record_operation("tfpyop guard", kept, through, backward, forward)
+    return kept
+
+
+@register_gradient("guard")
+def _gradient_of_guard(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
+    """The gradient of the node that guarded tensors and their sources pass through."""
+    n_tensors, kind = detail
+    given = list(cotangents[:n_tensors])
+    refused = refusing(op, error_of(kind), passed_inputs(node, n_tensors), given)
+    return [*given, *with_passed(refused, cotangents[n_tensors:])]

@@ -1,0 +1,30 @@
+"""Saved gradients: how TensorFlow finds the gradient of a node that was made while a model was saved.
+
+TensorFlow saves the gradient functions of a model's nodes, but not those of the nodes in these functions. Such nodes
+carry in an attribute what their gradient is, and are told by one name in all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop.lowering.batching import differentiable_op
+from tfpyop.lowering.gradient_node import SAVED, NodeGradient
+from tfpyop.lowering.refusals import refusing_lost
+from tfpyop.lowering.xla import compiling
+
+
+def install() -> None:
+    """Let TensorFlow find the gradients of such nodes."""
+    tf.RegisterGradient(SAVED)(_gradient)
+
+
+def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
+    if node is None:  # a loaded model is saved again: TensorFlow asks once for all such nodes, and does not say which
+        return refusing_lost(cotangents)
+    saved = NodeGradient.of(node)
+    with compiling(saved.is_compiled):
+        return saved.call(differentiable_op(saved.token), node, cotangents)
