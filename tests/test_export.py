@@ -84,6 +84,9 @@ def local_op(**options):
     return differentiable_op(lambda x: 2 * x, signature="()->()", **options)
 
 
+X = tf.constant([[1.0, 2.0]])
+
+
 def module_of(function):
     module = tf.Module()
     module.call = tf.function(function, [tf.TensorSpec([None, 2], tf.float32)], autograph=False)
@@ -95,7 +98,7 @@ UNEXPORTABLE = {
     "without a rule": (local_op(), "made inside of a function, or of a lambda", "give it a name="),
     "non-differentiable": (local_op(non_differentiable=True), "made inside of a function", "give it a name="),
     "bound": (Scale().scaled, "it is bound to an instance", "at the top level of a module"),
-    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is no JSON", "Pass numbers"),
+    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is no JSON", "Pass Python's"),
 }
 
 
@@ -247,3 +250,118 @@ def test_a_model_that_cannot_be_native_is_not_written(model, problem, tmp_path):
     with pytest.raises(UnsupportedError, match=problem):
         export.save(model(), tmp_path / "model", native=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@differentiable_op(signature="(m,n)->(n)")
+def column_sums(x):
+    return x.sum(-2)
+
+
+@column_sums.native
+def column_sums_native(x):
+    assert x.shape.rank == 2
+    assert x.shape[1] == 3
+    return tf.reduce_sum(x, -2)
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def doubled(x):
+    return 2 * x
+
+
+@doubled.native
+def doubled_native(x):
+    return tf.concat([x, x], 0)
+
+
+def test_shapes_of_one_among_several_outputs_are_known(tmp_path):
+    module = tf.Module()
+    module.call = tf.function(lambda x: column_sums(tf.linalg.svd(x)[1]), [tf.TensorSpec([4, 3], tf.float32)])
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected = module.call(x)
+    export.save(module, tmp_path / "model", native=True)
+    np.testing.assert_allclose(tf.saved_model.load(tmp_path / "model").call(x), expected)
+
+
+def test_what_a_native_implementation_returns_is_held_in_the_model_too(tmp_path):
+    export.save(module_of(doubled), tmp_path / "model", native=True)
+    model = tf.saved_model.load(tmp_path / "model")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 has not the shape that the op promises"):
+        model.call(tf.ones([2, 2]))
+
+
+def test_a_native_model_takes_the_place_of_another(tmp_path):
+    export.save(module_of(ops.exp), tmp_path)
+    assert (tmp_path / "fingerprint.pb").exists()
+    export.save(module_of(softmax), tmp_path, native=True)
+    assert export.required_ops(tmp_path) == []
+    assert not (tmp_path / "fingerprint.pb").exists()
+
+
+def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory, tmp_path, monkeypatch):
+    model = tf.saved_model.load(directory / "renamed")
+    registry = tfpyop._registry.REGISTRY
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_entries", {})
+        patch.setattr(registry, "_host_ops", {})
+        with pytest.raises(UnsupportedError, match=r"'lab\.renamed': it is not known in this process"):
+            export.save(model, tmp_path / "model", native=True)
+
+
+def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypatch):
+    with pytest.warns(export.ExportWarning):
+        export.save(module_of(local_op()), tmp_path)
+    model = tf.saved_model.load(tmp_path)
+    monkeypatch.setattr(tfpyop._registry.REGISTRY, "_host_ops", {})
+    [error] = export.check(model)
+    assert "exists only in the process that made it" in str(error)
+    assert "test_export" in repr(error)
+
+
+def test_ops_of_a_program_are_told_so(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("""
+import tensorflow as tf
+from tfpyop import differentiable_op, export
+
+@differentiable_op(signature="()->()")
+def helper(x):
+    return x
+
+module = tf.Module()
+module.call = tf.function(helper, [tf.TensorSpec([1, 2])])
+export.save(module, "model")
+""")
+    process = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert "it is defined in a script, which no other process imports" in process.stderr
+    with pytest.raises(UnsupportedError, match=r"__main__:helper\n  Ops of __main__ are of the program that saved"):
+        export.load(tmp_path / "model")
+    with pytest.raises(tf.errors.OpError, match="of another program's __main__"):
+        tf.saved_model.load(tmp_path / "model").call(X)
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ("tests.saved_ops", r"modules= is text\.(?s:.*)modules=\['tests\.saved_ops'\]"),
+        ([saved_ops], "no name of a module"),
+        (["qqqqqqq"], r"there is no module 'qqqqqqq'\.\n  Is its directory on the path"),
+    ],
+)
+def test_what_names_no_modules_is_told(directory, modules, said):
+    with pytest.raises(RegistrationError, match=said):
+        export.load(directory / "model", modules=modules)
+
+
+@pytest.mark.parametrize(("model", "said"), [(tf.function(ops.exp), "a function, and no model"), (3, "no model that")])
+def test_what_is_no_model_is_told(model, said):
+    with pytest.raises(RegistrationError, match=said):
+        export.check(model)

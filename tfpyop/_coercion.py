@@ -225,6 +225,11 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
     )
 
 
+def is_half(dtype: DType) -> bool:
+    """Whether a dtype is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
+
+
 def as_array(value: Any, what: str) -> Array:
     """What a function returned as an array of whatever dtype it has; CoercionError if it is none."""
     return _as_array(value, what, _RETURN_REMEDY)

@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Sequence
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -71,6 +72,8 @@ def import_module(name: str) -> ModuleType:
     Raises:
       RegistrationError: There is none, or it raises.
     """
+    if not isinstance(name, str):
+        raise RegistrationError("this is no name of a module.", got=f"{name!r:.80}", remedy='Give text: "my_package".')
     if not name or name.startswith("."):
         raise RegistrationError(f"{name!r} is no name of a module.", remedy="For example my_package.ops.")
     if name.endswith(".py") or "/" in name or os.sep in name:
@@ -94,10 +97,11 @@ def _missing(name: str) -> RegistrationError:
     """The error for a module that is not there, with what lies where it was looked for."""
     home, _, own = name.rpartition(".")
     if not home:
-        beside = {module.name for module in pkgutil.iter_modules()}
-    else:
-        package = importlib.import_module(home)
-        if hasattr(package, own):
-            return RegistrationError(f"{name!r} is no module.", remedy=f"Write {home}:{own} for an op.")
-        beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
+        close = get_close_matches(own, {module.name for module in pkgutil.iter_modules()}, n=3)
+        remedy = nearest(own, close) if close else "Is its directory on the path, or the package installed?"
+        return RegistrationError(f"there is no module {name!r}.", remedy=remedy)
+    package = importlib.import_module(home)
+    if hasattr(package, own):
+        return RegistrationError(f"{name!r} is no module.", remedy=f"Write {home}:{own} for an op.")
+    beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
     return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, beside))

@@ -45,17 +45,16 @@ _open = open
 Example = Sequence[Array]
 
 
-def is_worker() -> bool:
-    """Whether this thread runs a task: what it calls must not wait for another one of the same executor."""
-    return getattr(_THREAD, "is_worker", False)
-
-
 class ExecutorSource:
     """The executor that an op was given, or that is made on its first use."""
 
     def __init__(self, given: concurrent.futures.Executor | Callable[[], Any]) -> None:
-        self._made = given if isinstance(given, concurrent.futures.Executor) else None
-        self._make = None if self._made is not None else given
+        self._made: concurrent.futures.Executor | None = None
+        self._make: Callable[[], Any] | None = None
+        if isinstance(given, concurrent.futures.Executor):
+            self._made = given
+        else:
+            self._make = given
         self._lock = threading.Lock()
 
     def executor(self) -> concurrent.futures.Executor:
@@ -66,7 +65,7 @@ class ExecutorSource:
         """
         with self._lock:
             if self._made is None:
-                made = self._make()  # type: ignore[operator, misc]
+                made = self._new()
                 if not isinstance(made, concurrent.futures.Executor):
                     raise RegistrationError(
                         "executor= is a function that makes no executor.",
@@ -75,6 +74,17 @@ class ExecutorSource:
                     )
                 self._made = made
             return self._made
+
+    def _new(self) -> Any:
+        assert self._make is not None
+        try:
+            return self._make()
+        except Exception as error:
+            raise WorkerError(
+                "its executor could not be made.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="executor= is a function, which raised this.",
+            ) from error
 
     def forget(self) -> None:
         """Let an executor that takes no more tasks be made anew, if it was made here."""
@@ -94,6 +104,13 @@ class Elsewhere:
 
     source: ExecutorSource
     op: Any
+
+    def is_here(self) -> bool:
+        """Whether this thread is one of those that run tasks: then it must not wait for another one."""
+        if getattr(_THREAD, "is_worker", False):
+            return True
+        threads = getattr(self.source.executor(), "_threads", ())  # of a ThreadPoolExecutor
+        return threading.current_thread() in threads
 
     def run(self, examples: Sequence[Example], subject: str) -> list[list[Array]]:
         """The results of all examples, in their order.
@@ -170,12 +187,10 @@ class _Reply:
 
     def __reduce__(self) -> Any:
         """For another process: some exceptions cannot go there."""
-        error = self.error
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return _Reply, (self.results, error, self.traceback)
+        return _Reply, (self.results, self.error and _picklable(self.error), self.traceback)
+
+
+_Future = concurrent.futures.Future[_Reply]
 
 
 class _RemoteError(Exception):
@@ -185,10 +200,25 @@ class _RemoteError(Exception):
         return f"\n{self.args[0]}"
 
 
+def _picklable(error: BaseException) -> BaseException:
+    """The exception, or one that tells its name where it would not come out of a pickle as it is."""
+    try:
+        text = str(error)
+    except Exception as second:  # an exception may refuse
+        text = f"(its text raised {type(second).__name__})"
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == text:
+            return error
+    except BaseException:  # what it raises is its own
+        pass
+    return RuntimeError(f"{type(error).__name__}: {text}")
+
+
 def run_task(task: _Task) -> _Reply:
     """In the worker: run some examples."""
     results: list[list[Array | _InFile]] = []
-    was_worker, _THREAD.is_worker = is_worker(), True
+    was_worker, _THREAD.is_worker = getattr(_THREAD, "is_worker", False), True
     try:
         op = _found(task.token)
         arrays = [_taken(array) for array in task.arrays]
@@ -233,7 +263,7 @@ class _Call:
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             workers = pool.workers()
             try:
-                return self._replies(workers, pool.timeout)
+                return self._replies(self._futures(workers), pool.timeout)
             except _LateError as late:
                 pool.end(workers)
                 raise self._error(
@@ -252,12 +282,17 @@ class _Call:
                     ) from error
                 for task in self.tasks:
                     task.forget()
+            except BaseException:  # somebody's wish to stop
+                pool.end(workers)
+                raise
         raise AssertionError
 
     def replies_of_any(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[_Reply]:
         """Replies from an executor of somebody else."""
+        futures: list[_Future] = []
         try:
-            return self._replies(executor, None)
+            futures += self._futures(executor)
+            return self._replies(futures, None)
         except concurrent.futures.BrokenExecutor as error:
             source.forget()
             raise self._error(
@@ -273,6 +308,9 @@ class _Call:
                 got=f"{type(error).__name__}: {error}",
                 remedy="It may have been shut down: keep it as long as the op is called.",
             ) from error
+        finally:
+            for future in futures:
+                future.cancel()
 
     def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
         """What the function returned for all examples; raises what it raised first."""
@@ -285,22 +323,19 @@ class _Call:
             raise error from _RemoteError(replies[-1].traceback)
         raise error
 
-    def _replies(self, executor: concurrent.futures.Executor, timeout: float | None) -> list[_Reply]:
+    def _futures(self, executor: concurrent.futures.Executor) -> list[_Future]:
+        return [executor.submit(run_task, task) for task in self.tasks]
+
+    def _replies(self, futures: Sequence[_Future], timeout: float | None) -> list[_Reply]:
         """The replies to all tasks, or to those up to the first in which an example failed."""
-        futures: list[concurrent.futures.Future[_Reply]] = []
         replies: list[_Reply] = []
-        try:
-            futures += [executor.submit(run_task, task) for task in self.tasks]
-            for future in futures:
-                while timeout is not None and not future.done():
-                    concurrent.futures.wait([future], min(timeout / 4, _LONGEST_WAIT))
-                    self._require_progress(timeout)
-                replies.append(future.result())
-                if replies[-1].error is not None:
-                    break
-        finally:
-            for future in futures:
-                future.cancel()
+        for future in futures:
+            while timeout is not None and not future.done():
+                concurrent.futures.wait([future], min(timeout / 4, _LONGEST_WAIT))
+                self._require_progress(timeout)
+            replies.append(future.result())
+            if replies[-1].error is not None:
+                break
         return replies
 
     def _require_progress(self, timeout: float) -> None:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tfpyop._coercion import STRING, Array, DType, dtype_kind, widen
-from tfpyop._elsewhere import Elsewhere, is_worker
+from tfpyop._coercion import STRING, Array, DType, is_half, widen
+from tfpyop._elsewhere import Elsewhere
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape
@@ -196,7 +196,7 @@ class HostFunction:
     def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
         drawn = self._examples(views, plan.loop)
-        if self.elsewhere is not None and 0 not in plan.loop and not is_worker():
+        if self.elsewhere is not None and 0 not in plan.loop and not self.elsewhere.is_here():
             examples = self.elsewhere.run(list(drawn), self.subject)
         else:
             examples = [
@@ -217,7 +217,11 @@ class HostFunction:
         except TfpyopError:
             raise
         except BaseException as error:
-            if isinstance(error, TypeError) and not self.is_stateful and any(map(_is_half, arguments)):
+            if (
+                isinstance(error, TypeError)
+                and not self.is_stateful
+                and any(is_half(argument.dtype) for argument in arguments)
+            ):
                 return self._call(self._without_half(arguments), None)
             self._explain(error, arguments, out)
             raise
@@ -226,9 +230,9 @@ class HostFunction:
         return [read_only(widen(view, dtype, what=f"input {number}")) for number, view in enumerate(views)]
 
     def _without_half(self, arguments: Sequence[Array]) -> list[Array]:
-        single = self._widened([argument for argument in arguments if _is_half(argument)], np.dtype(np.float32))
+        single = self._widened([argument for argument in arguments if is_half(argument.dtype)], np.dtype(np.float32))
         remaining = iter(single)
-        return [next(remaining) if _is_half(argument) else argument for argument in arguments]
+        return [next(remaining) if is_half(argument.dtype) else argument for argument in arguments]
 
     def _explain(self, error: BaseException, arguments: Sequence[Array], out: Sequence[Array] | None) -> None:
         """Tell more on the user's own exception object: where it came from, and the way out of a known mistake."""
@@ -263,10 +267,6 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
                 remedy="Only outputs of equal shapes make one array: pad them in the function.",
             )
     return [np.stack(values).reshape(loop + values[0].shape) for values in zip(*examples, strict=True)]
-
-
-def _is_half(array: Array) -> bool:
-    return array.dtype.itemsize == 2 and dtype_kind(array.dtype) == "f"
 
 
 def read_only(array: Any) -> Array:

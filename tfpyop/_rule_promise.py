@@ -16,8 +16,10 @@ from tfpyop._coercion import (
     DType,
     advise_rule,
     as_array,
+    dtype_kind,
     fit,
     is_differentiable,
+    is_half,
 )
 from tfpyop._promise import ArrayType, Promise, Types, describe_types, is_compatible
 from tfpyop._signature import Signature, Sizes, sizes_of
@@ -171,7 +173,7 @@ class TangentPromise:
         numbers = [number for number, output in enumerate(like) if is_differentiable(output.dtype)]
         arrays = []
         for number, value, output in zip(numbers, values, outputs, strict=True):
-            array = fit(value, output.dtype, what=f"tangent {number}", advise=advise_rule)
+            array = _fit_vector(value, output.dtype, f"tangent {number}")
             if not is_compatible(array.shape, output.shape):
                 raise wrong_tangent_shape(number, output, describe(array.dtype, array.shape))
             arrays.append(array)
@@ -340,4 +342,16 @@ def _fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape 
             raise wrong_cotangent_shape(number, primal, broadcast, describe(array.dtype, array.shape))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    return fit(array, primal.dtype, what=what, advise=advise_rule)
+    return _fit_vector(array, primal.dtype, what)
+
+
+def _fit_vector(value: Any, dtype: DType, what: str) -> Array:
+    """A cotangent or tangent of this dtype. In half precision what is too large becomes infinite, as in TensorFlow.
+
+    Training in mixed precision scales losses until gradients overflow, and looks for what is not finite.
+    """
+    array = as_array(value, what)
+    if is_half(dtype) and dtype_kind(array.dtype) == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(dtype, copy=False)
+    return fit(array, dtype, what=what, advise=advise_rule)

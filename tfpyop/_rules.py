@@ -167,7 +167,9 @@ class HostOp:
             remedy = "Move it into a module."
         elif self.payload is None:
             problem = "it is called with a static value that is no JSON, so that a model cannot hold it."
-            remedy = "Pass numbers, text, lists, tuples or dicts: an Enum's value, a list for an array."
+            remedy = (
+                "Pass Python's numbers, text, lists, tuples or dicts: float(x), an Enum's value, a list for an array."
+            )
         else:
             return None
         return UnsupportedError(problem, subject=self.host.subject, remedy=remedy)

@@ -76,5 +76,5 @@ class Token:
         return UnsupportedError(
             "it is not known in this process.",
             subject=subject,
-            remedy=f"Import the module that defines it, {self.module!r}, before the graph runs.",
+            remedy=f"Import the module that defines it, {self.module!r}, before the model is loaded or the graph runs.",
         )

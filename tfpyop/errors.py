@@ -67,6 +67,10 @@ class TfpyopError(Exception):
             lines.append(f"  {self.remedy}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        """The kind and the report."""
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by value, so that an error crosses a process boundary whole."""
         return _rebuild, (type(self), self.problem, self.expected, self.got, self.remedy, self.subject)

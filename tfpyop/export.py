@@ -6,10 +6,9 @@ A saved model holds the names of ops, not their functions: who loads it imports 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import tensorflow as tf
 
 from tfpyop._discovery import import_module
 from tfpyop._registry import REGISTRY
+from tfpyop._rules import HostOp
 from tfpyop._token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
@@ -25,6 +25,9 @@ from tfpyop.lowering.native_models import make_native
 from tfpyop.lowering.written_nodes import tokens_of
 
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
+
+
+_FINGERPRINT = "fingerprint.pb"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +45,11 @@ class RequiredOp:
     module: str
     is_available: bool
     is_local: bool
+
+    @property
+    def is_of_main(self) -> bool:
+        """Whether it is of a program's `__main__`, which nobody can import."""
+        return self.module == "__main__"
 
 
 def required_ops(path: str | os.PathLike[str]) -> list[RequiredOp]:
@@ -73,19 +81,30 @@ def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: 
       RegistrationError: There is no SavedModel, or no such module, or the module raises.
       UnsupportedError: Ops are missing; it names them and their modules.
     """
+    if isinstance(modules, str):
+        raise RegistrationError("modules= is text.", got=repr(modules), remedy=f"Give a list: modules=[{modules!r}].")
     for module in modules:
         import_module(module)
     missing = [op for op in required_ops(path) if not op.is_available]
     if missing:
-        imports = sorted({op.module for op in missing if not op.is_local})
         raise UnsupportedError(
             f"the model in {os.fspath(path)!r} needs ops that are not known in this process.",
             expected=", ".join(op.name for op in missing),
-            remedy=f"Name the modules that define them: load(..., modules={imports})."
-            if imports
-            else "They exist in the process alone that saved the model: see tfpyop.export.check.",
+            remedy=_how_to_get(missing),
         )
     return tf.saved_model.load(os.fspath(path), options=options)
+
+
+def _how_to_get(missing: Sequence[RequiredOp]) -> str:
+    importable = sorted({op.module for op in missing} - {op.module for op in missing if op.is_local or op.is_of_main})
+    ways = []
+    if importable:
+        ways.append(f"Name the modules that define them: load(..., modules={importable}).")
+    if any(op.is_local for op in missing):
+        ways.append("Some exist in the process alone that saved the model: see tfpyop.export.check.")
+    if any(op.is_of_main for op in missing):
+        ways.append("Ops of __main__ are of the program that saved the model: move them to a module, and save again.")
+    return " ".join(ways)
 
 
 def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
@@ -98,8 +117,22 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
       signatures: As for `tf.saved_model.save`.
 
     Returns:
-      An error for each such op, which says what to do; not raised.
+      An error for each such op, which says what to do; not raised. Functions that have neither been called nor have an
+      `input_signature=` are in no model, and not looked at.
+
+    Raises:
+      RegistrationError: It is no such model.
     """
+    if not isinstance(model, tf.Module) and not hasattr(model, "_trackable_children"):
+        raise RegistrationError(
+            "this is no model that TensorFlow saves.", got=f"{model!r:.80}", remedy="Give a tf.Module or a Keras model."
+        )
+    if isinstance(model, tf.types.experimental.PolymorphicFunction):
+        raise RegistrationError(
+            "this is a function, and no model.",
+            got=f"{model!r:.80}",
+            remedy="Give the tf.Module that has it as an attribute: module = tf.Module(); module.call = function.",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
         meta_graph = trace_saved_model(model, signatures)
@@ -131,7 +164,7 @@ def save(
       UnsupportedError: The model is to be native, and an op has no native implementation. Nothing is written then.
     """
     if native:
-        _save_native(model, Path(path), signatures, options)
+        _save_native(model, os.fspath(path), signatures, options)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
@@ -140,42 +173,52 @@ def save(
         warnings.warn(str(error), ExportWarning, stacklevel=2)
 
 
-def _save_native(model: Any, path: Path, signatures: Any, options: Any) -> None:
-    """Save beside the place where the model goes, make it native, and put it there."""
-    with tempfile.TemporaryDirectory(dir=_existing(path), prefix=".native-") as directory, warnings.catch_warnings():
+def _save_native(model: Any, path: str, signatures: Any, options: Any) -> None:
+    """Save elsewhere, make it native, and copy it to where it goes."""
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
-        written = Path(directory) / "model"
-        tf.saved_model.save(model, str(written), signatures, options)
-        saved = parse_saved_model(str(written))
+        written = Path(directory)
+        tf.saved_model.save(model, directory, signatures, options)
+        saved = parse_saved_model(directory)
         for meta_graph in saved.meta_graphs:
             make_native(meta_graph)
         (written / "saved_model.pb").write_bytes(saved.SerializeToString())
-        (written / "fingerprint.pb").unlink(missing_ok=True)  # of what was written before
-        shutil.copytree(written, path, dirs_exist_ok=True)
-
-
-def _existing(path: Path) -> Path:
-    """The nearest directory above a path that is there."""
-    return next(parent for parent in path.absolute().parents if parent.is_dir())
+        (written / _FINGERPRINT).unlink(missing_ok=True)  # of what was written before
+        for file in written.rglob("*"):
+            target = f"{path}/{file.relative_to(written).as_posix()}"
+            if file.is_dir():
+                tf.io.gfile.makedirs(target)
+            else:
+                tf.io.gfile.makedirs(path)
+                tf.io.gfile.copy(str(file), target, overwrite=True)
+        if tf.io.gfile.exists(f"{path}/{_FINGERPRINT}"):  # of a model that was there
+            tf.io.gfile.remove(f"{path}/{_FINGERPRINT}")
 
 
 def _required(tokens: Iterable[Token]) -> list[RequiredOp]:
-    found = {token.op: token for token in tokens}
+    found: dict[str, list[Token]] = {}
+    for token in tokens:
+        found.setdefault(token.op, []).append(token)
     return sorted(
-        RequiredOp(name, token.module, REGISTRY.find_host_op(str(token)) is not None, token.is_local)
-        for name, token in found.items()
+        RequiredOp(name, same[0].module, all(map(_is_known, same)), same[0].is_local) for name, same in found.items()
     )
 
 
+def _is_known(token: Token) -> bool:
+    return REGISTRY.find_host_op(str(token)) is not None
+
+
 def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
-    """Why no other process could run the calls that tokens stand for; they have been traced here."""
-    found = {}
-    for token in tokens:
-        op = REGISTRY.find_host_op(str(token))
-        error = None if op is None else op.unexportable()
-        if error is not None:
-            found[str(error)] = error
-    return list(found.values())
+    """Why no other process could run the calls that tokens stand for."""
+    errors = map(_why_unexportable, tokens)
+    return list({str(error): error for error in errors if error is not None}.values())
+
+
+def _why_unexportable(token: Token) -> UnsupportedError | None:
+    op: HostOp | None = REGISTRY.find_host_op(str(token))
+    if op is not None:
+        return op.unexportable()
+    return token.unknown() if token.is_local or token.is_of_main else None  # of a loaded model
 
 
 def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -27,13 +28,15 @@ class ProcessPool(concurrent.futures.Executor):
         self.n_workers = n_workers
         self.timeout = timeout
         self._workers: concurrent.futures.Executor | None = None
+        self._process = os.getpid()
         self._futures: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def workers(self) -> concurrent.futures.Executor:
         """The processes at present, started if there are none."""
         with self._lock:
-            if self._workers is None:
+            if self._workers is None or self._process != os.getpid():  # a fork has none of the parent's
+                self._process = os.getpid()
                 self._workers = _loky().ProcessPoolExecutor(self.n_workers)
             return self._workers
 

@@ -29,6 +29,7 @@ try:
         should_record_backprop,
         stop_recording,
     )
+    from tensorflow.python.framework import op_def_registry
     from tensorflow.python.framework.composite_tensor import CompositeTensor
     from tensorflow.python.framework.func_graph import FuncGraph
     from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
@@ -62,6 +63,7 @@ __all__ = [
     "could_possibly_record",
     "ensure_initialized",
     "executing_eagerly_outside_functions",
+    "first_of_output",
     "forget_gradient",
     "install_token_table",
     "is_watched",
@@ -107,6 +109,21 @@ def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) ->
 def set_attribute(node: tf.Operation, name: str, text: str) -> None:
     """Write a text into a node of a graph; names that begin with an underscore mean nothing to TensorFlow."""
     node._set_attr(name, tf.compat.v1.AttrValue(s=text.encode()))
+
+
+def first_of_output(node: Any, name: str) -> int:
+    """Which of all outputs of a written node is the first of an output that its op has under this name."""
+    first = 0
+    for argument in op_def_registry.get(node.op).output_arg:
+        if argument.name == name:
+            return first
+        if argument.number_attr:
+            first += node.attr[argument.number_attr].i
+        elif argument.type_list_attr:
+            first += len(node.attr[argument.type_list_attr].list.type)
+        else:
+            first += 1
+    raise LookupError(name)
 
 
 def trace_saved_model(model: Any, signatures: Any) -> Any:

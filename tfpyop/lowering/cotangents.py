@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._coercion import cast, dtype_kind, is_differentiable
+from tfpyop._coercion import cast, dtype_kind, is_differentiable, is_half
 from tfpyop._promise import is_compatible
 from tfpyop._rule_promise import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._rules import HostOp
@@ -105,7 +105,7 @@ def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Ten
             got=str(type_of(tensor)),
             remedy="Return the real part: tf.math.real(...).",
         )
-    if tf.executing_eagerly() and tensor.dtype != primal.dtype:  # a graph has no values to look at yet
+    if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # a graph has no values to look at yet
         cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape

@@ -53,23 +53,26 @@ def is_called_for(op: HostOp) -> bool:
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Call the native implementation, with the derivatives of the op if it can have them, else with its own."""
-    types = [type_of(tensor) for tensor in tensors]
-    promised = op.host.output_types(types)
-    n_outputs = len(promised) - len(op.residual_names)
-    outputs_only = promised[:n_outputs]
     if op.rules.non_differentiable:
-        return [tf.stop_gradient(tensor) for tensor in _results(op, tensors, outputs_only)]
-    is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in outputs_only])
+        return [tf.stop_gradient(tensor) for tensor in results(op, tensors)]
+    promised = _promised(op, tensors)
+    is_differentiable = op.is_differentiable(list(map(dtype_of, tensors)), [type_.dtype for type_ in promised])
     if not is_differentiable or not _has_rules_for_it(op):
-        return _results(op, tensors, outputs_only)
+        return results(op, tensors)
     with stop_recording():
-        results = [tf.identity(tensor) for tensor in _results(op, tensors, outputs_only)]
+        outputs = [tf.identity(tensor) for tensor in results(op, tensors)]
     if tf.executing_eagerly():
-        record(Call(op, list(tensors), results, []))
-        return results
-    passed = graph.with_gradient(op, tensors, results)
-    passed[0].op.pfor_converter = lambda rows: batching.rows_of_native(op, len(results), rows)
+        record(Call(op, list(tensors), outputs, []))
+        return outputs
+    passed = graph.with_gradient(op, tensors, outputs)
+    passed[0].op.pfor_converter = lambda rows: batching.rows_of_native(op, len(outputs), rows)
     return passed
+
+
+def _promised(op: HostOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArrayType]:
+    """What the outputs will be; residuals are no part of a native call."""
+    promised = op.host.output_types([type_of(tensor) for tensor in tensors])
+    return promised[: len(promised) - len(op.residual_names)]
 
 
 def _has_rules_for_it(op: HostOp) -> bool:
@@ -83,11 +86,16 @@ def _has_rules_for_it(op: HostOp) -> bool:
     return not (any(rule.op is not None for rule in rules) and _is_python_far())
 
 
-def _results(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+def results(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """What the native implementation returns, held to what the op promises, with derivatives of its own.
+
+    Raises:
+      TfpyopError: It breaks the promise.
+    """
+    promised = _promised(op, tensors)
     try:
-        values = op.call_native(tensors)
-        results = [_fit(value, promised[number], number) for number, value in enumerate(values)]
-        return _held(op, tensors, results, promised=promised)
+        fitted = [_fit(value, promised[number], number) for number, value in enumerate(op.call_native(tensors))]
+        return _held(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
         raise error.about(f"native implementation of {op.host.subject}") from None
     except Exception as error:

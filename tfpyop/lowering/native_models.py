@@ -14,6 +14,8 @@ import tensorflow as tf
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
 from tfpyop.errors import UnsupportedError
+from tfpyop.lowering import native
+from tfpyop.lowering._tensorflow import first_of_output
 from tfpyop.lowering.gradient_node import SAVED
 from tfpyop.lowering.written_nodes import host_tokens, nodes_of
 
@@ -48,6 +50,7 @@ class _Scope:
 
     def __init__(self, nodes: Any, function: Any) -> None:
         self.nodes = list(nodes)
+        self._by_name = {node.name: node for node in nodes}
         self._shapes = {node.name: _shapes(node.attr) for node in nodes}
         if function:
             arguments = enumerate(function.signature.input_arg)
@@ -58,6 +61,8 @@ class _Scope:
         node, *rest = name.split(":")
         shapes = self._shapes.get(node, [])
         number = int(rest[-1]) if rest else 0
+        if len(rest) == 2:
+            number += first_of_output(self._by_name[node], rest[0])
         return shapes[number] if number < len(shapes) else tf.TensorShape(None)
 
 
@@ -102,8 +107,8 @@ def _replace(node: Any, op: HostOp, scope: _Scope, library: Any) -> None:
 
 def _traced(op: HostOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
     """A node that calls the native implementation, and the functions behind it."""
-    native: Any = tf.function(lambda *tensors: op.call_native(tensors), autograph=False)
-    function = native.get_concrete_function(*specs)
+    native_call: Any = tf.function(lambda *tensors: native.results(op, tensors), autograph=False)
+    function = native_call.get_concrete_function(*specs)
     if function.captured_inputs:
         raise UnsupportedError(
             "its native implementation closes over tensors or variables, which a native model would lose.",
