@@ -81,6 +81,12 @@ def places(x):
     return np.array(os.getpid())
 
 
+@differentiable_op(signature="()->()", vectorized=False, executor=POOL, non_differentiable=True)
+def sleepy_for_long(x):
+    time.sleep(60)
+    return x
+
+
 def _make_dask_executor():
     from distributed import get_client
 

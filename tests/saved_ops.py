@@ -63,3 +63,9 @@ def hypotenuse_gradient(op, grad):
     (x, y), length, scale = op.inputs, op.outputs[0], op.static.scale
     inverse = scale**2 / np.where(length == 0, 1, length)
     return grad * x * inverse, grad * y * inverse
+
+
+@differentiable_op(signature="()->()", non_differentiable=True)
+def first_of(x, *, choice, label="none"):
+    first, named = choice
+    return x + (first if isinstance(choice, tuple) and isinstance(named["a"], tuple) and label is None else 10)

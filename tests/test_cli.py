@@ -107,7 +107,7 @@ def test_list_is_a_table_of_ops(run):
     status, output, _ = run("list", "cli_ops")
     assert status == 0
     lines = [line for line in output.splitlines() if "cli_ops:" in line]
-    assert [line.split()[1] for line in lines] == [
+    assert [line.split()[0] for line in lines] == [
         "cli_ops:mod",
         "cli_ops:product",
         "cli_ops:scaled",

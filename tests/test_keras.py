@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import ops, saved_ops
-from tfpyop import SignatureError, UnsupportedError, differentiable_op
+from tfpyop import RegistrationError, SignatureError, UnsupportedError, differentiable_op
 from tfpyop.export import ExportWarning
 
 # Keras itself copies weights in a way that numpy 2 is going to forbid
@@ -204,6 +204,51 @@ def test_what_cannot_be_symbolic_is_told_without_a_word_of_keras(call, kind, sai
     with pytest.raises(kind, match=said) as caught:
         call(keras.Input((3,), batch_size=2))
     assert "Exception encountered" not in str(caught.value)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_that_overflow_in_half_precision_are_skipped_as_keras_does(jit_compile):
+    @differentiable_op(signature="(n)->(n)")
+    def power_spectrum(x):
+        return np.abs(np.fft.fft(x)) ** 2
+
+    @power_spectrum.numpy_gradient
+    def power_spectrum_gradient(op, grad):  # in float64, also for float16
+        (x,) = op.inputs
+        return 2 * x.shape[-1] * np.real(np.fft.ifft(grad * np.fft.fft(x)))
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Dense(4), power_spectrum.as_layer(), keras.layers.Dense(1)])
+        model.compile("adam", "mse", jit_compile=jit_compile)
+        model.fit(X, Y, epochs=12, verbose=0)
+        assert model.optimizer.dynamic_scale.numpy() < 2**15
+        assert model.optimizer.inner_optimizer.iterations.numpy() > 0
+        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_the_static_values_of_a_layer_come_back_as_they_were(tmp_path):
+    layer = saved_ops.first_of.as_layer(choice=(1, {"a": (2, 3)}), label=None)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(X[:, :3]), model(X[:, :3]))
+
+
+def test_a_static_value_that_an_op_does_not_take_is_told_where_it_is_written():
+    with pytest.raises(RegistrationError, match=r"hypotenuse'.*no static parameter 'skale'\.\n  Did you mean 'scale'"):
+        saved_ops.hypotenuse.as_layer(skale=2.0)
+
+
+def test_a_layer_of_unknown_shape_is_told_by_the_op():
+    op = differentiable_op(lambda x: x * 1, grad=lambda op, g: g)
+    model = keras.Sequential([op.as_layer(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedError, match=r"shape of output 0 is not known, and Keras needs it"):
+        model.fit(X, Y, verbose=0)
 
 
 def test_an_op_that_xla_cannot_compile_is_not_compiled_automatically():

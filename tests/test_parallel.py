@@ -2,7 +2,10 @@
 
 import gc
 import os
+import pickle
+import re
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ import tensorflow as tf
 
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
+from tfpyop._elsewhere import _Reply
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool
@@ -286,3 +290,87 @@ def test_a_dask_cluster_serves():
         pids, values = parallel_ops.dask_place(np.arange(6, dtype=np.float32)).numpy().T
     assert os.getpid() not in pids
     assert values.tolist() == list(range(6))
+
+
+def test_an_op_that_is_called_in_its_own_executor_does_not_wait_for_itself():
+    with ThreadPoolExecutor(1) as pool:
+        op = threaded(lambda x: x + 1, pool)
+        assert pool.submit(op, np.float32([1, 2])).result(30).numpy().tolist() == [2, 3]
+
+
+def test_a_function_that_cannot_make_its_executor_is_told():
+    def make():
+        raise OSError("no cluster")
+
+    for call in (threaded(lambda x: x, make), tf.function(threaded(lambda x: x, make))):
+        with pytest.raises((WorkerError, tf.errors.OpError), match=r"could not be made\.(?s:.*)OSError: no cluster"):
+            call(X)
+
+
+class RefusingError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class ElsewhereError(Exception):
+    def __reduce__(self):
+        return str, ("not an exception",)
+
+
+class ExitingError(Exception):
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+class TwiceError(Exception):
+    def __init__(self, code):
+        super().__init__(f"code {code}")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RefusingError(), r"RefusingError: \(its text raised RuntimeError\)"),
+        (ElsewhereError("why"), "ElsewhereError: why"),
+        (ExitingError("why"), "ExitingError: why"),
+        (TwiceError(2), "TwiceError: code 2"),
+    ],
+)
+def test_an_exception_that_does_not_come_out_of_a_pickle_as_it_is_becomes_one_that_tells_its_name(error, said):
+    reply = pickle.loads(pickle.dumps(_Reply([], error, "")))
+    assert type(reply.error) is RuntimeError
+    assert re.fullmatch(said, str(reply.error))
+
+
+def test_an_interrupt_ends_the_workers(tmp_path):
+    program = """
+import signal, threading, time, os
+import numpy as np
+from tests import parallel_ops
+threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    parallel_ops.sleepy_for_long(np.full(12, 7, np.float32))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    start = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    assert "interrupted" in process.stdout
+    assert time.monotonic() - start < 50
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_starts_workers_of_its_own():
+    program = """
+import os
+from tfpyop.parallel import process_pool
+pool = process_pool(1)
+assert pool.submit(abs, -1).result() == 1
+child = os.fork()
+if child == 0:
+    ok = pool.submit(abs, -3).result(30) == 3
+    pool.shutdown()
+    os._exit(0 if ok else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=100, check=True)

@@ -75,6 +75,7 @@ class Meeting:
         self.op = differentiable_op(meet, signature="(m,n)->(m,n)", non_differentiable=True)
 
     def overlapped(self):
+        """Whether one call was in the middle of its product when the other began: numpy had let go of the lock."""
         first, second = self.intervals
         return first[0] < second[1] and second[0] < first[1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -93,6 +93,28 @@ class Parameters:
         """The names of the parameters that are tensors, that of `*parameters` last."""
         names = tuple(parameter.name for parameter in self.tensors)
         return names if self.variadic is None else (*names, self.variadic)
+
+    @property
+    def static_parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters that are no inputs, but for `**keywords`."""
+        if self.signature is None:
+            return {}
+        inputs = {*self.input_names, "self", "cls"}
+        return {
+            name: parameter
+            for name, parameter in self.signature.parameters.items()
+            if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
+        }
+
+    def require_static(self, names: Iterable[str]) -> None:
+        """Raise RegistrationError for a name that no static parameter has."""
+        if self.signature is None or any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values()):
+            return
+        for name in names:
+            if name not in self.static_parameters:
+                raise RegistrationError(
+                    f"it has no static parameter {name!r}.", remedy=nearest(name, self.static_parameters)
+                )
 
     def without_first(self) -> Parameters:
         """The parameters of a method once it is bound."""

@@ -11,7 +11,7 @@ import inspect
 import keyword
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import FrameType
@@ -144,6 +144,13 @@ class Definition:
         except TypeError as error:
             parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
             raise TypeError(f"{self.subject}: {error}.{parameters}") from None
+
+    def require_static(self, names: Iterable[str]) -> None:
+        """Raise RegistrationError for a name that no static parameter has."""
+        try:
+            self.parameters.require_static(names)
+        except TfpyopError as error:
+            raise error.about(self.subject) from None
 
     def call(
         self,

@@ -278,12 +278,16 @@ class Op(_Proxy, Generic[P, R]):
         Returns:
           A `keras.layers.Layer`, which is saved with a model by the name of the op.
 
+        Raises:
+          RegistrationError: The op has no static parameter of this name.
+
         >>> from tfpyop import differentiable_op
         >>> double = differentiable_op(lambda x: 2 * x, signature="()->()", grad=lambda op, grad: 2 * grad)
         >>> import keras
         >>> keras.Sequential([keras.Input((3,)), double.as_layer()]).output_shape
         (None, 3)
         """
+        self._self_entry.definition.require_static(static)
         layer = importlib.import_module("tfpyop.lowering.keras").OpLayer
         return layer(self._self_entry.host_op(None, static), **({} if name is None else {"name": name}))
 

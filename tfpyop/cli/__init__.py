@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if error.name not in ("rich", "matplotlib", "hypothesis", "tensorflow"):
             raise
-        return _refuse(f"it needs {error.name}: pip install 'tfpyop[cli]'.")
+        package = "tfpyop[cli]" if error.name in ("rich", "matplotlib") else error.name
+        return _refuse(f"it needs {error.name}: pip install '{package}'.")
     return status
 
 
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--modules", nargs="+", required=True, metavar="MODULE", help="modules that make ops")
     command.add_argument("--dispatcher", metavar="HOST:PORT", help="be a worker of this tf.data service")
+    command.add_argument(
+        "--address", default="localhost", metavar="HOST", help="how others reach this machine, for the tf.data service"
+    )
     command.set_defaults(run=_worker)
 
     command = commands.add_parser(
@@ -159,7 +163,7 @@ def _required(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from tfpyop.cli.serving import serve
 
-    return serve(options.modules, options.dispatcher)
+    return serve(options.modules, options.dispatcher, options.address)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from typing import Any
+
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 _WIDEST = 1000
 
 
-def make_console(*, is_error: bool = False, is_wide: bool = False) -> Console:
-    """A console on standard output.
-
-    Args:
-      is_error: On standard error instead.
-      is_wide: As wide as a table wants to be, if it is no terminal.
-    """
+def make_console(*, is_error: bool = False) -> Console:
+    """A console on standard output, or on standard error; as wide as a table wants to be, if it is no terminal."""
     console = Console(stderr=is_error, emoji=False)
-    return Console(width=_WIDEST, emoji=False) if is_wide and not console.is_terminal else console
+    return console if console.is_terminal else Console(stderr=is_error, emoji=False, width=_WIDEST)
+
+
+def make_table(*columns: str, **options: Any) -> Table:
+    """A table that breaks what is too long for a terminal, rather than cut it off."""
+    table = Table(*columns, box=SIMPLE, pad_edge=False, **options)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def printing_aside() -> contextlib.AbstractContextManager[Any]:
+    """Within, what modules and functions print goes to standard error: it is no result."""
+    return contextlib.redirect_stdout(sys.stderr)

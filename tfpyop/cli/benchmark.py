@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from rich.box import SIMPLE
 from rich.progress import track
-from rich.table import Table
 
 from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
 from tfpyop._op import Op
-from tfpyop.cli._console import make_console
+from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
 from tfpyop.testing._ops import definition_of, is_unbound_method
-from tfpyop.testing._static import static_choices, static_parameters
+from tfpyop.testing._static import static_choices
 
 _N_ROUNDS = 7
 _ROUND_SECONDS = 0.02
@@ -36,7 +34,8 @@ Times = Mapping[str, float]
 
 def bench(target: str, *, png: str | None, max_size: int) -> int:
     """Measure one op, print a table, and draw a plot if that is asked for."""
-    ops = find_ops(target)
+    with printing_aside():
+        ops = find_ops(target)
     if len(ops) > 1:
         raise RegistrationError(
             f"{target!r} has several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
@@ -121,7 +120,7 @@ def static_of(op: Op[..., Any]) -> dict[str, Any]:
     Raises:
       RegistrationError: Nothing tells what it may be.
     """
-    parameters, values = static_parameters(op), {}
+    parameters, values = definition_of(op).parameters.static_parameters, {}
     for name, choices in static_choices(op).items():
         if parameters[name].default is not parameters[name].empty:
             continue
@@ -185,7 +184,7 @@ def _seconds(call: Callable[[], Any], count: int) -> float:
 
 def _print(op: Op[..., Any], measured: Mapping[int, Times]) -> None:
     names = list(next(iter(measured.values())))
-    table = Table("elements", *names, box=SIMPLE, title=f"{op.name}: us a call, and above numpy", pad_edge=False)
+    table = make_table("elements", *names, title=f"{op.name}: us a call, and above numpy")
     for size, times in measured.items():
         bare = times["numpy"]
         cells = [

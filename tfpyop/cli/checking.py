@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from tfpyop._discovery import find_all
 from tfpyop._op import Op
-from tfpyop.cli._console import make_console
+from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.errors import RegistrationError, TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
 from tfpyop.testing._check_op import checked_names, outcome_of
@@ -39,12 +35,12 @@ def check_ops(
     """Check the ops that targets name; returns 1 if one of them is wrong."""
     names = checked_names(checks)
     checked_modes(modes)
-    with contextlib.redirect_stdout(sys.stderr):  # what modules and functions print is no result
+    with printing_aside():
         ops = find_all(targets)
     if html is not None:
         _require_writable(html)
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
-    with contextlib.redirect_stdout(sys.stderr):
+    with printing_aside():
         reports = _run(ops, names, options)
         if html is not None:
             from tfpyop.cli.html import write_page
@@ -98,9 +94,7 @@ def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
 
 def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
     console = make_console()
-    table = Table("op", *(name.removeprefix("check_").replace("_", " ") for name in names), box=SIMPLE, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
+    table = make_table("op", *(name.removeprefix("check_").replace("_", " ") for name in names))
     for name, report in reports.items():
         table.add_row(name, *(_CELLS[outcome.status] for outcome in report.outcomes))
     console.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from tfpyop._discovery import find_ops
 from tfpyop._op import Op
+from tfpyop.cli._console import printing_aside
 from tfpyop.errors import TfpyopError
 from tfpyop.testing import arguments
 from tfpyop.testing._ops import is_unbound_method
@@ -18,7 +18,7 @@ from tfpyop.testing._ops import is_unbound_method
 
 def ghostwrite(targets: Sequence[str]) -> int:
     """Print a test file for the ops that targets name."""
-    with contextlib.redirect_stdout(sys.stderr):  # what modules print is no result
+    with printing_aside():
         ops = [(target, find_ops(target)) for target in targets]
     found = {(target.partition(":")[0], name): op for target, named in ops for name, op in named.items()}
     titles = _titles(list(found))

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from tfpyop._discovery import find_all
 from tfpyop._op import Op
-from tfpyop.cli._console import make_console
+from tfpyop.cli._console import make_console, make_table, printing_aside
 
 
 def list_ops(targets: Sequence[str]) -> int:
     """Print a table of the ops that targets name."""
-    with contextlib.redirect_stdout(sys.stderr):  # what modules print is no result
+    with printing_aside():
         ops = find_all(targets)
-    table = Table("op", "signature", "dtypes", "rules", "defined at", title=None, header_style="bold")
+    table = make_table("op", "signature", "dtypes", "rules", "defined at")
     for name, op in ops.items():
         table.add_row(name, *_described(op))
-    for column in table.columns:
-        column.overflow = "fold"  # rather than cut it off
-    make_console(is_wide=True).print(table)
+    make_console().print(table)
     return 0
 
 

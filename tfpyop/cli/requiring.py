@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterable
 
-from rich.box import SIMPLE
-from rich.table import Table
-
 from tfpyop._discovery import import_module
-from tfpyop.cli._console import make_console
+from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.export import required_ops
 
 
 def show_required(path: str, modules: Iterable[str]) -> int:
     """Print a table of the ops of a saved model; returns 1 if one of them is not available."""
-    with contextlib.redirect_stdout(sys.stderr):  # what modules print is no result
+    with printing_aside():
         for module in modules:
             import_module(module)
     found = required_ops(path)
-    table = Table("op", "module", "available", box=SIMPLE, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
+    table = make_table("op", "module", "available")
     for op in found:
-        state = "[green]yes[/]" if op.is_available else "[bold red]never[/]" if op.is_local else "[bold red]no[/]"
+        is_gone = op.is_local or op.is_of_main
+        state = "[green]yes[/]" if op.is_available else "[bold red]never[/]" if is_gone else "[bold red]no[/]"
         table.add_row(op.name, op.module, state)
     console = make_console()
     if found:

@@ -16,7 +16,7 @@ from tfpyop._coercion import Partners
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
-from tfpyop.errors import ExportWarning, UnsupportedError
+from tfpyop.errors import ExportWarning, Shape, UnsupportedError
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import numpy_dtype, tensor_of_value, type_of
 
@@ -88,7 +88,7 @@ class OpLayer(keras.layers.Layer):
         """Call the op on tensors."""
         from tfpyop.lowering import call
 
-        return self._applied(call, inputs)
+        return self._applied(lambda op, leaves: _with_shapes(op, call(op, leaves)), inputs)
 
     def compute_output_spec(self, *inputs: Any) -> Any:
         """What the op returns for symbolic tensors."""
@@ -117,14 +117,24 @@ def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     ]
     promised = op.host.output_types(types)
     outputs = promised[: len(promised) - len(op.residual_names)]
-    for number, type_ in enumerate(outputs):
-        if type_.shape is None:
-            raise UnsupportedError(
-                f"the shape of output {number} is not known, and a functional model needs it.",
-                subject=op.host.subject,
-                remedy='Give the op a signature=, for example "(n)->()" or "()->()".',
-            )
+    _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
+
+
+def _with_shapes(op: HostOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """The outputs, for Keras, whose layers and losses read shapes."""
+    _require_shapes(op, [type_of(output).shape for output in outputs])
+    return outputs
+
+
+def _require_shapes(op: HostOp, shapes: Sequence[Shape | None]) -> None:
+    for number, shape in enumerate(shapes):
+        if shape is None:
+            raise UnsupportedError(
+                f"the shape of output {number} is not known, and Keras needs it.",
+                subject=op.host.subject,
+                remedy='Give the op a signature=, for example "(n)->()" or "()->()", or a shape=.',
+            )
 
 
 def _type_of(leaf: Any) -> ArrayType | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,26 +11,13 @@ from tfpyop import Op
 from tfpyop.testing._ops import definition_of
 
 
-def static_parameters(op: Op[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of an op that are no inputs, but for `**keywords`."""
-    parameters = definition_of(op).parameters
-    if parameters.signature is None:
-        return {}
-    inputs = {*parameters.input_names, "self", "cls"}
-    return {
-        name: parameter
-        for name, parameter in parameters.signature.parameters.items()
-        if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
-    }
-
-
 def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
     """What static parameters may be, by annotation: `bool`, `Literal`, an `Enum`; None where nothing tells.
 
     Those without such an annotation that have a default are left to it.
     """
-    hints = _hints(op.numpy)
-    found = {name: (parameter, _choices(hints.get(name))) for name, parameter in static_parameters(op).items()}
+    hints, parameters = _hints(op.numpy), definition_of(op).parameters.static_parameters
+    found = {name: (parameter, _choices(hints.get(name))) for name, parameter in parameters.items()}
     return {
         name: choices
         for name, (parameter, choices) in found.items()
