@@ -13,7 +13,7 @@ from light_ops import process_of
 from processes import Processes, free_addresses
 from training import BATCH, GROWTH, LIGHT, RATE, Leaf
 
-STEPS = 60
+UPDATES = 60
 
 
 def start_server(processes, cluster, kind, index):
@@ -51,9 +51,9 @@ def main():
         starts = [tf.constant(number * BATCH % len(LIGHT)) for number in range(count)]
         return [coordinator.schedule(step, args=(start,)) for start in starts]
 
-    results = schedule(STEPS)
+    results = schedule(UPDATES)
     coordinator.join()
-    results += schedule(STEPS)
+    results += schedule(UPDATES)
     workers[0].kill()
     workers[0].wait()
     start_server(processes, cluster, "worker", 0)

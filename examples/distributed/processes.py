@@ -11,8 +11,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
+_LIBC = ctypes.CDLL(None)  # loaded before there are threads: between fork and exec little is safe
+
+
 def _die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, of Linux
+    _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, of Linux
 
 
 class Processes:
