@@ -8,11 +8,11 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfpyop._structure import Json, Structure, flat, flatten, is_leaf_type
+from tfpyop._structure import Json, Structure, flatten, is_leaf_type
 from tfpyop.errors import RegistrationError, SignatureError, nearest
 
 _Parameter = inspect.Parameter
@@ -20,13 +20,17 @@ _NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
-    """The arguments of one call: the tensors among them, how they are nested, and the static values."""
+class Division(NamedTuple):
+    """The arguments of one call: the tensors among them, how they are nested (None: not at all), and static values."""
 
     leaves: Sequence[Any]
-    structure: Structure
+    structure: Structure | None
     static: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, leaves: Sequence[Any], structure: Structure, static: Mapping[str, Any]) -> Division:
+        """A division of arguments that may be nested."""
+        return cls(leaves, None if structure.is_flat else structure, static)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,9 @@ class Parameters:
           SignatureError: There are more or fewer inputs than the signature has.
         """
         if self._is_flat_call(args, kwargs, n_inputs):
-            return Division(args, flat(len(args)), _NO_STATIC)
+            return Division(args, None, _NO_STATIC)
         if self.signature is None:
-            return Division(*flatten(tuple(args)), dict(kwargs))
+            return Division.of(*flatten(tuple(args)), dict(kwargs))
         given = dict(self.signature.bind(*args, **kwargs).arguments)
         values = [given.pop(parameter.name, parameter.default) for parameter in self.tensors]
         values += given.pop(self.variadic, ()) if self.variadic else ()
@@ -161,7 +165,7 @@ class Parameters:
             raise self._wrong_count(values, len(leaves), n_inputs)
         keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
         extra = given.pop(keywords, {}) if keywords else {}
-        return Division(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
+        return Division.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
 
     def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
         """Whether there is nothing to divide: one leaf for each parameter, and no more parameters than inputs."""

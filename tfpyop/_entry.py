@@ -5,6 +5,7 @@ An entry makes host ops for calls, takes rules, and is bound to instances. `Op` 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tfpyop._registry import Site
 from tfpyop._rule_promise import CotangentPromise, TangentPromise
 from tfpyop._rules import HostOp, Rule, Rules, rule_caller
 from tfpyop._signature import Signature
-from tfpyop._structure import LEAF, Structure, flat, flatten
+from tfpyop._structure import LEAF, Structure, flatten
 from tfpyop.errors import RegistrationError
 
 _MOST_HOST_OPS = 256
@@ -234,7 +235,7 @@ class RuleEntry(Entry):
         leaves, structure = flatten(tuple(args))
         if not structure.is_flat:
             raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
-        return Division(leaves, flat(len(leaves)), {**(self.definition.parameters.static_defaults or {}), **kwargs})
+        return Division(leaves, None, {**(self.definition.parameters.static_defaults or {}), **kwargs})
 
     def pack(self, outputs: Sequence[Any]) -> Any:
         """One value, or a tuple of them."""
@@ -303,6 +304,7 @@ class RuleEntry(Entry):
         return entry
 
 
+@functools.cache
 def lowering() -> Any:
     """The lowerings, loaded with TensorFlow on the first call of any op."""
     from tfpyop import lowering as loaded

@@ -38,8 +38,8 @@ class Plan:
     """The loop dimensions that the function itself does not take."""
     n_destinations: int = 0
     """How many outputs the function can write into arrays it is given: all of those the caller sees, or none."""
-    only: ArrayType | None = None
-    """The type of the only thing that the function returns, if it is one array of a known type."""
+    whole: Types | None = None
+    """The types of all arrays in a result, if it is taken as it stands where it has these."""
 
 
 class HostFunction:
@@ -136,9 +136,10 @@ class HostFunction:
                 return self._run_looped(plan, views)
             arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
             result = self._call(list(arguments), out)
-            only = plan.only
-            if type(result) is np.ndarray and only and result.dtype == only.dtype and result.shape == only.shape:
-                return [result]  # as what follows would
+            if plan.whole is not None:
+                values = [result] if type(result) is np.ndarray else list(result) if type(result) is tuple else []
+                if _are_of_types(values, plan.whole):
+                    return values  # as what follows would
             return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
@@ -169,9 +170,9 @@ class HostFunction:
         n_outputs = len(outputs) - len(self.promise.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
-        is_known = is_known and len(outputs) == 1 and outputs[0].dtype != STRING
-        only = outputs[0] if self.promise.is_one_array and is_known else None
-        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, only)
+        is_whole = is_known and self.promise.n_arrays(inputs) == len(outputs)
+        whole = outputs if is_whole and all(type_.dtype != STRING for type_ in outputs) else None
+        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
 
     def _loop(self, inputs: Types) -> tuple[int, ...]:
         """The loop dimensions that the function itself does not take."""
@@ -254,6 +255,16 @@ class HostFunction:
         if self._takes_out and out is None and "'NoneType' object" in str(error):
             return ["out= is None in this call: make an array then, and return it."]
         return [self.promise.loop_hint(types), self._hint]
+
+
+def _are_of_types(values: Sequence[Any], types: Types) -> bool:
+    """Whether values are arrays of these types, as many as there are."""
+    if len(values) != len(types):
+        return False
+    for value, type_ in zip(values, types):  # noqa: B905 - checked above, and every call comes along here
+        if type(value) is not np.ndarray or value.dtype != type_.dtype or value.shape != type_.shape:
+            return False
+    return True
 
 
 def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list[Array]:

@@ -118,12 +118,10 @@ class Op(_Proxy, Generic[P, R]):
           TfpyopError: Inputs or outputs break the contract of the op.
         """
         entry = self._self_entry
-        if args and self._self_is_method_call(args[0]):
+        if (self._self_is_in_class or self._self_owners) and args and self._self_is_method_call(args[0]):
             # called through its class, or as a classmethod by a Python that does not chain descriptors
             return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
-        division = entry.divide(args, kwargs)
-        structure = None if division.structure.is_flat else division.structure
-        return entry.pack(entry.call_flat(division.leaves, structure, division.static))
+        return entry.pack(entry.call_flat(*entry.divide(args, kwargs)))
 
     def _self_is_method_call(self, first: Any) -> bool:
         """Whether the first argument is the instance of a class that has this op as a method, or a class itself."""

@@ -57,9 +57,8 @@ class Promise(Protocol):
         """The names of the residuals."""
         ...
 
-    @property
-    def is_one_array(self) -> bool:
-        """Whether the function returns one array by itself, whose dtype and shape are all that is promised of it."""
+    def n_arrays(self, inputs: Types) -> int | None:
+        """How many arrays are a whole result as it stands: one by itself, or a tuple of several; None if none are."""
         ...
 
     @property
@@ -115,10 +114,11 @@ class OpPromise:
 
     is_like_inputs = False
 
-    @property
-    def is_one_array(self) -> bool:
-        """If it is no structure, and has no residuals."""
-        return self.structure.kind == "leaf" and not self.residual_names
+    def n_arrays(self, inputs: Types) -> int | None:
+        """As many as there are outputs, if there are no residuals and they are not nested otherwise."""
+        del inputs
+        is_plain = self.structure.is_flat and not self.residual_names
+        return self.structure.n_leaves if is_plain else None
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs are declared."""

@@ -6,7 +6,7 @@ Their outputs are like some of their inputs: cotangents like the primals, tangen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -53,10 +53,15 @@ class CotangentPromise:
     """What the op that the rule belongs to promises."""
     signature: Signature | None
     """The signature of that op, residuals among its outputs."""
+    _counts: dict[tuple[DType, ...], tuple[int, int, int]] = field(default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     is_like_inputs = True
-    is_one_array = False
+
+    def n_arrays(self, inputs: Types) -> int | None:
+        """One for each primal, if all are differentiable."""
+        primals = self.split(inputs, [type_.dtype for type_ in inputs]).inputs
+        return len(primals) if all(is_differentiable(primal.dtype) for primal in primals) else None
 
     def describe_inputs(self, inputs: Types) -> str:
         """Render the types part by part."""
@@ -72,7 +77,11 @@ class CotangentPromise:
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
         """Take the inputs, or what goes with them, apart."""
-        return _split(self.primal, values, dtypes, lambda _n_inputs, n_outputs: n_outputs)
+        key = tuple(dtypes)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = _counts(self.primal, key, lambda _n_inputs, n_outputs: n_outputs)
+        return RuleInputs.flat(values, *counts)
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the differentiable primals."""
@@ -119,10 +128,15 @@ class TangentPromise:
 
     primal: Promise
     """What the op that the rule belongs to promises."""
+    _counts: dict[tuple[DType, ...], tuple[int, int, int]] = field(default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     is_like_inputs = True
-    is_one_array = False
+
+    def n_arrays(self, inputs: Types) -> int | None:
+        """One for each output, if all are differentiable."""
+        outputs = self.split(inputs, [type_.dtype for type_ in inputs]).outputs
+        return len(outputs) if all(is_differentiable(output.dtype) for output in outputs) else None
 
     def describe_inputs(self, inputs: Types) -> str:
         """Render the types part by part."""
@@ -138,7 +152,11 @@ class TangentPromise:
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
         """Take the inputs, or what goes with them, apart."""
-        return _split(self.primal, values, dtypes, lambda n_inputs, _n_outputs: n_inputs)
+        key = tuple(dtypes)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = _counts(self.primal, key, lambda n_inputs, _n_outputs: n_inputs)
+        return RuleInputs.flat(values, *counts)
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the differentiable outputs."""
@@ -188,7 +206,11 @@ class SamePromise:
 
     residual_names = ()
     is_like_inputs = True
-    is_one_array = False
+
+    def n_arrays(self, inputs: Types) -> int:
+        """As many as it says."""
+        del inputs
+        return self.count
 
     def describe_inputs(self, inputs: Types) -> str:
         """Render the types one after the other."""
@@ -301,10 +323,8 @@ def _describe_parts(parts: RuleInputs[ArrayType], vectors: str) -> str:
     return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
 
 
-def _split(
-    primal: Promise, values: Sequence[T], dtypes: Sequence[DType], n_vectors: Callable[[int, int], int]
-) -> RuleInputs[T]:
-    """Find the one number of primals that leaves just enough values for outputs, residuals and vectors."""
+def _counts(primal: Promise, dtypes: Sequence[DType], n_vectors: Callable[[int, int], int]) -> tuple[int, int, int]:
+    """How many inputs, outputs and residuals there are: as many inputs as leave just enough values for the others."""
     n_residuals = len(primal.residual_names)
     for n_inputs in range(len(dtypes) + 1):
         try:
@@ -312,7 +332,7 @@ def _split(
         except ContractError:
             continue
         if n_inputs + n_outputs + n_residuals + n_vectors(n_inputs, n_outputs) == len(dtypes):
-            return RuleInputs.flat(values, n_inputs, n_outputs, n_residuals)
+            return n_inputs, n_outputs, n_residuals
     raise ContractError(
         "the op of a derivative rule got the wrong number of inputs.",
         expected="the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents",

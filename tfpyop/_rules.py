@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
@@ -140,10 +141,19 @@ class HostOp:
 
     def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
         """What the rules of this op are given."""
-        values = dict(zip(self.residual_names, call.residuals, strict=True))
-        residuals = NamedValues(values, "residual", self.host.subject)
-        static = NamedValues(self.static, "static argument", self.host.subject)
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
+        residuals = self._no_residuals
+        if call.residuals:
+            values = dict(zip(self.residual_names, call.residuals, strict=True))
+            residuals = NamedValues(values, "residual", self.host.subject)
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, self._named_static, evaluate)
+
+    @cached_property
+    def _no_residuals(self) -> NamedValues:
+        return NamedValues({}, "residual", self.host.subject)
+
+    @cached_property
+    def _named_static(self) -> NamedValues:
+        return NamedValues(self.static, "static argument", self.host.subject)
 
     def residual_differentiated(self) -> GradientError:
         """The error for a second derivative through a residual."""

@@ -44,6 +44,8 @@ class Structure:
 
     def pack(self, leaves: Sequence[Any]) -> Any:
         """Arrange leaves, one for each leaf of the structure."""
+        if self.kind == "leaf" and len(leaves) == 1:
+            return leaves[0]
         if len(leaves) != self.n_leaves:
             raise AssertionError(f"{len(leaves)} leaves for a structure of {self.n_leaves}")
         return self._build(iter(leaves))

@@ -20,6 +20,8 @@ from tfpyop.lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_
 
 def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     """Call an op in whatever context this is; returns its flat outputs as tensors."""
+    if eager.is_plain(op, leaves):
+        return eager.run(op, leaves)
     for name, value in op.static.items():
         if holds_tensor(value):
             raise CoercionError(

@@ -14,6 +14,7 @@ from tfpyop._rules import HostOp
 from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
+from tfpyop.lowering._tensorflow import EagerTensor
 from tfpyop.lowering.applied_rules import apply_rule, guarded_results
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.gradient_node import is_saving
@@ -84,6 +85,8 @@ def _given(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
     """A dense cotangent for each differentiable output, zero where nothing depends on it."""
     if not is_differentiable(dtype_of(output)):
         return None
+    if type(cotangent) is EagerTensor:
+        return cotangent
     return tf.zeros_like(output) if cotangent is None else tf.convert_to_tensor(cotangent)
 
 

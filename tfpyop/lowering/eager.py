@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -14,8 +15,16 @@ from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import array_of, host_results, tensor_of
 
 
+def is_plain(op: HostOp, leaves: Sequence[Any]) -> bool:
+    """Whether nothing is left to decide about a call: eager tensors go into a numpy function without options."""
+    for leaf in leaves:
+        if type(leaf) is not EagerTensor:
+            return False
+    return not op.static and op.rules.native is None and not op.prefers_native and tf.executing_eagerly()
+
+
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Run the op on eager tensors, and record it if a tape is active."""
+    """Run the op on tensors, all of which must be eager ones."""
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, EagerTensor):
             raise UnsupportedError(
@@ -24,13 +33,17 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
                 got=str(tensor),
                 remedy="Return the tensor from its tf.function, or make the call inside.",
             )
+    return run(op, tensors)
+
+
+def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
+    """Run the op on eager tensors, and record it if a tape is active."""
     inputs = [array_of(tensor) for tensor in tensors]
     arrays = host_results(op.host, inputs)
-    n_outputs = len(arrays) - len(op.residual_names)
-    outputs = [tensor_of(array) for array in arrays[:n_outputs]]
+    residuals = [arrays.pop() for _ in op.residual_names]
+    outputs = [tensor_of(array) for array in arrays]
     if could_possibly_record() and op.is_differentiable(
-        [array.dtype for array in inputs], [array.dtype for array in arrays[:n_outputs]]
+        [array.dtype for array in inputs], [array.dtype for array in arrays]
     ):
-        residuals = [tensor_of(array) for array in arrays[n_outputs:]]
-        record(Call(op, list(tensors), outputs, residuals))
+        record(Call(op, list(tensors), outputs, [tensor_of(array) for array in reversed(residuals)]))
     return outputs

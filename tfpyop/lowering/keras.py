@@ -103,8 +103,7 @@ class OpLayer(keras.layers.Layer):
         """What a function of op and flat inputs returns, arranged as the op's outputs are."""
         entry = REGISTRY.current(self._op).owner
         division = entry.divide(_spread(inputs), self._op.static)
-        op = entry.host_op(None if division.structure.is_flat else division.structure, division.static)
-        return entry.pack(function(op, division.leaves))
+        return entry.pack(function(entry.host_op(division.structure, division.static), division.leaves))
 
 
 def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array, DType, Partners, as_input
-from tfpyop._host import HostFunction, Plan, read_only
+from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
@@ -41,7 +41,10 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
 
 def array_of(tensor: Any) -> Array:
     """The memory of an eager tensor as an array, without a copy. It must not be written."""
-    array = tensor._numpy()
+    try:
+        array = tensor._numpy_internal()
+    except Exception:
+        array = tensor._numpy()  # raises what TensorFlow raises
     if type(array) is np.ndarray:
         return array
     return np.asarray(array, dtype=STRING if tensor.dtype == tf.string else None)
@@ -56,13 +59,10 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     """Run a host function; returns arrays that TensorFlow can take without anybody else holding their memory."""
     views = [read_only(array) for array in arrays]
     plan = host.plan(views)
-    out = _destinations(plan)
-    return _released(host.run(plan, views, out or None), out)
-
-
-def _destinations(plan: Plan) -> list[Array]:
-    """Arrays for a function to write its outputs into, whose memory TensorFlow adopts."""
-    return [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]
+    if plan.n_destinations:
+        out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
+        return _released(host.run(plan, views, out), out)
+    return [_detached(array) for array in host.run(plan, views)]
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
@@ -120,6 +120,7 @@ def dtype_of(tensor: tf.Tensor) -> DType:
     return numpy_dtype(tensor.dtype)
 
 
+@functools.cache
 def numpy_dtype(dtype: tf.DType) -> DType:
     """A dtype of TensorFlow as numpy has it."""
     return STRING if dtype == tf.string else np.dtype(dtype.as_numpy_dtype)

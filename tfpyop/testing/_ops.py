@@ -61,8 +61,7 @@ def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence
     """The op for such a call, and the flat inputs of the call."""
     entry = op._self_entry
     division = entry.divide(arguments.args, arguments.static)
-    structure = None if division.structure.is_flat else division.structure
-    return entry.host_op(structure, division.static), division.leaves
+    return entry.host_op(division.structure, division.static), division.leaves
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
