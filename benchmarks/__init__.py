@@ -1,1 +1,1 @@
-"""Benchmarks: they print ratios measured in one run, interleaved, and judge nothing."""
+"""Benchmarks: ratios between libraries, in turns so that a drift of the machine cancels. They judge nothing."""

@@ -18,6 +18,7 @@ from tfpyop.testing._derivatives import (
     direction_of,
     host_function,
     inner,
+    slopes,
 )
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, flat_function, host_op_of
@@ -77,10 +78,10 @@ class Point:
         arrays = [array if move is None else array + 0.1 * move for array, move in zip(self.arrays, moves, strict=True)]
         return replace(self, arrays=arrays, tensors=[tf.constant(array) for array in arrays])
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether all outputs are finite numbers."""
-        return all(np.isfinite(output).all() for output in self.outputs if is_differentiable(output.dtype))
+    def has_derivative(self) -> bool:
+        """Whether the function has a derivative here along a random direction, as far as differences tell."""
+        numerical = slopes(self.function, self.arrays, direction_of(self.arrays, self.wanted))
+        return all(counts.all() for counts in numerical.counts)
 
     @property
     def wanted(self) -> list[bool]:

@@ -1,0 +1,73 @@
+"""Measure tfpyop beside its peers: `python -m benchmarks`.
+
+Every library has a process of its own; the rows of a group take turns, and ratios are taken of each turn, so that a
+drift of the machine cancels. Peers that are not installed are left out: `pip install -e ".[bench]"` brings them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.groups import GROUPS, Group
+from benchmarks.measuring import Library, is_installed
+from benchmarks.report import Rounds, as_json, draw, show, versions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the groups that are asked for."""
+    keys = [group.key for group in GROUPS]
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(keys)}; default: all")
+    parser.add_argument("--rounds", type=int, help="how many turns; default: as the group says")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--charts", type=Path, metavar="DIRECTORY", help="draw a chart for each group")
+    options = parser.parse_args(arguments)
+    unknown = [key for key in options.groups if key not in keys]
+    if unknown:
+        parser.error(f"there is no group {unknown[0]!r}; there are {', '.join(keys)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    chosen = [group for group in GROUPS if not options.groups or group.key in options.groups]
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(versions(), highlight=False)
+    measured = {}
+    with contextlib.ExitStack() as stack, Progress(console=Console(stderr=True), transient=True) as progress:
+        names = {row.library for group in chosen for row in group.rows}
+        libraries = {name: stack.enter_context(Library(name)) for name in sorted(names) if is_installed(name)}
+        for group in chosen:
+            measured[group.key] = _measure(group, libraries, options.rounds or group.rounds, progress)
+            show(console, group, measured[group.key])
+    if options.json is not None:
+        groups = [as_json(group, measured[group.key]) for group in chosen]
+        options.json.write_text(json.dumps({"versions": versions(), "groups": groups}, indent=1))
+    if options.charts is not None:
+        options.charts.mkdir(parents=True, exist_ok=True)
+        for group in chosen:
+            draw(group, measured[group.key], options.charts / f"{group.key}.png")
+    return 0
+
+
+def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progress: Progress) -> Rounds:
+    rows = [row for row in group.rows if row.library in libraries]
+    task = progress.add_task(group.title, total=(rounds + 1) * len(rows))
+    turns = []
+    for _ in range(rounds + 1):
+        turn = {}
+        for row in rows:
+            turn[row.name] = libraries[row.library].measure(row.case)
+            progress.advance(task)
+        turns.append(turn)
+    progress.remove_task(task)
+    return turns[1:]  # the first one sets up
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Groups: what is measured side by side, and what tfpyop should reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.libraries.common import ROWS, SIZES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is measured.
+
+    Attributes:
+      name: How it is called in tables.
+      case: The case of its library.
+      library: The process that measures it.
+    """
+
+    name: str
+    case: str
+    library: str = "tensorflow"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the ratio of two rows, or one row in the unit of the group, should not exceed."""
+
+    row: str
+    most: float
+    over: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that take turns.
+
+    Attributes:
+      key: Its name on the command line and in file names.
+      title: What is measured.
+      unit: Of what is printed, and how much of it is one.
+      rows: The first one is compared with all others.
+      targets: What should be reached.
+      rounds: How many turns.
+    """
+
+    key: str
+    title: str
+    unit: tuple[str, float]
+    rows: Sequence[Row]
+    targets: Sequence[Target] = field(default=())
+    rounds: int = 25
+
+
+US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
+_FOREIGN = [
+    Row("jax.pure_callback", "{} jax", "jax"),
+    Row("torch custom_op", "{} torch custom_op", "torch"),
+    Row("torch autograd.Function", "{} torch Function", "torch"),
+    Row("HIPS autograd", "{} autograd", "autograd"),
+    Row("PyTensor Op", "{} pytensor", "pytensor"),
+]
+_OURS, _NATIVE, _NUMPY_FUNCTION, _RECIPE = "tfpyop", "native floormod", "tf.numpy_function", "recipe"
+
+
+def _peers(kind: str, *, has_gradient: bool = False, libraries: Sequence[str] = ()) -> list[Row]:
+    rows = [Row(_OURS, f"{kind} tfpyop"), Row(_NATIVE, f"{kind} native")]
+    rows += [] if has_gradient else [Row(_NUMPY_FUNCTION, f"{kind} numpy_function")]
+    rows += [Row("tf.py_function", f"{kind} py_function"), Row(_RECIPE, f"{kind} recipe")]
+    return rows + [Row(row.name, row.case.format(kind), row.library) for row in _FOREIGN if row.library in libraries]
+
+
+GROUPS = [
+    Group(
+        "eager",
+        "An eager call, 4 floats",
+        US,
+        _peers("eager", libraries=("jax", "torch", "autograd", "pytensor")),
+        [Target(_OURS, 1.25, _NATIVE), Target(_OURS, 0.5, _NUMPY_FUNCTION), Target(_OURS, 0.12, _RECIPE)],
+    ),
+    Group(
+        "eager-gradient",
+        "An eager call with tape and gradient by a numpy rule, 4 floats",
+        US,
+        _peers("eager gradient", has_gradient=True, libraries=("jax", "torch", "autograd", "pytensor")),
+        [Target(_OURS, 0.75, _NATIVE), Target(_OURS, 0.75, _RECIPE)],
+    ),
+    Group(
+        "graph",
+        "One more call in a chain of a graph, 4 floats",
+        US,
+        _peers("graph", libraries=("pytensor",)),
+        [Target(_OURS, 1.0, _NUMPY_FUNCTION)],
+    ),
+    Group(
+        "graph-gradient",
+        "One more call in a chain of a graph with its gradient, 4 floats",
+        US,
+        _peers("graph gradient", has_gradient=True, libraries=("jax", "pytensor")),
+        [Target(_OURS, 0.8, _RECIPE)],
+    ),
+    Group(
+        "xla",
+        "One more call in a chain that XLA compiles, 4 floats",
+        US,
+        [
+            Row("tfpyop, compiled", "XLA tfpyop"),
+            Row("tf.numpy_function, graph", "graph numpy_function"),
+            Row("native floormod, graph", "graph native"),
+            Row("jax.pure_callback, jit", "XLA jax", "jax"),
+        ],
+        [
+            Target("tfpyop, compiled", 0.3, "tf.numpy_function, graph"),
+            Target("tfpyop, compiled", 0.12, "jax.pure_callback, jit"),
+        ],
+    ),
+    Group(
+        "xla-added",
+        "What one call adds to a function that XLA compiles, 4 floats",
+        US,
+        [Row("tfpyop", "XLA added"), Row("jax.pure_callback", "XLA added jax", "jax")],
+        [Target("tfpyop", 45)],
+    ),
+    Group(
+        "large",
+        "x + 1 of 64 MB",
+        MS,
+        [
+            Row("numpy", "64 MB numpy"),
+            Row("tfpyop, eager, out=", "64 MB eager, out="),
+            Row("tfpyop, eager", "64 MB eager"),
+            Row("tf.numpy_function, eager", "64 MB eager numpy_function"),
+            Row("native, eager", "64 MB eager native"),
+            Row("tfpyop, graph, out=", "64 MB graph, out="),
+            Row("tfpyop, graph", "64 MB graph"),
+            Row("tf.numpy_function, graph", "64 MB graph numpy_function"),
+            Row("tfpyop, XLA, out=", "64 MB XLA, out="),
+            Row("native, XLA", "64 MB XLA native"),
+            Row("jax.pure_callback, jit", "64 MB jax", "jax"),
+        ],
+        [
+            Target("tfpyop, eager, out=", 1.1, "numpy"),
+            Target("tfpyop, eager", 2.4, "numpy"),
+            Target("tfpyop, graph, out=", 1.25, "numpy"),
+            Target("tfpyop, XLA, out=", 0.75, "numpy"),
+            Target("tfpyop, XLA, out=", 1.3, "native, XLA"),
+        ],
+        rounds=9,
+    ),
+    *(
+        Group(
+            f"rows-{kind}",
+            f"{title} of rows of 8 floats",
+            MS,
+            [Row(f"{name}, {n:,} rows", f"rows {n} {kind} {name}") for n in ROWS for name in ("tfpyop", "recipe")],
+            [Target("tfpyop, 1,000 rows", 0.05, "recipe, 1,000 rows")],
+            rounds=7,
+        )
+        for kind, title in (("map", "vectorized_map"), ("jacobian", "batch_jacobian"))
+    ),
+    Group(
+        "trace",
+        "Tracing a graph of 1,000 ops",
+        MS,
+        _peers("trace"),
+        [Target(_OURS, 3.0, _NATIVE), Target(_OURS, 0.7, _RECIPE)],
+        rounds=5,
+    ),
+    Group(
+        "retrace",
+        "What a trace that nobody keeps leaves in memory",
+        KB,
+        [Row(name, f"retrace {case}", "scaling") for name, case in ((_OURS, "tfpyop"), (_NATIVE, "native"))]
+        + [Row(_RECIPE, "retrace recipe", "scaling")],
+        rounds=3,
+    ),
+    Group(
+        "import",
+        "Importing",
+        MS,
+        [
+            Row("import tfpyop", "import tfpyop", "startup"),
+            Row("import numpy, wrapt", "import numpy, wrapt", "startup"),
+            Row("the difference", "import over", "startup"),
+        ],
+        [Target("the difference", 60)],
+        rounds=9,
+    ),
+    Group(
+        "decorate",
+        "Decorating a function and its rule",
+        US,
+        [Row("tfpyop", "decorate", "startup")],
+        [Target("tfpyop", 100)],
+    ),
+    Group(
+        "size",
+        "An eager call, by the number of floats",
+        US,
+        [
+            Row(f"{name}, {n:,}", f"size {n} {case}")
+            for n in SIZES
+            for name, case in (("tfpyop", "tfpyop"), ("numpy", "numpy"), (_NUMPY_FUNCTION, "numpy_function"))
+        ],
+        rounds=9,
+    ),
+    Group(
+        "threads",
+        "8 eager calls by threads",
+        MS,
+        [
+            Row(f"{title}, {n} threads", f"threads {n} {case}", "scaling")
+            for title, case in (("singular values", "svd"), ("a loop of Python", "python"))
+            for n in (1, 2)
+        ],
+        rounds=9,
+    ),
+    Group(
+        "processes",
+        "64 calls of 20 ms by processes",
+        MS,
+        [
+            Row("2 processes", "processes 2", "scaling"),
+            Row("1 process", "processes 1", "scaling"),
+            Row("in a loop here", "processes 0", "scaling"),
+        ],
+        [Target("2 processes", 1 / 1.7, "in a loop here")],
+        rounds=5,
+    ),
+]

@@ -1,0 +1,61 @@
+"""PyTorch: a `torch.library.custom_op` and an `autograd.Function` around numpy, both eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from benchmarks.libraries.common import X, Y, mod, mod_gradient
+from benchmarks.measuring import Case, Run, timed
+
+
+@torch.library.custom_op("tfpyop_benchmarks::mod", mutates_args=())
+def custom_op(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The remainder as a custom op."""
+    return torch.from_numpy(mod(x.numpy(force=True), y.numpy(force=True)))
+
+
+def _backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    arrays = (tensor.numpy(force=True) for tensor in (*context.saved_tensors, grad))
+    return tuple(map(torch.from_numpy, mod_gradient(*arrays)))
+
+
+custom_op.register_autograd(_backward, setup_context=lambda context, inputs, output: context.save_for_backward(*inputs))
+
+
+class Mod(torch.autograd.Function):
+    """The remainder as an autograd function."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Call numpy."""
+        context.save_for_backward(x, y)
+        return torch.from_numpy(mod(x.numpy(force=True), y.numpy(force=True)))
+
+    backward = staticmethod(_backward)
+
+
+def cases() -> Mapping[str, Case]:
+    """All cases, by name."""
+    ops = {"torch custom_op": custom_op, "torch Function": Mod.apply}
+    return {
+        **{f"eager {name}": _case(_call(op), 200) for name, op in ops.items()},
+        **{f"eager gradient {name}": _case(_gradient(op), 50) for name, op in ops.items()},
+    }
+
+
+def _case(run: Run, repeat: int) -> Case:
+    return lambda: timed(run, repeat)
+
+
+def _call(op: Callable[..., Any]) -> Run:
+    x, y = torch.from_numpy(X.copy()), torch.from_numpy(Y.copy())
+    return lambda: op(x, y)
+
+
+def _gradient(op: Callable[..., Any]) -> Run:
+    x, y = (torch.from_numpy(array.copy()).requires_grad_() for array in (X, Y))
+    ones = torch.ones(4)
+    return lambda: torch.autograd.grad(op(x, y), (x, y), ones)

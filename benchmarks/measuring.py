@@ -1,0 +1,93 @@
+"""Measuring: how long a call takes, and processes that each hold one library and measure when they are asked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from benchmarks.libraries import FOREIGN
+
+Run = Callable[[], Any]
+Measure = Callable[[], float]
+"""Measures once; seconds, or whatever the group is about."""
+Case = Callable[[], Measure]
+"""Sets a case up."""
+
+_BEST_OF = 3
+
+
+def seconds(run: Run, repeat: int) -> float:
+    """How long one call takes, the best of a few."""
+    best = float("inf")
+    for _ in range(_BEST_OF):
+        start = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        best = min(best, (time.perf_counter() - start) / repeat)
+    return best
+
+
+def timed(run: Run, repeat: int) -> Measure:
+    """Measures how long a call takes."""
+    return lambda: seconds(run, repeat)
+
+
+def marginal(build: Callable[[int], Run], count: int, repeat: int) -> Measure:
+    """Measures what one call more costs in a chain: `build` makes a run of a chain of so many."""
+    long, short = build(count + 1), build(1)
+    return lambda: (seconds(long, repeat) - seconds(short, repeat)) / count
+
+
+class Library:
+    """A process that has imported one of `benchmarks.libraries`, and measures its cases by name."""
+
+    def __init__(self, name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, name), daemon=True)
+        self._process.start()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def measure(self, case: str) -> float:
+        """Set a case up, if that has not been done, and measure it once.
+
+        Raises:
+          RuntimeError: It failed, with the text of that.
+        """
+        self._connection.send(case)
+        answer = self._connection.recv()
+        if isinstance(answer, str):
+            raise RuntimeError(f"{case}: {answer}")
+        return float(answer)
+
+
+def is_installed(library: str) -> bool:
+    """Whether the cases of a library can be measured here."""
+    return library not in FOREIGN or importlib.util.find_spec(library) is not None
+
+
+def _serve(connection: Connection, library: str) -> None:
+    cases: Mapping[str, Case] = importlib.import_module(f"benchmarks.libraries.{library}_cases").cases()
+    measures: dict[str, Measure] = {}
+    while True:
+        name = connection.recv()
+        try:
+            if name not in measures:
+                measures[name] = cases[name]()
+            connection.send(measures[name]())
+        except Exception as error:
+            connection.send(f"{type(error).__name__}: {error}")

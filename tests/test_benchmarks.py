@@ -1,0 +1,48 @@
+"""The benchmarks run, and tell what they measured; what they measure is judged by nobody."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.groups import GROUPS
+from benchmarks.libraries import FOREIGN, scaling_cases, startup_cases, tensorflow_cases
+
+CASES = {"tensorflow": tensorflow_cases, "scaling": scaling_cases, "startup": startup_cases}
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_a_group_is_measured_printed_written_and_drawn(tmp_path):
+    process = run("eager", "decorate", "--rounds", 2, "--json", tmp_path / "all.json", "--charts", tmp_path / "charts")
+    assert process.returncode == 0, process.stderr
+    assert "tensorflow" in process.stdout.splitlines()[0]
+    assert "tfpyop / native floormod is" in process.stdout
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert [group["key"] for group in written["groups"]] == ["eager", "decorate"]
+    assert len(written["groups"][0]["rows"]["tfpyop"]["rounds"]) == 2
+    assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["decorate.png", "eager.png"]
+
+
+def test_an_unknown_group_is_told_with_those_there_are():
+    process = run("egaer")
+    assert process.returncode == 2
+    assert "there is no group 'egaer'; there are eager, " in process.stderr
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.key)
+def test_every_row_is_a_case_and_every_target_a_row(group):
+    names = [row.name for row in group.rows]
+    assert len(set(names)) == len(names)
+    assert all(row.case in CASES[row.library].cases() for row in group.rows if row.library not in FOREIGN)
+    assert {target.row for target in group.targets} | {target.over for target in group.targets} <= {*names, None}
