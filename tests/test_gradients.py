@@ -346,3 +346,22 @@ def test_the_rule_of_a_rule_is_called_with_core_dimensions_too(rows):
     for mode in ("tape, eager", "tape inside", "tape inside, XLA"):
         [gradient] = modes.gradient(mode, lambda x: norm_of_gradient(cubes, x), x)
         np.testing.assert_allclose(gradient, expected[0], rtol=1e-4)
+
+
+@differentiable_op(signature="(n),(n),()->()", vectorized=False)
+def scaled_product(x, w, s):
+    return np.dot(x, w) * s
+
+
+@scaled_product.numpy_gradient
+def scaled_product_gradient(op, grad):
+    x, w, s = op.inputs
+    return grad * w * s, grad * x * s, grad * np.dot(x, w)
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+def test_gradients_of_no_rows_have_the_shapes_of_their_inputs(mode):
+    inputs = [np.ones((0, 3), np.float32), np.ones(3, np.float32), np.float32(1)]
+    gradients = modes.gradient(mode, scaled_product, *inputs)
+    assert [np.shape(gradient) for gradient in gradients] == [(0, 3), (3,), ()]
+    assert not np.any(gradients[2])

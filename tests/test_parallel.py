@@ -374,3 +374,38 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", program], timeout=100, check=True)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_program_that_is_killed(signal_number):
+    program = """
+import time
+from tfpyop.parallel import process_pool
+import os
+pool = process_pool(2)
+print(*{future.result() for future in [pool.submit(os.getpid) for _ in range(20)]}, flush=True)
+time.sleep(100)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        pids = process.stdout.readline().split()
+        process.send_signal(signal_number)
+        process.stdout.read()  # until everybody who could write has ended
+    assert pids
+    assert not [pid for pid in pids if is_alive(pid)]
+
+
+def test_what_a_worker_calls_through_a_graph_runs_there_too():
+    pids = parallel_ops.through_a_graph(np.zeros(2, np.float32)).numpy().tolist()
+    assert all(own == inner for own, inner in pids)
+
+
+def test_an_exception_that_cannot_be_pickled_keeps_its_notes():
+    error = ExitingError("why")
+    if sys.version_info >= (3, 11):
+        error.add_note("called with float32[]")
+        assert pickle.loads(pickle.dumps(_Reply([], error, ""))).error.__notes__ == ["called with float32[]"]
+
+
+def test_numbers_of_numpy_are_numbers():
+    pool = process_pool(np.int64(2), timeout=np.float64(3))
+    assert (pool.n_workers, pool.timeout) == (2, 3.0)

@@ -27,7 +27,7 @@ from tfpyop._coercion import Array, DType
 from tfpyop._registry import REGISTRY
 from tfpyop._token import Token
 from tfpyop.errors import RegistrationError, UnsupportedError, WorkerError, annotate
-from tfpyop.parallel import ProcessPool
+from tfpyop.parallel import ProcessPool, is_worker_process
 
 _CHUNKS_A_WORKER = 4
 _USUAL_WORKERS = 4
@@ -107,7 +107,7 @@ class Elsewhere:
 
     def is_here(self) -> bool:
         """Whether this thread is one of those that run tasks: then it must not wait for another one."""
-        if getattr(_THREAD, "is_worker", False):
+        if is_worker_process() or getattr(_THREAD, "is_worker", False):
             return True
         threads = getattr(self.source.executor(), "_threads", ())  # of a ThreadPoolExecutor
         return threading.current_thread() in threads
@@ -212,7 +212,10 @@ def _picklable(error: BaseException) -> BaseException:
             return error
     except BaseException:  # what it raises is its own
         pass
-    return RuntimeError(f"{type(error).__name__}: {text}")
+    told = RuntimeError(f"{type(error).__name__}: {text}")
+    for note in getattr(error, "__notes__", ()):
+        annotate(told, str(note))
+    return told
 
 
 def run_task(task: _Task) -> _Reply:

@@ -206,7 +206,11 @@ class HostFunction:
             ]
         if examples:
             return self.promise.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
-        return [np.zeros([size or 0 for size in output.shape or plan.loop], output.dtype) for output in plan.outputs]
+        shapes = [plan.loop if output.shape is None else output.shape for output in plan.outputs]
+        return [
+            np.zeros([size or 0 for size in shape], output.dtype)
+            for shape, output in zip(shapes, plan.outputs, strict=True)
+        ]
 
     def _apply(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         return self._function(arguments, out) if self._takes_out else self._function(arguments)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import numbers
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,9 @@ from typing import Any
 from tfpyop.errors import RegistrationError, UnsupportedError
 
 __all__ = ["ProcessPool", "process_pool"]
+
+_WATCH_SECONDS = 1.0
+_IS_WORKER = threading.Event()
 
 
 class ProcessPool(concurrent.futures.Executor):
@@ -37,7 +42,9 @@ class ProcessPool(concurrent.futures.Executor):
         with self._lock:
             if self._workers is None or self._process != os.getpid():  # a fork has none of the parent's
                 self._process = os.getpid()
-                self._workers = _loky().ProcessPoolExecutor(self.n_workers)
+                self._workers = _loky().ProcessPoolExecutor(
+                    self.n_workers, initializer=_begin_worker, initargs=(self._process,)
+                )
             return self._workers
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -85,11 +92,32 @@ def process_pool(workers: int | None = None, *, timeout: float | None = None) ->
       RegistrationError: One of them is no such number.
       UnsupportedError: The package loky is missing.
     """
-    if workers is not None and not (type(workers) is int and workers > 0):
+    if workers is not None and not (_is_number(workers, numbers.Integral) and workers > 0):
         raise RegistrationError("workers= is no number of processes.", expected="1 or more", got=f"{workers!r:.80}")
-    if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
+    if timeout is not None and not (_is_number(timeout, numbers.Real) and timeout > 0):
         raise RegistrationError("timeout= is no time.", expected="more than 0 seconds, or None", got=f"{timeout!r:.80}")
-    return ProcessPool(workers or _loky().cpu_count(), timeout)
+    return ProcessPool(int(workers or _loky().cpu_count()), None if timeout is None else float(timeout))
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def is_worker_process() -> bool:
+    """Whether this process is a worker of a pool."""
+    return _IS_WORKER.is_set()
+
+
+def _begin_worker(parent: int) -> None:
+    """In a worker: mark it, and end it when the process that started it has ended, also if that was killed."""
+    _IS_WORKER.set()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="tfpyop watch", daemon=True).start()
 
 
 def _loky() -> Any:
