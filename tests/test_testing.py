@@ -182,6 +182,7 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
     ("use", "problem"),
     [
         (lambda: make_test_class("my_ops"), "'my_ops' is no op"),
+        (lambda: make_test_class([Scale.scaled]), r"it is a method(?s:.*)make_test_class\(instance\.method\)"),
         (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is no dict"),
         (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
         (lambda: make_test_class([ops.exp], seed="a"), "seed= is no whole number"),

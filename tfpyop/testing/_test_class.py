@@ -16,7 +16,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._misuse import require_count, require_seed
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._ops import definition_of, is_unbound_method
+from tfpyop.testing._ops import is_unbound_method, subject_of
 
 
 def make_test_class(
@@ -43,7 +43,7 @@ def make_test_class(
       The class; give it a name that pytest collects, `TestMyOps = make_test_class(my_ops)`.
 
     Raises:
-      RegistrationError: There are no ops, a name in `arguments` is none of theirs, or there is no such check.
+      RegistrationError: There are no ops, one is a method without its instance, a name in `arguments` is none of theirs, or there is no such check.
 
     >>> from tfpyop import differentiable_op
     >>> from tfpyop.testing import make_test_class
@@ -70,8 +70,7 @@ def make_test_class(
             raise RegistrationError(
                 f"arguments= names {name!r}, which is none of the ops.", remedy=nearest(name, named)
             )
-    bound = [name for name, op in named.items() if not is_unbound_method(op)]
-    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in bound for check in names]
+    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
 
     class TestOps:
         """Every op times every check."""
@@ -91,12 +90,18 @@ def make_test_class(
 
 def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str, Op[..., Any]]:
     if isinstance(ops, ModuleType):
-        named = ops_of(ops)
+        named = {name: op for name, op in ops_of(ops).items() if not is_unbound_method(op)}
     else:
         is_one = isinstance(ops, str) or type(ops) is Op or not isinstance(ops, Iterable)  # an op looks iterable
         listed: list[Any] = [ops] if is_one else [*ops]
         for op in listed:
-            definition_of(op)
+            subject = subject_of(op)
+            if is_unbound_method(op):
+                raise RegistrationError(
+                    "it is a method, and nothing tells of which instance.",
+                    subject=subject,
+                    remedy="Give the op of an instance: make_test_class(instance.method).",
+                )
         named = {op.name.rpartition(":")[2]: op for op in listed}
         if len(named) < len(listed):  # as of several lambdas
             named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
