@@ -43,7 +43,8 @@ def make_test_class(
       The class; give it a name that pytest collects, `TestMyOps = make_test_class(my_ops)`.
 
     Raises:
-      RegistrationError: There are no ops, one is a method without its instance, a name in `arguments` is none of theirs, or there is no such check.
+      RegistrationError: There are no ops, one is a method without its instance, a name in `arguments` is none of
+        theirs, or there is no such check.
 
     >>> from tfpyop import differentiable_op
     >>> from tfpyop.testing import make_test_class
