@@ -171,3 +171,25 @@ def test_eager_calls_leave_no_arrays_behind():
         op(X)
     gc.collect()
     assert not any(array() is not None for array in kept)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"jit_compile": True}], ids=["eager", "graph", "XLA"])
+def test_function_and_rule_read_the_very_memory_of_the_input(options):
+    addresses = []
+
+    def doubled(x):
+        addresses.append(x.ctypes.data)
+        return x * 2
+
+    def rule(op, grad):
+        addresses.append(op.inputs[0].ctypes.data)
+        return 2 * grad
+
+    op = differentiable_op(doubled, signature="(n)->(n)", numpy_grad=rule)
+    x = tf.ones(1_000_000)
+    function = lambda x: with_gradient(op, x)  # noqa: E731 - one of both
+    call = function if options is None else tf.function(function, autograph=False, **options)
+    for _ in range(2):
+        addresses.clear()
+        call(x)
+    assert addresses == [x._numpy_internal().ctypes.data] * 2
