@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.groups import GROUPS, Group
+from benchmarks.libraries import FOREIGN
 from benchmarks.measuring import Library, is_installed
 from benchmarks.report import Rounds, as_json, draw, show, versions
 
@@ -58,15 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progress: Progress) -> Rounds:
     rows = [row for row in group.rows if row.library in libraries]
     task = progress.add_task(group.title, total=(rounds + 1) * len(rows))
+    for row in list(rows):
+        try:
+            libraries[row.library].measure(row.case)  # sets it up
+        except RuntimeError as error:
+            if row.library not in FOREIGN:
+                raise
+            rows.remove(row)
+            progress.console.print(f"left out: {error}", markup=False, highlight=False)
+        progress.advance(task)
     turns = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         turn = {}
         for row in rows:
             turn[row.name] = libraries[row.library].measure(row.case)
             progress.advance(task)
         turns.append(turn)
     progress.remove_task(task)
-    return turns[1:]  # the first one sets up
+    return turns
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from autograd import make_vjp
-from autograd.builtins import tuple as autograd_tuple
+from autograd.differential_operators import make_vjp
 from autograd.extend import defvjp, primitive
 
 from benchmarks.libraries.common import X, Y, mod
@@ -21,7 +20,7 @@ def cases() -> Mapping[str, Case]:
     ones = np.ones(4, np.float32)
 
     def gradient() -> object:
-        vjp, _ = make_vjp(lambda arguments: remainder(*arguments), autograd_tuple((X, Y)))
+        vjp, _ = make_vjp(remainder, argnum=(0, 1))(X, Y)
         return vjp(ones)
 
     return {

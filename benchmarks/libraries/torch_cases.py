@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,21 +17,26 @@ def custom_op(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(mod(x.numpy(force=True), y.numpy(force=True)))
 
 
-def _backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    arrays = (tensor.numpy(force=True) for tensor in (*context.saved_tensors, grad))
+def _keep(ctx: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    arrays = (tensor.numpy(force=True) for tensor in (*ctx.saved_tensors, grad))
     return tuple(map(torch.from_numpy, mod_gradient(*arrays)))
 
 
-custom_op.register_autograd(_backward, setup_context=lambda context, inputs, output: context.save_for_backward(*inputs))
+custom_op.register_autograd(_backward, setup_context=_keep)
 
 
 class Mod(torch.autograd.Function):
     """The remainder as an autograd function."""
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Call numpy."""
-        context.save_for_backward(x, y)
+        ctx.save_for_backward(x, y)
         return torch.from_numpy(mod(x.numpy(force=True), y.numpy(force=True)))
 
     backward = staticmethod(_backward)
