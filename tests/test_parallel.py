@@ -337,9 +337,12 @@ class TwiceError(Exception):
     ],
 )
 def test_an_exception_that_does_not_come_out_of_a_pickle_as_it_is_becomes_one_that_tells_its_name(error, said):
-    reply = pickle.loads(pickle.dumps(_Reply([], error, "")))
-    assert type(reply.error) is RuntimeError
-    assert re.fullmatch(said, str(reply.error))
+    came = pickle.loads(pickle.dumps(_Reply([], error, ""))).error
+    if type(came) is type(error):  # another package, as Dask does, has taught pickle more about exceptions
+        assert str(came) == str(error)
+    else:
+        assert type(came) is RuntimeError
+        assert re.fullmatch(said, str(came))
 
 
 def test_an_interrupt_ends_the_workers(tmp_path):
