@@ -148,16 +148,13 @@ GROUPS = [
         ],
         rounds=9,
     ),
-    *(
-        Group(
-            f"rows-{kind}",
-            f"{title} of rows of 8 floats",
-            MS,
-            [Row(f"{name}, {n:,} rows", f"rows {n} {kind} {name}") for n in ROWS for name in ("tfpyop", "recipe")],
-            [Target("tfpyop, 1,000 rows", 0.05, "recipe, 1,000 rows")],
-            rounds=7,
-        )
-        for kind, title in (("map", "vectorized_map"), ("jacobian", "batch_jacobian"))
+    Group(
+        "rows",
+        "vectorized_map of rows of 8 floats",
+        MS,
+        [Row(f"{name}, {n:,} rows", f"rows {n} {name}") for n in ROWS for name in ("tfpyop", "recipe")],
+        [Target("tfpyop, 1,000 rows", 0.05, "recipe, 1,000 rows")],
+        rounds=7,
     ),
     Group(
         "trace",

@@ -50,7 +50,7 @@ class Library:
     def __init__(self, name: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, name), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, name))
         self._process.start()
 
     def __enter__(self) -> Library:

@@ -84,12 +84,7 @@ def cases() -> Mapping[str, Case]:
         "XLA tfpyop": _chain(tfpyop_mod, is_compiled=True),
         "XLA added": lambda: _added(tfpyop_mod),
         **_large_cases(),
-        **{
-            f"rows {n} {kind} {name}": _rows(op, kind, n)
-            for name, op in ROW_OPS.items()
-            for kind in KINDS
-            for n in ROWS
-        },
+        **{f"rows {n} {name}": _rows(op, n) for name, op in ROW_OPS.items() for n in ROWS},
         **{f"trace {name}": _trace(op) for name, op in OPS.items()},
         **{f"size {n} {name}": _of_size(op, n) for name, op in OPS.items() for n in SIZES},
         **{f"size {n} numpy": _numpy_of_size(n) for n in SIZES},
@@ -175,9 +170,6 @@ def _large_cases() -> Mapping[str, Case]:
     }
 
 
-KINDS = ("map", "jacobian")
-
-
 @tf.custom_gradient
 def _norm_by_recipe(x: tf.Tensor) -> Any:
     def gradient(grad: tf.Tensor) -> tf.Tensor:
@@ -194,21 +186,12 @@ def _norm_gradient(x: np.ndarray, grad: np.ndarray) -> np.ndarray:
 ROW_OPS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {"tfpyop": norm, "recipe": _norm_by_recipe}
 
 
-def _rows(op: Callable[[tf.Tensor], tf.Tensor], kind: str, count: int) -> Case:
-    def jacobian(rows: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(rows)
-            result = op(rows)
-        return tape.batch_jacobian(result[:, None], rows)
-
-    def mapped(rows: tf.Tensor) -> tf.Tensor:
-        return tf.vectorized_map(op, rows)
-
+def _rows(op: Callable[[tf.Tensor], tf.Tensor], count: int) -> Case:
     def case() -> Measure:
         rows = tf.random.stateless_uniform([count, 8], seed=[1, 2])
-        function = tf.function(mapped if kind == "map" else jacobian, autograph=False)
-        function(rows)
-        return timed(lambda: function(rows), 1)
+        mapped = tf.function(lambda rows: tf.vectorized_map(op, rows), autograph=False)
+        mapped(rows)
+        return timed(lambda: mapped(rows), 1)
 
     return case
 
