@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -157,9 +158,10 @@ def test_an_op_over_rows_is_found_by_its_token_alone():
 
 
 def test_an_exception_that_cannot_be_pickled_is_told_by_its_name():
-    with pytest.raises(RuntimeError, match="StubbornError: no") as caught:
+    # it comes as it is where the worker has imported a package that teaches pickle more about exceptions
+    with pytest.raises((RuntimeError, parallel_ops.StubbornError), match=r"(?m)^(StubbornError: )?no$") as caught:
         parallel_ops.stubborn(np.float32([1]))
-    assert "in stubborn" in str(caught.value.__cause__)
+    assert "in stubborn" in "".join(traceback.format_exception(caught.value))
 
 
 def threaded(function, executor):
