@@ -109,8 +109,8 @@ class Elsewhere:
         """Whether this thread is one of those that run tasks: then it must not wait for another one."""
         if is_worker_process() or getattr(_THREAD, "is_worker", False):
             return True
-        threads = getattr(self.source.executor(), "_threads", ())  # of a ThreadPoolExecutor
-        return threading.current_thread() in threads
+        prefix = getattr(self.source.executor(), "_thread_name_prefix", None)  # of a ThreadPoolExecutor
+        return bool(prefix) and threading.current_thread().name.startswith(f"{prefix}_")
 
     def run(self, examples: Sequence[Example], subject: str) -> list[list[Array]]:
         """The results of all examples, in their order.
