@@ -26,6 +26,8 @@ from tfpyop._signature import Signature, Sizes, sizes_of
 from tfpyop.errors import ContractError, Shape, describe, describe_shape
 
 T = TypeVar("T")
+Counts = tuple[int, int, int]
+"""How many inputs, outputs and residuals the op of a rule takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class CotangentPromise:
     """What the op that the rule belongs to promises."""
     signature: Signature | None
     """The signature of that op, residuals among its outputs."""
-    _counts: dict[tuple[DType, ...], tuple[int, int, int]] = field(default_factory=dict, compare=False, repr=False)
+    _counts: dict[tuple[DType, ...], Counts] = field(default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     is_like_inputs = True
@@ -77,11 +79,7 @@ class CotangentPromise:
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
         """Take the inputs, or what goes with them, apart."""
-        key = tuple(dtypes)
-        counts = self._counts.get(key)
-        if counts is None:
-            counts = self._counts[key] = _counts(self.primal, key, lambda _n_inputs, n_outputs: n_outputs)
-        return RuleInputs.flat(values, *counts)
+        return _split(self.primal, self._counts, values, dtypes, lambda _n_inputs, n_outputs: n_outputs)
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the differentiable primals."""
@@ -128,7 +126,7 @@ class TangentPromise:
 
     primal: Promise
     """What the op that the rule belongs to promises."""
-    _counts: dict[tuple[DType, ...], tuple[int, int, int]] = field(default_factory=dict, compare=False, repr=False)
+    _counts: dict[tuple[DType, ...], Counts] = field(default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     is_like_inputs = True
@@ -152,11 +150,7 @@ class TangentPromise:
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
         """Take the inputs, or what goes with them, apart."""
-        key = tuple(dtypes)
-        counts = self._counts.get(key)
-        if counts is None:
-            counts = self._counts[key] = _counts(self.primal, key, lambda n_inputs, _n_outputs: n_inputs)
-        return RuleInputs.flat(values, *counts)
+        return _split(self.primal, self._counts, values, dtypes, lambda n_inputs, _n_outputs: n_inputs)
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the differentiable outputs."""
@@ -323,7 +317,22 @@ def _describe_parts(parts: RuleInputs[ArrayType], vectors: str) -> str:
     return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
 
 
-def _counts(primal: Promise, dtypes: Sequence[DType], n_vectors: Callable[[int, int], int]) -> tuple[int, int, int]:
+def _split(
+    primal: Promise,
+    known: dict[tuple[DType, ...], Counts],
+    values: Sequence[T],
+    dtypes: Sequence[DType],
+    n_vectors: Callable[[int, int], int],
+) -> RuleInputs[T]:
+    """Take the inputs of a rule's op apart; how many are which is found once for inputs of certain dtypes."""
+    key = tuple(dtypes)
+    counts = known.get(key)
+    if counts is None:
+        counts = known[key] = _counts(primal, key, n_vectors)
+    return RuleInputs.flat(values, *counts)
+
+
+def _counts(primal: Promise, dtypes: Sequence[DType], n_vectors: Callable[[int, int], int]) -> Counts:
     """How many inputs, outputs and residuals there are: as many inputs as leave just enough values for the others."""
     n_residuals = len(primal.residual_names)
     for n_inputs in range(len(dtypes) + 1):
