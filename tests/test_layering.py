@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_preference", "_token"},
     {"_signature", "_coercion", "_structure"},
-    {"_slopes", "_domain", "parallel"},
+    {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
     {"_from_values", "_rule_promise", "_elsewhere"},

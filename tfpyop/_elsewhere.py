@@ -9,10 +9,7 @@ import concurrent.futures
 import contextlib
 import importlib
 import math
-import os
 import pickle
-import shutil
-import tempfile
 import threading
 import time
 import traceback
@@ -23,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._coercion import Array, DType
+from tfpyop._coercion import Array
 from tfpyop._registry import REGISTRY
+from tfpyop._shared_arrays import InFile, put, shared_directory, taken
 from tfpyop._token import Token
 from tfpyop.errors import RegistrationError, UnsupportedError, WorkerError, annotate
 from tfpyop.parallel import ProcessPool, is_worker_process
@@ -32,15 +30,11 @@ from tfpyop.parallel import ProcessPool, is_worker_process
 _CHUNKS_A_WORKER = 4
 _USUAL_WORKERS = 4
 """How many workers an executor is taken to have that does not tell."""
-_LARGE = 1 << 20
-"""From how many bytes on arrays go through a file in shared memory rather than a pipe."""
-_SHARED_MEMORY = Path("/dev/shm")
 _MOST_ATTEMPTS = 3
 """How often a call is made again whose workers were ended by what it had no part in."""
 _LONGEST_WAIT = 0.5
 """How long to wait, in seconds, before looking whether an example takes too long."""
 _THREAD = threading.local()
-_open = open
 
 Example = Sequence[Array]
 
@@ -120,7 +114,7 @@ class Elsewhere:
           Exception: What the function raised for the first example that failed, with a note of its number.
         """
         executor = self.source.executor()
-        with _directory(isinstance(executor, ProcessPool)) as directory:
+        with shared_directory(isinstance(executor, ProcessPool)) as directory:
             tasks = [
                 _Task(self.op.token, _stacked(examples[begin:end], begin, directory), begin, end, directory)
                 for begin, end in _chunks(executor, len(examples))
@@ -145,7 +139,7 @@ class _Task:
     """
 
     token: str
-    arrays: list[Array | _InFile]
+    arrays: list[Array | InFile]
     begin: int
     end: int
     directory: Path | None
@@ -156,7 +150,7 @@ class _Task:
         if self.directory is None:
             yield lambda number: None
             return
-        path = self.directory / f"at-{self.begin}"
+        path = self._told_in(self.directory)
         try:
             yield lambda number: path.write_text(f"{number} {time.monotonic()}")
         finally:
@@ -166,7 +160,7 @@ class _Task:
         """Which example a worker runs, and since when; None if that is not known."""
         try:
             assert self.directory is not None
-            number, since = (self.directory / f"at-{self.begin}").read_text().split()
+            number, since = self._told_in(self.directory).read_text().split()
         except (AssertionError, OSError, ValueError):  # it is not run, or is being written
             return None
         return int(number), float(since)
@@ -174,14 +168,17 @@ class _Task:
     def forget(self) -> None:
         """Forget who ran it."""
         if self.directory is not None:
-            (self.directory / f"at-{self.begin}").unlink(missing_ok=True)
+            self._told_in(self.directory).unlink(missing_ok=True)
+
+    def _told_in(self, directory: Path) -> Path:
+        return directory / f"at-{self.begin}"
 
 
 @dataclass(frozen=True)
 class _Reply:
     """The results of a task, up to the first example that failed."""
 
-    results: list[list[Array | _InFile]]
+    results: list[list[Array | InFile]]
     error: BaseException | None = None
     traceback: str = ""
 
@@ -220,16 +217,16 @@ def _picklable(error: BaseException) -> BaseException:
 
 def run_task(task: _Task) -> _Reply:
     """In the worker: run some examples."""
-    results: list[list[Array | _InFile]] = []
+    results: list[list[Array | InFile]] = []
     was_worker, _THREAD.is_worker = getattr(_THREAD, "is_worker", False), True
     try:
         op = _found(task.token)
-        arrays = [_taken(array) for array in task.arrays]
+        arrays = [taken(array) for array in task.arrays]
         with task.telling() as begins:
             for number, example in enumerate(zip(*arrays, strict=True), task.begin):
                 begins(number)
                 values = [np.array(result) for result in op.host(list(example))]  # it may reuse its memory
-                results.append([_put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
+                results.append([put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
     except BaseException as error:
         return _Reply(results, error, "".join(traceback.format_exception(error)))
     finally:
@@ -317,7 +314,7 @@ class _Call:
 
     def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
         """What the function returned for all examples; raises what it raised first."""
-        results = [[_taken(value) for value in values] for reply in replies for values in reply.results]
+        results = [[taken(value) for value in values] for reply in replies for values in reply.results]
         error = replies[-1].error
         if error is None:
             return results
@@ -374,51 +371,8 @@ def _chunks(executor: concurrent.futures.Executor, count: int) -> Iterator[tuple
         yield begin, min(begin + size, count)
 
 
-@dataclass(frozen=True, slots=True)
-class _InFile:
-    """An array that is in a file, as its elements."""
-
-    path: Path
-    dtype: DType
-    shape: tuple[int, ...]
-
-
-def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | _InFile]:
+def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | InFile]:
     return [
-        _put(np.stack(values), directory, f"input-{begin}-{number}")
+        put(np.stack(values), directory, f"input-{begin}-{number}")
         for number, values in enumerate(zip(*examples, strict=True))
     ]
-
-
-def _put(array: Array, directory: Path | None, name: str) -> Array | _InFile:
-    """The array, or the file it is put into if it is large and there is room."""
-    if directory is None or array.nbytes < _LARGE or array.dtype.hasobject:
-        return array
-    path = directory / name
-    try:
-        with _open(path, "wb") as file:
-            array.tofile(file)
-    except OSError:
-        path.unlink(missing_ok=True)
-        return array
-    return _InFile(path, array.dtype, array.shape)
-
-
-def _taken(array: Array | _InFile) -> Array:
-    if isinstance(array, _InFile):
-        return np.memmap(array.path, array.dtype, "r", shape=array.shape)
-    return array
-
-
-@contextlib.contextmanager
-def _directory(is_local: bool) -> Iterator[Path | None]:
-    """A directory in memory that processes of this machine share, for one call."""
-    if not is_local:
-        yield None
-        return
-    memory = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    directory = Path(tempfile.mkdtemp(prefix=f"tfpyop-{os.getpid()}-", dir=memory))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
