@@ -72,7 +72,7 @@ def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progre
     for _ in range(rounds):
         turn = {}
         for row in rows:
-            turn[row.name] = libraries[row.library].measure(row.case)
+            turn[row.key] = libraries[row.library].measure(row.case)
             progress.advance(task)
         turns.append(turn)
     progress.remove_task(task)

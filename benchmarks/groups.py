@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.libraries.common import ROWS, SIZES
+from benchmarks.libraries.common import OPS, ROWS, SIZES, WORKERS
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,23 @@ class Row:
       name: How it is called in tables.
       case: The case of its library.
       library: The process that measures it.
+      at: Where it stands on the axis of its group.
     """
 
     name: str
     case: str
     library: str = "tensorflow"
+    at: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from the other rows of its group."""
+        return self.name if self.at is None else f"{self.name}, {self.at:,}"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the ratio of two rows, or one row in the unit of the group, should not exceed."""
+    """What the ratio of two rows, or one row in the unit of the group, should not exceed; rows are named by key."""
 
     row: str
     most: float
@@ -40,9 +47,10 @@ class Group:
       key: Its name on the command line and in file names.
       title: What is measured.
       unit: Of what is printed, and how much of it is one.
-      rows: The first one is compared with all others.
+      rows: The first one is compared with all others, or with those at the same place.
       targets: What should be reached.
       rounds: How many turns.
+      axis: What rows grow with, if they do; those of one name are a curve then.
     """
 
     key: str
@@ -51,6 +59,7 @@ class Group:
     rows: Sequence[Row]
     targets: Sequence[Target] = field(default=())
     rounds: int = 25
+    axis: str | None = None
 
 
 US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
@@ -69,6 +78,10 @@ def _peers(kind: str, *, has_gradient: bool = False, libraries: Sequence[str] = 
     rows += [] if has_gradient else [Row(_NUMPY_FUNCTION, f"{kind} numpy_function")]
     rows += [Row("tf.py_function", f"{kind} py_function"), Row(_RECIPE, f"{kind} recipe")]
     return rows + [Row(row.name, row.case.format(kind), row.library) for row in _FOREIGN if row.library in libraries]
+
+
+def _curves(cases: Mapping[str, str], places: Sequence[int], library: str = "tensorflow") -> list[Row]:
+    return [Row(name, case.format(at), library, at) for at in places for name, case in cases.items()]
 
 
 GROUPS = [
@@ -152,17 +165,36 @@ GROUPS = [
         "rows",
         "vectorized_map of rows of 8 floats",
         MS,
-        [Row(f"{name}, {n:,} rows", f"rows {n} {name}") for n in ROWS for name in ("tfpyop", "recipe")],
-        [Target("tfpyop, 1,000 rows", 0.05, "recipe, 1,000 rows")],
+        _curves({_OURS: "rows {} tfpyop", _RECIPE: "rows {} recipe"}, ROWS),
+        [Target("tfpyop, 1,000", 0.05, "recipe, 1,000")],
         rounds=7,
+        axis="rows",
+    ),
+    Group(
+        "jacobian",
+        "vectorized_map of Jacobians, 8 by 8 floats",
+        MS,
+        _curves({_OURS: "jacobian {} tfpyop", _RECIPE: "jacobian {} recipe"}, ROWS),
+        [Target("tfpyop, 1,000", 0.05, "recipe, 1,000")],
+        rounds=5,
+        axis="rows",
     ),
     Group(
         "trace",
-        "Tracing a graph of 1,000 ops",
+        "Tracing a graph",
         MS,
-        _peers("trace"),
-        [Target(_OURS, 3.0, _NATIVE), Target(_OURS, 0.7, _RECIPE)],
+        _curves({_OURS: "trace {} tfpyop", _NATIVE: "trace {} native", _RECIPE: "trace {} recipe"}, OPS),
+        [Target("tfpyop, 1,000", 3.0, "native floormod, 1,000"), Target("tfpyop, 1,000", 0.7, "recipe, 1,000")],
         rounds=5,
+        axis="ops",
+    ),
+    Group(
+        "run",
+        "Running a graph",
+        MS,
+        _curves({_OURS: "run {} tfpyop", _NUMPY_FUNCTION: "run {} numpy_function", _RECIPE: "run {} recipe"}, OPS),
+        rounds=9,
+        axis="ops",
     ),
     Group(
         "retrace",
@@ -193,36 +225,27 @@ GROUPS = [
     ),
     Group(
         "size",
-        "An eager call, by the number of floats",
+        "An eager call",
         US,
-        [
-            Row(f"{name}, {n:,}", f"size {n} {case}")
-            for n in SIZES
-            for name, case in (("tfpyop", "tfpyop"), ("numpy", "numpy"), (_NUMPY_FUNCTION, "numpy_function"))
-        ],
+        _curves({_OURS: "size {} tfpyop", "numpy": "size {} numpy", _NUMPY_FUNCTION: "size {} numpy_function"}, SIZES),
         rounds=9,
+        axis="floats",
     ),
     Group(
         "threads",
         "8 eager calls by threads",
         MS,
-        [
-            Row(f"{title}, {n} threads", f"threads {n} {case}", "scaling")
-            for title, case in (("singular values", "svd"), ("a loop of Python", "python"))
-            for n in (1, 2)
-        ],
+        _curves({"singular values": "threads {} svd", "a loop of Python": "threads {} python"}, WORKERS, "scaling"),
         rounds=9,
+        axis="threads",
     ),
     Group(
         "processes",
         "64 calls of 20 ms by processes",
         MS,
-        [
-            Row("2 processes", "processes 2", "scaling"),
-            Row("1 process", "processes 1", "scaling"),
-            Row("in a loop here", "processes 0", "scaling"),
-        ],
-        [Target("2 processes", 1 / 1.7, "in a loop here")],
+        _curves({"a pool": "processes {}", "a loop here": "processes 0"}, WORKERS, "scaling"),
+        [Target("a pool, 2", 1 / 1.7, "a loop here, 2")],
         rounds=5,
+        axis="processes",
     ),
 ]

@@ -43,21 +43,41 @@ def cost(group: Group, rounds: Rounds, row: str) -> float:
 
 def show(console: Console, group: Group, rounds: Rounds) -> None:
     """Print the table of a group, and what came of its targets."""
-    names = list(rounds[0])
-    first = names[0]
-    table = Table("", group.unit[0], f"{first} / this", "spread", box=SIMPLE, pad_edge=False, title=group.title)
+    table = _table(group, rounds) if group.axis is None else _table_of_curves(group, rounds)
+    table.title = group.title
     for column in table.columns[1:]:
         column.justify = "right"
-    for name in names:
-        middle, low, high = ratio(rounds, first, name)
-        compared = ("", "") if name == first else (f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
-        table.add_row(name, f"{cost(group, rounds, name):,.2f}", *compared)
     console.print(table)
     for target in group.targets:
         line = _said_of(group, rounds, target)
         if line is not None:
             console.print(f"  {line}", markup=False, highlight=False)
     console.print()
+
+
+def _table(group: Group, rounds: Rounds) -> Table:
+    first, *others = rounds[0]
+    table = Table("", group.unit[0], f"{first} / this", "spread", box=SIMPLE, pad_edge=False)
+    table.add_row(first, f"{cost(group, rounds, first):,.2f}")
+    for name in others:
+        middle, low, high = ratio(rounds, first, name)
+        table.add_row(name, f"{cost(group, rounds, name):,.2f}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
+    return table
+
+
+def _table_of_curves(group: Group, rounds: Rounds) -> Table:
+    """A line for each place on the axis, a column for each curve, and what the first curve is to the others there."""
+    assert group.axis is not None
+    first, *others = curves = list(dict.fromkeys(row.name for row in group.rows))
+    table = Table(group.axis, *(f"{name}, {group.unit[0]}" for name in curves), box=SIMPLE, pad_edge=False)
+    for name in others:
+        table.add_column(f"{first} / {name}")
+    for at in dict.fromkeys(row.at for row in group.rows):
+        keys = [row.key for row in group.rows if row.at == at]
+        costs = [f"{cost(group, rounds, key):,.2f}" for key in keys]
+        ratios = [ratio(rounds, keys[0], key) for key in keys[1:]]
+        table.add_row(f"{at:,}", *costs, *(f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios))
+    return table
 
 
 def _said_of(group: Group, rounds: Rounds, target: Target) -> str | None:
@@ -90,24 +110,59 @@ def as_json(group: Group, rounds: Rounds) -> dict[str, Any]:
 
 
 def draw(group: Group, rounds: Rounds, path: Path) -> None:
-    """Draw the medians of a group as bars, with the spread of the turns."""
+    """Draw the medians of a group with the spread of the turns, as curves if there is something they grow with."""
     from matplotlib.figure import Figure
 
+    size = (7, 1 + 0.32 * len(rounds[0])) if group.axis is None else (7, 4)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot(title=group.title)
+    axes.spines[["top", "right"]].set_visible(False)
+    if group.axis is None:
+        _draw_bars(axes, group, rounds)
+    else:
+        _draw_curves(axes, group, rounds)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_bars(axes: Any, group: Group, rounds: Rounds) -> None:
     names = list(rounds[0])
     values = [cost(group, rounds, name) for name in names]
-    spreads = [sorted(turn[name] / group.unit[1] for turn in rounds) for name in names]
-    errors = [
-        [max(0.0, value - spread[len(spread) // 10]) for value, spread in zip(values, spreads, strict=True)],
-        [max(0.0, spread[-1 - len(spread) // 10] - value) for value, spread in zip(values, spreads, strict=True)],
-    ]
-    figure = Figure(figsize=(7, 1 + 0.32 * len(names)), layout="constrained")
-    axes = figure.add_subplot(title=group.title, xlabel=group.unit[0])
     colors = ["tab:blue" if name.startswith("tfpyop") else "lightsteelblue" for name in names]
-    axes.barh(names, values, xerr=errors, color=colors, error_kw={"lw": 0.8})
+    axes.barh(names, values, xerr=_spreads(group, rounds, names), color=colors, error_kw={"lw": 0.8})
+    axes.set_xlabel(group.unit[0])
     if min(values) > 0 and max(values) > 30 * min(values):
         axes.set_xscale("log")
     axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
     for number, value in enumerate(values):
         axes.annotate(f" {value:,.3g}", (value, number), va="center", fontsize=8)
-    figure.savefig(path, dpi=120)
+
+
+def _draw_curves(axes: Any, group: Group, rounds: Rounds) -> None:
+    for name in dict.fromkeys(row.name for row in group.rows):
+        rows = [row for row in group.rows if row.name == name]
+        keys = [row.key for row in rows]
+        values = [cost(group, rounds, key) for key in keys]
+        axes.errorbar(
+            [row.at for row in rows], values, _spreads(group, rounds, keys), marker="o", capsize=2, label=name
+        )
+    places = sorted({row.at for row in group.rows if row.at is not None})
+    if places[-1] >= 10 * places[0]:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    else:
+        axes.set_xticks(places)
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(group.axis)
+    axes.set_ylabel(group.unit[0])
+    axes.legend(frameon=False)
+
+
+def _spreads(group: Group, rounds: Rounds, keys: Sequence[str]) -> list[list[float]]:
+    """How far eight in ten turns lie below and above the medians."""
+    below, above = [], []
+    for key in keys:
+        turns = sorted(turn[key] / group.unit[1] for turn in rounds)
+        value, left_out = cost(group, rounds, key), len(turns) // 10
+        below.append(max(0.0, value - turns[left_out]))
+        above.append(max(0.0, turns[-1 - left_out] - value))
+    return [below, above]

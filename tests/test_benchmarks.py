@@ -24,14 +24,14 @@ def run(*arguments):
 
 
 def test_a_group_is_measured_printed_written_and_drawn(tmp_path):
-    process = run("eager", "decorate", "--rounds", 2, "--json", tmp_path / "all.json", "--charts", tmp_path / "charts")
+    process = run("eager", "rows", "--rounds", 2, "--json", tmp_path / "all.json", "--charts", tmp_path / "charts")
     assert process.returncode == 0, process.stderr
     assert "tensorflow" in process.stdout.splitlines()[0]
     assert "tfpyop / native floormod is" in process.stdout
     written = json.loads((tmp_path / "all.json").read_text())
-    assert [group["key"] for group in written["groups"]] == ["eager", "decorate"]
+    assert [group["key"] for group in written["groups"]] == ["eager", "rows"]
     assert len(written["groups"][0]["rows"]["tfpyop"]["rounds"]) == 2
-    assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["decorate.png", "eager.png"]
+    assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["eager.png", "rows.png"]
 
 
 def test_an_unknown_group_is_told_with_those_there_are():
@@ -42,7 +42,7 @@ def test_an_unknown_group_is_told_with_those_there_are():
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.key)
 def test_every_row_is_a_case_and_every_target_a_row(group):
-    names = [row.name for row in group.rows]
+    names = [row.key for row in group.rows]
     assert len(set(names)) == len(names)
     assert all(row.case in CASES[row.library].cases() for row in group.rows if row.library not in FOREIGN)
     assert {target.row for target in group.targets} | {target.over for target in group.targets} <= {*names, None}

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.libraries.common import X, Y
+from benchmarks.libraries.common import WORKERS, X, Y
 from benchmarks.libraries.tensorflow_cases import OPS
 from benchmarks.measuring import Case, Measure, timed
 from tfpyop import differentiable_op
 from tfpyop.parallel import process_pool
 
-WORKERS = (1, 2)
 CALLS = 8
 _SECONDS, _EXAMPLES = 0.02, 64
 _TRACES = 200

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.libraries import common
 from benchmarks.libraries.common import ROWS, SIZES, X, Y, large, mod, mod_gradient
 from benchmarks.measuring import Case, Measure, Run, marginal, seconds, timed
 from tfpyop import differentiable_op
 
 CHAIN = 50
-OPS_OF_GRAPH = 1000
 
 Op = Callable[[Any, Any], Any]
 
@@ -85,7 +85,9 @@ def cases() -> Mapping[str, Case]:
         "XLA added": lambda: _added(tfpyop_mod),
         **_large_cases(),
         **{f"rows {n} {name}": _rows(op, n) for name, op in ROW_OPS.items() for n in ROWS},
-        **{f"trace {name}": _trace(op) for name, op in OPS.items()},
+        **{f"jacobian {n} {name}": _jacobian(op, n) for name, op in JACOBIAN_OPS.items() for n in ROWS},
+        **{f"trace {n} {name}": _trace(op, n) for name, op in OPS.items() for n in common.OPS},
+        **{f"run {n} {name}": _run(op, n) for name, op in OPS.items() for n in common.OPS},
         **{f"size {n} {name}": _of_size(op, n) for name, op in OPS.items() for n in SIZES},
         **{f"size {n} numpy": _numpy_of_size(n) for n in SIZES},
     }
@@ -196,13 +198,68 @@ def _rows(op: Callable[[tf.Tensor], tf.Tensor], count: int) -> Case:
     return case
 
 
-def _trace(op: Op) -> Case:
+@differentiable_op(signature="(n)->(n)")
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Exponentials of the numbers, with a sum of one."""
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _softmax_gradient(y: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    return y * (grad - (y * grad).sum(-1, keepdims=True))
+
+
+softmax.numpy_gradient(lambda op, grad: _softmax_gradient(op.outputs[0], grad))
+
+
+@tf.custom_gradient
+def _softmax_by_recipe(x: tf.Tensor) -> Any:
+    y = tf.ensure_shape(tf.numpy_function(softmax.numpy, [x], tf.float32, stateful=False), x.shape)
+
+    def gradient(grad: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(_softmax_gradient, [y, grad], tf.float32, stateful=False), x.shape)
+
+    return y, gradient
+
+
+JACOBIAN_OPS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {"tfpyop": softmax, "recipe": _softmax_by_recipe}
+
+
+def _jacobian(op: Callable[[tf.Tensor], tf.Tensor], count: int) -> Case:
+    """Every row has a Jacobian of its own, for which TensorFlow loops over outputs inside of the loop over rows."""
+
+    def case() -> Measure:
+        rows = tf.random.stateless_uniform([count, 8], seed=[1, 2])
+
+        def of_row(x: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = op(x)
+            return tape.jacobian(y, x)
+
+        mapped = tf.function(lambda rows: tf.vectorized_map(of_row, rows), autograph=False)
+        mapped(rows)
+        return timed(lambda: mapped(rows), 1)
+
+    return case
+
+
+def _trace(op: Op, count: int) -> Case:
     def trace() -> None:
-        tf.function(lambda x, y: _chained(op, OPS_OF_GRAPH, x, y), autograph=False).get_concrete_function(
+        tf.function(lambda x, y: _chained(op, count, x, y), autograph=False).get_concrete_function(
             tf.TensorSpec([4]), tf.TensorSpec([4])
         )
 
     return lambda: timed(trace, 1)
+
+
+def _run(op: Op, count: int) -> Case:
+    def case() -> Measure:
+        run = _chain_of(op, count)
+        run()
+        return timed(run, 1000 // count)
+
+    return case
 
 
 def _arrays(count: int) -> list[np.ndarray]:

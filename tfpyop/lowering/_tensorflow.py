@@ -6,7 +6,6 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 from __future__ import annotations
 
 import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ try:
     from tensorflow.python.ops.parallel_for.control_flow_ops import _pfor_impl
     from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
+    from tensorflow.python.ops.script_ops import FuncRegistry
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
     from tensorflow.python.saved_model.loader_impl import parse_saved_model
     from tensorflow.python.saved_model.save import export_meta_graph
@@ -65,7 +65,7 @@ __all__ = [
     "executing_eagerly_outside_functions",
     "first_of_output",
     "forget_gradient",
-    "install_token_table",
+    "install_trampoline",
     "is_watched",
     "map_rows",
     "parse_saved_model",
@@ -134,23 +134,16 @@ def trace_saved_model(model: Any, signatures: Any) -> Any:
         return tf.compat.v1.MetaGraphDef.FromString(path.read_bytes())
 
 
-def install_token_table(find: Callable[[str], Callable[..., Any] | None]) -> None:
-    """Let TensorFlow find functions by our tokens, beside its own."""
-    table = _TokenTable(find)
-    table.update(function_registry._funcs)
-    function_registry._funcs = table
+def install_trampoline(prefix: str, run: Callable[[str, Sequence[Any]], Sequence[Any]]) -> None:
+    """Let TensorFlow's runtime call `run` for tokens that begin like this, with the arrays that went into the node.
 
+    It calls one object for all tokens, its table of Python functions, whose class is extended here.
+    """
 
-class _TokenTable(weakref.WeakValueDictionary[str, Any]):
-    """TensorFlow's table of Python functions, asking `find` for tokens it does not hold."""
+    class Trampoline(FuncRegistry):  # type: ignore[misc]  # TensorFlow tells no types
+        """The same table, which is asked first whether a token is ours."""
 
-    def __init__(self, find: Callable[[str], Callable[..., Any] | None]) -> None:
-        super().__init__()
-        self._find = find
+        def __call__(self, token: str, device: Any, args: Sequence[Any]) -> Any:
+            return run(token, args) if token.startswith(prefix) else super().__call__(token, device, args)
 
-    def get(self, token: str, default: Any = None) -> Any:
-        """What TensorFlow calls for a token: a function of its own, or one of ours."""
-        function = super().get(token)
-        if function is None:
-            function = self._find(token)
-        return default if function is None else function
+    function_registry.__class__ = Trampoline

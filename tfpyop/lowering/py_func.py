@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array
-from tfpyop._host import HostFunction
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
 from tfpyop._rules import HostOp
-from tfpyop._token import PREFIX, Token
+from tfpyop._token import PREFIX
 from tfpyop.errors import TfpyopError
-from tfpyop.lowering._tensorflow import install_token_table
+from tfpyop.lowering._tensorflow import install_trampoline
 from tfpyop.lowering.failures import failure
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import host_results
 
 
 def install() -> None:
-    """Let TensorFlow's runtime find host functions by their tokens."""
-    install_token_table(_find)
+    """Let TensorFlow's runtime run host functions by their tokens."""
+    install_trampoline(PREFIX, _run)
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
@@ -39,18 +37,9 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[Array
     return list(outputs)
 
 
-def _find(token: str) -> Callable[..., list[Array]] | None:
-    if not token.startswith(PREFIX):
-        return None
-    op = REGISTRY.find_host_op(token)
-    return functools.partial(_refuse, token) if op is None else lambda *arrays: _run(op.host, arrays)
-
-
-def _refuse(token: str, *arrays: Any) -> list[Array]:
-    raise Token.parse(token).unknown()
-
-
-def _run(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
+def _run(token: str, arrays: Sequence[Any]) -> list[Array]:
+    """What TensorFlow's runtime calls for a node."""
+    host = REGISTRY.require_host_op(token).host
     try:
         return host_results(host, arrays)
     except TfpyopError:
