@@ -252,8 +252,9 @@ def test_the_cause_that_is_told_does_not_only_fit_the_simplest_example():
 @pytest.mark.parametrize("rule", [lambda op, g: g, lambda op, g: g - tf.reduce_mean(g)])
 def test_a_function_that_mixes_loop_dimensions_is_diagnosed(rule):
     op = differentiable_op(lambda x: x - x.mean(), signature="()->()", grad=rule)
+    x = np.array([0.0, 1616.75, 0.0])  # where differences are not precise for all outputs: the second rule is right
     with pytest.raises(CheckError, match="Likely:   the function mixes loop dimensions"):
-        check_gradient(op, seed=1)
+        check_gradient(op, seed=1, arguments=arguments(op, x=st.just(x)))
 
 
 @pytest.mark.parametrize(
