@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-import secrets
+import os
 import sys
 import threading
 import weakref
@@ -76,7 +76,7 @@ class Registry:
         self._internal: dict[str, Any] = {}
         self._host_ops: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._local_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-        self._process = secrets.token_hex(4)
+        self._process = os.urandom(4).hex()
         self._serial = itertools.count(1)
         self.registrations = 0
         """How often an op has been put in another's place: what was found by token before may be outdated."""

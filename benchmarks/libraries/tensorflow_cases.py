@@ -124,7 +124,7 @@ def _chain_of(op: Op, count: int, *, is_compiled: bool = False) -> Run:
 
 
 def _chain(op: Op, *, is_compiled: bool = False) -> Case:
-    return lambda: marginal(lambda count: _chain_of(op, count, is_compiled=is_compiled), CHAIN, 20)
+    return lambda: marginal(lambda count: _chain_of(op, count, is_compiled=is_compiled), CHAIN, 60)
 
 
 def _gradient_chain(op: Op) -> Case:
@@ -135,7 +135,7 @@ def _gradient_chain(op: Op) -> Case:
         x, y = tf.constant(X), tf.constant(Y)
         return lambda: function(x, y)
 
-    return lambda: marginal(build, CHAIN, 10)
+    return lambda: marginal(build, CHAIN, 20)
 
 
 def _added(op: Op) -> Measure:
@@ -147,7 +147,8 @@ def _large_cases() -> Mapping[str, Case]:
     def of(function: Callable[[Any], Any], *, is_tensor: bool = True) -> Case:
         def case() -> Measure:
             array = large()
-            argument = tf.constant(array) if is_tensor else array
+            tensor = tf.constant(array)
+            argument = tensor if is_tensor else np.frombuffer(tensor, np.float32)  # numpy's own has other pages
             return timed(lambda: function(argument), 1)
 
         return case
