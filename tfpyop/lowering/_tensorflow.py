@@ -40,6 +40,7 @@ try:
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import FuncRegistry
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
+    from tensorflow.python.profiler.trace import enabled as is_profiling
     from tensorflow.python.saved_model.loader_impl import parse_saved_model
     from tensorflow.python.saved_model.save import export_meta_graph
 except ImportError as error:
@@ -66,6 +67,7 @@ __all__ = [
     "first_of_output",
     "forget_gradient",
     "install_trampoline",
+    "is_profiling",
     "is_watched",
     "map_rows",
     "parse_saved_model",

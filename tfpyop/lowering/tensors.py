@@ -16,6 +16,7 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
+from tfpyop.lowering.profiling import run
 
 _ALIGNMENT = 64
 
@@ -61,8 +62,8 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     plan = host.plan(views)
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
-        return _released(host.run(plan, views, out), out)
-    return [_detached(array) for array in host.run(plan, views)]
+        return _released(run(host, plan, views, out), out)
+    return [_detached(array) for array in run(host, plan, views)]
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:

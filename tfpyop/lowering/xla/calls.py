@@ -22,6 +22,7 @@ from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering.failures import failure, shortened
+from tfpyop.lowering.profiling import run as run_host
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 from tfpyop.lowering.xla.structs import LENT, LENT_FROM, Buffer, pointers, reader
@@ -90,7 +91,7 @@ class HostCall:
           buffers: The results.
         """
         try:
-            arrays = self._host.run(self._plan, inputs, out or None)
+            arrays = run_host(self._host, self._plan, inputs, out or None)
             if lent and len(arrays) > 1:  # an output or residual may be a part of another's destination
                 arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
             for number, array in enumerate(arrays):
