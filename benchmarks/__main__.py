@@ -39,20 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [group for group in GROUPS if not options.groups or group.key in options.groups]
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(versions(), highlight=False)
-    measured = {}
+    measured = []
     with contextlib.ExitStack() as stack, Progress(console=Console(stderr=True), transient=True) as progress:
         names = {row.library for group in chosen for row in group.rows}
         libraries = {name: stack.enter_context(Library(name)) for name in sorted(names) if is_installed(name)}
         for group in chosen:
-            measured[group.key] = _measure(group, libraries, options.rounds or group.rounds, progress)
-            show(console, group, measured[group.key])
-    if options.json is not None:
-        groups = [as_json(group, measured[group.key]) for group in chosen]
-        options.json.write_text(json.dumps({"versions": versions(), "groups": groups}, indent=1))
-    if options.charts is not None:
-        options.charts.mkdir(parents=True, exist_ok=True)
-        for group in chosen:
-            draw(group, measured[group.key], options.charts / f"{group.key}.png")
+            turns = _measure(group, libraries, options.rounds or group.rounds, progress)
+            show(console, group, turns)
+            measured.append(as_json(group, turns))
+            if options.json is not None:
+                options.json.write_text(json.dumps({"versions": versions(), "groups": measured}, indent=1))
+            if options.charts is not None:
+                options.charts.mkdir(parents=True, exist_ok=True)
+                draw(group, turns, options.charts / f"{group.key}.png")
     return 0
 
 

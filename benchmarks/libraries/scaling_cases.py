@@ -19,7 +19,7 @@ from tfpyop.parallel import process_pool
 
 CALLS = 8
 _SECONDS, _EXAMPLES = 0.02, 64
-_TRACES = 200
+_TRACES = 1000
 _POOLS = {workers: process_pool(workers) for workers in WORKERS}
 
 
@@ -27,12 +27,6 @@ _POOLS = {workers: process_pool(workers) for workers in WORKERS}
 def singular_values(x: np.ndarray) -> np.ndarray:
     """Linear algebra, in which numpy lets go of the interpreter's lock."""
     return np.linalg.svd(x, compute_uv=False)
-
-
-@differentiable_op(signature="(n)->()", non_differentiable=True)
-def total(x: np.ndarray) -> float:
-    """A loop of Python, which holds on to it."""
-    return float(sum(x.tolist()))
 
 
 def busy(x: np.ndarray) -> np.ndarray:
@@ -57,14 +51,14 @@ busy_in_2 = _busy_in("busy_in_2", executor=_POOLS[2])
 def cases() -> Mapping[str, Case]:
     """All cases, by name."""
     matrix = tf.random.stateless_uniform([300, 300], seed=[1, 2])
-    vector = tf.random.stateless_uniform([200_000], seed=[1, 2])
+    array = matrix.numpy()
     return {
-        **{f"threads {n} svd": _threads(lambda: singular_values(matrix), n) for n in WORKERS},
-        **{f"threads {n} python": _threads(lambda: total(vector), n) for n in WORKERS},
+        **{f"threads {n} tfpyop": _threads(lambda: singular_values(matrix), n) for n in WORKERS},
+        **{f"threads {n} numpy": _threads(lambda: singular_values.numpy(array), n) for n in WORKERS},
         "processes 0": lambda: _processes(busy_here),
         "processes 1": lambda: _processes(busy_in_1),
         "processes 2": lambda: _processes(busy_in_2),
-        **{f"retrace {name}": _retrace(OPS[name]) for name in ("tfpyop", "native", "recipe")},
+        **{f"retrace {name}": _retrace(OPS[name]) for name in ("tfpyop", "native", "numpy_function", "recipe")},
     }
 
 
@@ -89,21 +83,20 @@ def _processes(op: Callable[..., tf.Tensor]) -> Measure:
 
 
 def _retrace(op: Callable[..., tf.Tensor]) -> Case:
-    """Measures how many bytes the process has grown by a trace that nobody keeps."""
+    """Measures how many times its memory the process has after so many traces that nobody keeps."""
 
-    def trace() -> None:
-        tf.function(lambda x, y: op(x, y), autograph=False)(tf.constant(X), tf.constant(Y))
+    def trace(count: int) -> int:
+        for _ in range(count):
+            tf.function(lambda x, y: op(x, y), autograph=False)(tf.constant(X), tf.constant(Y))
+        gc.collect()
+        return _resident()
 
     def measure() -> float:
-        gc.collect()
-        before = _resident()
-        for _ in range(_TRACES):
-            trace()
-        gc.collect()
-        return (_resident() - before) / _TRACES
+        before = trace(0)
+        return trace(_TRACES) / before
 
     def case() -> Measure:
-        measure()
+        trace(_TRACES)  # what TensorFlow keeps once
         return measure
 
     return case
