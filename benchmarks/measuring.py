@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import multiprocessing
@@ -20,6 +21,9 @@ Case = Callable[[], Measure]
 """Sets a case up."""
 
 _BEST_OF = 3
+_STOP = ""
+_LONGEST_END = 10
+"""How many seconds a process has to end by itself, with the workers it has started."""
 
 
 def seconds(run: Run, repeat: int) -> float:
@@ -59,6 +63,9 @@ class Library:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            self._connection.send(_STOP)
+        self._process.join(_LONGEST_END)
         self._process.kill()
         self._process.join()
 
@@ -83,8 +90,7 @@ def is_installed(library: str) -> bool:
 def _serve(connection: Connection, library: str) -> None:
     cases: Mapping[str, Case] = importlib.import_module(f"benchmarks.libraries.{library}_cases").cases()
     measures: dict[str, Measure] = {}
-    while True:
-        name = connection.recv()
+    for name in iter(connection.recv, _STOP):
         try:
             if name not in measures:
                 measures[name] = cases[name]()
