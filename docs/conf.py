@@ -1,0 +1,44 @@
+"""How Sphinx makes a site of these pages: `sphinx-build -W -n --keep-going -b html docs docs/_build`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tfpyop
+
+sys.path.insert(0, str(Path(__file__).parent))
+import error_index
+
+project = "tfpyop"
+version = release = tfpyop.__version__
+html_title = f"tfpyop {version}"
+exclude_patterns = ["_build"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+myst_heading_anchors = 3
+smartquotes = False  # messages of errors are quoted as they are
+suppress_warnings = ["misc.highlighting_failure"]
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"top_of_page_buttons": []}
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_prompt_text = ">>> |... "
+copybutton_prompt_is_regexp = False
+
+default_role = "literal"  # docstrings write code in single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # docstrings tell dtypes and shapes in words, which types cannot
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Source"]
+nitpick_ignore = [("py:exc", name) for name in ("AttributeError", "TypeError", "ValueError", "ImportError")]
+
+
+def setup(app: Any) -> None:
+    """Put the index of errors into its page; no extension is needed for that."""
+    app.connect("source-read", lambda app, page, source: source.__setitem__(0, error_index.filled(source[0])))
