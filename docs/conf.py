@@ -1,5 +1,6 @@
 """How Sphinx makes a site of these pages: `sphinx-build -W -n --keep-going -b html docs docs/_build`."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ exclude_patterns = ["_build"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 3
 smartquotes = False  # messages of errors are quoted as they are
-suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -30,15 +30,30 @@ pygments_dark_style = "monokai"
 copybutton_prompt_text = ">>> |... "
 copybutton_prompt_is_regexp = False
 
-default_role = "literal"  # docstrings write code in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings tell dtypes and shapes in words, which types cannot
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
-nitpick_ignore = [("py:exc", name) for name in ("AttributeError", "TypeError", "ValueError", "ImportError")]
+nitpick_ignore = [
+    *(("py:exc", name) for name in ("AttributeError", "ImportError", "TypeError", "ValueError")),  # Python's own
+    ("py:class", "collections.abc.Mapping"),
+    ("py:class", "tfpyop._context.NamedValues"),  # read by name alone, as RuleContext says
+]
+
+
+def fill_errors(app: Any, page: str, source: list[str]) -> None:
+    """Put the index of errors into its page."""
+    source[0] = error_index.filled(source[0])
+
+
+def double_backticks(app: Any, kind: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write code in single backticks, as Markdown does; reStructuredText wants two."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
 
 def setup(app: Any) -> None:
-    """Put the index of errors into its page; no extension is needed for that."""
-    app.connect("source-read", lambda app, page, source: source.__setitem__(0, error_index.filled(source[0])))
+    """Connect both to Sphinx."""
+    app.connect("source-read", fill_errors)
+    app.connect("autodoc-process-docstring", double_backticks, priority=400)  # before napoleon takes colons in code

@@ -5,6 +5,7 @@ it is raised are shown as `…`. So the page holds every error there is, in the 
 """
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -39,13 +40,19 @@ def as_markdown(entry: Entry) -> str:
     return "\n\n  ".join(lines)
 
 
+@functools.cache
 def entries(kind: str) -> list[Entry]:
     """All errors of a kind, by their text."""
-    modules = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
     remedies: dict[str, list[str]] = {}
-    for entry in entries_of(modules, kind):
+    for entry in entries_of(package(), kind):
         remedies.setdefault(entry.problem, []).extend(entry.remedies)
     return [Entry(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
+
+
+@functools.cache
+def package() -> tuple[ast.Module, ...]:
+    """The modules of tfpyop."""
+    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py")))
 
 
 def entries_of(modules: Sequence[ast.Module], kind: str) -> Iterator[Entry]:
@@ -57,8 +64,8 @@ def entries_of(modules: Sequence[ast.Module], kind: str) -> Iterator[Entry]:
     for function, call in calls(modules, kind):
         problem, remedy = argument(call, "problem", 0), argument(call, "remedy")
         for said, advised, place in written(problem, remedy, function, modules):
-            problems = texts(said, place)
-            remedies = [text for text in texts(advised, place) if not text.startswith(UNKNOWN)]
+            problems = [one_line(text) for text in texts(said, place)]
+            remedies = [one_line(text) for text in texts(advised, place) if not text.startswith(UNKNOWN)]
             if not problems:
                 raise ValueError(f"line {call.lineno}: the text of this {kind} cannot be read: {ast.unparse(call)}")
             if len(problems) == len(remedies):  # one for each
@@ -99,15 +106,19 @@ def written(
     yield problem, remedy, function
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks, and with one mark where several parts follow each other."""
+    return " ".join(re.sub(rf"{UNKNOWN}+", UNKNOWN, text).split())
+
+
 def texts(node: ast.expr | None, function: ast.AST) -> list[str]:
     """What an expression may say: several texts where the code chooses one, none where it says nothing."""
     if isinstance(node, ast.IfExp):
         return texts(node.body, function) + texts(node.orelse, function)
     if isinstance(node, ast.Constant):
-        return [" ".join(node.value.split())] if isinstance(node.value, str) else []
+        return [node.value] if isinstance(node.value, str) else []
     if isinstance(node, ast.JoinedStr):
-        text = "".join(str(part.value) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)
-        return [" ".join(re.sub(rf"{UNKNOWN}+", UNKNOWN, text).split())]
+        return ["".join(str(part.value) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)]
     if isinstance(node, ast.BinOp):
         pairs = itertools.product(texts(node.left, function) or [UNKNOWN], texts(node.right, function) or [UNKNOWN])
         return ["".join(pair) for pair in pairs]

@@ -33,6 +33,8 @@ def run(page, monkeypatch):
             raise AssertionError(f"{page}:{lines[-1]}: {type(error).__name__}: {error}") from error
 
 
+# Keras copies weights in a way that numpy 2 is going to forbid
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES_WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

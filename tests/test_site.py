@@ -63,10 +63,9 @@ def test_the_landing_page_links_to_every_page():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_page_is_on_the_site(site, name):
-    text = (site / f"{name}.html").read_text()
-    assert f"{name.rpartition('/')[2]}.html" in text or name == "index"  # the side bar has it
-    assert text.count("<h1>") == 1
+def test_every_page_is_on_the_site_and_in_its_side_bar(site, name):
+    assert (site / f"{name}.html").read_text().count("<h1>") == 1
+    assert name == "index" or f'<a class="reference internal" href="{name}.html">' in (site / "index.html").read_text()
 
 
 def test_every_public_name_is_in_the_reference(site):
@@ -75,8 +74,9 @@ def test_every_public_name_is_in_the_reference(site):
 
 
 def test_the_errors_are_on_the_site(site):
-    text = (site / "errors.html").read_text()
-    assert text.count("cannot be read") > 2
+    text = re.sub(r"<(?!!)[^>]*>", "", (site / "errors.html").read_text())
+    assert "signature … has no output." in text
+    assert "Give the pool a longer timeout=." in text
     assert "<!-- index of" not in text
 
 
@@ -93,7 +93,7 @@ def browser():
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["index", "tutorial", "how-it-works", "speed", "errors", "reference/tfpyop"])
 def test_a_page_opens_without_errors_and_does_not_scroll_sideways(browser, site, name, width):
     tab = browser.new_page(viewport={"width": width, "height": 844})
     errors, requests = [], []
