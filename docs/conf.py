@@ -24,7 +24,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
-html_theme_options = {"top_of_page_buttons": []}
+html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 copybutton_prompt_text = ">>> |... "
@@ -32,7 +32,6 @@ copybutton_prompt_is_regexp = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings tell dtypes and shapes in words, which types cannot
-autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
@@ -53,7 +52,15 @@ def double_backticks(app: Any, kind: str, name: str, documented: Any, options: A
     lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
 
+def name_classes(
+    app: Any, kind: str, name: str, documented: Any, options: Any, call: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Defaults that are classes are shown by their name: `float32`, not `<class 'numpy.float32'>`."""
+    return call and re.sub(r"<class '(\w+\.)*(\w+)'>", r"\2", call), returned
+
+
 def setup(app: Any) -> None:
-    """Connect both to Sphinx."""
+    """Connect these to Sphinx."""
+    app.connect("autodoc-process-signature", name_classes)
     app.connect("source-read", fill_errors)
     app.connect("autodoc-process-docstring", double_backticks, priority=400)  # before napoleon takes colons in code

@@ -129,10 +129,13 @@ def texts(node: ast.expr | None, function: ast.AST) -> list[str]:
 
 def assigned(name: str, function: ast.AST) -> Iterator[ast.expr]:
     """What a function assigns to a name, in the order in which it is written."""
-    for node in ast.walk(function):
-        for target in node.targets if isinstance(node, ast.Assign) else ():
+    for statement in ast.walk(function):
+        if not isinstance(statement, ast.Assign):
+            continue
+        value = statement.value
+        for target in statement.targets:
             if isinstance(target, ast.Name) and target.id == name:
-                yield node.value
-            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                pairs = zip(target.elts, node.value.elts, strict=True)
-                yield from (value for part, value in pairs if isinstance(part, ast.Name) and part.id == name)
+                yield value
+            elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = zip(target.elts, value.elts, strict=True)
+                yield from (given for part, given in pairs if isinstance(part, ast.Name) and part.id == name)
