@@ -1,6 +1,8 @@
 """Each example runs alone, in a process of its own: it exits with 0, saves its picture and prints what it should."""
 
+import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,12 @@ RATE = r"{} +\d\.\d{{4}}  0\.\d{{2,3}} +± 0\.\d{{2,3}} +yes\n"
 PRINTED = {
     "bessel": r"Relative errors .*\n.*\n([JK] .*e-1\d\n){16}"
     r"Largest relative error: \S+, at most 1e-12 allowed\nPicture: \S+\n",
+    "compiled_c": r"\d+ of 500 starts end as the icosahedron\n"
+    r"((Lowest energy|Icosahedron) [a-zC ]+: +-44\.326801\n){4}Picture: \S+\n"
+    r"Found, closed form and known: \S+e-\d\d apart, at most 1e-06 allowed\n",
+    "digits": r"Predictions of the model loaded from its file are equal: yes\n"
+    r"Logistic regression reads 9\d\.\d% of 540 digits held out\nPicture: \S+\n"
+    r"The model reads 9\d\.\d%, at least 9\d\.\d% needed\n",
     "modulo": rf"TF 1 graph and Session{REMAINDERS}eagerly{REMAINDERS}tf\.function{REMAINDERS}"
     r"Picture: \S+\nAll three agree with the expected numbers\.\n",
     "lynx_hare": r"per year  fitted  published       inside\n"
@@ -28,13 +36,20 @@ PRINTED = {
     r" +true +start +found\n((smallest|largest) k, W/\(m K\)( +\d\.\d\d){3}\n){2}"
     r"relative error of k +0\.0% +\d\d\.\d% +\d\.\d%\nmisfit of T over its error( +\d\.\d\d){3}\n"
     r"\d+ factorizations for \d+ solutions\nPicture: \S+\n",
+    "transport": r"Op and all assignments one by one: \S+ apart, at most 1e-12 allowed\n"
+    r" +true +closed form +found\n((turn|zoom|centre), [a-z ]+( +\d+\.\d+){3}\n){4}Picture: \S+\n"
+    r"Stars found and by closed form: \S+e-\d\d pixels apart, at most 1e-02 allowed\n",
 }
+
+
+NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ["cc", "gcc", "clang"])), reason="there is no C compiler")
+MARKS = {"compiled_c": [NEEDS_COMPILER]}
 
 
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        *(pytest.param(script, [], id=script.stem) for script in EXAMPLES),
+        *(pytest.param(script, [], id=script.stem, marks=MARKS.get(script.stem, [])) for script in EXAMPLES),
         pytest.param(DIRECTORY / "lynx_hare.py", ["--jit-compile"], id="lynx_hare, XLA"),
     ],
 )
@@ -51,6 +66,29 @@ def test_an_example_runs_alone(script, options, tmp_path):
     assert re.fullmatch(PRINTED[script.stem], process.stdout), process.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [picture]
+
+
+@pytest.fixture
+def compiled_c(monkeypatch):
+    monkeypatch.syspath_prepend(DIRECTORY)
+    yield importlib.import_module("compiled_c")
+    del sys.modules["compiled_c"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no-such-compiler -O3", r"No C compiler found \(no-such-compiler\): install one, or name it .* CC\.\n"),
+        ("false", r"false cannot compile the C functions:\n\n"),
+    ],
+)
+def test_without_a_compiler_that_works_the_status_is_two(compiled_c, command, message, monkeypatch, capsys):
+    monkeypatch.setenv("CC", command)
+    monkeypatch.setattr(sys, "argv", ["compiled_c.py"])
+    assert compiled_c.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(message, err), err
 
 
 def test_there_is_a_text_for_each_example():

@@ -1,6 +1,7 @@
 """The ops of the examples, checked as their authors would."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,15 @@ LYNX_HARE = {
     "times": st.just(np.linspace(0, 3, 3)),
     "allow_empty": False,
 }
+
+
+def cluster(seed, loop, n):
+    """Atoms near the points of a lattice: no two of them meet."""
+    lattice = 1.1 * np.array(list(np.ndindex(3, 3, 3)))[:n]
+    return lattice + np.random.default_rng(seed).uniform(-0.2, 0.2, (*loop, n, 3))
+
+
+CLUSTERS = st.builds(cluster, st.integers(0, 99), st.sampled_from([(), (2,), (3, 1)]), st.integers(0, 5))
 CASES = {
     "modulo:mod": {},
     "bessel:jv": {"domain": {"x1": "integers [0, 5]", "x2": "[0.5, 20]"}},
@@ -25,7 +35,13 @@ CASES = {
         "domain": {"conductivity": "[0.1, 10]", "sources": "[-1, 1]"},
         "allow_empty": False,
     },
+    "transport:transport_cost": {},
+    "compiled_c:energy": {"positions": CLUSTERS},
+    "digits:strokes": {"domain": {"pictures": "[0, 1]", "angles": "[-4, 4]"}},
 }
+
+NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ["cc", "gcc", "clang"])), reason="there is no C compiler")
+MARKS = {"compiled_c:energy": [NEEDS_COMPILER]}
 
 
 @pytest.fixture
@@ -36,7 +52,11 @@ def op(request, monkeypatch):
     del sys.modules[module]
 
 
-@pytest.mark.parametrize(("op", "drawn"), CASES.items(), ids=CASES, indirect=["op"])
+@pytest.mark.parametrize(
+    ("op", "drawn"),
+    [pytest.param(name, drawn, id=name, marks=MARKS.get(name, [])) for name, drawn in CASES.items()],
+    indirect=["op"],
+)
 def test_the_op_of_an_example_is_right(op, drawn):
     report = check_op(op, arguments=arguments(op, dtypes=["float64"], **drawn), max_examples=4, seed=1)
     assert report.outcomes[-1].status == "passed", report  # of export too
