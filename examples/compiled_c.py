@@ -164,8 +164,7 @@ def icosahedron() -> tuple[Array, float]:
     """
     golden = (1 + math.sqrt(5)) / 2
     corners = [np.roll([0, one, two], turn) for one in (-1, 1) for two in (-golden, golden) for turn in range(3)]
-    corners = np.array(corners) / math.sqrt(1 + golden**2)
-    unit = np.concatenate([np.zeros((1, 3)), corners])
+    unit = np.concatenate([np.zeros((1, 3)), np.array(corners) / math.sqrt(1 + golden**2)])
     distances = pair_distances(unit)
     a, b = np.sum(distances**-12), np.sum(distances**-6)
     return unit * (2 * a / b) ** (1 / 6), float(-(b**2) / a)
@@ -215,7 +214,7 @@ def draw(path: Path, start: Array, end: Array, energies: Array, lowest: float) -
     ways.set(xlabel="step", ylabel="energy", ylim=(1.05 * lowest, 0), title=f"Energies of clusters of {ATOMS} atoms")
     ways.legend(loc="upper right")
     ends = figure.add_subplot(grid[1], sharey=ways)
-    ends.hist(energies[-1], bins=np.arange(np.floor(lowest), 0.5, 0.5), orientation="horizontal", color="gray")
+    ends.hist(energies[-1], bins=2 * ATOMS, orientation="horizontal", color="gray")
     ends.axhline(lowest, color="C3", ls="--", lw=1)
     ends.set(xlabel="starts", title="At the end")
     ends.tick_params(labelleft=False)
@@ -242,7 +241,7 @@ def draw_cluster(axes: Any, positions: Array, title: str) -> None:
     colors = {"c": neighbours, "cmap": "viridis", "vmin": 0, "vmax": 12, "edgecolor": "black"}
     axes.scatter(*positions.T, s=420, depthshade=False, **colors)
     axes.set(title=title, xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), zlim=(-1.1, 1.1))
-    axes.set_box_aspect((1, 1, 1), zoom=1.35)
+    axes.set_box_aspect((1, 1, 1), zoom=1.1)
     axes.set_axis_off()
 
 

@@ -163,7 +163,7 @@ def draw(path: Path, model: Any, pictures: Array, history: dict[str, list[float]
     layer = next(layer for layer in model.layers if isinstance(layer, Strokes))
     angles = layer.angles.numpy()
     figure = Figure(figsize=(13, 6.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[8, 5])
+    left, right = figure.subfigures(1, 2, width_ratios=[8, 5], squeeze=False)[0]
     left.suptitle("Digits held out, and below each its strokes: colours are directions")
     draw_digits(left.subplots(4, len(pictures) // 2), model, pictures, angles)
 

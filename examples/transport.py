@@ -84,7 +84,7 @@ BRUTE_BOUND = 1e-12
 
 # SciPy takes one matrix at a time. The loop dimensions, here the starts, are gone through by the host.
 @differentiable_op(signature="(n,m)->()", residuals={"plan": ("(n,m)", np.float64)}, vectorized=False)
-def transport_cost(costs: Array) -> tuple[Array, dict[str, Array]]:
+def transport_cost(costs: Array) -> tuple[float, dict[str, Array]]:
     """The smallest sum of costs when rows are matched with columns, as many pairs as there can be."""
     plan = np.zeros(costs.shape)
     plan[linear_sum_assignment(costs)] = 1
@@ -194,7 +194,7 @@ def search(stars: Array, spots: Array, steps: int) -> tuple[Array, Array]:
     for gate in tqdm(np.geomspace(FIRST_GATE, LAST_GATE, steps) / spot_unit, desc="Searching", unit="step"):
         costs = step(tf.constant(gate)).numpy()
         poses.append(unknowns.numpy())
-    turn_x, turn_y, shift_x, shift_y = np.moveaxis(poses, -1, 0)
+    turn_x, turn_y, shift_x, shift_y = np.moveaxis(np.array(poses), -1, 0)
     factors = (turn_x + 1j * turn_y) * spot_unit / star_unit
     return np.stack([factors, (shift_x + 1j * shift_y) * spot_unit + centre], axis=-1), costs * spot_unit**2
 
@@ -231,7 +231,8 @@ def draw(path: Path, spots: Array, poses: Array, best: int, reference: Array) ->
             label = f"{name} (missing)" if name in MISSED else name
             photo.annotate(label, (place.real, place.imag), (9, 7), textcoords="offset points", color="C9", fontsize=9)
     photo.set_title("The photograph, and the stars as the best start moves them")
-    photo.legend(loc="upper right", labelcolor="white", facecolor="#0b1026", edgecolor="gray")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 3}
+    photo.legend(**below, labelcolor="white", facecolor="#0b1026")
 
     distances = np.sqrt(np.mean(abs(placed(stars, poses) - placed(stars, reference)) ** 2, axis=-1))
     ways.plot(distances, color="gray", lw=0.8, alpha=0.6)

@@ -25,6 +25,12 @@ def cluster(seed, loop, n):
     return lattice + np.random.default_rng(seed).uniform(-0.2, 0.2, (*loop, n, 3))
 
 
+def cost_matrices(seed, shape):
+    """Costs without ties, in matrices large enough that the best assignment is seldom its own inverse."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+COSTS = st.builds(cost_matrices, st.integers(0, 99), st.sampled_from([(3, 6, 6), (5, 5), (5, 3)]))
 CLUSTERS = st.builds(cluster, st.integers(0, 99), st.sampled_from([(), (2,), (3, 1)]), st.integers(0, 5))
 CASES = {
     "modulo:mod": {},
@@ -35,7 +41,7 @@ CASES = {
         "domain": {"conductivity": "[0.1, 10]", "sources": "[-1, 1]"},
         "allow_empty": False,
     },
-    "transport:transport_cost": {},
+    "transport:transport_cost": {"costs": COSTS},
     "compiled_c:energy": {"positions": CLUSTERS},
     "digits:strokes": {"domain": {"pictures": "[0, 1]", "angles": "[-4, 4]"}},
 }
