@@ -11,6 +11,9 @@ is told the right pairs; the op is compared with all assignments tried one by on
 
 The minimum of linear functions of C has the gradient of the one that is smallest, the matrix of the assignment
 (Danskin's theorem); where two assignments tie, it has a kink.
+
+The search goes downhill from many directions, which mostly finds the pose, but not surely: of thirty other photographs
+with these numbers it missed one.
 """
 
 import argparse
