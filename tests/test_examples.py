@@ -26,6 +26,12 @@ PRINTED = {
     "digits": r"Predictions of the model loaded from its file are equal: yes\n"
     r"Logistic regression reads 9\d\.\d% of 540 digits held out\nPicture: \S+\n"
     r"The model reads 9\d\.\d%, at least 9\d\.\d% needed\n",
+    "deblur": r"<A x, y> and <x, A' y>: \S+e-\d\d apart, at most 1e-12 allowed\n"
+    r"Blurred photograph: \d\d\.\d dB from the scene, sharpened: \d\d\.\d dB\n"
+    r"Gain: \d+\.\d dB, at least 8\.0 dB wanted\nPicture: \S+\n",
+    "implicit_optimum": r"Implicit derivative and central difference: \S+e-\d\d apart, at most 1e-06 allowed\n"
+    r"segment  true k  found k, N/m  standard deviations apart\n( +\d +\d+\.0 +\d+\.\d ± +\d+\.\d +\d\.\d\n){8}"
+    r"Largest: \d\.\d standard deviations, at most 4 allowed\nPicture: \S+\n",
     "modulo": rf"TF 1 graph and Session{REMAINDERS}eagerly{REMAINDERS}tf\.function{REMAINDERS}"
     r"Picture: \S+\nAll three agree with the expected numbers\.\n",
     "lynx_hare": r"per year  fitted  published       inside\n"
@@ -39,6 +45,10 @@ PRINTED = {
     "transport": r"Op and all assignments one by one: \S+ apart, at most 1e-12 allowed\n"
     r" +true +closed form +found\n((turn|zoom|centre), [a-z ]+( +\d+\.\d+){3}\n){4}Picture: \S+\n"
     r"Stars found and by closed form: \S+e-\d\d pixels apart, at most 1e-02 allowed\n",
+    "waves": r"Soliton and its exact solution: \S+e-\d\d apart, at most 1e-04 allowed\n"
+    r"Rule and central difference: \S+e-\d\d apart, at most 1e-06 allowed\n"
+    r"Power: changed by \S+, at most 1e-12 allowed\n"
+    r"Fidelity of the star: 0\.\d{3} by a lens, 0\.99\d by the plate\nAt least 0\.99 wanted\nPicture: \S+\n",
 }
 
 

@@ -44,6 +44,10 @@ CASES = {
     "transport:transport_cost": {"costs": COSTS},
     "compiled_c:energy": {"positions": CLUSTERS},
     "digits:strokes": {"domain": {"pictures": "[0, 1]", "angles": "[-4, 4]"}},
+    "deblur:shake": {"allow_empty": False, "max_side": 5},
+    "deblur:shake_adjoint": {"allow_empty": False, "max_side": 5},
+    "implicit_optimum:hang": {"shapes": st.sampled_from([((2,), (2,)), ((3, 4), (4,)), ((5,), (2, 5))])},
+    "waves:propagate": {"dtypes": ["complex128"], "allow_empty": False, "largest": 2},
 }
 
 NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ["cc", "gcc", "clang"])), reason="there is no C compiler")
@@ -64,5 +68,5 @@ def op(request, monkeypatch):
     indirect=["op"],
 )
 def test_the_op_of_an_example_is_right(op, drawn):
-    report = check_op(op, arguments=arguments(op, dtypes=["float64"], **drawn), max_examples=4, seed=1)
+    report = check_op(op, arguments=arguments(op, **{"dtypes": ["float64"], **drawn}), max_examples=4, seed=1)
     assert report.outcomes[-1].status == "passed", report  # of export too
