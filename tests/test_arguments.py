@@ -332,8 +332,9 @@ def test_tensors_without_a_default_are_required(function, static_argnames, n_req
 @pytest.mark.parametrize(
     ("inputs", "static", "payload"),
     [
-        ((1, 2), {"n": 3, "mode": "same"}, '{"static":{"n":3}}'),
-        ((1, 2), {"mode": "same"}, ""),
+        ((1, 2), {"n": 3, "mode": "same"}, '{"static":{"mode":"same","n":3}}'),
+        ((1, 2), {"mode": "same"}, '{"static":{"mode":"same"}}'),
+        ((1, 2), {}, ""),
         ((1, 2), {"n": None, "mode": "full"}, '{"static":{"mode":"full","n":null}}'),
         ((1, 2), {"n": [1, (2.5, True)], "mode": "é"}, r'{"static":{"mode":"\u00e9","n":[1,{"tuple":[2.5,true]}]}}'),
         ((1, 2), {"n": {"b": 1, "a": ()}}, '{"static":{"n":{"dict":[["b",1],["a",{"tuple":[]}]]}}}'),
@@ -341,7 +342,7 @@ def test_tensors_without_a_default_are_required(function, static_argnames, n_req
         (((1,), 2), {"n": 3}, '{"inputs":[["leaf"],"leaf"],"static":{"n":3}}'),
     ],
 )
-def test_a_payload_is_canonical_json_of_what_is_not_the_default(inputs, static, payload):
+def test_a_payload_is_canonical_json(inputs, static, payload):
     assert Parameters.of(keyword_only, []).payload(nested(inputs), static) == payload
 
 

@@ -213,14 +213,20 @@ class Parameters:
     def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
         """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
 
+        Defaults are told too, since they may be others where it is read; but not those that are no JSON.
+
         Raises:
           ValueError: A static value or a nested type cannot be written as JSON.
         """
         defaults = self.static_defaults or {}
-        chosen = {name: value for name, value in static.items() if name not in defaults or defaults[name] is not value}
-        parts: dict[str, Json] = {}
-        if chosen:
-            parts["static"] = {name: _to_json(value) for name, value in chosen.items()}
+        told: dict[str, Json] = {}
+        for name, value in static.items():
+            try:
+                told[name] = _to_json(value)
+            except ValueError:
+                if name not in defaults or defaults[name] is not value:
+                    raise
+        parts: dict[str, Json] = {"static": told} if told else {}
         if structure is not None:
             parts["inputs"] = structure.to_json()
         return json.dumps(parts, sort_keys=True, separators=(",", ":")) if parts else ""
