@@ -1,58 +1,111 @@
-"""Type checkers see the decorated function: its parameters, and what an op offers."""
+"""Type checkers see the decorated function: its parameters, and what an op offers.
 
-import textwrap
-
-import pytest
-from mypy import api
-
-HEAD = """
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from tfpyop import Op, differentiable_op, registered_ops
-
-@differentiable_op(signature="(),()->()", dtype="float32")
-def mod(x: ArrayLike, y: ArrayLike, *, shift: float = 0.0) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.asarray(x) % np.asarray(y) + shift
-    return result
-
-@differentiable_op
-def bare(x: ArrayLike) -> ArrayLike:
-    return x
+Both read two programs: typical code, which also runs, and wrong uses, one a line.
 """
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
-def complaints(program, tmp_path):
-    """What mypy, strict, says of a program."""
-    path = tmp_path / "program.py"
-    path.write_text(HEAD + textwrap.dedent(program))
-    output, _, _ = api.run(["--strict", "--follow-imports=silent", "--no-error-summary", str(path)])
-    return output
+import pytest
+
+from tests import typed_right
+from tfpyop._op import OpOptions
+
+ROOT = Path(__file__).parent.parent
+RIGHT, WRONG = ROOT / "tests" / "typed_right.py", ROOT / "tests" / "typed_wrong.py"
+PYRIGHT = {
+    "include": [str(RIGHT), str(WRONG)],
+    "extraPaths": [str(ROOT)],
+    "typeCheckingMode": "strict",
+    "pythonVersion": "3.10",
+    # TensorFlow and Keras have no types, and lambdas none of their own.
+    "reportMissingTypeStubs": False,
+    "reportUnknownArgumentType": False,
+    "reportUnknownLambdaType": False,
+    "reportUnknownMemberType": False,
+    "reportUnknownVariableType": False,
+}
 
 
-def test_typical_code_is_accepted(tmp_path):
-    program = """
-    mod(3.0, [1.0, 2.0], shift=1.0)
-    bare(np.ones(3))
-    ops: list[Op[..., object]] = list(registered_ops().values())
+def run(module, *arguments):
+    """What a module prints that is run as a program, at the top of the project."""
+    process = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert process.returncode == 1, process.stdout + process.stderr  # it ran, and had something to say
+    return process.stdout
 
-    @mod.gradient
-    def rule(op: object, cotangent: object) -> tuple[object, None]:
-        return cotangent, None
 
-    plain: float = float(mod.numpy(3.0, 2.0))
-    rule(object(), 1)
-    """
-    assert complaints(program, tmp_path) == ""
+def mypy(directory):
+    """The complaints of mypy, strict: file, line and text."""
+    options = ["--strict", "--python-version=3.10", "--follow-imports=silent", "--no-error-summary", "--config-file="]
+    for line in run("mypy", *options, f"--cache-dir={directory}", str(RIGHT), str(WRONG)).splitlines():
+        file, number, kind, text = re.fullmatch(r"(.+?):(\d+): (error|note): (.*)", line).groups()
+        if kind == "error":
+            yield ROOT / file, int(number), text
+
+
+def pyright(directory):
+    """The complaints of pyright, strict, in the build that brings its own Node.js."""
+    (directory / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
+    output = run("basedpyright", "-p", str(directory), "--pythonpath", sys.executable, "--outputjson")
+    for told in json.loads(output)["generalDiagnostics"]:
+        if told["severity"] == "error":
+            yield Path(told["file"]), told["range"]["start"]["line"] + 1, told["message"]
+
+
+@pytest.fixture(scope="module", params=[mypy, pyright])
+def complaints(request, tmp_path_factory):
+    """Where a type checker complains, as `line: what`, by file."""
+    found = {RIGHT: {}, WRONG: {}}
+    for file, line, text in request.param(tmp_path_factory.mktemp("checker")):
+        found[file].setdefault(line, text)
+    return found
+
+
+def test_typical_code_is_accepted(complaints):
+    assert complaints[RIGHT] == {}
+
+
+def test_every_wrong_use_is_rejected(complaints):
+    lines = WRONG.read_text().splitlines()
+    missed = [
+        line.strip() for number, line in enumerate(lines, 1) if "# wrong" in line and number not in complaints[WRONG]
+    ]
+    assert missed == []
+
+
+def test_nothing_else_is_rejected(complaints):
+    lines = WRONG.read_text().splitlines()
+    assert {number: text for number, text in complaints[WRONG].items() if "# wrong" not in lines[number - 1]} == {}
+
+
+@pytest.mark.parametrize("option", OpOptions.__annotations__)
+def test_typical_and_wrong_code_have_every_option(option):
+    assert f"{option}=" in RIGHT.read_text()
+    if option not in ("dtype", "compute_dtype"):  # which take whatever NumPy and TensorFlow read as dtypes
+        assert re.search(rf"\b{option}=.*# wrong", WRONG.read_text())
 
 
 @pytest.mark.parametrize(
-    ("program", "complaint"),
-    [
-        ("mod(3.0)", "Missing positional argument"),
-        ("mod(3.0, 2.0, shift='1')", 'Argument "shift"'),
-        ("bare(1, 2)", "Too many arguments"),
-        ("differentiable_op(np.hypot, signatur='()->()')", "No overload variant"),
-    ],
+    "use", [typed_right.calls, typed_right.attributes, typed_right.layers, typed_right.pools, typed_right.refusals]
 )
-def test_a_wrong_use_is_rejected(program, complaint, tmp_path):
-    assert complaint in complaints(program, tmp_path)
+def test_typical_code_runs(use):
+    assert use()
+
+
+def test_typical_checks_pass():
+    assert [outcome.status for outcome in typed_right.checks().outcomes] == ["passed"]
+
+
+def test_typical_code_saves_and_loads_a_model(tmp_path):
+    assert typed_right.models(tmp_path) == [typed_right.__name__]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, overload
 
+import numpy as np
 import wrapt
 
 from tfpyop._definition import Definition, Options
@@ -21,13 +22,22 @@ from tfpyop._slopes import Method
 from tfpyop.errors import RegistrationError, nearest
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    _Proxy = wrapt.ObjectProxy[Any]
+    class _Proxy:
+        """What type checkers know of the proxy: wrapt's own types would let any attribute pass."""
+
+        __name__: str
+        __qualname__: str
+        __wrapped__: Any
+
+        def __init__(self, wrapped: Any) -> None: ...
+
 else:
     _Proxy = wrapt.ObjectProxy
 
@@ -39,7 +49,7 @@ class OpOptions(TypedDict, total=False):
     shape: Callable[..., Any] | None
     dtype: Any
     compute_dtype: Any
-    grad: Callable[..., Any] | Method | str | None
+    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step"] | None
     numpy_grad: Callable[..., Any] | None
     jvp: Callable[..., Any] | None
     numpy_jvp: Callable[..., Any] | None
@@ -47,9 +57,9 @@ class OpOptions(TypedDict, total=False):
     vectorized: bool
     executor: Executor | Callable[[], Executor] | None
     stateful: bool
-    prefer: str | None
+    prefer: Literal["native", "numpy"] | None
     non_differentiable: bool
-    static_argnames: Any
+    static_argnames: str | Sequence[str] | Set[str]
     domain: str | Mapping[str, str | None] | None
     name: str | None
 
@@ -120,7 +130,8 @@ class Op(_Proxy, Generic[P, R]):
         entry = self._self_entry
         if (self._self_is_in_class or self._self_owners) and args and self._self_is_method_call(args[0]):
             # called through its class, or as a classmethod by a Python that does not chain descriptors
-            return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
+            bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
+            return bound(*args[1:], **kwargs)
         return entry.pack(entry.call_flat(*entry.divide(args, kwargs)))
 
     def _self_is_method_call(self, first: Any) -> bool:
@@ -296,7 +307,13 @@ class Op(_Proxy, Generic[P, R]):
         if hasattr(type(self.__wrapped__), "__get__"):
             self._self_owners += (owner,)
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Op[..., Any]:
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Op[..., R]: ...  # it may be a classmethod
+
+    @overload
+    def __get__(self: Op[Concatenate[Any, Q], R], instance: object, owner: type | None = None) -> Op[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind to an instance, as functions do: each access gives an op of that instance."""
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
@@ -323,16 +340,18 @@ class Op(_Proxy, Generic[P, R]):
         """By identity, as functions have it."""
         return id(self)
 
-    def __getattr__(self, name: str) -> Any:
-        """The function's attributes, where the op has none of that name."""
-        try:
-            return getattr(self.__wrapped__, name)
-        except AttributeError:
-            offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph"))]
-            raise AttributeError(
-                f"{self._self_entry.subject}: neither the op nor its function has an attribute {name!r}. "
-                f"{nearest(name, offered)}"
-            ) from None
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """The function's attributes, where the op has none of that name."""
+            try:
+                return getattr(self.__wrapped__, name)
+            except AttributeError:
+                offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph"))]
+                raise AttributeError(
+                    f"{self._self_entry.subject}: neither the op nor its function has an attribute {name!r}. "
+                    f"{nearest(name, offered)}"
+                ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Ops have no attributes but their own, and what looks like one is the function's."""
@@ -386,6 +405,10 @@ class Op(_Proxy, Generic[P, R]):
 
 
 @overload
+def differentiable_op(function: np.ufunc, /, **options: Unpack[OpOptions]) -> Op[..., Any]: ...
+
+
+@overload
 def differentiable_op(function: Callable[P, R], /, **options: Unpack[OpOptions]) -> Op[P, R]: ...
 
 
@@ -403,7 +426,7 @@ def differentiable_op(
     shape: Callable[..., Any] | None = None,
     dtype: Any = None,
     compute_dtype: Any = None,
-    grad: Callable[..., Any] | Method | str | None = None,
+    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step"] | None = None,
     numpy_grad: Callable[..., Any] | None = None,
     jvp: Callable[..., Any] | None = None,
     numpy_jvp: Callable[..., Any] | None = None,
@@ -411,9 +434,9 @@ def differentiable_op(
     vectorized: bool = True,
     executor: Executor | Callable[[], Executor] | None = None,
     stateful: bool = False,
-    prefer: str | None = None,
+    prefer: Literal["native", "numpy"] | None = None,
     non_differentiable: bool = False,
-    static_argnames: Any = (),
+    static_argnames: str | Sequence[str] | Set[str] = (),
     domain: str | Mapping[str, str | None] | None = None,
     name: str | None = None,
 ) -> Any:

@@ -93,8 +93,8 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
     if isinstance(ops, ModuleType):
         named = {name: op for name, op in ops_of(ops).items() if not is_unbound_method(op)}
     else:
-        is_one = isinstance(ops, str) or type(ops) is Op or not isinstance(ops, Iterable)  # an op looks iterable
-        listed: list[Any] = [ops] if is_one else [*ops]
+        # an op looks iterable
+        listed: list[Any] = [ops] if isinstance(ops, str | Op) or not isinstance(ops, Iterable) else [*ops]
         for op in listed:
             subject = subject_of(op)
             if is_unbound_method(op):

@@ -1,0 +1,87 @@
+"""What docs/security.md says of what is read: names and JSON, for which nothing is imported or run."""
+
+import json
+import pickle
+import pickletools
+import stat
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.saved_ops import cube
+from tfpyop import UnsupportedError, export
+from tfpyop._shared_arrays import shared_directory
+
+TOKENS = ["tfpyop:trap:op", 'tfpyop:op@trap{"static":{"axis":1}}', 'tfpyop:trap:op/vjp{"batch":[[1]]}']
+
+
+@pytest.fixture(autouse=True)
+def trap(tmp_path, monkeypatch):
+    """A module that can be imported, and says so for ever."""
+    (tmp_path / "trap.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    assert "trap" not in sys.modules
+
+
+@pytest.fixture(params=TOKENS)
+def model(request, tmp_path):
+    """A SavedModel with a call of an op that the module `trap` would define."""
+
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
+    def call(x):
+        return tf.raw_ops.PyFunc(input=[x], token=request.param, Tout=[tf.float32])[0]
+
+    module = tf.Module()
+    module.call = call
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    return tmp_path / "model"
+
+
+def test_nothing_is_imported_to_tell_what_a_model_needs(model):
+    (op,) = export.required_ops(model)
+    assert (op.module, op.is_available) == ("trap", False)
+
+
+def test_nothing_is_imported_that_a_model_names(model):
+    with pytest.raises(UnsupportedError, match=r"needs ops that are not known"):
+        export.load(model)
+
+
+def test_nothing_is_imported_when_such_a_model_is_called(model):
+    loaded = tf.saved_model.load(str(model))
+    with pytest.raises(tf.errors.OpError, match="it is not known in this process"):
+        loaded.call([1.0, 2.0])
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_nothing_is_imported_that_a_keras_file_names(token, tmp_path):
+    x = keras.Input((2,))
+    path, changed = tmp_path / "model.keras", tmp_path / "changed.keras"
+    keras.Model(x, cube.as_layer()(x)).save(path)
+    own = json.dumps(cube.as_layer().get_config()["op"])
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(changed, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "config.json":
+                assert own.encode() in data
+                data = data.replace(own.encode(), json.dumps(token).encode())
+            target.writestr(name, data)
+    with pytest.raises((TypeError, ValueError, UnsupportedError), match="it is not known in this process"):
+        keras.saving.load_model(changed)
+
+
+def test_a_pickle_of_an_op_holds_two_names():
+    texts = [argument for _, argument, _ in pickletools.genops(pickle.dumps(cube)) if isinstance(argument, str)]
+    assert texts == ["tfpyop._op", "_unpickle", "tests.saved_ops", cube.name]
+
+
+def test_what_processes_share_is_for_this_user_alone():
+    with shared_directory(is_local=True) as directory:
+        assert stat.S_IMODE(directory.stat().st_mode) == stat.S_IRWXU
+        np.zeros(3).tofile(directory / "array")
+    assert not directory.exists()
