@@ -1289,3 +1289,29 @@ def test_an_op_that_a_class_takes_as_an_attribute_is_called_as_before():
 def test_a_type_may_be_a_static_argument_at_the_first_place():
     op = differentiable_op(lambda kind, x: x.astype(kind), static_argnames="kind", dtype=np.float64)
     assert op(np.float64, X).dtype == tf.float64
+
+
+@pytest.mark.parametrize("compiler", [None, False, True], ids=["eager", "graph", "XLA"])
+def test_a_function_may_change_its_static_lists(compiler):
+    def counted(x, *, items):
+        items.append(1)
+        return x * len(items)
+
+    op = differentiable_op(counted, signature="()->()", non_differentiable=True)
+    items = [1, 2]
+    call = lambda x: op(x, items=items)  # noqa: E731
+    if compiler is not None:
+        call = tf.function(call, jit_compile=compiler, autograph=False)
+    assert [call(tf.constant(1.0)).numpy() for _ in range(3)] == [3, 3, 3]
+    assert items == [1, 2]
+
+
+def test_an_op_without_inputs_can_be_the_first_call_of_a_process():
+    program = """
+import numpy as np
+from tfpyop import differentiable_op
+op = differentiable_op(lambda: np.arange(3, dtype=np.float32), signature="->(3)", dtype=np.float32)
+print(op().numpy().tolist())
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert process.stdout == "[0.0, 1.0, 2.0]\n", process.stderr

@@ -1,6 +1,7 @@
 """`out=`: functions that write into what the library gives them, in memory that is then the tensor's own."""
 
 import inspect
+import weakref
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def test_a_destination_that_was_kept_cannot_change_the_result(mode, part):
     for array in kept:
         array[0:1] = np.float32([99])
     assert [result.tolist() for result in results] == [[2, 3, 4], [3, 4, 5], [4, 5, 6]]
+
+
+@every_mode
+def test_a_destination_that_was_kept_weakly_cannot_change_the_result(mode):
+    kept = []
+
+    def function(x, *, out):
+        kept.append(weakref.ref(out))
+        return np.add(x, 1, out=out)
+
+    result = modes.call(mode, differentiable_op(function, signature="()->()"), X)
+    for reference in kept:
+        array = reference()
+        if array is not None:
+            array[0] = 99
+    assert result.tolist() == [2, 3, 4]
 
 
 @every_mode

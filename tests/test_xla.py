@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import ml_dtypes
@@ -791,6 +792,69 @@ def test_a_cycle_in_the_first_call_is_not_taken_for_a_kept_array():
         r for key, r in xla_calls._CALLS.items() if b"with_cycle" in (key if isinstance(key, bytes) else key[0])
     ]
     assert reference()._lends
+
+
+def test_tapes_inside_of_a_function_record():
+    def slope(x):
+        v = tf.Variable(x)
+        with tf.GradientTape() as tape:
+            y = v * v
+        return tape.gradient(y, v).numpy()
+
+    op = differentiable_op(slope, signature="()->()", non_differentiable=True)
+    np.testing.assert_array_equal(op(X), 2 * X)
+    np.testing.assert_array_equal(compiled(op)(X), 2 * X)
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = compiled(op)(x)
+    assert tape.gradient(y, x) is None  # what is around the compiled function records nothing of it
+
+
+def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found():
+    threads = []
+
+    def late(x, *, out=None):
+        np.multiply(x, 2, out=out)
+        if threads:
+
+            def write(array):
+                time.sleep(0.01)
+                array.fill(-9)
+
+            threads.append(threading.Thread(target=write, args=(out,)))
+            threads[-1].start()
+        return out
+
+    call = compiled(differentiable_op(late, signature="(n)->(n)", non_differentiable=True))
+    np.testing.assert_array_equal(call(X), 2 * X)
+    threads.append(None)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+        call(X)
+    threads[1].join()
+    np.testing.assert_array_equal(call(X), 2 * X)  # it is given copies
+    threads[2].join()
+
+
+def test_copies_are_given_for_ever_once_the_function_has_kept_an_array():
+    kept, what = [], []
+
+    def sometimes(x):
+        if what[-1] == "keep":
+            kept.append(x)
+        if what[-1] == "raise":
+            raise ValueError("no")
+        return x + 1
+
+    call = compiled(differentiable_op(sometimes, signature="()->()", non_differentiable=True))
+    for doing in ["keep", "raise", "nothing", "keep", "nothing", "keep"]:
+        what.append(doing)
+        if doing == "raise":
+            with pytest.raises(tf.errors.InvalidArgumentError, match="no"):
+                call(X)
+        else:
+            np.testing.assert_array_equal(call(X), X + 1)
+    assert all(np.array_equal(array, X) for array in kept)
 
 
 def _cube_by_a_numpy_rule():

@@ -219,13 +219,8 @@ class Parameters:
           ValueError: A static value or a nested type cannot be written as JSON.
         """
         defaults = self.static_defaults or {}
-        told: dict[str, Json] = {}
-        for name, value in static.items():
-            try:
-                told[name] = _to_json(value)
-            except ValueError:
-                if name not in defaults or defaults[name] is not value:
-                    raise
+        kept = [name for name, value in static.items() if defaults.get(name) is value and not _is_json(value)]
+        told = {name: _to_json(value) for name, value in static.items() if name not in kept}
         parts: dict[str, Json] = {"static": told} if told else {}
         if structure is not None:
             parts["inputs"] = structure.to_json()
@@ -283,6 +278,25 @@ def _to_json(value: Any) -> Json:
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": [[key, _to_json(item)] for key, item in value.items()]}
     raise ValueError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def copied(value: Any) -> Any:
+    """The same value with lists and dicts of its own, for a function that may change them."""
+    if type(value) is list:
+        return [copied(item) for item in value]
+    if type(value) is tuple:
+        return tuple(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        _to_json(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_json(value: Json) -> Any:

@@ -5,8 +5,10 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ TESTED = "2.18 to 2.21"
 try:
     from tensorflow.compiler.tf2xla.python.xla import call_module
     from tensorflow.core.function.trace_type.default_types import Weakref
+    from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager.context import ensure_initialized
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
     from tensorflow.python.eager.record import (
@@ -75,12 +78,26 @@ __all__ = [
     "record_operation",
     "record_operation_backprop_only",
     "register_pfor_converter",
+    "resumed_recording",
     "set_attribute",
     "should_record_backprop",
     "stop_recording",
     "trace_saved_model",
     "wrap_for_pfor",
 ]
+
+
+@contextlib.contextmanager
+def resumed_recording() -> Iterator[None]:
+    """Let tapes of this thread record again where TensorFlow has stopped them."""
+    if not pywrap_tfe.TFE_Py_TapeSetIsStopped():
+        yield
+        return
+    pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
+    try:
+        yield
+    finally:
+        pywrap_tfe.TFE_Py_TapeSetStopOnThread()
 
 
 def forget_gradient(name: str) -> None:
@@ -130,6 +147,7 @@ def first_of_output(node: Any, name: str) -> int:
 
 def trace_saved_model(model: Any, signatures: Any) -> Any:
     """The graphs that saving a model would write, without its variables."""
+    gc.collect()  # gradient names of graphs that nobody holds any more would be taken for those of the model
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "graphs.pb"
         export_meta_graph(model, str(path), signatures)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfpyop._rules import HostOp
 from tfpyop.errors import UnsupportedError
-from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record
+from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import array_of, host_results, tensor_of
@@ -38,6 +38,8 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     """Run the op on eager tensors, and record it if a tape is active."""
+    if not tensors:
+        ensure_initialized()  # by making inputs somebody else has
     inputs = [array_of(tensor) for tensor in tensors]
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]

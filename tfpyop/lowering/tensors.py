@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def _detached(array: Array) -> Array:
 def are_kept(arrays: Sequence[Array]) -> bool:
     """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
     for array in arrays:
-        if sys.getrefcount(array) > _UNKEPT[0]:
+        if sys.getrefcount(array) > _UNKEPT[0] or weakref.getweakrefcount(array):
             return True
         base = array.base  # of views of views; what is no array, such as memory that XLA lends, is no one call's
         if type(base) is np.ndarray and sys.getrefcount(base) > _UNKEPT[1]:

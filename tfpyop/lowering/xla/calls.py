@@ -21,6 +21,7 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
+from tfpyop.lowering._tensorflow import resumed_recording
 from tfpyop.lowering.failures import failure, shortened
 from tfpyop.lowering.profiling import run as run_host
 from tfpyop.lowering.tensors import are_kept
@@ -70,12 +71,12 @@ class HostCall:
         if not lends:
             inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
         problem = self._run(inputs, out, out if lends else (), buffers)
-        if lends is not False and self._keeps(inputs, out):
-            if lends:
-                problem = self._told(problem)
-            self._lends = False
-        elif lends is None or problem is not None:
-            self._lends = None if problem is not None else True  # the next call shows again what the function keeps
+        if lends is not False:
+            if self._keeps(inputs, out):
+                problem = self._told(problem) if lends else problem
+                self._lends = False
+            else:
+                self._lends = None if problem is not None else True  # after an exception, what is kept shows again
         if problem is not None:
             raise problem
 
@@ -91,7 +92,8 @@ class HostCall:
           buffers: The results.
         """
         try:
-            arrays = run_host(self._host, self._plan, inputs, out or None)
+            with resumed_recording():  # XLA is run by TensorFlow code that wants nothing of itself recorded
+                arrays = run_host(self._host, self._plan, inputs, out or None)
             if lent and len(arrays) > 1:  # an output or residual may be a part of another's destination
                 arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
             for number, array in enumerate(arrays):
@@ -116,11 +118,15 @@ class HostCall:
         return problem
 
     def _keeps(self, inputs: Sequence[Array], out: Sequence[Array]) -> bool:
-        """Whether the function has kept an array; in a cycle, as of an exception that was caught, it is nobody's."""
+        """Whether the function has kept an array; in a cycle, as of an exception that was caught, it is nobody's.
+
+        What has written to it meanwhile, and is gone, was no cycle.
+        """
         if not (are_kept(inputs) or are_kept(out)):
             return False
+        before = [array.tobytes() for array in out]
         gc.collect()
-        return are_kept(inputs) or are_kept(out)
+        return are_kept(inputs) or are_kept(out) or before != [array.tobytes() for array in out]
 
     def _told(self, problem: BaseException | None) -> BaseException:
         """The error for a function that keeps what it was lent; what is to stop the program does so, with a note."""
@@ -156,9 +162,8 @@ def _slots(types: Types, buffers: Sequence[int]) -> list[_Slot]:
     slots = []
     for type_, address in zip(types, buffers, strict=True):
         buffer = Buffer.from_address(address)
-        is_as_declared = buffer.dtype == ELEMENT_TYPES[type_.dtype.name][1]
-        assert is_as_declared, type_
-        assert is_compatible(buffer.shape, type_.shape), type_
+        if buffer.dtype != ELEMENT_TYPES[type_.dtype.name][1] or not is_compatible(buffer.shape, type_.shape):
+            raise AssertionError(f"{type_} of shape {buffer.shape}")  # of a graph that was tampered with, also under -O
         slots.append((buffer.shape, type_.dtype))
     return slots
 
