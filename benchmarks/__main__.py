@@ -20,7 +20,7 @@ from rich.progress import Progress
 from benchmarks.groups import GROUPS, Group
 from benchmarks.libraries import FOREIGN
 from benchmarks.measuring import Library, is_installed
-from benchmarks.report import Rounds, as_json, draw, show, versions
+from benchmarks.report import LEGEND, Rounds, as_json, draw, show, versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys = [group.key for group in GROUPS]
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(keys)}; default: all")
-    parser.add_argument("--rounds", type=int, help="how many turns; default: as the group says")
+    parser.add_argument("--rounds", type=_positive, help="how many turns; default: as the group says")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--charts", type=Path, metavar="DIRECTORY", help="draw a chart for each group")
     options = parser.parse_args(arguments)
@@ -38,11 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     chosen = [group for group in GROUPS if not options.groups or group.key in options.groups]
     console = Console(width=None if sys.stdout.isatty() else 110)
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"there is no directory {options.json.parent}")
+    if options.charts is not None:
+        options.charts.mkdir(parents=True, exist_ok=True)
     console.print(versions(), highlight=False)
+    console.print(LEGEND, highlight=False)
     measured = []
     with contextlib.ExitStack() as stack, Progress(console=Console(stderr=True), transient=True) as progress:
         names = {row.library for group in chosen for row in group.rows}
         libraries = {name: stack.enter_context(Library(name)) for name in sorted(names) if is_installed(name)}
+        missing = {name: "not installed" for name in sorted(names) if name not in libraries}
+        for name, library in list(libraries.items()):
+            problem = library.ready()
+            if problem:
+                missing[name] = problem
+                del libraries[name]
+        for name, problem in missing.items():
+            console.print(f"left out: {name}: {problem}", markup=False, highlight=False)
         for group in chosen:
             turns = _measure(group, libraries, options.rounds or group.rounds, progress)
             show(console, group, turns)
@@ -50,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.json is not None:
                 options.json.write_text(json.dumps({"versions": versions(), "groups": measured}, indent=1))
             if options.charts is not None:
-                options.charts.mkdir(parents=True, exist_ok=True)
                 draw(group, turns, options.charts / f"{group.key}.png")
     return 0
 
@@ -68,15 +80,26 @@ def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progre
             progress.console.print(f"left out: {error}", markup=False, highlight=False)
         progress.advance(task)
     turns = []
-    for _ in range(rounds):
-        turn = {}
-        for row in rows:
-            turn[row.key] = libraries[row.library].measure(row.case)
+    for number in range(rounds):
+        begin = number % len(rows)  # so that none always comes after the same one
+        costs = {}
+        for row in rows[begin:] + rows[:begin]:
+            costs[row.key] = libraries[row.library].measure(row.case)
             progress.advance(task)
-        turns.append(turn)
+        turns.append({row.key: costs[row.key] for row in rows})
     progress.remove_task(task)
     return turns
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one turn is needed")
+    return number
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

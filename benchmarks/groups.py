@@ -51,6 +51,7 @@ class Group:
       targets: What should be reached.
       rounds: How many turns.
       axis: What rows grow with, if they do; those of one name are a curve then.
+      compares: Whether ratios of its rows say anything.
     """
 
     key: str
@@ -60,9 +61,10 @@ class Group:
     targets: Sequence[Target] = field(default=())
     rounds: int = 25
     axis: str | None = None
+    compares: bool = True
 
 
-US, MS, TIMES = ("us", 1e-6), ("ms", 1e-3), ("times", 1.0)
+US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
 _FOREIGN = [
     Row("jax.pure_callback", "{} jax", "jax"),
     Row("torch custom_op", "{} torch custom_op", "torch"),
@@ -198,8 +200,8 @@ GROUPS = [
     ),
     Group(
         "retrace",
-        "Memory of a process after 1,000 traces that nobody keeps, of what it was before",
-        TIMES,
+        "What a trace that nobody keeps leaves in memory",
+        KB,
         [
             Row(name, f"retrace {case}", "scaling")
             for name, case in (
@@ -209,8 +211,9 @@ GROUPS = [
                 (_RECIPE, "recipe"),
             )
         ],
-        [Target(_OURS, 1.01)],
+        [Target(_OURS, 1)],
         rounds=3,
+        compares=False,
     ),
     Group(
         "import",
@@ -223,6 +226,7 @@ GROUPS = [
         ],
         [Target("the difference", 60)],
         rounds=9,
+        compares=False,
     ),
     Group(
         "decorate",
@@ -241,7 +245,7 @@ GROUPS = [
     ),
     Group(
         "threads",
-        "8 matrices for their singular values, by threads",
+        "Sorting 8 arrays of 300,000 floats, by threads",
         MS,
         _curves({_OURS: "threads {} tfpyop", "numpy": "threads {} numpy"}, WORKERS, "scaling"),
         rounds=9,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.libraries import FOREIGN
 
+T = TypeVar("T")
 Run = Callable[[], Any]
 Measure = Callable[[], float]
 """Measures once; seconds, or whatever the group is about."""
@@ -56,6 +59,11 @@ class Library:
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, name))
         self._process.start()
+        other.close()
+
+    def ready(self) -> str:
+        """Wait until it has imported; returns what went wrong, empty if nothing did."""
+        return str(self._connection.recv())
 
     def __enter__(self) -> Library:
         return self
@@ -88,12 +96,28 @@ def is_installed(library: str) -> bool:
 
 
 def _serve(connection: Connection, library: str) -> None:
-    cases: Mapping[str, Case] = importlib.import_module(f"benchmarks.libraries.{library}_cases").cases()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that measures
+    cases: dict[str, Case] = {}
+
+    def imported() -> str:
+        cases.update(importlib.import_module(f"benchmarks.libraries.{library}_cases").cases())
+        return ""
+
+    connection.send(_answer(imported))
     measures: dict[str, Measure] = {}
-    for name in iter(connection.recv, _STOP):
-        try:
-            if name not in measures:
-                measures[name] = cases[name]()
-            connection.send(measures[name]())
-        except Exception as error:
-            connection.send(f"{type(error).__name__}: {error}")
+
+    def measured(name: str) -> float:
+        if name not in measures:
+            measures[name] = cases[name]()
+        return measures[name]()
+
+    with contextlib.suppress(EOFError):  # the program has ended
+        for name in iter(connection.recv, _STOP):
+            connection.send(_answer(functools.partial(measured, name)))
+
+
+def _answer(function: Callable[[], T]) -> T | str:
+    try:
+        return function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

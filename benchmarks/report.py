@@ -22,6 +22,10 @@ Rounds = Sequence[Mapping[str, float]]
 _PACKAGES = ("tfpyop", "tensorflow", "numpy", "jax", "torch", "autograd", "pytensor")
 
 
+LEGEND = """Medians of turns, of which each is the best of three. A ratio is the median of those of each turn: below 1
+the first one costs less. Spread: between what eight in ten turns lay; all of them, if there were less than ten."""
+
+
 def versions() -> str:
     """Python and the packages that take part."""
     known = {distribution.name for distribution in importlib.metadata.distributions()}
@@ -57,11 +61,19 @@ def show(console: Console, group: Group, rounds: Rounds) -> None:
 
 def _table(group: Group, rounds: Rounds) -> Table:
     first, *others = rounds[0]
+    if not group.compares:
+        table = Table("", group.unit[0], box=SIMPLE, pad_edge=False)
+        for name in rounds[0]:
+            table.add_row(name, f"{cost(group, rounds, name):,.2f}")
+        return table
     table = Table("", group.unit[0], f"{first} / this", "spread", box=SIMPLE, pad_edge=False)
     table.add_row(first, f"{cost(group, rounds, first):,.2f}")
     for name in others:
-        middle, low, high = ratio(rounds, first, name)
-        table.add_row(name, f"{cost(group, rounds, name):,.2f}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
+        shown = ["below noise", ""]
+        if min(turn[name] for turn in rounds) > 0:  # it may be the difference of two measurements
+            middle, low, high = ratio(rounds, first, name)
+            shown = [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
+        table.add_row(name, f"{cost(group, rounds, name):,.2f}", *shown)
     return table
 
 
@@ -128,13 +140,15 @@ def _draw_bars(axes: Any, group: Group, rounds: Rounds) -> None:
     names = list(rounds[0])
     values = [cost(group, rounds, name) for name in names]
     colors = ["tab:blue" if name.startswith("tfpyop") else "lightsteelblue" for name in names]
-    axes.barh(names, values, xerr=_spreads(group, rounds, names), color=colors, error_kw={"lw": 0.8})
-    axes.set_xlabel(group.unit[0])
+    below, above = _spreads(group, rounds, names)
+    axes.barh(names, values, xerr=[below, above], color=colors, error_kw={"lw": 0.8})
+    axes.set_xlabel(f"{group.unit[0]}, less is better; lines: spread of the turns")
     if min(values) > 0 and max(values) > 30 * min(values):
         axes.set_xscale("log")
     axes.invert_yaxis()
     for number, value in enumerate(values):
-        axes.annotate(f" {value:,.3g}", (value, number), va="center", fontsize=8)
+        axes.annotate(f" {value:,.4g}", (value + above[number], number), va="center", fontsize=8)
+    axes.margins(x=0.2)
 
 
 def _draw_curves(axes: Any, group: Group, rounds: Rounds) -> None:
@@ -153,7 +167,7 @@ def _draw_curves(axes: Any, group: Group, rounds: Rounds) -> None:
         axes.set_xticks(places)
         axes.set_ylim(bottom=0)
     axes.set_xlabel(group.axis)
-    axes.set_ylabel(group.unit[0])
+    axes.set_ylabel(f"{group.unit[0]}, less is better")
     axes.legend(frameon=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from benchmarks.measuring import Case, Measure, timed
 from tfpyop import differentiable_op
 
 _OPS = 20
+_NUMBERS = itertools.count()
 _BYTECODE = tempfile.TemporaryDirectory()
 
 
@@ -41,7 +43,7 @@ def _decorate() -> Measure:
     def decorate() -> None:
         for _ in range(_OPS):
 
-            @differentiable_op(signature="(),()->()")
+            @differentiable_op(signature="(),()->()", name=f"benchmarks:mod-{next(_NUMBERS)}")
             def mod(x: np.ndarray, y: np.ndarray) -> np.ndarray:
                 return x % y
 

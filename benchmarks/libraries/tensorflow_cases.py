@@ -46,13 +46,13 @@ norm.numpy_gradient(lambda op, grad: op.inputs[0] * (grad / op.outputs[0])[..., 
 
 
 def by_numpy_function(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """The remainder by `tf.numpy_function`."""
-    return tf.numpy_function(mod, [x, y], tf.float32, stateful=False)
+    """The remainder by `tf.numpy_function`, which loses shapes."""
+    return tf.ensure_shape(tf.numpy_function(mod, [x, y], tf.float32, stateful=False), x.shape)
 
 
 def by_py_function(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """The remainder by `tf.py_function`, which differentiates TensorFlow ops in it."""
-    return tf.py_function(tf.math.floormod, [x, y], tf.float32)
+    return tf.ensure_shape(tf.py_function(tf.math.floormod, [x, y], tf.float32), x.shape)
 
 
 @tf.custom_gradient
@@ -60,10 +60,13 @@ def by_recipe(x: tf.Tensor, y: tf.Tensor) -> Any:
     """The remainder by the recipe."""
 
     def gradient(grad: tf.Tensor) -> list[tf.Tensor]:
-        return tf.numpy_function(mod_gradient, [x, y, grad], [tf.float32, tf.float32], stateful=False)
+        results = tf.numpy_function(mod_gradient, [x, y, grad], [tf.float32, tf.float32], stateful=False)
+        return [tf.ensure_shape(result, x.shape) for result in results]
 
     return by_numpy_function(x, y), gradient
 
+
+RUN = ("tfpyop", "numpy_function", "recipe")
 
 OPS: Mapping[str, Op] = {
     "tfpyop": tfpyop_mod,
@@ -86,9 +89,11 @@ def cases() -> Mapping[str, Case]:
         **_large_cases(),
         **{f"rows {n} {name}": _rows(op, n) for name, op in ROW_OPS.items() for n in ROWS},
         **{f"jacobian {n} {name}": _jacobian(op, n) for name, op in JACOBIAN_OPS.items() for n in ROWS},
-        **{f"trace {n} {name}": _trace(op, n) for name, op in OPS.items() for n in common.OPS},
-        **{f"run {n} {name}": _run(op, n) for name, op in OPS.items() for n in common.OPS},
-        **{f"size {n} {name}": _of_size(op, n) for name, op in OPS.items() for n in SIZES},
+        **{f"trace {n} {name}": _trace(OPS[name], n) for name in ("tfpyop", "native", "recipe") for n in common.OPS},
+        **{
+            f"run {n} {name}": _run(OPS[name], n) for name in ("tfpyop", "numpy_function", "recipe") for n in common.OPS
+        },
+        **{f"size {n} {name}": _of_size(OPS[name], n) for name in ("tfpyop", "numpy_function") for n in SIZES},
         **{f"size {n} numpy": _numpy_of_size(n) for n in SIZES},
     }
 
@@ -113,7 +118,7 @@ def _eager_gradient(op: Op) -> Case:
 def _chained(op: Op, count: int, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     x = x + 0.0
     for _ in range(count):
-        x = tf.ensure_shape(op(x, y), [4])
+        x = op(x, y)
     return x
 
 
@@ -148,7 +153,7 @@ def _large_cases() -> Mapping[str, Case]:
         def case() -> Measure:
             array = large()
             tensor = tf.constant(array)
-            argument = tensor if is_tensor else np.frombuffer(tensor, np.float32)  # numpy's own has other pages
+            argument = tensor if is_tensor else _array_of(tensor)
             return timed(lambda: function(argument), 1)
 
         return case
@@ -263,6 +268,11 @@ def _run(op: Op, count: int) -> Case:
     return case
 
 
+def _array_of(tensor: tf.Tensor) -> np.ndarray:
+    """The tensor's own memory: pages of arrays that numpy allocates are larger, and read faster."""
+    return np.frombuffer(tensor, np.float32)
+
+
 def _arrays(count: int) -> list[np.ndarray]:
     return list(np.random.default_rng(0).uniform(1, 2, (2, count)).astype(np.float32))
 
@@ -277,7 +287,7 @@ def _of_size(op: Op, count: int) -> Case:
 
 def _numpy_of_size(count: int) -> Case:
     def case() -> Measure:
-        x, y = _arrays(count)
+        x, y = (_array_of(tf.constant(array)) for array in _arrays(count))
         return timed(lambda: mod(x, y), max(1, 100_000 // (count + 500)))
 
     return case

@@ -25,6 +25,7 @@ from tfpyop.lowering._tensorflow import (
     FuncGraph,
     executing_eagerly_outside_functions,
     forget_gradient,
+    name_gradient,
     record_operation,
     set_attribute,
     stop_recording,
@@ -113,7 +114,7 @@ def pass_through(
     if is_saved:
         gradient.write(op, node)
     else:
-        tf.RegisterGradient(name)(_GradientOfNode(op, node, gradient))
+        name_gradient(name, _GradientOfNode(op, node, gradient))
         _NAMES.add(name, graph)
     over_rows = gradient if holds_over_rows else None
     node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's own would drop the gradient
@@ -125,6 +126,8 @@ def hold(op: HostOp, graph: tf.Graph) -> None:
 
     The global graph around eager code is left out, because it lives for ever.
     """
+    if op in _held(graph):  # and so by those around it
+        return
     while isinstance(graph, FuncGraph):
         _held(graph).add(op)
         graph = graph.outer_graph
