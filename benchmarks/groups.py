@@ -211,7 +211,7 @@ GROUPS = [
                 (_RECIPE, "recipe"),
             )
         ],
-        [Target(_OURS, 1)],
+        [Target(_OURS, 4)],
         rounds=3,
         compares=False,
     ),

@@ -5,16 +5,17 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from tfpyop.errors import UnsupportedError
+
+T = TypeVar("T")
 
 TESTED = "2.18 to 2.21"
 
@@ -79,24 +80,22 @@ __all__ = [
     "record_operation",
     "record_operation_backprop_only",
     "register_pfor_converter",
-    "resumed_recording",
     "set_attribute",
     "should_record_backprop",
     "stop_recording",
     "trace_saved_model",
+    "with_tapes",
     "wrap_for_pfor",
 ]
 
 
-@contextlib.contextmanager
-def resumed_recording() -> Iterator[None]:
-    """Let tapes of this thread record again where TensorFlow has stopped them."""
+def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function such that tapes of this thread record, also where TensorFlow has stopped them."""
     if not pywrap_tfe.TFE_Py_TapeSetIsStopped():
-        yield
-        return
+        return function(*arguments)
     pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
     try:
-        yield
+        return function(*arguments)
     finally:
         pywrap_tfe.TFE_Py_TapeSetStopOnThread()
 

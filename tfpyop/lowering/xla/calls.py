@@ -21,7 +21,7 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
-from tfpyop.lowering._tensorflow import resumed_recording
+from tfpyop.lowering._tensorflow import with_tapes
 from tfpyop.lowering.failures import failure, shortened
 from tfpyop.lowering.profiling import run as run_host
 from tfpyop.lowering.tensors import are_kept
@@ -92,8 +92,8 @@ class HostCall:
           buffers: The results.
         """
         try:
-            with resumed_recording():  # XLA is run by TensorFlow code that wants nothing of itself recorded
-                arrays = run_host(self._host, self._plan, inputs, out or None)
+            # XLA is run by TensorFlow code that wants nothing of itself recorded
+            arrays = with_tapes(run_host, self._host, self._plan, inputs, out or None)
             if lent and len(arrays) > 1:  # an output or residual may be a part of another's destination
                 arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
             for number, array in enumerate(arrays):
