@@ -15,14 +15,18 @@ CHAIN = 50
 FOUR = jax.ShapeDtypeStruct((4,), np.float32)
 
 
-def by_callback(x: Any, y: Any) -> Any:
-    """The remainder by a callback."""
-    return jax.pure_callback(in_numpy(mod), FOUR, x, y, vmap_method="sequential")
-
-
 def in_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
     """JAX hands over arrays of its own, on which operators would be JAX's."""
     return lambda *arrays: function(*map(np.asarray, arrays))
+
+
+in_numpy_mod, in_numpy_gradient = in_numpy(mod), in_numpy(mod_gradient)
+"""Made once: JAX compiles anew for every function it has not seen."""
+
+
+def by_callback(x: Any, y: Any) -> Any:
+    """The remainder by a callback."""
+    return jax.pure_callback(in_numpy_mod, FOUR, x, y, vmap_method="sequential")
 
 
 @jax.custom_vjp
@@ -33,9 +37,7 @@ def differentiable(x: Any, y: Any) -> Any:
 
 differentiable.defvjp(
     lambda x, y: (by_callback(x, y), (x, y)),
-    lambda kept, grad: tuple(
-        jax.pure_callback(in_numpy(mod_gradient), (FOUR, FOUR), *kept, grad, vmap_method="sequential")
-    ),
+    lambda kept, grad: tuple(jax.pure_callback(in_numpy_gradient, (FOUR, FOUR), *kept, grad, vmap_method="sequential")),
 )
 
 

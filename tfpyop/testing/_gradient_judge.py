@@ -47,6 +47,8 @@ from tfpyop.testing._outcomes import Property, described
 
 _N_CONFIRMING = 6
 """Along how many directions more a point is tried before a rule is said to be wrong there."""
+_TELLING = 10
+"""In how many examples an input cannot be judged before that says something."""
 _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
 
@@ -61,7 +63,7 @@ class GradientJudge:
     def __init__(self, check: Property, op: Op[..., Any], mode: str) -> None:
         self._check, self._op, self._mode = check, op, mode
         self._judged: set[int] = set()
-        self._unjudged: dict[int, str] = {}
+        self._unjudged: dict[int, list[str]] = {}
 
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
@@ -104,10 +106,10 @@ class GradientJudge:
 
     def require_all_judged(self) -> None:
         """Raise CheckError if the rule gives an input a cotangent that could not be judged in any example."""
-        for number, name in self._unjudged.items():
-            if number not in self._judged:
+        for number, names in self._unjudged.items():
+            if number not in self._judged and len(names) >= _TELLING:
                 raise self._check.failure(
-                    f"the cotangent of {name} could not be judged in any example.",
+                    f"the cotangent of {names[0]} could not be judged in any example.",
                     cause="derivatives by it are nowhere precise, as of a part that works in single precision: give "
                     "domain= or arguments= where they are, or leave check_gradient out",
                 )
@@ -122,7 +124,7 @@ class GradientJudge:
             with contextlib.suppress(Exception):  # a rule may refuse a point at which there is no derivative
                 gradient = self._gradients(at, weights)[number]
                 if gradient is not None and np.any(gradient[np.isfinite(gradient)]):
-                    self._unjudged[number] = self._input(at, number)
+                    self._unjudged.setdefault(number, []).append(self._input(at, number))
         return False
 
     def _gradients(self, at: Point, weights: Vectors) -> Vectors:

@@ -11,7 +11,7 @@ from tfpyop.testing import arguments, make_test_class
 
 STATIC = {"spacing": st.sampled_from([0.5, 1.0, 30.0]), "time": st.sampled_from([0.0, 1.0, 100.0])}
 
-TestOps = make_test_class(ops, arguments={"diffuse": arguments(ops.diffuse, **STATIC)}, max_examples=5)
+TestOps = make_test_class(ops, arguments={"diffuse": arguments(ops.diffuse, **STATIC)}, max_examples=10, seed=1)
 
 
 def test_an_op_gives_what_the_function_gives():
