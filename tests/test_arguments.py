@@ -332,8 +332,8 @@ def test_tensors_without_a_default_are_required(function, static_argnames, n_req
 @pytest.mark.parametrize(
     ("inputs", "static", "payload"),
     [
-        ((1, 2), {"n": 3, "mode": "same"}, '{"static":{"mode":"same","n":3}}'),
-        ((1, 2), {"mode": "same"}, '{"static":{"mode":"same"}}'),
+        ((1, 2), {"n": 3, "mode": "same"}, '{"defaults":{"mode":"same"},"static":{"n":3}}'),
+        ((1, 2), {"mode": "same"}, '{"defaults":{"mode":"same"}}'),
         ((1, 2), {}, ""),
         ((1, 2), {"n": None, "mode": "full"}, '{"static":{"mode":"full","n":null}}'),
         ((1, 2), {"n": [1, (2.5, True)], "mode": "é"}, r'{"static":{"mode":"\u00e9","n":[1,{"tuple":[2.5,true]}]}}'),
@@ -418,6 +418,13 @@ def test_a_static_value_that_equals_the_default_but_is_another_type_is_in_the_pa
 
     assert Parameters.of(function, []).payload(None, {"n": True}) == '{"static":{"n":true}}'
     assert Parameters.of(function, []).payload(None, {"n": 1.0}) == '{"static":{"n":1.0}}'
+
+
+def test_a_default_is_kept_where_it_has_changed_and_dropped_where_its_parameter_is_gone():
+    payload = Parameters.of(lambda x, *, n=1, mode="same": x, []).payload(None, {"n": 2, "mode": "same"})
+    changed = Parameters.of(lambda x, *, n=1, mode="full": x, [])
+    assert changed.read_payload(payload) == (None, {"n": 2, "mode": "same"})
+    assert Parameters.of(lambda x, *, n=1: x, []).read_payload(payload) == (None, {"n": 2})
 
 
 def test_a_payload_is_completed_by_the_defaults():

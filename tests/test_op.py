@@ -1043,7 +1043,7 @@ def tokens(concrete):
     ("value", "token"),
     [
         (3, r'tfpyop:tests:power@tests\.test_op\{"static":\{"exponent":3\}\}'),
-        (2, r'tfpyop:tests:power@tests\.test_op\{"static":\{"exponent":2\}\}'),
+        (2, r'tfpyop:tests:power@tests\.test_op\{"defaults":\{"exponent":2\}\}'),
         (np.int64(3), r"tfpyop:tests:power#[0-9a-f]{8}-\d+"),
         (np.float64(0.5), r"tfpyop:tests:power#[0-9a-f]{8}-\d+"),
     ],

@@ -218,20 +218,24 @@ class Parameters:
         Raises:
           ValueError: A static value or a nested type cannot be written as JSON.
         """
-        defaults = self.static_defaults or {}
-        kept = [name for name, value in static.items() if defaults.get(name) is value and not _is_json(value)]
-        told = {name: _to_json(value) for name, value in static.items() if name not in kept}
-        parts: dict[str, Json] = {"static": told} if told else {}
-        if structure is not None:
-            parts["inputs"] = structure.to_json()
-        return json.dumps(parts, sort_keys=True, separators=(",", ":")) if parts else ""
+        known = self.static_defaults or {}
+        defaults = {name: value for name, value in static.items() if name in known and known[name] is value}
+        parts: dict[str, Json] = {
+            "defaults": {name: _to_json(value) for name, value in defaults.items() if _is_json(value)},
+            "inputs": None if structure is None else structure.to_json(),
+            "static": {name: _to_json(value) for name, value in static.items() if name not in defaults},
+        }
+        told = {part: value for part, value in parts.items() if value not in (None, {})}
+        return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else ""
 
     def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any]]:
         """Read what `payload` wrote: the structure (None for a plain call) and the static values."""
         parts = json.loads(payload) if payload else {}
         structure = Structure.from_json(parts["inputs"]) if "inputs" in parts else None
+        known = self.static_defaults or {}
+        defaults = {name: _from_json(value) for name, value in parts.get("defaults", {}).items() if name in known}
         static = {name: _from_json(value) for name, value in parts.get("static", {}).items()}
-        return structure, {**(self.static_defaults or {}), **static}
+        return structure, {**known, **defaults, **static}
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
