@@ -44,7 +44,7 @@ try:
     from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
     from tensorflow.python.ops.script_ops import FuncRegistry
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
-    from tensorflow.python.profiler.trace import enabled as is_profiling
+    from tensorflow.python.profiler import trace
     from tensorflow.python.saved_model.loader_impl import parse_saved_model
     from tensorflow.python.saved_model.save import export_meta_graph
 except ImportError as error:
@@ -87,6 +87,12 @@ __all__ = [
     "with_tapes",
     "wrap_for_pfor",
 ]
+
+
+def is_profiling() -> bool:
+    """Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
+    enabled = trace.enabled
+    return bool(enabled() if callable(enabled) else enabled)
 
 
 def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
