@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -46,16 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(LEGEND, highlight=False)
     measured = []
     with contextlib.ExitStack() as stack, Progress(console=Console(stderr=True), transient=True) as progress:
-        names = {row.library for group in chosen for row in group.rows}
-        libraries = {name: stack.enter_context(Library(name)) for name in sorted(names) if is_installed(name)}
-        missing = {name: "not installed" for name in sorted(names) if name not in libraries}
-        for name, library in list(libraries.items()):
-            problem = library.ready()
-            if problem:
-                missing[name] = problem
-                del libraries[name]
-        for name, problem in missing.items():
-            console.print(f"left out: {name}: {problem}", markup=False, highlight=False)
+        libraries = _start({row.library for group in chosen for row in group.rows}, stack, console)
         for group in chosen:
             turns = _measure(group, libraries, options.rounds or group.rounds, progress)
             show(console, group, turns)
@@ -65,6 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.charts is not None:
                 draw(group, turns, options.charts / f"{group.key}.png")
     return 0
+
+
+def _start(names: Iterable[str], stack: contextlib.ExitStack, console: Console) -> Mapping[str, Library]:
+    """Start the processes, all of which have imported before anything is measured; tells which are left out."""
+    libraries = {name: stack.enter_context(Library(name)) for name in sorted(names) if is_installed(name)}
+    problems = {name: "not installed" for name in sorted(names) if name not in libraries}
+    problems |= {name: problem for name, library in libraries.items() if (problem := library.ready())}
+    for name, problem in problems.items():
+        if name not in FOREIGN:
+            raise RuntimeError(f"{name}: {problem}")
+        console.print(f"left out: {name}: {problem}", markup=False, highlight=False)
+    return {name: library for name, library in libraries.items() if name not in problems}
 
 
 def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progress: Progress) -> Rounds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.libraries.common import OPS, ROWS, SIZES, WORKERS
+from benchmarks.libraries.common import OPS_OF_GRAPH, ROWS, SIZES, WORKERS
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ GROUPS = [
         "trace",
         "Tracing a graph",
         MS,
-        _curves({_OURS: "trace {} tfpyop", _NATIVE: "trace {} native", _RECIPE: "trace {} recipe"}, OPS),
+        _curves({_OURS: "trace {} tfpyop", _NATIVE: "trace {} native", _RECIPE: "trace {} recipe"}, OPS_OF_GRAPH),
         [Target("tfpyop, 1,000", 3.0, "native floormod, 1,000"), Target("tfpyop, 1,000", 0.7, "recipe, 1,000")],
         rounds=5,
         axis="ops",
@@ -194,7 +194,9 @@ GROUPS = [
         "run",
         "Running a graph",
         MS,
-        _curves({_OURS: "run {} tfpyop", _NUMPY_FUNCTION: "run {} numpy_function", _RECIPE: "run {} recipe"}, OPS),
+        _curves(
+            {_OURS: "run {} tfpyop", _NUMPY_FUNCTION: "run {} numpy_function", _RECIPE: "run {} recipe"}, OPS_OF_GRAPH
+        ),
         rounds=9,
         axis="ops",
     ),

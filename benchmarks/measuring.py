@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
@@ -97,13 +96,11 @@ def is_installed(library: str) -> bool:
 
 def _serve(connection: Connection, library: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that measures
-    cases: dict[str, Case] = {}
-
-    def imported() -> str:
-        cases.update(importlib.import_module(f"benchmarks.libraries.{library}_cases").cases())
-        return ""
-
-    connection.send(_answer(imported))
+    cases = _answer(_cases_of, library)
+    if isinstance(cases, str):
+        connection.send(cases)
+        return
+    connection.send("")
     measures: dict[str, Measure] = {}
 
     def measured(name: str) -> float:
@@ -113,11 +110,16 @@ def _serve(connection: Connection, library: str) -> None:
 
     with contextlib.suppress(EOFError):  # the program has ended
         for name in iter(connection.recv, _STOP):
-            connection.send(_answer(functools.partial(measured, name)))
+            connection.send(_answer(measured, name))
 
 
-def _answer(function: Callable[[], T]) -> T | str:
+def _cases_of(library: str) -> Mapping[str, Case]:
+    cases: Mapping[str, Case] = importlib.import_module(f"benchmarks.libraries.{library}_cases").cases()
+    return cases
+
+
+def _answer(function: Callable[[str], T], argument: str) -> T | str:
     try:
-        return function()
+        return function(argument)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -21,7 +21,6 @@ Rounds = Sequence[Mapping[str, float]]
 
 _PACKAGES = ("tfpyop", "tensorflow", "numpy", "jax", "torch", "autograd", "pytensor")
 
-
 LEGEND = """Medians of turns, of which each is the best of three. A ratio is the median of those of each turn: below 1
 the first one costs less. Spread: between what eight in ten turns lay; all of them, if there were less than ten."""
 

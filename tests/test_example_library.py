@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
+
+from tests.environments import fresh_environment, site_packages
 
 ROOT = Path(__file__).parent.parent
 NUMPY_SIDE = """
@@ -62,23 +62,8 @@ def library(tmp_path_factory):
     directory = tmp_path_factory.mktemp("library")
     # A copy, because a build writes beside the sources.
     shutil.copytree(ROOT / "examples" / "library", directory / "source", ignore=shutil.ignore_patterns("*.egg-info"))
-    venv.create(directory / "venv", with_pip=True)
-    # TensorFlow and the others would take minutes and a network to install. The environment sees those of the running
-    # one instead, by a .pth file, which Python reads when it starts; addsitedir reads the .pth files there, which
-    # editable installs need. What is tested is installed for real: pip builds a wheel and puts it into the environment.
-    # --no-build-isolation takes the setuptools that is there because TensorFlow requires it; --no-deps, because the
-    # dependencies are seen already.
-    running = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(running)]
-    (site_packages(directory) / "running_environment.pth").write_text("".join(lines))
-    offline = ["--no-index", "--no-build-isolation", "--no-deps", "--disable-pip-version-check"]
-    run(directory, "-m", "pip", "install", *offline, directory / "source")
+    fresh_environment(directory / "venv", directory / "source")
     return directory
-
-
-def site_packages(directory):
-    """Where the environment keeps its packages."""
-    return Path(run(directory, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
 
 
 def run(directory, *arguments):
@@ -100,7 +85,7 @@ def test_the_functions_work_without_tensorflow(library):
     assert kinds == "['ndarray', 'ndarray', 'ndarray']"
     assert values == "[1106. 1181.] [0.75 1.5  0.75] [[1. 2.]]"
     assert imported == "set()"
-    assert installed == f"1.0.0 {site_packages(library) / 'terrain' / '__init__.py'}"
+    assert installed == f"1.0.0 {site_packages(library / 'venv') / 'terrain' / '__init__.py'}"
 
 
 def test_the_ops_have_gradients(library):

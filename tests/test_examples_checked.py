@@ -1,7 +1,6 @@
 """The ops of the examples, checked as their authors would."""
 
 import importlib
-import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tests.test_examples import NEEDS_COMPILER
 from tfpyop.testing import arguments, check_op
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -50,7 +50,6 @@ CASES = {
     "waves:propagate": {"dtypes": ["complex128"], "allow_empty": False, "largest": 2},
 }
 
-NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ["cc", "gcc", "clang"])), reason="there is no C compiler")
 MARKS = {"compiled_c:energy": [NEEDS_COMPILER]}
 
 

@@ -1,8 +1,5 @@
 """The page of `tfpyop check --html`, opened in headless Chromium at the width of a desktop and of a phone."""
 
-import os
-import shutil
-
 import numpy as np
 import pytest
 
@@ -27,28 +24,9 @@ def page(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None and os.environ.get("TFPYOP_BROWSER") != "required":
-        pytest.skip("Chromium is not installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-def test_the_page_opens_without_errors_and_shows_tables_and_pictures(browser, page, width):
-    tab = browser.new_page(viewport={"width": width, "height": 844})
-    errors, requests = [], []
-    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto(page.as_uri())
-    assert errors == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []  # it is self-contained
+def test_the_page_opens_without_errors_and_shows_tables_and_pictures(open_page, page, width):
+    tab = open_page(page, width)
     assert tab.title() == "1 of 2 ops are wrong - tfpyop check"
     assert tab.locator("table tbody tr").count() == 2 * len(CHECKS)
     assert tab.locator("h2").all_inner_texts() == ["ops:mod", "ops:<wrong>"]
@@ -60,7 +38,6 @@ def test_the_page_opens_without_errors_and_shows_tables_and_pictures(browser, pa
         assert box["width"] > 200
         assert box["x"] + box["width"] <= width
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    tab.close()
 
 
 def test_a_page_is_the_same_each_time(tmp_path):

@@ -4,17 +4,16 @@ import email
 import os
 import re
 import shutil
-import site
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import tfpyop
+from tests.environments import fresh_environment
 
 ROOT = Path(__file__).parent.parent
 DIRECTORIES = ["tfpyop", "tests", "docs", "examples", "benchmarks", ".ci"]
@@ -82,15 +81,7 @@ def unpacked(distributions, tmp_path_factory):
 @pytest.fixture(scope="module")
 def installed(distributions, tmp_path_factory):
     """A fresh environment with the wheel, which finds what it requires where this program does."""
-    directory = tmp_path_factory.mktemp("environment")
-    venv.create(directory, symlinks=True)
-    python = directory / "bin" / "python"
-    run(sys.executable, "-m", "pip", f"--python={python}", "install", "-q", "--no-deps", "--no-index", distributions[1],
-        cwd=directory)  # fmt: skip
-    (packages,) = (directory / "lib").glob("python*/site-packages")
-    packages_here = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "here.pth").write_text("\n".join([*packages_here, *site.getsitepackages()]))
-    return directory / "bin"
+    return fresh_environment(tmp_path_factory.mktemp("environment"), distributions[1]).parent
 
 
 def test_the_version_is_that_of_the_package(distributions):

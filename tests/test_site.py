@@ -1,8 +1,6 @@
 """The pages are a site without warnings, and their links work in the repository too."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,30 +78,10 @@ def test_the_errors_are_on_the_site(site):
     assert "<!-- index of" not in text
 
 
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None and os.environ.get("TFPYOP_BROWSER") != "required":
-        pytest.skip("Chromium is not installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", ["index", "tutorial", "how-it-works", "speed", "errors", "reference/tfpyop"])
-def test_a_page_opens_without_errors_and_does_not_scroll_sideways(browser, site, name, width):
-    tab = browser.new_page(viewport={"width": width, "height": 844})
-    errors, requests = [], []
-    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto((site / f"{name}.html").as_uri())
-    assert errors == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []  # it needs no network
+def test_a_page_opens_without_errors_and_does_not_scroll_sideways(open_page, site, name, width):
+    tab = open_page(site / f"{name}.html", width)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     texts = "document.querySelectorAll('article > section > p, article li, article img')"
     assert tab.evaluate(f"Math.max(...Array.from({texts}, text => text.getBoundingClientRect().right))") <= width
-    tab.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import numbers
@@ -221,7 +222,7 @@ class Parameters:
         known = self.static_defaults or {}
         defaults = {name: value for name, value in static.items() if name in known and known[name] is value}
         parts: dict[str, Json] = {
-            "defaults": {name: _to_json(value) for name, value in defaults.items() if _is_json(value)},
+            "defaults": _written(defaults),
             "inputs": None if structure is None else structure.to_json(),
             "static": {name: _to_json(value) for name, value in static.items() if name not in defaults},
         }
@@ -295,12 +296,13 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _is_json(value: Any) -> bool:
-    try:
-        _to_json(value)
-    except ValueError:
-        return False
-    return True
+def _written(values: Mapping[str, Any]) -> dict[str, Json]:
+    """Those of the values that can be written as JSON."""
+    written = {}
+    for name, value in values.items():
+        with contextlib.suppress(ValueError):
+            written[name] = _to_json(value)
+    return written
 
 
 def _from_json(value: Json) -> Any:

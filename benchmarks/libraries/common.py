@@ -8,7 +8,7 @@ X = np.array([0.3, 0.7, 1.2, 1.7], np.float32)
 Y = np.array([0.2, 0.5, 1.0, 2.9], np.float32)
 ROWS = (10, 100, 1_000, 10_000)
 """How many rows are mapped over."""
-OPS = (10, 100, 1_000)
+OPS_OF_GRAPH = (10, 100, 1_000)
 """How many ops a graph has."""
 WORKERS = (1, 2)
 """How many threads or processes there are."""

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.libraries import common
-from benchmarks.libraries.common import ROWS, SIZES, X, Y, large, mod, mod_gradient
+from benchmarks.libraries.common import OPS_OF_GRAPH, ROWS, SIZES, X, Y, large, mod, mod_gradient
 from benchmarks.measuring import Case, Measure, Run, marginal, seconds, timed
 from tfpyop import differentiable_op
 
@@ -66,8 +65,6 @@ def by_recipe(x: tf.Tensor, y: tf.Tensor) -> Any:
     return by_numpy_function(x, y), gradient
 
 
-RUN = ("tfpyop", "numpy_function", "recipe")
-
 OPS: Mapping[str, Op] = {
     "tfpyop": tfpyop_mod,
     "native": tf.math.floormod,
@@ -89,9 +86,11 @@ def cases() -> Mapping[str, Case]:
         **_large_cases(),
         **{f"rows {n} {name}": _rows(op, n) for name, op in ROW_OPS.items() for n in ROWS},
         **{f"jacobian {n} {name}": _jacobian(op, n) for name, op in JACOBIAN_OPS.items() for n in ROWS},
-        **{f"trace {n} {name}": _trace(OPS[name], n) for name in ("tfpyop", "native", "recipe") for n in common.OPS},
+        **{f"trace {n} {name}": _trace(OPS[name], n) for name in ("tfpyop", "native", "recipe") for n in OPS_OF_GRAPH},
         **{
-            f"run {n} {name}": _run(OPS[name], n) for name in ("tfpyop", "numpy_function", "recipe") for n in common.OPS
+            f"run {n} {name}": _run(OPS[name], n)
+            for name in ("tfpyop", "numpy_function", "recipe")
+            for n in OPS_OF_GRAPH
         },
         **{f"size {n} {name}": _of_size(OPS[name], n) for name in ("tfpyop", "numpy_function") for n in SIZES},
         **{f"size {n} numpy": _numpy_of_size(n) for n in SIZES},

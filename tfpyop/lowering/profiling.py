@@ -11,7 +11,7 @@ from tfpyop._host import HostFunction, Plan
 from tfpyop.lowering._tensorflow import is_profiling
 
 
-def run(host: HostFunction, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
+def run_host(host: HostFunction, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
     """Run a host function as `HostFunction.run` does, as an event that has the name of its op."""
     if not is_profiling():
         return host.run(plan, views, out)

@@ -17,7 +17,7 @@ from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
-from tfpyop.lowering.profiling import run
+from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
 
@@ -63,8 +63,8 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     plan = host.plan(views)
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
-        return _released(run(host, plan, views, out), out)
-    return [_detached(array) for array in run(host, plan, views)]
+        return _released(run_host(host, plan, views, out), out)
+    return [_detached(array) for array in run_host(host, plan, views)]
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:

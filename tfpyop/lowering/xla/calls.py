@@ -23,7 +23,7 @@ from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering._tensorflow import with_tapes
 from tfpyop.lowering.failures import failure, shortened
-from tfpyop.lowering.profiling import run as run_host
+from tfpyop.lowering.profiling import run_host
 from tfpyop.lowering.tensors import are_kept
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 from tfpyop.lowering.xla.structs import LENT, LENT_FROM, Buffer, pointers, reader
