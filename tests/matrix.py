@@ -1,6 +1,7 @@
-"""Runs the tests of what depends on TensorFlow most, on each TensorFlow that is supported: `python -m tests.matrix`.
+"""Runs the tests on each TensorFlow that is supported: `python -m tests.matrix`.
 
-Makes a fresh environment for each in a temporary directory, and prints one line a version.
+Makes a fresh environment for each in a temporary directory, with the numpy and Keras that come with it, and prints one
+line a version, followed by what failed. `--tests` names some of the test files.
 """
 
 import argparse
@@ -12,19 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TENSORFLOWS = ("2.18", "2.19", "2.20", "2.21")
-TESTS = (
-    "test_xla",
-    "test_out",
-    "test_native",
-    "test_calls",
-    "test_gradients",
-    "test_exceptions",
-    "test_transformations",
-    "test_keras",
-    "test_saved_model",
-    "test_export",
-    "test_parallel",
-)
 VERSIONS = """
 import importlib.metadata, ctypes
 from tfpyop.lowering.xla import ffi
@@ -44,12 +32,12 @@ def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]
     """Make an environment, run the tests in it, and say what came of it."""
     venv.create(directory, with_pip=True)
     python = directory / "bin" / "python"
-    installed = run(python, "-m", "pip", "install", "--quiet", f"tensorflow=={version}.*", "-e", f"{ROOT}[test]")
+    installed = run(python, "-m", "pip", "install", "--quiet", f"tensorflow=={version}.*", "-e", f"{ROOT}[test,examples]")
     if installed.returncode:
         return f"tensorflow {version}: not installed\n{installed.stderr}", False
     packages = run(python, "-c", VERSIONS).stdout.strip()
     files = [f"tests/{name}.py" for name in tests]
-    tested = run(python, "-m", "pytest", "-q", "-n", "2", *files)
+    tested = run(python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *files)
     summary = tested.stdout.strip().splitlines()
     failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
     return "\n".join([f"{packages}: {summary[-1]}", *failed]), tested.returncode == 0
@@ -58,8 +46,8 @@ def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]
 def main() -> int:
     """Print a line a version; the status is 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tensorflow", nargs="+", default=list(TENSORFLOWS))
-    parser.add_argument("--tests", nargs="+", default=list(TESTS))
+    parser.add_argument("--tensorflow", nargs="+", default=TENSORFLOWS)
+    parser.add_argument("--tests", nargs="+", default=[])
     options = parser.parse_args()
     is_good = True
     for version in options.tensorflow:
