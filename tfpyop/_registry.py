@@ -109,11 +109,7 @@ class Registry:
 
     def find(self, name: str) -> Any:
         """The entry of this name, or of the rule that belongs to it; RegistrationError lists the nearest names."""
-        known = self._entries.get(name) or self._internal.get(name)
-        if known is None and isinstance(name, str):
-            base, _, rule = name.rpartition("/")
-            if rule in RULES:
-                known = self.find(base).rule_entry(rule)
+        known = self._known(name)
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
@@ -123,9 +119,7 @@ class Registry:
 
     def holds(self, name: str, entry: Any) -> bool:
         """Whether this very entry is the one found under the name."""
-        with contextlib.suppress(RegistrationError):
-            return self.find(name) is entry
-        return False
+        return self._known(name) is entry
 
     def names(self) -> list[str]:
         """All listed names, in the order of their definition."""
@@ -155,10 +149,8 @@ class Registry:
         if host_op is not None:
             return host_op
         parsed = Token.parse(token)
-        try:
-            return self.find(parsed.name).host_op_from_payload(parsed.payload)
-        except RegistrationError:
-            return None
+        known = self._known(parsed.name)
+        return None if known is None else known.host_op_from_payload(parsed.payload)
 
     def require_host_op(self, token: str) -> Any:
         """The host op a token stands for; UnsupportedError says what to import."""
@@ -184,6 +176,15 @@ class Registry:
     def n_host_ops(self) -> int:
         """How many host ops that have a token are alive."""
         return len(self._host_ops)
+
+    def _known(self, name: str) -> Any | None:
+        """The entry of this name, or of the rule that belongs to it, if there is one."""
+        known = self._entries.get(name) or self._internal.get(name)
+        base, _, rule = str(name).rpartition("/")
+        if known is None and rule in RULES:
+            owner = self._known(base)
+            known = None if owner is None else owner.rule_entry(rule)
+        return known
 
 
 REGISTRY = Registry()
