@@ -102,7 +102,7 @@ def solve(conductivity: Array, right: Array) -> Array:
 def factorize(content: bytes, size: int) -> SuperLU:
     """The sparse factorization of A for a conductivity given by its bytes.
 
-    A factorization is no array, so it cannot be a residual of the op. It is found here again by the gradient rule, and
+    A factorization is not an array, so it cannot be a residual of the op. The gradient rule finds it here again; it is
     computed anew if `CACHED_FACTORIZATIONS` or more other conductivities were met in between. No more than these are
     ever kept. Ops may run on several threads: `lru_cache` allows that, and what it keeps is only read.
     """

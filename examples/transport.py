@@ -3,7 +3,7 @@
     cost(C) = min over assignments p of sum_i C[i, p(i)]
 
 Where the camera looked, how it was turned and how far it was zoomed is not known, nor which of the spots in the
-photograph is which star: some stars are missing, and many spots are no star at all. Stars are matched with spots such
+photograph is which star: some stars are missing, and many spots are not stars at all. Stars are matched with spots such
 that the sum of squared distances is smallest, and the pose of the photograph is moved down the gradient of that sum,
 from many directions at once. The pose found is compared with the closed form of Umeyama (1991), "Least-squares
 estimation of transformation parameters between two point patterns", IEEE Trans. Pattern Anal. Mach. Intell. 13, which

@@ -32,7 +32,9 @@ def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]
     """Make an environment, run the tests in it, and say what came of it."""
     venv.create(directory, with_pip=True)
     python = directory / "bin" / "python"
-    installed = run(python, "-m", "pip", "install", "--quiet", f"tensorflow=={version}.*", "-e", f"{ROOT}[test,examples]")
+    installed = run(
+        python, "-m", "pip", "install", "--quiet", f"tensorflow=={version}.*", "-e", f"{ROOT}[test,examples]"
+    )
     if installed.returncode:
         return f"tensorflow {version}: not installed\n{installed.stderr}", False
     packages = run(python, "-c", VERSIONS).stdout.strip()

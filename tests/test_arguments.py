@@ -245,8 +245,8 @@ WRONG_COUNTS = [
 def test_a_wrong_number_of_inputs_is_reported_with_the_parameters(function, args, kwargs, n_inputs, got):
     message = (
         f"the call has the wrong number of inputs.\n  Expected: {n_inputs}, as the signature says\n  Got:      {got}\n"
-        "  None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in "
-        "static_argnames."
+        "  None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it "
+        "in static_argnames."
     )
     with pytest.raises(SignatureError, match=exactly(message)):
         Parameters.of(function, []).divide(args, kwargs, n_inputs)
@@ -306,7 +306,7 @@ def test_a_call_that_does_not_fit_is_reported_as_python_does(function, args, kwa
     ],
 )
 def test_a_static_name_that_is_no_parameter_is_reported(function, name, hint):
-    message = f"static_argnames names {name!r}, which is no parameter.\n  {hint}"
+    message = f"static_argnames names {name!r}, which is not a parameter.\n  {hint}"
     with pytest.raises(RegistrationError, match=exactly(message)):
         Parameters.of(function, [name])
 

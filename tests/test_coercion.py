@@ -13,12 +13,12 @@ from tfpyop._coercion import Partners, advise_rule, as_input, cast, fit, parse_d
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (
-    "input 0 is no tensor, array, number or string.\n  Got:      {}\n  If it is an input, convert it to an array; if "
-    "not, make its parameter keyword-only or name it in static_argnames."
+    "input 0 is not a tensor, array, number or string.\n  Got:      {}\n  If it is an input, convert it to an array; "
+    "if not, make its parameter keyword-only or name it in static_argnames."
 )
 NO_RESULT = (
-    "output 0 is no tensor, array, number or string.\n  Got:      {}\n  Return an array; for several outputs name them "
-    "in the signature, or give dtype= in their form."
+    "output 0 is not a tensor, array, number or string.\n  Got:      {}\n  Return an array; for several outputs name "
+    "them in the signature, or give dtype= in their form."
 )
 TOO_LARGE = (
     "x has a finite value that is too large for {wanted}.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape} "
@@ -387,7 +387,7 @@ def test_results_of_the_other_byte_order_are_turned_around(dtype):
     ["flaot32", "bfloat61", 5, [1, 2], "M8[s]", "f4,f4", np.void, "longdouble", np.longdouble, np.clongdouble],
 )
 def test_what_is_no_dtype_of_a_tensor_is_reported(value):
-    message = f'{value!r} is no dtype of a tensor.\n  Give for example np.float32, tf.int64 or "string".'
+    message = f'{value!r} is not a dtype of a tensor.\n  Give for example np.float32, tf.int64 or "string".'
     with pytest.raises(RegistrationError, match=exactly(message)):
         parse_dtype(value)
 

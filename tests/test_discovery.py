@@ -69,10 +69,10 @@ def test_one_op_is_found():
         ("found_ops.inner:sqare", r"module 'found_ops\.inner' has no op 'sqare'\.\n  Did you mean 'square'\?"),
         (
             "found_ops.inner.square",
-            r"'found_ops\.inner\.square' is no module\.\n  Write found_ops\.inner:square for an op\.",
+            r"'found_ops\.inner\.square' is not a module\.\n  Write found_ops\.inner:square for an op\.",
         ),
-        ("", "'' is no name of a module"),
-        (".inner", "'.inner' is no name of a module"),
+        ("", "'' is not the name of a module"),
+        (".inner", "'.inner' is not the name of a module"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is_near(target, message):

@@ -50,7 +50,7 @@ def test_one_text_holds_for_all_inputs_and_a_dict_by_name():
 
 
 def test_a_domain_that_names_no_input_is_refused_with_the_nearest_names():
-    with pytest.raises(RegistrationError, match=r"'rate', which is no input[^'].*\n.*'rates'"):
+    with pytest.raises(RegistrationError, match=r"'rate', which is not an input[^'].*\n.*'rates'"):
         differentiable_op(lambda rates: rates, domain={"rate": "(0, inf)"})
 
 

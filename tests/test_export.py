@@ -98,7 +98,7 @@ UNEXPORTABLE = {
     "without a rule": (local_op(), "made inside of a function, or of a lambda", "give it a name="),
     "non-differentiable": (local_op(non_differentiable=True), "made inside of a function", "give it a name="),
     "bound": (Scale().scaled, "it is bound to an instance", "at the top level of a module"),
-    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is no JSON", "Pass Python's"),
+    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is not JSON", "Pass Python's"),
 }
 
 
@@ -286,7 +286,7 @@ def test_shapes_of_one_among_several_outputs_are_known(tmp_path):
 def test_what_a_native_implementation_returns_is_held_in_the_model_too(tmp_path):
     export.save(module_of(doubled), tmp_path / "model", native=True)
     model = tf.saved_model.load(tmp_path / "model")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 has not the shape that the op promises"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 does not have the shape that the op promises"):
         model.call(tf.ones([2, 2]))
 
 
@@ -352,7 +352,7 @@ export.save(module, "model")
     ("modules", "said"),
     [
         ("tests.saved_ops", r"modules= is text\.(?s:.*)modules=\['tests\.saved_ops'\]"),
-        ([saved_ops], "no name of a module"),
+        ([saved_ops], "not the name of a module"),
         (["qqqqqqq"], r"there is no module 'qqqqqqq'\.\n  Is its directory on the path"),
     ],
 )
@@ -361,7 +361,9 @@ def test_what_names_no_modules_is_told(directory, modules, said):
         export.load(directory / "model", modules=modules)
 
 
-@pytest.mark.parametrize(("model", "said"), [(tf.function(ops.exp), "a function, and no model"), (3, "no model that")])
+@pytest.mark.parametrize(
+    ("model", "said"), [(tf.function(ops.exp), "a function, not a model"), (3, "not a model that")]
+)
 def test_what_is_no_model_is_told(model, said):
     with pytest.raises(RegistrationError, match=said):
         export.check(model)

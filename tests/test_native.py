@@ -216,7 +216,7 @@ def test_sizes_that_are_not_known_yet_are_held_to_the_promise(is_compiled):
     call = tf.function(
         lambda x: tf.reduce_mean(op(x)), jit_compile=is_compiled, input_signature=[tf.TensorSpec([None])]
     )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 has not the shape that the op promises"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 does not have the shape that the op promises"):
         call(tf.constant([1.0, 2.0, 4.0]))
 
 

@@ -851,7 +851,7 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
             {"non_differentiable": True, "grad": "numerical"},
             "it is declared non_differentiable, but given a rul",
         ),
-        *[(plain, {option: 3}, f": {option}=3 is no rule") for option in ("grad", "numpy_grad", "jvp", "numpy_jvp")],
+        *[(plain, {option: 3}, f": {option}=3 is not a rule") for option in ("grad", "numpy_grad", "jvp", "numpy_jvp")],
         (plain, {"grad": "numericl"}, "grad='numericl' is neither a rule nor a method.\n  Did you mean 'numerical'?"),
         *[
             (
@@ -861,9 +861,9 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
             )
             for option in ("numpy_grad", "jvp", "numpy_jvp")
         ],
-        (plain, {"shape": (3,)}, r"shape= is no function\.\n  Got:      \(3,\)"),
-        (plain, {"signature": 3}, r"signature= is no text\.\n  Got:      3"),
-        (plain, {"signature": b"(),()->()"}, r"signature= is no text\.\n  Got:      b'"),
+        (plain, {"shape": (3,)}, r"shape= is not a function\.\n  Got:      \(3,\)"),
+        (plain, {"signature": 3}, r"signature= is not text\.\n  Got:      3"),
+        (plain, {"signature": b"(),()->()"}, r"signature= is not text\.\n  Got:      b'"),
         (plain, {"vectorized": False}, "vectorized=False needs a signature"),
         (plain, {"residuals": {"a": ("()", float)}}, "residuals need a signature"),
         *[
@@ -883,34 +883,45 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
                 ("a", (float, "(n)")),
             ]
         ],
-        (plain, {"signature": "(n),()->()", "residuals": ["a"]}, r"residuals= is no dict"),
+        (plain, {"signature": "(n),()->()", "residuals": ["a"]}, r"residuals= is not a dict"),
         (
             plain,
             {"signature": "(n),()->()", "residuals": {"a": ("n", float)}},
             r"the core dimensions of residual 'a' cannot be read.*\n.*\n  Got:      'n' beside",
         ),
-        (plain, {"signature": "(n),()->()", "residuals": {"a": ("(n)", "flaot")}}, "'flaot' is no dtype of a tensor"),
+        (
+            plain,
+            {"signature": "(n),()->()", "residuals": {"a": ("(n)", "flaot")}},
+            "'flaot' is not a dtype of a tensor",
+        ),
         (Scale.__dict__["static"], {}, "differentiable_op was given a staticmethod object"),
         (Scale.__dict__["of_class"], {}, "differentiable_op was given a classmethod object"),
         ("()->()", {}, r"differentiable_op takes a function\.\n  Got:      '\(\)->\(\)'"),
         (3, {"dtype": int}, r"differentiable_op takes a function\.\n  Got:      3"),
         (bare, {}, r"<tfpyop.Op 'tests.test_op:bare'> is an op already"),
         (Scale().method, {}, r"<tfpyop.Op 'tests.test_op:Scale.method'> is an op already"),
-        *[(plain, {"name": name}, "is no name for an op") for name in ["", "a b", "a{b", "a#b", "a'b", "a\n", "a,b"]],
-        (plain, {"static_argnames": 1}, r"static_argnames= are no names\.\n  Got:      1"),
-        (plain, {"static_argnames": ["x", 1]}, r"static_argnames= are no names"),
-        (plain, {"static_argnames": "z"}, "static_argnames names 'z', which is no parameter.\n  Known: 'x', 'y'"),
-        (with_options.numpy, {"static_argnames": ["x", "facto"]}, "'facto', which is no .*\n  Did you mean 'factor'?"),
-        (np.hypot, {"static_argnames": ["out"]}, "static_argnames names 'out', which is no parameter"),
+        *[
+            (plain, {"name": name}, "is not a name for an op")
+            for name in ["", "a b", "a{b", "a#b", "a'b", "a\n", "a,b"]
+        ],
+        (plain, {"static_argnames": 1}, r"static_argnames= is not a sequence of names\.\n  Got:      1"),
+        (plain, {"static_argnames": ["x", 1]}, r"static_argnames= is not a sequence of names"),
+        (plain, {"static_argnames": "z"}, "static_argnames names 'z', which is not a parameter.\n  Known: 'x', 'y'"),
+        (
+            with_options.numpy,
+            {"static_argnames": ["x", "facto"]},
+            "'facto', which is not a .*\n  Did you mean 'factor'?",
+        ),
+        (np.hypot, {"static_argnames": ["out"]}, "static_argnames names 'out', which is not a parameter"),
         (plain, {"signature": "(),()->(),()", "dtype": (int,)}, "2 dtypes, for signature .*\n  Got:      1"),
         (plain, {"signature": "(),()->()", "dtype": (int, None)}, "1 dtypes, for signature .*\n  Got:      2"),
         (np.frexp, {"dtype": (None,)}, r"2 dtypes, for signature '\(\)->\(\),\(\)'"),
-        (plain, {"compute_dtype": "int32"}, "compute_dtype is no floating dtype"),
-        (plain, {"compute_dtype": np.complex64}, "compute_dtype is no floating dtype"),
-        (plain, {"dtype": "flaot32"}, "'flaot32' is no dtype of a tensor"),
-        (plain, {"dtype": "datetime64[s]"}, "is no dtype of a tensor"),
+        (plain, {"compute_dtype": "int32"}, "compute_dtype is not a floating dtype"),
+        (plain, {"compute_dtype": np.complex64}, "compute_dtype is not a floating dtype"),
+        (plain, {"dtype": "flaot32"}, "'flaot32' is not a dtype of a tensor"),
+        (plain, {"dtype": "datetime64[s]"}, "is not a dtype of a tensor"),
         (lambda a, b, c, d: a, {"signature": "(),()->()"}, "parameters a, b, c, d\n"),
-        (plain, {"name": 3}, "3 is no name for an op"),
+        (plain, {"name": 3}, "3 is not a name for an op"),
         (plain, {"signature": "(),()"}, "needs exactly one '->'"),
         (plain, {"signature": "(n),(n->(n)"}, "cannot be read at"),
     ],
@@ -955,7 +966,7 @@ def test_a_decorator_of_rules_returns_the_rule_or_its_op(attach):
 @every_attachment
 @pytest.mark.parametrize("rule", [None, 3, "numerical"])
 def test_what_is_no_rule_is_refused(attach, rule):
-    with pytest.raises(RegistrationError, match=rf"{rule!r} is no rule\.\n  Use the decorator without parentheses"):
+    with pytest.raises(RegistrationError, match=rf"{rule!r} is not a rule\.\n  Use the decorator without parentheses"):
         getattr(differentiable_op(plain), attach)(rule)
 
 
@@ -977,7 +988,7 @@ def test_what_is_refused_registers_nothing(options):
         differentiable_op(plain, name="tests:refused", **options)
     assert list(registered_ops()) == listed
     for name in ("tests:refused", "tests:refused/vjp", "tests:refused/jvp"):
-        with pytest.raises(RegistrationError, match=r"^no op named 'tests:refused' is registered"):
+        with pytest.raises(RegistrationError, match=rf"^no op named '{name}' is registered"):
             get_op(name)
 
 

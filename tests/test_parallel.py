@@ -220,9 +220,9 @@ def test_a_function_that_makes_no_executor_is_told():
 @pytest.mark.parametrize(
     ("args", "options", "said"),
     [
-        ((0,), {}, r"no number of processes\.(?s:.*)Got:      0"),
-        (("two",), {}, "no number of processes"),
-        ((1,), {"timeout": 0}, r"timeout= is no time(?s:.*)Got:      0"),
+        ((0,), {}, r"not a number of processes\.(?s:.*)Got:      0"),
+        (("two",), {}, "not a number of processes"),
+        ((1,), {"timeout": 0}, r"timeout= is not a number of seconds(?s:.*)Got:      0"),
     ],
 )
 def test_a_pool_of_no_processes_is_told(args, options, said):
@@ -271,7 +271,7 @@ def test_an_op_that_workers_cannot_find_is_told_so():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"executor": 3, "vectorized": False}, r"executor= is no executor\.(?s:.*)process_pool\(4\)"),
+        ({"executor": 3, "vectorized": False}, r"executor= is not an executor\.(?s:.*)process_pool\(4\)"),
         ({"executor": parallel_ops.POOL}, r"executor= needs vectorized=False"),
     ],
 )

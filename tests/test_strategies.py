@@ -127,11 +127,11 @@ def test_nested_inputs_are_drawn_by_overrides_beside_others(drawn):
 
 MISUSES = {
     "unknown parameter": (ops.power, {"exponnt": st.just(2)}, r"no parameter 'exponnt'\.\n  Did you mean 'exponent'"),
-    "no strategy": (ops.mod, {"x": 2.0}, r"x= is no strategy\.\n  Got:      2\.0\n  Write x=st\.just\(2\.0\)"),
+    "no strategy": (ops.mod, {"x": 2.0}, r"x= is not a strategy\.\n  Got:      2\.0\n  Write x=st\.just\(2\.0\)"),
     "a list": (ops.mod, {"x": [1, 2]}, r"Write x=st\.sampled_from\(\[1, 2\]\)"),
     "unknown option": (ops.exp, {"max_sides": 3}, r"no parameter 'max_sides'\.\n  Did you mean 'max_side'"),
-    "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is no strategy"),
-    "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is no dtype of a tensor"),
+    "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is not a strategy"),
+    "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is not a dtype of a tensor"),
     "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
     "no size": (ops.exp, {"max_side": 0}, r"max_side=0 leaves no size"),
     "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is an option, and no number"),
@@ -149,7 +149,7 @@ def test_misuse_is_told(op, options, problem):
 
 @pytest.mark.parametrize("shapes", [(2,), None, ((-1,),), [2]])
 def test_shapes_that_are_none_are_told(shapes):
-    with pytest.raises(RegistrationError, match=r"no tuple of shapes\.\n  Expected: one shape for each input, as"):
+    with pytest.raises(RegistrationError, match=r"not a tuple of shapes\.\n  Expected: one shape for each input, as"):
         find(arguments(ops.exp, shapes=st.just(shapes)), lambda drawn: True)
 
 

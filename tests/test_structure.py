@@ -261,7 +261,7 @@ def test_a_value_arranged_differently_is_reported(like, value, message):
 
 
 def test_a_subclass_of_tuple_that_is_no_namedtuple_is_refused():
-    with pytest.raises(TypeError, match=r"^a struct_time, a subclass of tuple that is no namedtuple$"):
+    with pytest.raises(TypeError, match=r"^a struct_time, a subclass of tuple that is not a namedtuple$"):
         flatten((1, time.gmtime(0)))
 
 

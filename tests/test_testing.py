@@ -141,7 +141,7 @@ def test_one_check_and_one_mode_are_enough():
 
 @pytest.mark.parametrize("count", [0, "5", 5.0, True])
 def test_a_number_of_examples_that_is_none_is_told_so(count):
-    with pytest.raises(RegistrationError, match=rf"no number of examples\.(?s:.*)Got:      {count!r}"):
+    with pytest.raises(RegistrationError, match=rf"not a number of examples\.(?s:.*)Got:      {count!r}"):
         check_contract(ops.exp, max_examples=count)
 
 
@@ -181,15 +181,15 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
 @pytest.mark.parametrize(
     ("use", "problem"),
     [
-        (lambda: make_test_class("my_ops"), "'my_ops' is no op"),
+        (lambda: make_test_class("my_ops"), "'my_ops' is not an op"),
         (lambda: make_test_class([Scale.scaled]), r"it is a method(?s:.*)make_test_class\(instance\.method\)"),
-        (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is no dict"),
+        (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is not a dict"),
         (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
-        (lambda: make_test_class([ops.exp], seed="a"), "seed= is no whole number"),
-        (lambda: make_test_class([ops.exp], max_examples=-1), "max_examples= is no number of examples"),
+        (lambda: make_test_class([ops.exp], seed="a"), "seed= is not a whole number"),
+        (lambda: make_test_class([ops.exp], max_examples=-1), "max_examples= is not a number of examples"),
         (lambda: check_op(ops.exp, modes=3), "modes= names no modes"),
         (lambda: check_op(ops.exp, checks=3), "there is no check 3"),
-        (lambda: check_op(ops.exp, seed=[1]), "seed= is no whole number"),
+        (lambda: check_op(ops.exp, seed=[1]), "seed= is not a whole number"),
         (lambda: check_contract(ops.exp, arguments=st.just(Arguments((1.0,), None))), "an example is not"),
         (lambda: cotangents(ops.exp, Arguments((1.0,)), largest="a"), "largest= is an option, and no number"),
         (lambda: check_op(ops), "All ops of a module are checked by make_test_class"),
@@ -205,7 +205,10 @@ def test_misuse_of_what_runs_all_checks_is_told(use, problem):
     [
         (st.just(Arguments(3)), r"an example is not the arguments of a call"),
         (st.just(3), r"an example is not the arguments of a call\.\n  Got:      3\n  Draw tfpyop\.testing\.Arguments"),
-        (Arguments((1.0,)), r"arguments= is no strategy\.\n  Got:      Arguments[^$]*what tfpyop\.testing\.arguments"),
+        (
+            Arguments((1.0,)),
+            r"arguments= is not a strategy\.\n  Got:      Arguments[^$]*what tfpyop\.testing\.arguments",
+        ),
     ],
 )
 def test_arguments_that_are_none_are_told_so(drawn, problem):
@@ -238,7 +241,9 @@ def test_a_failure_tells_how_sure_the_difference_is():
 
 def test_a_cotangent_that_is_not_reduced_is_diagnosed():
     op = differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=lambda op, g: (g, g))
-    with pytest.raises(CheckError, match=r"no cotangent of an input(?s:.*)Likely:   it is not reduced over dimensions"):
+    with pytest.raises(
+        CheckError, match=r"not a cotangent of an input(?s:.*)Likely:   it is not reduced over dimensions"
+    ):
         check_gradient(op, seed=1)
 
 
@@ -459,7 +464,7 @@ def test_rows_of_stateful_ops_are_skipped():
     "use", [check_op, arguments, check_gradient, make_test_class, lambda op: make_test_class([op])]
 )
 def test_what_is_no_op_is_told_so(use):
-    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is no op\.\n  Give what differentiable_op made"):
+    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Give what differentiable_op made"):
         use(np.sin)
 
 

@@ -220,7 +220,11 @@ GRADIENTS = [
         says="Got:      nan",
     ),
     Wrong("the rule raises", square_with(lambda op, grad: grad @ grad), says="a call raised an exception"),
-    Wrong("one cotangent too few", product_with(lambda op, grad: grad), says="what is no cotangent of an input"),
+    Wrong(
+        "one cotangent too few",
+        product_with(lambda op, grad: grad),
+        says="something that is not a cotangent of an input",
+    ),
     Wrong(
         "a norm's cotangent is not normalised",
         differentiable_op(

@@ -72,7 +72,7 @@ class Parameters:
         for name in static_argnames:
             if name not in parameters and not takes_any:
                 raise RegistrationError(
-                    f"static_argnames names {name!r}, which is no parameter.", remedy=nearest(name, parameters)
+                    f"static_argnames names {name!r}, which is not a parameter.", remedy=nearest(name, parameters)
                 )
         values = parameters.values()
         positional = [p for p in values if p.kind in _POSITIONAL]
@@ -101,7 +101,7 @@ class Parameters:
 
     @property
     def static_parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The parameters that are no inputs, but for `**keywords`."""
+        """The parameters that are not inputs, but for `**keywords`."""
         if self.signature is None:
             return {}
         inputs = {*self.input_names, "self", "cls"}
@@ -187,7 +187,7 @@ class Parameters:
             "the call has the wrong number of inputs.",
             expected=f"{n_inputs}, as the signature says",
             got=f"{n_leaves}: {', '.join(given)}",
-            remedy="None is no input, and a tuple or dict is as many as are in it. Make an option keyword-only, or "
+            remedy="None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or "
             "name it in static_argnames.",
         )
 
@@ -214,7 +214,7 @@ class Parameters:
     def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
         """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
 
-        Defaults are told too, since they may be others where it is read; but not those that are no JSON.
+        Defaults are told too, since they may be others where it is read; but not those that are not JSON.
 
         Raises:
           ValueError: A static value or a nested type cannot be written as JSON.

@@ -49,9 +49,9 @@ def parse_dtype(value: Any) -> DType | None:
         return None
     try:
         value = getattr(value, "as_numpy_dtype", value)
-    except KeyError:  # TensorFlow's dtypes of things that are no arrays
+    except KeyError:  # TensorFlow's dtypes of things that are not arrays
         raise RegistrationError(
-            f"{value!r} is no dtype of an array.", remedy="Pass tensors of numbers or text."
+            f"{value!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text."
         ) from None
     if isinstance(value, str) and value == "string":
         return STRING
@@ -67,7 +67,7 @@ def parse_dtype(value: Any) -> DType | None:
         return STRING
     if dtype_kind(dtype) not in _KINDS or dtype.name in ("longdouble", "clongdouble", "float128", "complex256"):
         raise RegistrationError(
-            f"{value!r} is no dtype of a tensor.", remedy='Give for example np.float32, tf.int64 or "string".'
+            f"{value!r} is not a dtype of a tensor.", remedy='Give for example np.float32, tf.int64 or "string".'
         )
     return dtype.newbyteorder("=") if dtype.kind != "V" else dtype
 
@@ -123,7 +123,7 @@ def complex_dtype(dtype: DType) -> DType:
 
 
 def as_input(value: Any, partners: Partners, *, what: str) -> Array:
-    """Give a value that is no tensor the dtype it has as an input.
+    """Give a value that is not a tensor the dtype it has as an input.
 
     Args:
       value: A Python number, string, list of these, or a numpy array.
@@ -205,7 +205,7 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
       advise: What errors advise where the value is of another kind.
 
     Raises:
-      CoercionError: The value is no array, is of another kind, or holds a finite number too large for the dtype.
+      CoercionError: The value is not an array, is of another kind, or holds a finite number too large for the dtype.
     """
     array = value if type(value) is np.ndarray and value.dtype != STRING else as_array(value, what)
     if array.dtype == dtype and dtype != STRING:
@@ -303,7 +303,7 @@ def _as_array(value: Any, what: str, remedy: str) -> Array:
         ) from None
     if array.dtype == object and not _holds_strings(array):
         raise CoercionError(
-            f"{what} is no tensor, array, number or string.",
+            f"{what} is not a tensor, array, number or string.",
             got=f"{type(value).__name__}: {value!r:.80}",
             remedy=remedy,
         )

@@ -218,7 +218,7 @@ def _check_function(function: Any) -> None:
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.:/<>-]+", name):
-        raise RegistrationError(f"{name!r} is no name for an op.", remedy="Use letters, digits and any of . : / - _")
+        raise RegistrationError(f"{name!r} is not a name for an op.", remedy="Use letters, digits and any of . : / - _")
 
 
 def _name_of(function: Any, frame: FrameType) -> tuple[str, str, bool]:
@@ -258,7 +258,9 @@ def _read_names(value: Any) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(name, str) for name in names):
         raise RegistrationError(
-            "static_argnames= are no names.", got=f"{value!r:.80}", remedy='For example static_argnames=("axis",).'
+            "static_argnames= is not a sequence of names.",
+            got=f"{value!r:.80}",
+            remedy='For example static_argnames=("axis",).',
         )
     return tuple(names)
 
@@ -268,7 +270,7 @@ def _read_signature(function: Any, options: Options) -> Signature | None:
     if text is None:
         return Signature.from_ufunc(function) if isinstance(function, np.ufunc) and options.shape is None else None
     if not isinstance(text, str):
-        raise RegistrationError("signature= is no text.", got=f"{text!r:.80}", remedy='For example "(n),(n)->()".')
+        raise RegistrationError("signature= is not text.", got=f"{text!r:.80}", remedy='For example "(n),(n)->()".')
     if options.shape is not None:
         raise RegistrationError("both signature= and shape= are given.", remedy="Remove one of the two.")
     return Signature.parse(text)
@@ -277,7 +279,7 @@ def _read_signature(function: Any, options: Options) -> Signature | None:
 def _read_shape_function(options: Options) -> Callable[..., Any] | None:
     if options.shape is not None and not callable(options.shape):
         raise RegistrationError(
-            "shape= is no function.",
+            "shape= is not a function.",
             got=f"{options.shape!r:.80}",
             remedy="For example shape=lambda x: x for an output like the input; or give a signature.",
         )
@@ -308,7 +310,7 @@ def _read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str,
         return {}
     example = 'For example residuals={"lu": ("(n,n)", np.float64)}.'
     if not isinstance(residuals, Mapping):
-        raise RegistrationError("residuals= is no dict.", got=f"{residuals!r:.80}", remedy=example)
+        raise RegistrationError("residuals= is not a dict.", got=f"{residuals!r:.80}", remedy=example)
     if signature is None:
         raise RegistrationError(
             "residuals need a signature.", remedy='For example signature="(n,n),(n)->(n)", whose sizes they share.'
@@ -325,7 +327,7 @@ def _read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str,
             )
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise RegistrationError(
-                f"residual {name!r} has a name that is no identifier.",
+                f"residual {name!r} has a name that is not an identifier.",
                 remedy="Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.",
             )
         if not _is_core(declared[0], signature):
@@ -349,7 +351,7 @@ def _read_compute_dtype(value: Any) -> DType | None:
     dtype = parse_dtype(value)
     if dtype is not None and dtype_kind(dtype) != "f":
         raise RegistrationError(
-            "compute_dtype is no floating dtype.",
+            "compute_dtype is not a floating dtype.",
             got=str(dtype),
             remedy='Use "float32" or "float64"; complex inputs follow.',
         )
@@ -371,7 +373,7 @@ def _read_executor(options: Options) -> ExecutorSource | None:
         return None
     if not isinstance(executor, Executor) and not callable(executor):
         raise RegistrationError(
-            "executor= is no executor.",
+            "executor= is not an executor.",
             expected="a concurrent.futures.Executor, or a function that makes one",
             got=f"{executor!r:.80}",
             remedy="For example tfpyop.parallel.process_pool(4), or concurrent.futures.ThreadPoolExecutor().",

@@ -73,9 +73,11 @@ def import_module(name: str) -> ModuleType:
       RegistrationError: There is none, or it raises.
     """
     if not isinstance(name, str):
-        raise RegistrationError("this is no name of a module.", got=f"{name!r:.80}", remedy='Give text: "my_package".')
+        raise RegistrationError(
+            "this is not the name of a module.", got=f"{name!r:.80}", remedy='Give text: "my_package".'
+        )
     if not name or name.startswith("."):
-        raise RegistrationError(f"{name!r} is no name of a module.", remedy="For example my_package.ops.")
+        raise RegistrationError(f"{name!r} is not the name of a module.", remedy="For example my_package.ops.")
     if name.endswith(".py") or "/" in name or os.sep in name:
         path = name.removesuffix(".py").replace(os.sep, ".").replace("/", ".").strip(".")
         raise RegistrationError(f"{name!r} is a file.", remedy=f"Give the name of the module, for example {path}.")
@@ -90,7 +92,10 @@ def import_module(name: str) -> ModuleType:
 
 
 def _broken(name: str, error: BaseException) -> RegistrationError:
-    return RegistrationError(f"module {name!r} raises when it is imported: {type(error).__name__}: {error}")
+    return RegistrationError(
+        f"module {name!r} raises when it is imported: {type(error).__name__}: {error}",
+        remedy=f"Mend that first; python -c 'import {name}' shows where it is.",
+    )
 
 
 def _missing(name: str) -> RegistrationError:
@@ -102,6 +107,6 @@ def _missing(name: str) -> RegistrationError:
         return RegistrationError(f"there is no module {name!r}.", remedy=remedy)
     package = importlib.import_module(home)
     if hasattr(package, own):
-        return RegistrationError(f"{name!r} is no module.", remedy=f"Write {home}:{own} for an op.")
+        return RegistrationError(f"{name!r} is not a module.", remedy=f"Write {home}:{own} for an op.")
     beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
     return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, beside))

@@ -42,7 +42,7 @@ class Interval:
         """Read an interval in the notation of mathematics: `[` and `]` for ends that belong to it, `(` and `)` not.
 
         Raises:
-          RegistrationError: The text is no interval, or no number lies in it.
+          RegistrationError: The text is not an interval, or no number lies in it.
         """
         match = _INTERVAL.fullmatch(text)
         if match is None or not text.strip():
@@ -53,13 +53,16 @@ class Interval:
             low, high = float(match["low"]), float(match["high"])
         except ValueError:
             raise RegistrationError(
-                f"domain {text!r} has an end that is no number.",
+                f"domain {text!r} has an end that is not a number.",
                 got=f"{match['low'].strip()} and {match['high'].strip()}",
                 remedy=_EXAMPLE,
             ) from None
         read = cls(low, high, match["left"] == "(", match["right"] == ")", match["kind"] is not None)
         if read.is_empty:
-            raise RegistrationError(f"domain {text!r} holds no number.", remedy="Put the lower end first.")
+            raise RegistrationError(
+                f"domain {text!r} holds no number.",
+                remedy="Put the lower end first, with a number between the two: [1, 1] holds 1, (1, 1) nothing.",
+            )
         return read
 
     @property
@@ -120,11 +123,11 @@ class Domain:
         for name, text in value.items():
             if name not in parameters:
                 raise RegistrationError(
-                    f"domain= names {name!r}, which is no input.", remedy=nearest(str(name), parameters)
+                    f"domain= names {name!r}, which is not an input.", remedy=nearest(str(name), parameters)
                 )
             if not (text is None or isinstance(text, str)):
                 raise RegistrationError(
-                    f"the domain of {name!r} is no text.", got=f"{text!r:.80}", remedy=f"{_EXAMPLE} None: unbounded."
+                    f"the domain of {name!r} is not text.", got=f"{text!r:.80}", remedy=f"{_EXAMPLE} None: unbounded."
                 )
         return cls(by_name={name: EVERYWHERE if text is None else Interval.parse(text) for name, text in value.items()})
 

@@ -171,7 +171,7 @@ class Entry:
         problem = remedy = None
         if not callable(rule):
             name = {"vjp": "gradient", "jvp": "jvp", "native": "native"}[kind]
-            problem = f"{rule!r:.80} is no {'implementation' if kind == 'native' else 'rule'}."
+            problem = f"{rule!r:.80} is not {'an implementation' if kind == 'native' else 'a rule'}."
             remedy = f"Use the decorator without parentheses: @op.{'numpy_' if is_numpy else ''}{name}"
         elif self.rules.non_differentiable and kind != "native":
             problem, remedy = "it is declared non_differentiable, but given a rule.", "Remove one of the two."

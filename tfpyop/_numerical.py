@@ -48,7 +48,7 @@ class Numerical:
         is_whole = isinstance(self.order, Integral) and not isinstance(self.order, bool)
         if not is_whole or not 1 <= self.order <= MOST_STEPS:
             raise RegistrationError(
-                "numerical(order=...) is the number of steps to try.",
+                "numerical(order=...) is not a number of steps.",
                 expected=f"a whole number from 1 to {MOST_STEPS}",
                 got=repr(self.order),
             )
@@ -174,7 +174,7 @@ def require_positive(maker: str, option: str, value: Any) -> None:
     if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
         return
     raise RegistrationError(
-        f"{maker}({option}=...) is a magnitude.", expected="a positive finite number", got=repr(value)
+        f"{maker}({option}=...) is not a magnitude.", expected="a positive finite number", got=repr(value)
     )
 
 

@@ -552,13 +552,13 @@ def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
 
 
 def _no_rule(option: str, value: Any) -> RegistrationError:
-    """The error for an option that is no function; a wish for derivatives from values belongs into grad=."""
+    """The error for an option that is not a function; a wish for derivatives from values belongs into grad=."""
     is_method = isinstance(value, str) and value in METHODS
     is_wish = is_method or value is True or type(value) is float  # a switch, or a step
     vectors = "tangents" if option.endswith("jvp") else "cotangents"
     methods = f", or {' or '.join(map(repr, METHODS))}" if option == "grad" else ""
     return RegistrationError(
-        f"{option}={value!r:.80} is no rule.",
+        f"{option}={value!r:.80} is not a rule.",
         expected=f"a function, called as rule(op, *{vectors}){methods}",
         remedy=f"Did you mean grad={value if is_method else 'numerical'!r}?" if is_wish else None,
     )

@@ -220,6 +220,7 @@ class OpPromise:
             raise SignatureError(
                 f"the shape function raised {type(error).__name__}: {error}",
                 got=f"input shapes {', '.join(map(describe_shape, known))}",
+                remedy="It is called as shape(*input_shapes, **static), with a tuple of sizes for each input.",
             ) from error
         return _read_shapes(result, len(self.dtypes))
 

@@ -28,6 +28,7 @@ from tfpyop.errors import ContractError, Shape, describe, describe_shape
 T = TypeVar("T")
 Counts = tuple[int, int, int]
 """How many inputs, outputs and residuals the op of a rule takes."""
+_OF_ONE_CALL = "Pass what one call of the op took and gave, as the rule itself is given it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +347,7 @@ def _counts(primal: Promise, dtypes: Sequence[DType], n_vectors: Callable[[int, 
         "the op of a derivative rule got the wrong number of inputs.",
         expected="the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents",
         got=str(len(dtypes)),
+        remedy=_OF_ONE_CALL,
     )
 
 
@@ -360,6 +362,7 @@ def _check_rule_inputs(parts: RuleInputs[ArrayType], primal: Promise, like: Type
                 f"input {number + len(parts.inputs)} of a derivative rule's op does not belong to these primals.",
                 expected=str(want),
                 got=str(value),
+                remedy=_OF_ONE_CALL,
             )
 
 

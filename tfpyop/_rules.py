@@ -176,7 +176,7 @@ class HostOp:
             problem = "it is defined in a script, which no other process imports."
             remedy = "Move it into a module."
         elif self.payload is None:
-            problem = "it is called with a static value that is no JSON, so that a model cannot hold it."
+            problem = "it is called with a static value that is not JSON, so that a model cannot hold it."
             remedy = (
                 "Pass Python's numbers, text, lists, tuples or dicts: float(x), an Enum's value, a list for an array."
             )

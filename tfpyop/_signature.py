@@ -161,7 +161,8 @@ class Signature:
             if size is not None and size < 0:
                 known = ", ".join(f"{name} = {binding.sizes[name]}" for name in sorted(_names(dimension.term)))
                 raise SignatureError(
-                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for {known}."
+                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for {known}.",
+                    remedy="Pass inputs for which it is 0 or more, or correct the signature.",
                 )
         return tuple(map(binding.shape, self.outputs))
 

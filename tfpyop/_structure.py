@@ -150,7 +150,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool) -> Structure:
         children = value
         if type(value) is not tuple:
             if not hasattr(value, "_make"):
-                raise TypeError(f"a {type(value).__name__}, a subclass of tuple that is no namedtuple")
+                raise TypeError(f"a {type(value).__name__}, a subclass of tuple that is not a namedtuple")
             kind, build = "custom", type(value)._make
     elif isinstance(value, dict):
         try:

@@ -97,14 +97,16 @@ def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: 
 
 def _how_to_get(missing: Sequence[RequiredOp]) -> str:
     importable = sorted({op.module for op in missing} - {op.module for op in missing if op.is_local or op.is_of_main})
-    ways = []
-    if importable:
-        ways.append(f"Name the modules that define them: load(..., modules={importable}).")
-    if any(op.is_local for op in missing):
-        ways.append("Some exist in the process alone that saved the model: see tfpyop.export.check.")
-    if any(op.is_of_main for op in missing):
-        ways.append("Ops of __main__ are of the program that saved the model: move them to a module, and save again.")
-    return " ".join(ways)
+    local = any(op.is_local for op in missing)
+    of_main = any(op.is_of_main for op in missing)
+    ways = [
+        f"Name the modules that define them: load(..., modules={importable})." if importable else None,
+        "Some exist in the process alone that saved the model: see tfpyop.export.check." if local else None,
+        "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
+        if of_main
+        else None,
+    ]
+    return " ".join(way for way in ways if way is not None)
 
 
 def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
@@ -125,11 +127,13 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
     """
     if not isinstance(model, tf.Module) and not hasattr(model, "_trackable_children"):
         raise RegistrationError(
-            "this is no model that TensorFlow saves.", got=f"{model!r:.80}", remedy="Give a tf.Module or a Keras model."
+            "this is not a model that TensorFlow saves.",
+            got=f"{model!r:.80}",
+            remedy="Give a tf.Module or a Keras model.",
         )
     if isinstance(model, tf.types.experimental.PolymorphicFunction):
         raise RegistrationError(
-            "this is a function, and no model.",
+            "this is a function, not a model.",
             got=f"{model!r:.80}",
             remedy="Give the tf.Module that has it as an attribute: module = tf.Module(); module.call = function.",
         )
@@ -225,5 +229,9 @@ def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
     try:
         saved = parse_saved_model(os.fspath(path))
     except OSError as error:
-        raise RegistrationError(f"there is no SavedModel in {os.fspath(path)!r}.", remedy=str(error)) from None
+        raise RegistrationError(
+            f"there is no SavedModel in {os.fspath(path)!r}.",
+            got=str(error),
+            remedy="Give the directory that tf.saved_model.save, model.export or tfpyop.export.save wrote.",
+        ) from None
     return [token for meta_graph in saved.meta_graphs for token in tokens_of(meta_graph)]

@@ -93,9 +93,11 @@ def process_pool(workers: int | None = None, *, timeout: float | None = None) ->
       UnsupportedError: The package loky is missing.
     """
     if workers is not None and not (_is_number(workers, numbers.Integral) and workers > 0):
-        raise RegistrationError("workers= is no number of processes.", expected="1 or more", got=f"{workers!r:.80}")
+        raise RegistrationError("workers= is not a number of processes.", expected="1 or more", got=f"{workers!r:.80}")
     if timeout is not None and not (_is_number(timeout, numbers.Real) and timeout > 0):
-        raise RegistrationError("timeout= is no time.", expected="more than 0 seconds, or None", got=f"{timeout!r:.80}")
+        raise RegistrationError(
+            "timeout= is not a number of seconds.", expected="more than 0 seconds, or None", got=f"{timeout!r:.80}"
+        )
     return ProcessPool(int(workers or _loky().cpu_count()), None if timeout is None else float(timeout))
 
 

@@ -14,7 +14,7 @@ _WIDEST = 1000
 
 
 def make_console(*, is_error: bool = False) -> Console:
-    """A console on standard output, or on standard error; as wide as a table wants to be, if it is no terminal."""
+    """A console on standard output, or on standard error; as wide as a table wants to be, if it is not a terminal."""
     console = Console(stderr=is_error, emoji=False)
     return console if console.is_terminal else Console(stderr=is_error, emoji=False, width=_WIDEST)
 
@@ -28,5 +28,5 @@ def make_table(*columns: str, **options: Any) -> Table:
 
 
 def printing_aside() -> contextlib.AbstractContextManager[Any]:
-    """Within, what modules and functions print goes to standard error: it is no result."""
+    """Within, what modules and functions print goes to standard error: it is not a result."""
     return contextlib.redirect_stdout(sys.stderr)

@@ -62,7 +62,7 @@ def _require_picture(path: str) -> None:
     try:
         Figure().savefig(path)
     except (OSError, ValueError) as error:
-        raise RegistrationError(f"{path!r} cannot be written: {error}.") from None
+        raise RegistrationError(f"{path!r} cannot be written: {error}.", remedy="Give another path.") from None
 
 
 def _require_served(op: Op[..., Any]) -> None:

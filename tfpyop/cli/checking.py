@@ -58,7 +58,7 @@ def _require_writable(path: str) -> None:
         with open(path, "a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise RegistrationError(f"{path!r} cannot be written: {error.strerror}.") from None
+        raise RegistrationError(f"{path!r} cannot be written: {error.strerror}.", remedy="Give another path.") from None
 
 
 def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any]) -> dict[str, Report]:

@@ -37,7 +37,7 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
 
     Raises:
       GradientError: The op has no gradient rule.
-      ContractError: The rule returned something that is no cotangent of the inputs.
+      ContractError: The rule returned something that is not a cotangent of the inputs.
     """
     op = call.op
     given = [_given(cotangent, output) for cotangent, output in zip(cotangents, call.outputs, strict=True)]
@@ -97,9 +97,10 @@ def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Ten
         tensor = tf.convert_to_tensor(value, dtype_hint=primal.dtype)
     except (TypeError, ValueError) as error:
         raise CoercionError(
-            f"the cotangent of input {number} is no tensor.",
+            f"the cotangent of input {number} is not a tensor.",
             expected=str(type_of(primal)),
             got=f"{type(value).__name__}: {value!r:.80}",
+            remedy="Return a tensor for it, or None where there is no dependence.",
         ) from error
     if dtype_kind(dtype_of(tensor)) == "c" and dtype_kind(dtype_of(primal)) != "c":
         raise CoercionError(

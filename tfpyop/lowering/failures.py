@@ -54,7 +54,7 @@ def shortened(text: str, most_characters: int) -> str:
 
 
 def status_of(error: BaseException) -> int:
-    """The number of the status that TensorFlow gives an exception. What is no Exception is somebody's wish to stop."""
+    """The number of the status that TensorFlow gives an exception; what is not an Exception is a wish to stop."""
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), CANCELLED)
 
 

@@ -70,7 +70,7 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _promised(op: HostOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArrayType]:
-    """What the outputs will be; residuals are no part of a native call."""
+    """What the outputs will be; residuals are not part of a native call."""
     promised = op.host.output_types([type_of(tensor) for tensor in tensors])
     return promised[: len(promised) - len(op.residual_names)]
 
@@ -107,7 +107,8 @@ def results(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
     dtype = tf.as_dtype(promised.dtype)
     if value is None:
-        raise ContractError(f"output {number} is None.", expected=str(promised), got="None")
+        remedy = "Does the native implementation lack a return statement?"
+        raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
     tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
     got = type_of(tensor)
     is_right_shape = got.shape is None or is_compatible(got.shape, promised.shape)
@@ -143,7 +144,9 @@ def _held(
 def _check(
     op: HostOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
 ) -> tf.Operation:
-    problem = f"native implementation of {op.host.subject}: output {number} has not the shape that the op promises."
+    problem = (
+        f"native implementation of {op.host.subject}: output {number} does not have the shape that the op promises."
+    )
     if is_compiling():
         what = f"output {number} of the native implementation"
         return xla.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)

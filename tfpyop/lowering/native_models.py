@@ -74,7 +74,6 @@ def _shapes(attributes: Any) -> list[tf.TensorShape]:
 
 def _require_native(ops: Sequence[HostOp]) -> None:
     for op in ops:
-        problem, remedy = None, "Attach one with @op.native."
         if op.is_batched or op.host.is_stateful:
             problem = "it is stateful or called by vectorized_map, and cannot be native in a saved model."
             remedy = "Give the op a whole batch instead, or save the model without native=True."
@@ -83,8 +82,10 @@ def _require_native(ops: Sequence[HostOp]) -> None:
             remedy = "Attach one to what @op.numpy_gradient returned, with @that.native; or save no training function."
         elif op.rules.native is None:
             problem = "it has no native implementation, which a native model needs."
-        if problem is not None:
-            raise UnsupportedError(problem, subject=op.host.subject, remedy=remedy)
+            remedy = "Attach one with @op.native."
+        else:
+            continue
+        raise UnsupportedError(problem, subject=op.host.subject, remedy=remedy)
 
 
 def _replace(node: Any, op: HostOp, scope: _Scope, library: Any) -> None:

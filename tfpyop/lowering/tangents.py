@@ -38,7 +38,7 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
 
     Raises:
       GradientError: The op has no JVP rule, and none follows.
-      ContractError: The rule returned something that is no tangent of the outputs.
+      ContractError: The rule returned something that is not a tangent of the outputs.
     """
     op, call = call.op, _linked(call)
     given = [_given(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]

@@ -92,7 +92,7 @@ def are_kept(arrays: Sequence[Array]) -> bool:
     for array in arrays:
         if sys.getrefcount(array) > _UNKEPT[0] or weakref.getweakrefcount(array):
             return True
-        base = array.base  # of views of views; what is no array, such as memory that XLA lends, is no one call's
+        base = array.base  # of views of views; what is not an array, such as memory that XLA lends, is no one call's
         if type(base) is np.ndarray and sys.getrefcount(base) > _UNKEPT[1]:
             return True
     return False

@@ -49,7 +49,7 @@ def check_export(
 
     Args:
       op: The op. Skipped if no other process can find it: its name holds for this process only, its module cannot be
-        imported by name, or its static values are no JSON.
+        imported by name, or its static values are not JSON.
       arguments: Draws the arguments. Default: `arguments(op)`.
       max_examples: How many to draw. Default: ten.
       seed: Makes the examples the same in every run.

@@ -139,7 +139,7 @@ class GradientJudge:
             return arrays_of(function.get_concrete_function()())
         except ContractError as error:
             raise self._check.failure(
-                "the gradient rule returns what is no cotangent of an input.",
+                "the gradient rule returns something that is not a cotangent of an input.",
                 mode=self._mode,
                 got=described(error),
                 cause=cause_of_refusal(error),

@@ -33,7 +33,7 @@ def require_count(op: Op[..., Any], max_examples: Any) -> None:
     """Raise RegistrationError for a number of examples that is none."""
     if max_examples is not None and not (type(max_examples) is int and max_examples > 0):
         raise RegistrationError(
-            "max_examples= is no number of examples.",
+            "max_examples= is not a number of examples.",
             expected="a whole number of 1 or more",
             got=repr(max_examples),
             subject=subject_of(op),
@@ -41,22 +41,22 @@ def require_count(op: Op[..., Any], max_examples: Any) -> None:
 
 
 def require_seed(op: Op[..., Any], seed: Any) -> None:
-    """Raise RegistrationError for a seed that is no whole number."""
+    """Raise RegistrationError for a seed that is not a whole number."""
     if seed is not None and type(seed) is not int:
         raise RegistrationError(
-            "seed= is no whole number.", got=repr(seed), subject=subject_of(op), remedy="For example seed=1."
+            "seed= is not a whole number.", got=repr(seed), subject=subject_of(op), remedy="For example seed=1."
         )
 
 
 def require_shapes(op: Op[..., Any], shapes: Any) -> None:
-    """Raise RegistrationError for what is no tuple of shapes, one for each input."""
+    """Raise RegistrationError for what is not a tuple of shapes, one for each input."""
     is_shapes = isinstance(shapes, tuple | list) and all(
         isinstance(shape, tuple | list) and all(isinstance(size, int) and size >= 0 for size in shape)
         for shape in shapes
     )
     if not is_shapes:
         raise RegistrationError(
-            "shapes= draws what is no tuple of shapes.",
+            "shapes= draws what is not a tuple of shapes.",
             expected="one shape for each input, as ((2, 3), (3,)) or ((2,),)",
             got=f"{shapes!r:.80}",
             subject=subject_of(op),
@@ -72,7 +72,7 @@ def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
         remedy = f"Write {name}=st.sampled_from({value!r:.40}), with hypothesis.strategies as st."
     if name == "arguments":
         remedy = "Give what tfpyop.testing.arguments(op) returns, or another strategy of Arguments."
-    raise RegistrationError(f"{name}= is no strategy.", got=f"{value!r:.80}", subject=subject_of(op), remedy=remedy)
+    raise RegistrationError(f"{name}= is not a strategy.", got=f"{value!r:.80}", subject=subject_of(op), remedy=remedy)
 
 
 def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Iterable[str]) -> None:
@@ -90,7 +90,7 @@ def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Itera
 
 
 def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> None:
-    """Raise RegistrationError for limits between which there is nothing, or that are no numbers."""
+    """Raise RegistrationError for limits between which there is nothing, or that are not numbers."""
     smallest, largest = magnitudes.smallest, magnitudes.largest
     for name, limit in {"max_side": max_side, "smallest": smallest, "largest": largest}.items():
         if not isinstance(limit, numbers.Integral if name == "max_side" else numbers.Real):

@@ -30,13 +30,13 @@ def definition_of(op: Op[..., Any]) -> Definition:
     """The op as it was made.
 
     Raises:
-      RegistrationError: It is no op.
+      RegistrationError: It is not an op.
     """
     if type(op) is not Op:
         remedy = "Give what differentiable_op made of a function."
         if isinstance(op, ModuleType | str):
             remedy += " All ops of a module are checked by make_test_class(module)."
-        raise RegistrationError(f"{op!r:.80} is no op.", remedy=remedy)
+        raise RegistrationError(f"{op!r:.80} is not an op.", remedy=remedy)
     definition: Definition = op._self_entry.definition
     return definition
 

@@ -106,7 +106,7 @@ class OtherProcess:
 def serve() -> None:
     """In the other process: answer requests until there are no more."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the module prints is no reply
+    os.dup2(2, 1)  # what the module prints is not a reply
     models: dict[str, Any] = {}
     with contextlib.suppress(EOFError):
         while True:

@@ -87,7 +87,7 @@ def arguments(
       A strategy of `Arguments`: call `op(*drawn.args, **drawn.static)`.
 
     Raises:
-      RegistrationError: A name is not one of the op's parameters, an override is no strategy, a dtype or the domain
+      RegistrationError: A name is not one of the op's parameters, an override is not a strategy, a dtype or the domain
         cannot be read, or nothing lies between the limits or in the domain.
       UnsupportedError: Nothing tells what a static parameter may be, how many inputs there are, or how they are nested.
 

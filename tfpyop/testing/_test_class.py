@@ -60,7 +60,7 @@ def make_test_class(
         require_seed(op, seed)
     if arguments is not None and not isinstance(arguments, Mapping):
         raise RegistrationError(
-            "arguments= is no dict.",
+            "arguments= is not a dict.",
             got=f"{arguments!r:.80}",
             remedy=f"Give a strategy for each op by name: {{{next(iter(named))!r}: ...}}.",
         )

@@ -120,7 +120,7 @@ class HostCall:
     def _keeps(self, inputs: Sequence[Array], out: Sequence[Array]) -> bool:
         """Whether the function has kept an array; in a cycle, as of an exception that was caught, it is nobody's.
 
-        What has written to it meanwhile, and is gone, was no cycle.
+        What has written to it meanwhile, and is gone, was not a cycle.
         """
         if not (are_kept(inputs) or are_kept(out)):
             return False

@@ -75,7 +75,11 @@ def register(run: Run) -> None:
         )
         error = _Function(api.handler_register)(ctypes.addressof(arguments))
         if error:
-            raise UnsupportedError("XLA refused the handler for host calls.", got=f"TensorFlow {tf.__version__}")
+            raise UnsupportedError(
+                "XLA refused the handler for host calls.",
+                got=f"TensorFlow {tf.__version__}",
+                remedy="Call the op outside of jit_compile=True, or attach an implementation with @op.native.",
+            )
         _HANDLERS.append(handler)
 
 

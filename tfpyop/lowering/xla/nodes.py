@@ -98,7 +98,8 @@ def check_shape(
     _check_ranks([own], what)
     candidates = [sizes for sizes in allowed if len(sizes) == len(own.shape or ())]
     if not candidates:
-        raise ContractError(problem, got=str(own))
+        ranks = sorted({len(sizes) for sizes in allowed})
+        raise ContractError(problem, expected=f"{' or '.join(map(str, ranks))} dimensions", got=str(own))
     graph = tf.compat.v1.get_default_graph()
     n_nodes = len(graph.get_operations())
     module = check_of_shape([*types, own], candidates, f"{problem} It is")

@@ -17,7 +17,7 @@ MEMORY: Any = (ctypes.c_char * sys.maxsize).from_address(0)
 
 LENT_FROM = 1
 LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
-"""The same for arrays to be made on; what begins at address 0 is no memory for numpy."""
+"""The same for arrays to be made on; what begins at address 0 is not memory for numpy."""
 
 
 class Version(ctypes.Structure):

@@ -23,7 +23,7 @@ def accumulate(heights: ArrayLike, rain: ArrayLike) -> Floats:
       Water in the unit of the rain, shape `[m, n]`.
 
     Raises:
-      ValueError: The inputs are no grids of one shape.
+      ValueError: The inputs are not grids of one shape.
 
     Source: O'Callaghan and Mark (1984), "The extraction of drainage networks from digital elevation data", Comput.
     Vision Graph. 28.
