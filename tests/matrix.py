@@ -1,7 +1,7 @@
 """Runs the tests on each TensorFlow that is supported: `python -m tests.matrix`.
 
 Makes a fresh environment for each in a temporary directory, with the numpy and Keras that come with it, and prints one
-line a version, followed by what failed. `--tests` names some of the test files.
+line a version, followed by what failed. `--tests` names some of the test files. The Python is the one it is run by.
 """
 
 import argparse
@@ -14,35 +14,37 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TENSORFLOWS = ("2.18", "2.19", "2.20", "2.21")
 VERSIONS = """
-import importlib.metadata, ctypes
-from tfpyop.lowering.xla import ffi
-api = ffi._load_api()
+import importlib.metadata
 names = ("tensorflow", "numpy", "keras", "ml_dtypes")
-packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-print(f"{packages}, XLA FFI {api.version.major}.{api.version.minor} ({api.struct_size} bytes)")
+print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
 """
+LONGEST = 3 * 3600
+"""Seconds that the tests of one version may take."""
 
 
-def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the root of the project."""
-    return subprocess.run([python, *arguments], cwd=ROOT, capture_output=True, text=True)
+def run(*command: str | Path) -> tuple[list[str], bool]:
+    """Run a command in the root of the project; returns the lines that it prints, and whether it succeeded."""
+    output = subprocess.STDOUT
+    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=output, text=True, timeout=LONGEST)
+    return process.stdout.splitlines(), process.returncode == 0
 
 
 def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]:
     """Make an environment, run the tests in it, and say what came of it."""
     venv.create(directory, with_pip=True)
     python = directory / "bin" / "python"
-    installed = run(
-        python, "-m", "pip", "install", "--quiet", f"tensorflow=={version}.*", "-e", f"{ROOT}[test,examples]"
-    )
-    if installed.returncode:
-        return f"tensorflow {version}: not installed\n{installed.stderr}", False
-    packages = run(python, "-c", VERSIONS).stdout.strip()
+    wanted = [f"tensorflow=={version}.*", "-e", f"{ROOT}[test,examples]"]
+    lines, succeeded = run(python, "-m", "pip", "install", "--quiet", *wanted)
+    if succeeded:
+        lines, succeeded = run(python, "-c", VERSIONS)
+    if not succeeded:
+        return "\n".join([f"tensorflow {version}: not installed", *lines]), False
+    versions = lines[-1]
     files = [f"tests/{name}.py" for name in tests]
-    tested = run(python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *files)
-    summary = tested.stdout.strip().splitlines()
-    failed = [line for line in summary if line.startswith(("FAILED", "ERROR"))]
-    return "\n".join([f"{packages}: {summary[-1]}", *failed]), tested.returncode == 0
+    lines, succeeded = run(python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *files)
+    has_run = any(" passed" in line for line in lines[-1:])
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR")) or not has_run]
+    return "\n".join([f"{versions}: {lines[-1] if has_run else 'no tests were run'}", *failed]), succeeded
 
 
 def main() -> int:

@@ -865,6 +865,11 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
         (plain, {"signature": 3}, r"signature= is not text\.\n  Got:      3"),
         (plain, {"signature": b"(),()->()"}, r"signature= is not text\.\n  Got:      b'"),
         (plain, {"vectorized": False}, "vectorized=False needs a signature"),
+        *[
+            (plain, {option: value}, rf": {option}= is neither True nor False\.\n  Got:      {value!r}")
+            for option in ("vectorized", "stateful", "non_differentiable")
+            for value in ("no", 0, None)
+        ],
         (plain, {"residuals": {"a": ("()", float)}}, "residuals need a signature"),
         *[
             (

@@ -47,6 +47,24 @@ def test_nothing_is_imported_to_tell_what_a_model_needs(model):
     assert (op.module, op.is_available) == ("trap", False)
 
 
+@pytest.mark.parametrize(
+    "payload", ["{", '{"static":', '{"static":3}', '{"inputs":7}', '{"batch":3}', "{" * 9000, '{"a":' + "[" * 9000]
+)
+def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
+    module = tf.Module()
+    module.call = tf.function(
+        lambda x: tf.raw_ops.PyFunc(input=[x], token=f"tfpyop:{cube.name}{payload}", Tout=[tf.float32])[0],
+        input_signature=[tf.TensorSpec([2], tf.float32)],
+    )
+    tf.saved_model.save(module, str(tmp_path))
+    message = rf"^op '{cube.name}': what a model says of a call of it cannot be read\.\n  Got:      {{"
+    for read in (export.required_ops, export.load):
+        with pytest.raises(UnsupportedError, match=message):
+            read(tmp_path)
+    with pytest.raises(tf.errors.OpError, match=message.removeprefix("^")):
+        tf.saved_model.load(str(tmp_path)).call([1.0, 2.0])
+
+
 def test_nothing_is_imported_that_a_model_names(model):
     with pytest.raises(UnsupportedError, match=r"needs ops that are not known"):
         export.load(model)

@@ -54,6 +54,13 @@ def test_links_work_in_the_repository(page):
             assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+@pytest.mark.parametrize("name", ["how-it-works", "contributing"])
+def test_the_files_that_a_page_names_exist(name):
+    named = re.findall(r"`([\w/]+\.py)`", (DOCS / f"{name}.md").read_text())
+    assert len(named) > 3
+    assert [path for path in named if not ((ROOT / path).exists() or (ROOT / "tfpyop" / path).exists())] == []
+
+
 def test_the_landing_page_links_to_every_page():
     text = (DOCS / "index.md").read_text()
     linked = {path.removesuffix(".md") for path, _ in LINK.findall(FENCE.sub("", text))}

@@ -106,7 +106,7 @@ class Definition:
                 compute_dtype=_read_compute_dtype(options.compute_dtype),
                 is_vectorized=_read_vectorized(options.vectorized, signature),
                 executor=_read_executor(options),
-                is_stateful=bool(options.stateful),
+                is_stateful=read_flag("stateful", options.stateful),
                 prefers_native=_read_prefer(options.prefer),
                 domain=Domain.read(options.domain, parameters.input_names),
             )
@@ -386,14 +386,28 @@ def _read_executor(options: Options) -> ExecutorSource | None:
     return ExecutorSource(executor)
 
 
+def read_flag(option: str, value: Any) -> bool:
+    """Read an option that is on or off.
+
+    Raises:
+      RegistrationError: It is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise RegistrationError(
+            f"{option}= is neither True nor False.", got=f"{value!r:.80}", remedy="Give one of them."
+        )
+    return bool(value)
+
+
 def _read_vectorized(value: Any, signature: Signature | None) -> bool:
-    if not value and signature is None:
+    is_vectorized = read_flag("vectorized", value)
+    if not is_vectorized and signature is None:
         raise RegistrationError(
             "vectorized=False needs a signature.",
             remedy='It says which dimensions the function takes, for example signature="(n,n)->(n)"; the host loops '
             "over the others.",
         )
-    return bool(value)
+    return is_vectorized
 
 
 def _check_input_count(parameters: Parameters, signature: Signature | None) -> None:

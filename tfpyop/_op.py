@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 import numpy as np
 import wrapt
 
-from tfpyop._definition import Definition, Options
+from tfpyop._definition import Definition, Options, read_flag
 from tfpyop._entry import Entry, lowering
 from tfpyop._from_values import METHODS, from_values, read_method
 from tfpyop._registry import REGISTRY, Site
@@ -78,7 +78,6 @@ class Op(_Proxy, Generic[P, R]):
         self._self_owners: tuple[type, ...] = ()
         self._self_unbound: Op[..., Any] | None = None
         self._self_is_in_class = "." in getattr(entry.function, "__qualname__", "").rpartition("<locals>.")[2]
-        entry.op = self
 
     # -- as registered
 
@@ -191,7 +190,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_gradient(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return Op(self._self_entry.attach("vjp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
+        return _op_of(self._self_entry.attach("vjp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
 
     def jvp(self, rule: Function) -> Function:
         """Attach the JVP rule, for forward mode, in TensorFlow ops.
@@ -240,7 +239,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_jvp(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return Op(self._self_entry.attach("jvp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
+        return _op_of(self._self_entry.attach("jvp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
 
     # -- the native implementation
 
@@ -510,14 +509,15 @@ def differentiable_op(
         if type(function) is Op:
             raise RegistrationError(f"{function!r} is an op already.", remedy="Give op.numpy to make another op of it.")
         definition = Definition.of(function, frame, options)
-        entry = Entry(function, definition, Rules(non_differentiable=non_differentiable))
         try:
+            rules = Rules(non_differentiable=read_flag("non_differentiable", non_differentiable))
+            entry = Entry(function, definition, rules)
             _attach(entry, given)
-            op: Op[..., Any] = Op(entry)
+            op = _op_of(entry)
             if not entry.is_local:
                 REGISTRY.register(entry.name, entry, entry.site)
         except RegistrationError as error:
-            raise error.about(entry.subject) from None
+            raise error.about(definition.subject) from None
         return op
 
     if function is not None:
@@ -526,6 +526,12 @@ def differentiable_op(
 
 
 differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the same mark
+
+
+def _op_of(entry: Entry) -> Op[..., Any]:
+    """Make the op of an entry, and let it be found there, as `get_op` does."""
+    entry.op = Op(entry)
+    return entry.op
 
 
 def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
@@ -548,7 +554,7 @@ def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
             raise _no_rule(option, rule)
         attached = entry.attach(kind, rule, entry.site, is_numpy=is_numpy)
         if is_numpy:
-            Op(attached)
+            _op_of(attached)
 
 
 def _no_rule(option: str, value: Any) -> RegistrationError:

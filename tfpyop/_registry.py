@@ -109,7 +109,7 @@ class Registry:
 
     def find(self, name: str) -> Any:
         """The entry of this name, or of the rule that belongs to it; RegistrationError lists the nearest names."""
-        known = self._known(name)
+        known = self._known(name) if isinstance(name, str) else None
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
@@ -144,13 +144,20 @@ class Registry:
             return token
 
     def find_host_op(self, token: str) -> Any | None:
-        """The host op a token stands for, made anew if its op is known here; None if it is not."""
+        """The host op a token stands for, made anew if its op is known here; None if it is not.
+
+        Raises:
+          UnsupportedError: What the token holds beside the name cannot be read.
+        """
         host_op = self._host_ops.get(token)
         if host_op is not None:
             return host_op
         parsed = Token.parse(token)
         known = self._known(parsed.name)
-        return None if known is None else known.host_op_from_payload(parsed.payload)
+        try:
+            return None if known is None else known.host_op_from_payload(parsed.payload)
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # no payload of ours
+            raise parsed.unreadable() from error
 
     def require_host_op(self, token: str) -> Any:
         """The host op a token stands for; UnsupportedError says what to import."""
@@ -180,7 +187,7 @@ class Registry:
     def _known(self, name: str) -> Any | None:
         """The entry of this name, or of the rule that belongs to it, if there is one."""
         known = self._entries.get(name) or self._internal.get(name)
-        base, _, rule = str(name).rpartition("/")
+        base, _, rule = name.rpartition("/")
         if known is None and rule in RULES:
             owner = self._known(base)
             known = None if owner is None else owner.rule_entry(rule)

@@ -57,6 +57,15 @@ class Token:
         """Whether it is of a program, whose ops no other one can import."""
         return self.module == "__main__"
 
+    def unreadable(self) -> UnsupportedError:
+        """The error where the payload is none that this version writes."""
+        return UnsupportedError(
+            "what a model says of a call of it cannot be read.",
+            subject=f"op {self.op!r}",
+            got=f"{self.payload:.200}",
+            remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+        )
+
     def unknown(self) -> UnsupportedError:
         """The error where no op of this process has this token."""
         subject = f"op {self.op.partition('#')[0]!r}"

@@ -61,7 +61,7 @@ def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
     return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
 
 
-def differentiable_op(token: str) -> HostOp:
+def op_of_token(token: str) -> HostOp:
     """The op that a token stands for, with its derivatives, also if it is one over rows.
 
     Raises:

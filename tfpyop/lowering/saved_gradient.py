@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop.lowering.batching import differentiable_op
+from tfpyop.lowering.batching import op_of_token
 from tfpyop.lowering.gradient_node import SAVED, NodeGradient
 from tfpyop.lowering.refusals import refusing_lost
 from tfpyop.lowering.xla import compiling
@@ -27,4 +27,4 @@ def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
         return refusing_lost(cotangents)
     saved = NodeGradient.of(node)
     with compiling(saved.is_compiled):
-        return saved.call(differentiable_op(saved.token), node, cotangents)
+        return saved.call(op_of_token(saved.token), node, cotangents)
