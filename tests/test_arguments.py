@@ -349,21 +349,21 @@ def test_a_payload_is_canonical_json(inputs, static, payload):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (1j, "complex"),
-        (b"a", "bytes"),
-        (np.ones(2), "ndarray"),
-        ([{1: 2}], "dict"),
-        ((one,), "function"),
-        ({1}, "set"),
-        (Pair(1, 2), "Pair"),
-        (np.int64(3), "int64"),
-        (np.bool_(True), "bool"),
-        ([np.float64(0.5)], "float64"),
-        ({"a": np.str_("text")}, "str_"),
+        (1j, "a complex"),
+        (b"a", "a bytes"),
+        (np.ones(2), "an ndarray"),
+        ([{1: 2}], "a dict"),
+        ((one,), "a function"),
+        ({1}, "a set"),
+        (Pair(1, 2), "a Pair"),
+        (np.int64(3), "an int64"),
+        (np.bool_(True), "a bool"),
+        ([np.float64(0.5)], "a float64"),
+        ({"a": np.str_("text")}, "a str_"),
     ],
 )
 def test_a_static_value_that_is_no_json_is_refused(value, kind):
-    with pytest.raises(ValueError, match=exactly(f"a {kind} cannot be written as JSON")):
+    with pytest.raises(ValueError, match=exactly(f"{kind} cannot be written as JSON")):
         Parameters.of(keyword_only, []).payload(None, {"n": value})
 
 

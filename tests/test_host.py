@@ -326,6 +326,24 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
 
 
 @has_notes
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (lambda x: x.numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
+        (lambda x: np.linalg.inv(np.zeros((2, 2))), ""),  # singular, which has nothing to do with loop dimensions
+        (
+            lambda x: np.linalg.inv(x),
+            " The inputs have dimensions [2]: work element by element (np.where), or say vectorized=False.",
+        ),
+    ],
+)
+def test_advice_fits_the_exception(function, advice):
+    with pytest.raises((AttributeError, np.linalg.LinAlgError)) as caught:
+        host_of(function, "()->()")([X])
+    assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float32[2].{advice}"]
+
+
+@has_notes
 def test_the_note_has_the_dtypes_the_function_saw():
     def function(x):
         raise ValueError

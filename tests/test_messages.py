@@ -97,7 +97,7 @@ for one array of them, return np.stack(...).""",
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
   Got:      3 values where 2 belong
-  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
     ),
     "one for two": (
         ContractError,
@@ -106,7 +106,7 @@ for one array of them, return np.stack(...).""",
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
   Got:      1 values where 2 belong
-  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
     ),
     "an array for two": (
         ContractError,
@@ -114,8 +114,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      a ndarray where 2 values belong
-  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+  Got:      an ndarray where 2 values belong
+  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
     ),
     "an array for a dict": (
         ContractError,
@@ -123,8 +123,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      a ndarray where a dict belongs
-  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+  Got:      an ndarray where a dict belongs
+  Return them in the form of dtype=.""",
     ),
     "a dict with other keys": (
         ContractError,
@@ -133,7 +133,7 @@ for one array of them, return np.stack(...).""",
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
   Got:      a dict with keys 'mean', 'size' where keys 'count', 'mean' belong
-  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.""",
+  Return them in the form of dtype=.""",
     ),
     "None": (
         ContractError,
@@ -339,7 +339,7 @@ RESIDUALS = {
         """\
 {op}: the function did not return its residuals.
   Expected: (outputs, {'lu': ...})
-  Got:      a ndarray
+  Got:      an ndarray
   Return outputs, {'lu': ...}.""",
     ),
     "an array in place of the dict": (
@@ -482,6 +482,72 @@ def test_the_note_on_an_exception_of_a_rule_survives_autograph():
     assert caught.value.__notes__ == [f"Raised in the gradient rule of {subject(op)}, called as rule(op, cotangent)."]
 
 
+class Halved:
+    @differentiable_op(signature="()->()")
+    def call(self, x):
+        return x / 2
+
+    @call.gradient
+    def call_gradient(op, cotangent):  # noqa: N805 - without self, which is what is wrong
+        return cotangent / 2
+
+
+@has_notes
+def test_the_note_on_the_rule_of_a_method_has_self():
+    x = tf.Variable(X)
+    with tf.GradientTape() as tape:
+        y = Halved().call(x)
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given") as caught:
+        tape.gradient(y, x)
+    assert caught.value.__notes__[0].endswith(", called as rule(self, op, cotangent).")
+
+
+@has_notes
+def test_a_rule_that_does_not_take_op_inputs_apart_is_told():
+    op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, cotangent: 2.0 * op.inputs)
+    x = tf.Variable(X)
+    with tf.GradientTape() as tape:
+        y = op(x)
+    with pytest.raises(TypeError) as caught:
+        tape.gradient(y, x)
+    assert caught.value.__notes__[0].endswith(" op.inputs and op.outputs are tuples: (x,) = op.inputs.")
+
+
+@pytest.mark.parametrize("kind", ["grad", "numpy_grad"])
+def test_a_cotangent_of_op_inputs_as_one_array_is_told(kind):
+    op = differentiable_op(lambda x: x * x, signature="()->()", **{kind: lambda op, cotangent: cotangent * op.inputs})
+    text = f"""\
+{subject(op)}: the cotangent of input 0 has the wrong shape.
+  Expected: float32[3]
+  Got:      float32[1, 3]
+  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that were \
+broadcast, they may stay and are summed. op.inputs is a tuple: (x,) = op.inputs."""
+    x = tf.Variable(X)
+    with tf.GradientTape() as tape:
+        y = op(x)
+    prefix = "gradient of " if kind == "grad" else ""
+    if kind == "numpy_grad":
+        text = text.replace(f"op '{op.name}'", f"op '{op.name}/vjp'")
+    check(ContractError, prefix + text, lambda: tape.gradient(y, x), is_exact=False)
+
+
+def test_a_rule_that_takes_the_place_of_its_op():
+    def square(x):
+        return x * x
+
+    op = differentiable_op(square, signature="()->()")
+
+    def square(op, cotangent):
+        return 2 * op.inputs[0] * cotangent
+
+    rule = square
+    text = f"""\
+{subject(op)}: its rule has the op's name, and takes its place.
+  Give it another name: what is defined last has the name."""
+    for attach in (op.gradient, op.numpy_gradient, op.jvp, op.numpy_jvp):
+        check(RegistrationError, text, lambda attach=attach: attach(rule))
+
+
 def test_a_result_in_the_dtype_of_bfloat16():
     op = differentiable_op(lambda x: np.float32([3.4e38]), signature="(n)->(n)")
     text = f"""\
@@ -595,7 +661,7 @@ def test_inputs_that_do_not_fit(mode, kind, op, inputs, text):
 def test_inputs_that_a_ufunc_cannot_take(mode):
     op, line = differentiable_op(np.bitwise_and), sys._getframe().f_lineno
     text = f"""\
-op 'numpy:bitwise_and' (tests/test_messages.py:{line}): bitwise_and has no loop for these input dtypes.
+op '{op.name}' (tests/test_messages.py:{line}): bitwise_and has no loop for these input dtypes.
   Got:      float32, float32
   It has loops for ??->?, bb->b, BB->B, hh->h, HH->H, ii->i, II->I, ll->l; np.typename tells what a letter means."""
     check(CoercionError, text, lambda: modes.call(mode, op, X, X), is_exact=mode == "eager")
@@ -1506,10 +1572,10 @@ DECORATIONS = {
     ),
     "too many parameters": (
         lambda a, b, c, d=1: a,
-        {"signature": "()->()"},
+        {"signature": "(),()->()"},
         """\
 {op}: the function takes more arrays than the signature has inputs.
-  Expected: 1 inputs, as signature '()->()' says
+  Expected: 2 inputs, as signature '(),()->()' says
   Got:      parameters a, b, c, d
   Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.""",
     ),

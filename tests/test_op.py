@@ -25,6 +25,7 @@ from tfpyop import (
     RegistrationError,
     SignatureError,
     TfpyopError,
+    UnsupportedError,
     differentiable_op,
     get_op,
     registered_ops,
@@ -797,6 +798,24 @@ def test_a_registered_op_is_pickled_by_its_name(name, op, protocol):
 def test_a_local_op_cannot_be_pickled(op):
     with pytest.raises(RegistrationError, match=r"it cannot be pickled, because its name holds for this process only"):
         pickle.dumps(op)
+
+
+def test_a_pickle_of_an_op_that_its_module_makes_no_more_is_told():
+    name = "tests.test_op:gone"
+    op = differentiable_op(plain, name=name)
+    pickled = pickle.dumps(op).replace(name.encode(), b"tests.test_op:none")
+    with pytest.raises(UnsupportedError, match=r"^op 'tests\.test_op:none': it is not known in this process\."):
+        pickle.loads(pickled)
+    with pytest.raises(UnsupportedError, match=r"it is of another program's __main__"):
+        importlib.import_module("tfpyop._op")._unpickle("__main__", "__main__:gone")
+
+
+@pytest.mark.parametrize("signature", ["()->()", "(n)->(n)"])
+def test_a_function_of_too_many_arrays_is_refused_where_it_is_no_method(signature):
+    with pytest.raises(RegistrationError, match="the function takes more arrays than the signature has inputs"):
+        differentiable_op(lambda x, y: x, signature=signature)
+    differentiable_op(lambda self, x: x, signature=signature)
+    differentiable_op(lambda x, y=1: x, signature=signature)
 
 
 def test_a_pickled_op_is_found_in_another_process_by_importing_its_module(write, tmp_path):

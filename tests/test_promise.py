@@ -152,6 +152,7 @@ def test_what_a_shape_function_raises_is_the_cause():
         raise cause
 
     message = "the shape function raised KeyError: 'n'\n  Got:      input shapes [2, 3], []"
+    message += "\n  It is called as shape(*input_shapes, **static), with a tuple of sizes for each input."
     with pytest.raises(SignatureError, match=exactly(message)) as caught:
         promise(shape=shape).output_types(types("float32[2, 3]", "float32[]"))
     assert caught.value.__cause__ is cause
@@ -209,9 +210,11 @@ WRONG_NUMBER = (
     "of them, return np.stack(...)."
 )
 WRONG_FORM = (
-    "the function returned its outputs in the wrong form.\n  Expected: {} outputs as declared\n  Got:      {}\n"
-    "  Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one."
+    "the function returned its outputs in the wrong form.\n  Expected: {} outputs as declared\n  Got:      {}\n  {}"
 )
+AS_TUPLE = "Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict."
+OF_ONE_CALL = "  Pass what one call of the op took and gave, as the rule itself is given it."
+AS_DECLARED = "Return them in the form of dtype=."
 IS_NONE = "{} is None.\n  Expected: an array or number\n  Got:      None\n  Does the function lack a return statement?"
 NO_RESIDUALS = (
     "the function did not return its residuals.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n  Got:      {}\n"
@@ -229,17 +232,21 @@ with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4
     [
         (promise(), (1, 2), WRONG_NUMBER.format("a tuple of 2")),
         (promise(), (), WRONG_NUMBER.format("a tuple of 0")),
-        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "1 values where 2 belong")),
-        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "a ndarray where 2 values belong")),
-        (promise("()->(),()"), None, WRONG_FORM.format(2, "a NoneType where 2 values belong")),
-        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "a int where a dict belongs")),
-        (promise(dtype={"a": None}), {"b": 1}, WRONG_FORM.format(1, "a dict with keys 'b' where keys 'a' belong")),
+        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "1 values where 2 belong", AS_TUPLE)),
+        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "an ndarray where 2 values belong", AS_TUPLE)),
+        (promise("()->(),()"), None, WRONG_FORM.format(2, "a NoneType where 2 values belong", AS_TUPLE)),
+        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "an int where a dict belongs", AS_DECLARED)),
+        (
+            promise(dtype={"a": None}),
+            {"b": 1},
+            WRONG_FORM.format(1, "a dict with keys 'b' where keys 'a' belong", AS_DECLARED),
+        ),
         (promise(), None, IS_NONE.format("output 0")),
         (promise(dtype=("f4",)), None, IS_NONE.format("output 0")),
         (promise("()->(),()"), (1, None), IS_NONE.format("output 1")),
         (with_residuals, (None, {"r": 1, "a": 2}), IS_NONE.format("output 0")),
         (with_residuals, (1, {"r": 1, "a": None}), IS_NONE.format("residual 'a'")),
-        (with_residuals, 1, NO_RESIDUALS.format("a int")),
+        (with_residuals, 1, NO_RESIDUALS.format("an int")),
         (with_residuals, None, NO_RESIDUALS.format("a NoneType")),
         (with_residuals, (1, 2), NO_RESIDUALS.format("a tuple")),
         (with_residuals, [1, {"r": 1, "a": 2}], NO_RESIDUALS.format("a list")),
@@ -393,7 +400,7 @@ def test_flat_values_are_taken_apart():
 def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
     message = (
         "the op of a derivative rule got the wrong number of inputs.\n  Expected: the inputs, outputs and residuals of "
-        f"the op it belongs to, and the cotangents or tangents\n  Got:      {count}"
+        f"the op it belongs to, and the cotangents or tangents\n  Got:      {count}\n{OF_ONE_CALL}"
     )
     for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArrayType(dtype, ()) for dtype in dtypes])):
         with pytest.raises(ContractError, match=exactly(message)):
@@ -435,7 +442,7 @@ def test_what_does_not_belong_to_the_primals_of_a_vjp_rule_is_reported(number):
     inputs[number] = ArrayType(inputs[number].dtype, (4, 2))
     message = (
         f"input {number} of a derivative rule's op does not belong to these primals.\n  Expected: {CALL[number]}\n"
-        f"  Got:      {inputs[number]}"
+        f"  Got:      {inputs[number]}\n{OF_ONE_CALL}"
     )
     with pytest.raises(ContractError, match=exactly(message)):
         CotangentPromise(kept, kept.signature).output_types(inputs)

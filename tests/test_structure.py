@@ -241,8 +241,8 @@ def test_a_value_of_another_type_is_flattened_if_it_is_arranged_alike(like, valu
 @pytest.mark.parametrize(
     ("like", "value", "message"),
     [
-        ((1, 2), 3, "a int where 2 values belong"),
-        ((1, 2), np.zeros(2), "a ndarray where 2 values belong"),
+        ((1, 2), 3, "an int where 2 values belong"),
+        ((1, 2), np.zeros(2), "an ndarray where 2 values belong"),
         ((1, 2), {"a": 1, "b": 2}, "a dict where 2 values belong"),
         ((1, 2), Point(1, 2), "a Point where 2 values belong"),
         ((1, 2), None, "a NoneType where 2 values belong"),
@@ -252,7 +252,7 @@ def test_a_value_of_another_type_is_flattened_if_it_is_arranged_alike(like, valu
         ({"a": 1}, (1,), "a tuple where a dict belongs"),
         ({"a": 1, "b": 2}, {"b": 1, "c": 2}, "a dict with keys 'b', 'c' where keys 'a', 'b' belong"),
         ({"a": 1}, {"a": 1, "b": 2}, "a dict with keys 'a', 'b' where keys 'a' belong"),
-        ((1, None), (1, 2), "a int where None belongs"),
+        ((1, None), (1, 2), "an int where None belongs"),
     ],
 )
 def test_a_value_arranged_differently_is_reported(like, value, message):

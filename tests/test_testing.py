@@ -53,7 +53,7 @@ def test_a_failure_reads_as_a_report():
     assert lines[1].startswith("  Expected: ")
     assert lines[2].startswith("  Got:      ")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
-    assert lines[5] == "  Shown by: op(tf.constant(np.array(-1.0, np.float64)))"
+    assert lines[5] == "  Shown by: squared(tf.constant(np.array(-1.0, np.float64)))"
 
 
 def test_a_failure_of_rows_shows_the_call_of_all_rows():
@@ -65,6 +65,24 @@ def test_a_failure_of_rows_shows_the_call_of_all_rows():
         check_batching(op, seed=1)
     got = eval(failure.value.code, {"tf": tf, "np": np, "total": op})
     assert failure.value.got in map(repr, np.ravel(got).tolist())
+
+
+def test_a_drawn_call_that_does_not_fit_the_signature_is_not_blamed_on_the_function():
+    op = differentiable_op(lambda x, y: x * y, signature="(n),(n)->(n)")
+    drawn = arguments(op, x=st.just(np.ones(5, np.float32)))
+    with pytest.raises(CheckError, match=r"a call that was drawn does not fit the signature\.") as failure:
+        check_contract(op, arguments=drawn, seed=1)
+    assert failure.value.cause.startswith("inputs that share a size are drawn apart: draw all of them")
+
+
+def test_a_failure_shows_a_call_by_the_name_of_the_op():
+    def wrong(op, cotangent):
+        return (-cotangent,)
+
+    op = differentiable_op(lambda x: x, signature="()->()", grad=wrong, name="tests.testing:same")
+    with pytest.raises(CheckError) as failure:
+        check_gradient(op, seed=1)
+    assert failure.value.code.startswith("same(")
 
 
 @pytest.mark.parametrize("check", [check_batching, check_purity])

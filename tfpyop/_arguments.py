@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfpyop._structure import Json, Structure, flatten, is_leaf_type
-from tfpyop.errors import RegistrationError, SignatureError, nearest
+from tfpyop.errors import RegistrationError, SignatureError, describe_kind, nearest
 
 _Parameter = inspect.Parameter
 _NO_STATIC: Mapping[str, Any] = MappingProxyType({})
@@ -282,7 +282,7 @@ def _to_json(value: Any) -> Json:
         return {"tuple": [_to_json(item) for item in value]}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": [[key, _to_json(item)] for key, item in value.items()]}
-    raise ValueError(f"a {type(value).__name__} cannot be written as JSON")
+    raise ValueError(f"{describe_kind(value)} cannot be written as JSON")
 
 
 def copied(value: Any) -> Any:

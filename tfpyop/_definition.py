@@ -91,7 +91,8 @@ class Definition:
             signature = _read_signature(function, options)
             dtypes, structure = _read_outputs(signature, options.dtype)
             parameters = Parameters.of(function, _read_names(options.static_argnames))
-            _check_input_count(parameters, signature)
+            is_method = is_in_class(function) or parameters.input_names[:1] in (("self",), ("cls",))
+            _check_input_count(parameters, signature, is_method=is_method)
             return cls(
                 name=name,
                 module=module,
@@ -236,6 +237,11 @@ def _name_of(function: Any, frame: FrameType) -> tuple[str, str, bool]:
         return f"{caller}:{qualname}", caller, False
     home = getattr(function, "__module__", None) or caller
     return f"{home}:{qualname}", home, not _is_being_defined(function, frame)
+
+
+def is_in_class(function: Any) -> bool:
+    """Whether a function was defined in the body of a class."""
+    return "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
 
 
 def _is_in_call(frame: FrameType) -> bool:
@@ -410,9 +416,9 @@ def _read_vectorized(value: Any, signature: Signature | None) -> bool:
     return is_vectorized
 
 
-def _check_input_count(parameters: Parameters, signature: Signature | None) -> None:
-    """A method counts `self` too, so one parameter more than the signature has inputs is left to the call."""
-    if signature is not None and parameters.n_required > len(signature.inputs) + 1:
+def _check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:
+    """The instance is no input of a method, and counts only where that may be one."""
+    if signature is not None and parameters.n_required - is_method > len(signature.inputs):
         raise RegistrationError(
             "the function takes more arrays than the signature has inputs.",
             expected=f"{len(signature.inputs)} inputs, as signature {signature.text!r} says",

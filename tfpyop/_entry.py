@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,9 @@ class Entry:
         elif self.is_bound:
             problem = "a rule was attached to a bound method, where it would be lost."
             remedy = "Attach it in the body of the class; the rule of a method takes self first."
+        elif _is_named_alike(self.function, rule):
+            problem = f"its {'implementation' if kind == 'native' else 'rule'} has the op's name, and takes its place."
+            remedy = "Give it another name: what is defined last has the name."
         elif known is not None and (known.site is self.site or not site.replaces(known.site)):  # or was an option
             what = "a native implementation" if kind == "native" else "such a rule"
             problem = f"it has {what} already, from {known.site}; another came at {site}."
@@ -326,3 +330,12 @@ def _rule_signature(kind: str, primal: HostOp) -> Signature | None:
     n_outputs = len(signature.outputs) - len(primal.residual_names)
     vectors = signature.outputs[:n_outputs] if kind == "vjp" else signature.inputs
     return signature.extended(signature.outputs, vectors)
+
+
+def _is_named_alike(function: Any, rule: Any) -> bool:
+    """Whether two functions were defined by one name in one place, so that the second has it."""
+    both = (function, rule)
+    if not all(isinstance(each, FunctionType) and not hasattr(each, "__wrapped__") for each in both):
+        return False
+    is_named = "<lambda>" not in function.__qualname__
+    return is_named and (function.__module__, function.__qualname__) == (rule.__module__, rule.__qualname__)

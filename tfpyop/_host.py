@@ -22,6 +22,8 @@ from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape
 
 T = TypeVar("T")
 
+_PLAIN = ("builtins", np.linalg.LinAlgError.__module__)
+"""The modules of exceptions that have a text."""
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """What numpy says when a function writes to an input."""
 _MOST_PLANS = 1024
@@ -253,10 +255,16 @@ class HostFunction:
 
     def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
         """What may be wrong with the function, for exceptions of the kinds that come of it."""
-        is_explained = type(error) is ValueError and "inputs are read-only" in str(error)
-        if is_explained or not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
+        if not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
             return []
-        if self._takes_out and out is None and "'NoneType' object" in str(error):
+        text = str(error) if type(error).__module__ in _PLAIN else ""  # others may refuse
+        is_explained = type(error) is ValueError and "inputs are read-only" in text
+        is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, or such
+        if is_explained or is_of_values:
+            return []
+        if text == "'numpy.ndarray' object has no attribute 'numpy'":
+            return ["The function is given numpy arrays, not tensors: leave .numpy() out."]
+        if self._takes_out and out is None and "'NoneType' object" in text:
             return ["out= is None in this call: make an array then, and return it."]
         return [self.promise.loop_hint(types), self._hint]
 

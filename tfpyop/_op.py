@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 import numpy as np
 import wrapt
 
-from tfpyop._definition import Definition, Options, read_flag
+from tfpyop._definition import Definition, Options, is_in_class, read_flag
 from tfpyop._entry import Entry, lowering
 from tfpyop._from_values import METHODS, from_values, read_method
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._rules import Rules
 from tfpyop._slopes import Method
+from tfpyop._token import Token
 from tfpyop.errors import RegistrationError, nearest
 
 P = ParamSpec("P")
@@ -77,7 +78,7 @@ class Op(_Proxy, Generic[P, R]):
         self._self_entry = entry
         self._self_owners: tuple[type, ...] = ()
         self._self_unbound: Op[..., Any] | None = None
-        self._self_is_in_class = "." in getattr(entry.function, "__qualname__", "").rpartition("<locals>.")[2]
+        self._self_is_in_class = is_in_class(entry.function)
 
     # -- as registered
 
@@ -530,8 +531,9 @@ differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the sam
 
 def _op_of(entry: Entry) -> Op[..., Any]:
     """Make the op of an entry, and let it be found there, as `get_op` does."""
-    entry.op = Op(entry)
-    return entry.op
+    op: Op[..., Any] = Op(entry)
+    entry.op = op
+    return op
 
 
 def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
@@ -585,4 +587,7 @@ def get_op(name: str) -> Op[..., Any]:
 
 def _unpickle(module: str, name: str) -> Op[..., Any]:
     importlib.import_module(module)
-    return get_op(name)
+    try:
+        return get_op(name)
+    except RegistrationError:
+        raise Token(name, module=module).unknown() from None

@@ -26,7 +26,7 @@ from tfpyop._coercion import (
 )
 from tfpyop._signature import Signature, Sizes
 from tfpyop._structure import Structure
-from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_shape
+from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class OpPromise:
             raise ContractError(
                 "the function did not return its residuals.",
                 expected=f"(outputs, {declared})",
-                got=f"a {type(result).__name__}",
+                got=describe_kind(result),
                 remedy=f"Return {outputs}, {declared}.",
             )
         outputs, residuals = result
@@ -275,11 +275,14 @@ class OpPromise:
         try:
             return self.structure.flatten_like(result)
         except ValueError as error:
+            remedy = "Return them in the form of dtype=."
+            if self.structure.kind == "tuple":
+                remedy = "Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict."
             raise ContractError(
                 "the function returned its outputs in the wrong form.",
                 expected=f"{n_outputs} outputs as declared",
                 got=str(error),
-                remedy="Return them in the form of dtype=, or as a tuple without it; for a dict, give dtype= as one.",
+                remedy=remedy,
             ) from None
 
 

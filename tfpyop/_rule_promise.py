@@ -23,7 +23,7 @@ from tfpyop._coercion import (
 )
 from tfpyop._promise import ArrayType, Promise, Types, describe_types, is_compatible
 from tfpyop._signature import Signature, Sizes, sizes_of
-from tfpyop.errors import ContractError, Shape, describe, describe_shape
+from tfpyop.errors import ContractError, Shape, describe, describe_kind, describe_shape
 
 T = TypeVar("T")
 Counts = tuple[int, int, int]
@@ -266,7 +266,7 @@ def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[An
         raise ContractError(
             f"the {rule} rule returned the wrong number of {kind}s.",
             expected=f"{n_values}, one for each of op.{like}",
-            got=f"a {type(result).__name__} of {len(values)}" if values is result else f"one {type(result).__name__}",
+            got=f"{describe_kind(result)} of {len(values)}" if values is result else f"one {type(result).__name__}",
             remedy=f"Return a tuple in the order of op.{like}, with None where there is no dependence.",
         )
     return values
@@ -287,17 +287,17 @@ def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
     return (*range(extra), *stretched)
 
 
-def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: str) -> ContractError:
+def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType) -> ContractError:
     """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
     expected = str(primal)
     if broadcast != primal.shape:
         expected += f" or the broadcast shape {describe_shape(broadcast)}"
+    remedy = "A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions "
+    remedy += "that were broadcast, they may stay and are summed."
+    if got.shape is not None and got.shape[1:] == primal.shape == broadcast:  # of op.inputs as one array
+        remedy += " op.inputs is a tuple: (x,) = op.inputs."
     return ContractError(
-        f"the cotangent of input {number} has the wrong shape.",
-        expected=expected,
-        got=got,
-        remedy="A gradient rule returns cotangents in the shape of their inputs; where the signature has loop "
-        "dimensions that were broadcast, they may stay and are summed.",
+        f"the cotangent of input {number} has the wrong shape.", expected=expected, got=str(got), remedy=remedy
     )
 
 
@@ -371,7 +371,7 @@ def _fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape 
     array = as_array(value, what)
     if array.shape != primal.shape:
         if array.shape != broadcast:
-            raise wrong_cotangent_shape(number, primal, broadcast, describe(array.dtype, array.shape))
+            raise wrong_cotangent_shape(number, primal, broadcast, ArrayType.of(array))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
     return _fit_vector(array, primal.dtype, what)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from tfpyop.errors import describe_kind
+
 Json = Any
 """A value as `json.loads` makes it."""
 
@@ -70,11 +72,11 @@ class Structure:
             return [value]
         if self.kind == "none":
             if value is not None:
-                raise ValueError(f"a {type(value).__name__} where None belongs")
+                raise ValueError(f"{describe_kind(value)} where None belongs")
             return []
         if self.kind == "dict":
             if not isinstance(value, Mapping):
-                raise ValueError(f"a {type(value).__name__} where a dict belongs")
+                raise ValueError(f"{describe_kind(value)} where a dict belongs")
             if set(value) != set(self.keys):
                 raise ValueError(f"a dict with keys {_listed(value)} where keys {_listed(self.keys)} belong")
             parts = [value[key] for key in self.keys]
@@ -83,7 +85,7 @@ class Structure:
         elif dataclasses.is_dataclass(value) and self.build is not None:
             parts = _field_values(value)
         else:
-            raise ValueError(f"a {type(value).__name__} where {len(self.children)} values belong")
+            raise ValueError(f"{describe_kind(value)} where {len(self.children)} values belong")
         if len(parts) != len(self.children):
             raise ValueError(f"{len(parts)} values where {len(self.children)} belong")
         return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_like(part)]
@@ -150,7 +152,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool) -> Structure:
         children = value
         if type(value) is not tuple:
             if not hasattr(value, "_make"):
-                raise TypeError(f"a {type(value).__name__}, a subclass of tuple that is not a namedtuple")
+                raise TypeError(f"{describe_kind(value)}, a subclass of tuple that is not a namedtuple")
             kind, build = "custom", type(value)._make
     elif isinstance(value, dict):
         try:

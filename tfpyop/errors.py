@@ -145,6 +145,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(map(repr, known[:8])) or 'none'}."
 
 
+def describe_kind(value: Any) -> str:
+    """Render the type of a value with its article: `a list`, `an int`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' or name == 'ndarray' else 'a'} {name}"
+
+
 def _rebuild(
     kind: type[TfpyopError],
     problem: str,

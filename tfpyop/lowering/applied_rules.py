@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,10 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
             ) from error
         name = "tangent" if kind == "jvp" else "cotangent"
         names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
-        called = ", ".join(["op", *names])
-        annotate(error, f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).")
+        called = ", ".join([*(["self"] if call.op.owner.is_bound else []), "op", *names])
+        is_of_tuple = isinstance(error, TypeError) and re.search("sequence|tuple", str(error)) is not None
+        hint = " op.inputs and op.outputs are tuples: (x,) = op.inputs." if is_of_tuple else ""
+        annotate(error, f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).{hint}")
         raise
 
 

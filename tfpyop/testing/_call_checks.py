@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._coercion import Array, dtype_kind
 from tfpyop._promise import ArrayType
-from tfpyop.errors import TfpyopError, UnsupportedError
+from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._numbers import finfo
@@ -141,6 +141,8 @@ def check_batching(
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
+    has_loop = definition_of(op).signature is not None and definition_of(op).is_vectorized
+    cause = "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"
 
     def body(rows: Rows) -> None:
         looped = [function_outputs(check, op, row) for row in rows.arguments]
@@ -152,7 +154,8 @@ def check_batching(
 
         got = tf.function(over_rows, autograph=False).get_concrete_function()()
         arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]
-        require_equal(check, expected, arrays, "vectorized_map differs from a loop over rows", is_exact=False)
+        problem = "vectorized_map differs from a loop over rows"
+        require_equal(check, expected, arrays, problem, is_exact=False, cause=cause if has_loop else None)
 
     check.run(draw_rows(op, arguments), body, shrinks=False)
     return check.passed()
@@ -257,7 +260,11 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
     try:
         return plain_outputs(op, arguments)
     except TfpyopError as error:
-        raise check.failure("the function breaks the contract of the op.", got=described(error)) from error
+        problem, cause = "the function breaks the contract of the op.", None
+        if isinstance(error, SignatureError) and definition_of(op).signature is not None:
+            problem = "a call that was drawn does not fit the signature."
+            cause = "inputs that share a size are drawn apart: draw all of them, or give their shapes="
+        raise check.failure(problem, got=described(error), cause=cause) from error
     except Exception as error:
         check.reject(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import traceback
 import unittest
@@ -91,7 +92,8 @@ class Property:
         require_count(op, max_examples)
         require_seed(op, seed)
         self._op = op
-        self._name = op.__name__ if op.__name__.isidentifier() else "op"
+        own = re.split(r"[:./]", op.name)[-1]
+        self._name = own if own.isidentifier() else "op"
         self._check = check
         self._max_examples = usual if max_examples is None else max_examples
         self._seed = seed
