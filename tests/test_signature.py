@@ -184,7 +184,12 @@ def test_output_arithmetic_has_the_order_python_has(operations):
             "the loop dimensions of the inputs do not broadcast under {}.\n  Got:      [2, 5, 3], [4, ?, 3]\n"
             "  Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
         ),
-        ("(n),(m)->(n-m)", [(3,), (4,)], "output dimension 'n-m' of {} is -1 for m = 4, n = 3."),
+        (
+            "(n),(m)->(n-m)",
+            [(3,), (4,)],
+            "output dimension 'n-m' of {} is -1 for m = 4, n = 3.\n"
+            "  Pass inputs for which it is 0 or more, or correct the signature.",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_reported(text, shapes, message):
