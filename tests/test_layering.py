@@ -14,10 +14,12 @@ LAYERS = [
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
-    {"_from_values", "_rule_promise", "_elsewhere"},
+    {"_from_values", "_rule_values", "_elsewhere"},
+    {"_rule_promise"},
     {"_host"},
     {"_rules", "_definition"},
-    {"_batching"},
+    {"_host_op"},
+    {"_batching", "_derivative_errors"},
     {"lowering"},
     {"_entry"},
     {"_op", "_hooks"},
@@ -39,6 +41,8 @@ def imported(path):
             yield node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant))
 
 
 def layer_of(name):

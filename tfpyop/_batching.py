@@ -15,8 +15,8 @@ import numpy as np
 
 from tfpyop._coercion import Array
 from tfpyop._host import HostFunction, Plan
+from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType, Types
-from tfpyop._rules import HostOp
 from tfpyop._signature import Place, Signature, Size, Sizes
 
 Level = tuple[bool, ...]

@@ -16,14 +16,15 @@ import numpy as np
 
 from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
-from tfpyop._coercion import DType, is_differentiable
+from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._definition import Definition
 from tfpyop._elsewhere import Elsewhere
 from tfpyop._host import HostFunction
+from tfpyop._host_op import HostOp
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
-from tfpyop._rule_promise import CotangentPromise, TangentPromise
-from tfpyop._rules import HostOp, Rule, Rules, rule_caller
+from tfpyop._rule_promise import CotangentPromise, RulePromise, TangentPromise
+from tfpyop._rules import Rule, Rules
 from tfpyop._signature import Signature
 from tfpyop._structure import LEAF, Structure, flatten
 from tfpyop.errors import RegistrationError
@@ -252,7 +253,7 @@ class RuleEntry(Entry):
         is_looped = not self.primal.definition.is_vectorized
         return HostFunction(
             self.subject,
-            function=rule_caller(self.function, promise, primal),
+            function=_rule_caller(self.function, promise, primal),
             promise=promise,
             looped=(lambda dtypes: self.full_signature(dtypes, structure, static)) if is_looped else None,
             compute_dtype=self.definition.compute_dtype,
@@ -283,7 +284,7 @@ class RuleEntry(Entry):
         assert self.rules.native.function is not None
         host_op = self.host_op(structure, static)
         promise = host_op.host.promise
-        assert isinstance(promise, CotangentPromise | TangentPromise)
+        assert isinstance(promise, RulePromise)
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = promise.split(tensors, dtypes)
         result = self.rules.native.function(host_op.primal.context(parts), *parts.vectors)
@@ -316,10 +317,21 @@ def lowering() -> Any:
     return loaded
 
 
-def _promise(kind: str, primal: HostOp) -> CotangentPromise | TangentPromise:
+def _promise(kind: str, primal: HostOp) -> RulePromise:
     if kind == "vjp":
         return CotangentPromise(primal.host.promise, primal.signature)
     return TangentPromise(primal.host.promise)
+
+
+def _rule_caller(rule: Callable[..., Any], promise: RulePromise, primal: HostOp) -> Callable[[list[Array]], Any]:
+    """The function of a numpy rule's op: flat arrays in, the rule called as its author wrote it."""
+
+    def call(arrays: list[Array]) -> Any:
+        parts = promise.split(arrays, [array.dtype for array in arrays])
+        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
+        return rule(primal.context(parts, primal.host.evaluate), *vectors)
+
+    return call
 
 
 def _rule_signature(kind: str, primal: HostOp) -> Signature | None:

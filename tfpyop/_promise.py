@@ -295,6 +295,11 @@ def is_compatible(shape: Shape, promised: Shape | None) -> bool:
     )
 
 
+def dtypes_of(types: Types) -> list[DType]:
+    """The dtypes alone."""
+    return [type_.dtype for type_ in types]
+
+
 def describe_types(types: Types) -> str:
     """Render types as one comma-separated line."""
     return ", ".join(map(str, types)) or "no inputs"

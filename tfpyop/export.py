@@ -16,8 +16,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._discovery import import_module
+from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY
-from tfpyop._rules import HostOp
 from tfpyop._token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model

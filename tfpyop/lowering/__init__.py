@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._rules import HostOp
+from tfpyop._host_op import HostOp
 from tfpyop.errors import CoercionError
 from tfpyop.lowering import eager, graph, native
 from tfpyop.lowering._tensorflow import Weakref

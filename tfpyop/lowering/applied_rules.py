@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
+from tfpyop._derivative_errors import detached_rule
 from tfpyop._rule_promise import RuleInputs
-from tfpyop._rules import HostOp
 from tfpyop.errors import GradientError, annotate
 from tfpyop.lowering._tensorflow import is_watched
 from tfpyop.lowering.calls import Call
@@ -52,7 +52,7 @@ def guarded_results(
         lost = detached_sources(results, sources)
     if not lost:
         return list(results)
-    kept = iter(guarded(call.op, [value for value in results if value is not None], lost, HostOp.detached_rule))
+    kept = iter(guarded(call.op, [value for value in results if value is not None], lost, detached_rule))
     return [None if value is None else next(kept) for value in results]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
+from tfpyop._derivative_errors import residual_differentiated
+from tfpyop._host_op import HostOp
 from tfpyop._rule_promise import CotangentPromise, RuleInputs
-from tfpyop._rules import HostOp
 from tfpyop.lowering.guards import guarded
 from tfpyop.lowering.tensors import dtype_of
 from tfpyop.lowering.xla import is_compiling
@@ -64,4 +65,4 @@ class Call:
         """
         if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
             return list(self.residuals)
-        return guarded(self.op, self.residuals, self.inputs, HostOp.residual_differentiated)
+        return guarded(self.op, self.residuals, self.inputs, residual_differentiated)

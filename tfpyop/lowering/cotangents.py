@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._coercion import cast, dtype_kind, is_differentiable, is_half
+from tfpyop._derivative_errors import missing_gradient, missing_second_derivative
 from tfpyop._promise import is_compatible
-from tfpyop._rule_promise import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
-from tfpyop._rules import HostOp
+from tfpyop._rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._signature import sizes_of
 from tfpyop.errors import CoercionError, Shape, TfpyopError
 from tfpyop.lowering import xla
@@ -46,8 +46,8 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
         return _of_vjp(call, given)
     if rule is None:
         if is_saving():  # a model may be saved that nobody differentiates
-            return refusing(op, HostOp.missing_gradient, call.inputs, given)
-        raise op.missing_gradient()
+            return refusing(op, missing_gradient, call.inputs, given)
+        raise missing_gradient(op)
     if rule.op is not None:
         passed = [output if vector is None else vector for vector, output in zip(given, call.outputs, strict=True)]
         leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
@@ -72,7 +72,7 @@ def _of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | Non
     primal = call.primal
     remaining = iter(cotangents)
     tangents = [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in primal.inputs]
-    missing, n_primals = HostOp.missing_second_derivative, len(call.inputs) - len(call.vectors)
+    missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
     if call.is_second_order:
         by_primals = refusing(call.op, missing, call.inputs[:n_primals], cotangents)

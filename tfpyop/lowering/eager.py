@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._rules import HostOp
+from tfpyop._host_op import HostOp
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized
 from tfpyop.lowering.calls import Call

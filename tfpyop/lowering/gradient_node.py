@@ -17,8 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY, OwnedNames
-from tfpyop._rules import HostOp
 from tfpyop._structure import Json
 from tfpyop.errors import ExportWarning, GradientError
 from tfpyop.lowering._tensorflow import (

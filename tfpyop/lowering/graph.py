@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._rules import HostOp
+from tfpyop._host_op import HostOp
 from tfpyop.lowering import py_func, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call

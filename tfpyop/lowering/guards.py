@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._rules import HostOp
+from tfpyop._host_op import HostOp
 from tfpyop._structure import Json
 from tfpyop.errors import GradientError
 from tfpyop.lowering._tensorflow import record_operation, stop_recording

@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from tfpyop._coercion import Partners
+from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
-from tfpyop._rules import HostOp
 from tfpyop.errors import ExportWarning, Shape, UnsupportedError
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import numpy_dtype, tensor_of_value, type_of

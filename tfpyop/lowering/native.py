@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._host_op import HostOp
 from tfpyop._preference import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
-from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 from tfpyop.lowering import batching, graph, xla

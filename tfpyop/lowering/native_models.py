@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY
-from tfpyop._rules import HostOp
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import native
 from tfpyop.lowering._tensorflow import first_of_output

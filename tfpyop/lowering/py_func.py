@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import STRING, Array
+from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
-from tfpyop._rules import HostOp
 from tfpyop._token import PREFIX
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import install_trampoline

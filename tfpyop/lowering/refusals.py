@@ -16,10 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
+from tfpyop._derivative_errors import (
+    detached_rule,
+    missing_gradient,
+    missing_second_derivative,
+    residual_differentiated,
+)
 from tfpyop._host import HostFunction
+from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._rule_promise import SamePromise
-from tfpyop._rules import HostOp, Rule, Rules
+from tfpyop._rules import Rule, Rules
 from tfpyop._token import Token
 from tfpyop.errors import GradientError, UnsupportedError
 from tfpyop.lowering.tensors import dtype_of
@@ -27,10 +34,10 @@ from tfpyop.lowering.tensors import dtype_of
 _NAME = "tfpyop:refusal"
 _LOST = "lost"
 _KINDS: Mapping[str, Callable[[HostOp], GradientError]] = {
-    "missing_gradient": HostOp.missing_gradient,
-    "missing_second_derivative": HostOp.missing_second_derivative,
-    "residual_differentiated": HostOp.residual_differentiated,
-    "detached_rule": HostOp.detached_rule,
+    "missing_gradient": missing_gradient,
+    "missing_second_derivative": missing_second_derivative,
+    "residual_differentiated": residual_differentiated,
+    "detached_rule": detached_rule,
 }
 """The errors there are, by the names that stand for them in saved models."""
 _LOADED = "a loaded model"

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._coercion import is_differentiable
+from tfpyop._derivative_errors import detached_rule, missing_jvp, missing_second_derivative
+from tfpyop._host_op import HostOp
 from tfpyop._promise import is_compatible
-from tfpyop._rule_promise import rule_values, wrong_tangent_shape
-from tfpyop._rules import HostOp
+from tfpyop._rule_values import rule_values, wrong_tangent_shape
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import (
     push_forwardprop_state,
@@ -61,7 +62,7 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
     if call.is_of_vjp:
         return _of_vjp(call, given)
     if not has_jvp(op):
-        raise op.missing_jvp()
+        raise missing_jvp(op)
     assert op.rules.gradient is not None
     return _elementwise(call, given) if op.rules.gradient.op is not None else _transposed(call, given)
 
@@ -103,7 +104,7 @@ def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
             continue
         terms = tape.gradient(value, vectors, output_gradients=tangent)
         if all(term is None for term in terms) and not _is_zero(call, number):
-            raise call.op.detached_rule()
+            raise detached_rule(call.op)
         results = [total if term is None else total + term for total, term in zip(results, terms, strict=True)]
     return _spread(call.outputs, results)
 
@@ -197,7 +198,7 @@ def _of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor 
     along_primals = tangents[:n_primals]
     if all(tangent is None for tangent in along_primals):
         return results
-    missing = refusing(call.op, HostOp.missing_second_derivative, call.outputs, along_primals)
+    missing = refusing(call.op, missing_second_derivative, call.outputs, along_primals)
     return [None if value is None else value + beside for value, beside in zip(results, missing, strict=True)]
 
 
@@ -222,7 +223,7 @@ def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
     tensor = tf.cast(tf.convert_to_tensor(value, dtype_hint=output.dtype), output.dtype)
     got, promised = type_of(tensor), type_of(output)
     if got.shape is not None and not is_compatible(got.shape, promised.shape):
-        raise wrong_tangent_shape(number, promised, str(got))
+        raise wrong_tangent_shape(number, promised, got)
     return tensor if output.shape.rank is None or tensor.shape == output.shape else _ensured(tensor, output.shape)
 
 

@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._coercion import Array, dtype_kind
-from tfpyop._rules import HostOp
+from tfpyop._host_op import HostOp
 from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes

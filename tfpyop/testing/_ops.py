@@ -14,7 +14,8 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop._definition import Definition
-from tfpyop._rules import HostOp, Rules
+from tfpyop._host_op import HostOp
+from tfpyop._rules import Rules
 from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfpyop._coercion import STRING
 from tfpyop._host import HostFunction
+from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType, OpPromise, Promise, Types
-from tfpyop._rules import HostOp
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import call_module, set_attribute

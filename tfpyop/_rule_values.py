@@ -1,0 +1,109 @@
+"""What a derivative rule must return, in TensorFlow ops or in numpy: how many values, of which shapes and dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfpyop._coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
+from tfpyop._promise import ArrayType, is_compatible
+from tfpyop._signature import Signature
+from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape
+
+
+def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
+    """The cotangents or tangents out of what a rule returned: a sequence, or one value that stands for a 1-tuple.
+
+    Raises:
+      ContractError: There is not one for each input (or output).
+    """
+    rule = "gradient" if kind == "cotangent" else "JVP"
+    if result is None:
+        raise ContractError(
+            f"the {rule} rule returned None.",
+            expected=f"{n_values}, one {kind} for each of op.{like}",
+            got="None",
+            remedy=f"Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}.",
+        )
+    values = result if isinstance(result, tuple | list) else (result,)
+    if len(values) != n_values:
+        raise ContractError(
+            f"the {rule} rule returned the wrong number of {kind}s.",
+            expected=f"{n_values}, one for each of op.{like}",
+            got=f"{describe_kind(result)} of {len(values)}" if values is result else f"one {type(result).__name__}",
+            remedy=f"Return a tuple in the order of op.{like}, with None where there is no dependence.",
+        )
+    return values
+
+
+def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    """The shape each primal has once its loop dimensions are broadcast; the primal's own without a signature."""
+    if signature is None:
+        return primals
+    binding = signature.bind(primals)
+    return [binding.shape(core) for core in signature.inputs]
+
+
+def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
+    """The axes over which a cotangent of the broadcast shape is summed to reach the primal's."""
+    extra = len(shape) - len(primal)
+    stretched = (axis + extra for axis, size in enumerate(primal) if size == 1 and shape[axis + extra] != 1)
+    return (*range(extra), *stretched)
+
+
+def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType) -> ContractError:
+    """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
+    expected = str(primal)
+    if broadcast != primal.shape:
+        expected += f" or the broadcast shape {describe_shape(broadcast)}"
+    remedy = "A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions "
+    remedy += "that were broadcast, they may stay and are summed."
+    if got.shape is not None and got.shape[1:] == primal.shape == broadcast:  # of op.inputs as one array
+        remedy += " op.inputs is a tuple: (x,) = op.inputs."
+    return ContractError(
+        f"the cotangent of input {number} has the wrong shape.", expected=expected, got=str(got), remedy=remedy
+    )
+
+
+def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> ContractError:
+    """The error for a tangent of another shape than its output."""
+    return ContractError(
+        f"tangent {number} has the wrong shape.",
+        expected=str(output),
+        got=str(got),
+        remedy="A JVP rule returns tangents in the shape of their outputs.",
+    )
+
+
+def fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape | None) -> Array:
+    """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
+    what = f"the cotangent of input {number}"
+    array = as_array(value, what)
+    if array.shape != primal.shape:
+        if array.shape != broadcast:
+            raise wrong_cotangent_shape(number, primal, broadcast, ArrayType.of(array))
+        assert primal.shape is not None
+        array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
+    return _fit_vector(array, primal.dtype, what)
+
+
+def fit_tangent(value: Any, output: ArrayType, number: int) -> Array:
+    """Coerce a tangent and check its shape."""
+    array = _fit_vector(value, output.dtype, f"tangent {number}")
+    if not is_compatible(array.shape, output.shape):
+        raise wrong_tangent_shape(number, output, ArrayType.of(array))
+    return array
+
+
+def _fit_vector(value: Any, dtype: DType, what: str) -> Array:
+    """A cotangent or tangent of this dtype. In half precision what is too large becomes infinite, as in TensorFlow.
+
+    Training in mixed precision scales losses until gradients overflow, and looks for what is not finite.
+    """
+    array = as_array(value, what)
+    if is_half(dtype) and dtype_kind(array.dtype) == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(dtype, copy=False)
+    return fit(array, dtype, what=what, advise=advise_rule)
