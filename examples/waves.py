@@ -14,15 +14,15 @@ these phases are looked for, so that the light that leaves the glass has the sha
 
 import argparse
 import sys
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
 import keras
+import matplotlib.path
 import numpy as np
 import scipy.ndimage
 import tensorflow as tf
 from matplotlib.figure import Figure
-from matplotlib.path import Path
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -148,7 +148,8 @@ def star() -> Array:
     """The amplitude wanted behind the glass: a star of even brightness with soft edges, of the power of the laser."""
     x = across(SIZE, SIDE)
     points = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)
-    outline = Path(STAR_RADIUS * Path.unit_regular_star(5, 0.45).vertices)
+    star = matplotlib.path.Path.unit_regular_star(5, 0.45)
+    outline = matplotlib.path.Path(STAR_RADIUS * star.vertices)
     inside = outline.contains_points(points).reshape(SIZE, SIZE).astype(float)
     amplitude = np.sqrt(scipy.ndimage.gaussian_filter(inside, STAR_BLUR))
     return amplitude * np.linalg.norm(laser()) / np.linalg.norm(amplitude)
@@ -233,7 +234,7 @@ def side_view(phases: Array) -> Array:
     return np.stack([intensity(beam.numpy())[:, SIZE // 2] for beam in (beam, *inside)], axis=1)
 
 
-def draw(path: File, phases: Array) -> None:
+def draw(path: Path, phases: Array) -> None:
     """Draw the plate, the beam in front of the glass, inside of it and behind it, and the star that was wanted."""
     figure = Figure(figsize=(12, 6.9), layout="compressed")
     grid = figure.add_gridspec(2, 6)
@@ -267,7 +268,7 @@ def show(axes: Any, values: Array, title: str, **options: Any) -> None:
 def main() -> int:
     """Check, search and draw; returns 1 if a number is worse than it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=File, default=File(__file__).with_suffix(".png"), help="the picture to write")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimiser (default: %(default)s)")
     arguments = parser.parse_args()
 

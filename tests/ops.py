@@ -1,4 +1,4 @@
-"""The zoo: good ops of each kind beside the same mathematics in TensorFlow, and ops that are wrong in one known way."""
+"""Ops of each kind, beside the same mathematics in TensorFlow; what all tests of calls and derivatives use."""
 
 from dataclasses import dataclass
 from typing import Any

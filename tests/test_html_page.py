@@ -8,7 +8,7 @@ from tfpyop import differentiable_op
 from tfpyop.cli.html import write_page
 from tfpyop.testing import Report
 from tfpyop.testing._check_op import outcome_of
-from tfpyop.testing._profiles import gradient_profile
+from tfpyop.testing._derivative_plots import gradient_profile
 
 CHECKS = ["check_contract", "check_gradient", "check_jvp"]
 WRONG = differentiable_op(lambda x: x**2, signature="()->()", grad=lambda op, g: -2 * op.inputs[0] * g)

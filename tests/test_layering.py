@@ -9,12 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
-    {"errors", "_version", "_preference", "_token"},
+    {"errors", "_version", "_prefer_native", "_token"},
     {"_signature", "_coercion", "_structure"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},
-    {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_context"},
-    {"_from_values", "_rule_values", "_elsewhere"},
+    {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_rule_context"},
+    {"_from_values", "_rule_values", "_executors"},
     {"_rule_promise"},
     {"_host"},
     {"_rules", "_definition"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"_batching", "_derivative_errors"},
     {"lowering"},
     {"_entry"},
-    {"_op", "_hooks"},
+    {"_op", "_import_hooks"},
     {"_discovery"},
     {"__init__"},
     {"testing", "export"},

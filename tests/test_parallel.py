@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
-from tfpyop._elsewhere import _Reply
+from tfpyop._executors import _Reply
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool

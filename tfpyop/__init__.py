@@ -1,16 +1,12 @@
 """Plain numpy functions as differentiable TensorFlow ops. Importing this package does not import TensorFlow."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from tfpyop import errors
 from tfpyop._complex_step import complex_step
-from tfpyop._context import RuleContext
-from tfpyop._hooks import install_hooks
+from tfpyop._import_hooks import install_hooks
 from tfpyop._numerical import numerical
-from tfpyop._op import Op, differentiable_op, get_op
-from tfpyop._preference import prefer_native
-from tfpyop._registry import OpsView
+from tfpyop._op import Op, differentiable_op, get_op, registered_ops
+from tfpyop._prefer_native import prefer_native
+from tfpyop._rule_context import RuleContext
 from tfpyop._version import __version__
 from tfpyop.errors import (
     CoercionError,
@@ -41,11 +37,5 @@ __all__ = [
     "prefer_native",
     "registered_ops",
 ]
-
-
-def registered_ops() -> Mapping[str, Op[..., Any]]:
-    """A read-only mapping from names to the ops of this process, in the order of their definition."""
-    return OpsView()
-
 
 install_hooks()

@@ -93,7 +93,6 @@ class BatchedHost(HostFunction):
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
         """Run the user's function on all rows: at once if it has a signature, else one after the other."""
-        del out
         counts = tuple(count or 0 for count in self._counts([view.shape for view in views]))
         rows = [self._row_type(type_, number) for number, type_ in enumerate(plan.inputs)]
         if self.signature is None or self.signature.bind([row.shape for row in rows]).missing:

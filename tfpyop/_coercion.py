@@ -183,7 +183,6 @@ def advise_residual(name: str) -> Advice:
     """For a residual."""
 
     def advise(actual: DType, promised: DType) -> str:
-        del promised
         return f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
 
     return advise
@@ -191,7 +190,6 @@ def advise_residual(name: str) -> Advice:
 
 def advise_rule(actual: DType, promised: DType) -> str:
     """For what a rule returned."""
-    del actual, promised
     return "Convert it in the rule, for example with np.real."
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from tfpyop._arguments import Division, Parameters, copied
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, parse_dtype
 from tfpyop._domain import Domain
-from tfpyop._elsewhere import ExecutorSource
+from tfpyop._executors import ExecutorSource
 from tfpyop._host import HostFunction
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site

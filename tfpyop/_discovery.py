@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from tfpyop._entry import RuleEntry
-from tfpyop._op import Op
+from tfpyop._op import Op, entry_of
 from tfpyop._registry import OpsView
 from tfpyop.errors import RegistrationError, nearest
 
@@ -61,7 +61,7 @@ def _name_within(module: ModuleType, name: str) -> str:
 
 
 def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
-    entry = op._self_entry
+    entry = entry_of(op)
     home: str = entry.definition.module
     return not isinstance(entry, RuleEntry) and f"{home}.".startswith(f"{module.__name__}.")
 

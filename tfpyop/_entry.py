@@ -18,7 +18,7 @@ from tfpyop._arguments import Division
 from tfpyop._batching import batched_op, read_levels
 from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._definition import Definition
-from tfpyop._elsewhere import Elsewhere
+from tfpyop._executors import Elsewhere
 from tfpyop._host import HostFunction
 from tfpyop._host_op import HostOp
 from tfpyop._promise import OpPromise
@@ -131,7 +131,6 @@ class Entry:
         self, dtypes: Sequence[DType], structure: Structure | None, static: Mapping[str, Any]
     ) -> Signature | None:
         """The signature of calls with inputs of these dtypes, with residuals among the outputs."""
-        del dtypes, structure, static
         return self.definition.full_signature
 
     # -- the native implementation

@@ -11,8 +11,8 @@ import numpy as np
 
 from tfpyop._coercion import Array, is_differentiable, widen
 from tfpyop._complex_step import ComplexStep, complex_step
-from tfpyop._context import RuleContext
 from tfpyop._numerical import Numerical, numerical
+from tfpyop._rule_context import RuleContext
 from tfpyop._signature import Signature
 from tfpyop._slopes import Function, Method, pull_back, push_forward, somewhere
 from tfpyop.errors import RegistrationError, nearest

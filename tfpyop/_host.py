@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfpyop._coercion import STRING, Array, DType, is_half, widen
-from tfpyop._elsewhere import Elsewhere
+from tfpyop._executors import Elsewhere
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from tfpyop._coercion import Array, DType, is_differentiable
-from tfpyop._context import NamedValues, RuleContext
 from tfpyop._host import HostFunction
 from tfpyop._registry import REGISTRY
+from tfpyop._rule_context import NamedValues, RuleContext
 from tfpyop._rule_promise import RuleInputs, RulePromise
 from tfpyop._rules import Rules
 from tfpyop._signature import Signature
 from tfpyop._structure import Structure
 from tfpyop.errors import UnsupportedError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,10 @@ class HostOp:
     def residual_names(self) -> tuple[str, ...]:
         """The names of the outputs that only rules see."""
         return self.host.promise.residual_names
+
+    def visible(self, results: Sequence[T]) -> Sequence[T]:
+        """What the caller sees of the results of a call: all but the residuals."""
+        return results[: len(results) - len(self.residual_names)]
 
     @property
     def prefers_native(self) -> bool:

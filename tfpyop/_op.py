@@ -16,7 +16,7 @@ import wrapt
 from tfpyop._definition import Definition, Options, is_in_class, read_flag
 from tfpyop._entry import Entry, lowering
 from tfpyop._from_values import METHODS, from_values, read_method
-from tfpyop._registry import REGISTRY, Site
+from tfpyop._registry import REGISTRY, OpsView, Site
 from tfpyop._rules import Rules
 from tfpyop._slopes import Method
 from tfpyop._token import Token
@@ -529,6 +529,12 @@ def differentiable_op(
 differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the same mark
 
 
+def entry_of(op: Op[..., Any]) -> Entry:
+    """What is behind the face of an op, for the library itself. wrapt keeps attributes of its own under `_self_`."""
+    entry: Entry = op._self_entry
+    return entry
+
+
 def _op_of(entry: Entry) -> Op[..., Any]:
     """Make the op of an entry, and let it be found there, as `get_op` does."""
     op: Op[..., Any] = Op(entry)
@@ -583,6 +589,11 @@ def get_op(name: str) -> Op[..., Any]:
     """
     op: Op[..., Any] = REGISTRY.find(name).op
     return op
+
+
+def registered_ops() -> Mapping[str, Op[..., Any]]:
+    """A read-only mapping from names to the ops of this process, in the order of their definition."""
+    return OpsView()
 
 
 def _unpickle(module: str, name: str) -> Op[..., Any]:

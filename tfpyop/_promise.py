@@ -116,13 +116,11 @@ class OpPromise:
 
     def n_arrays(self, inputs: Types) -> int | None:
         """As many as there are outputs, if there are no residuals and they are not nested otherwise."""
-        del inputs
         is_plain = self.structure.is_flat and not self.residual_names
         return self.structure.n_leaves if is_plain else None
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """How many outputs are declared."""
-        del inputs
         return len(self.dtypes) - len(self.residual_names)
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
@@ -140,7 +138,6 @@ class OpPromise:
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
         """Count and unpack outputs and residuals."""
-        del inputs
         residuals: Sequence[Any] = ()
         if self.residual_names:
             result, residuals = self._split_residuals(result)

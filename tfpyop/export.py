@@ -22,7 +22,7 @@ from tfpyop._token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
 from tfpyop.lowering.native_models import make_native
-from tfpyop.lowering.written_nodes import tokens_of
+from tfpyop.lowering.saved_nodes import tokens_of
 
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 

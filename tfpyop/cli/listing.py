@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfpyop._discovery import find_all
-from tfpyop._op import Op
+from tfpyop._op import Op, entry_of
 from tfpyop.cli._console import make_console, make_table, printing_aside
 
 
@@ -22,7 +22,7 @@ def list_ops(targets: Sequence[str]) -> int:
 
 
 def _described(op: Op[..., Any]) -> Iterable[str]:
-    definition, rules = op._self_entry.definition, op._self_entry.rules
+    definition, rules = entry_of(op).definition, entry_of(op).rules
     yield op.signature or ("shape=" if definition.shape is not None else "unknown")
     yield ", ".join("as inputs" if dtype is None else str(dtype) for dtype in definition.dtypes)
     found = {
@@ -32,4 +32,4 @@ def _described(op: Op[..., Any]) -> Iterable[str]:
         "non-differentiable": rules.non_differentiable or None,
     }
     yield ", ".join(name for name, rule in found.items() if rule is not None) or "none"
-    yield str(op._self_entry.site)
+    yield str(entry_of(op).site)

@@ -10,9 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._batching import Level, batched_op, read_levels
-from tfpyop._context import RuleContext
 from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY
+from tfpyop._rule_context import RuleContext
 from tfpyop._rules import Rule, Rules
 from tfpyop._token import PREFIX, Token
 from tfpyop.errors import UnsupportedError

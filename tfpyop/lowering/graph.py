@@ -23,8 +23,7 @@ from tfpyop.lowering.xla import is_compiling
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Add a call of the op to the current graph."""
-    results = call_with_residuals(op, tensors)
-    return results[: len(results) - len(op.residual_names)]
+    return list(op.visible(call_with_residuals(op, tensors)))
 
 
 def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -46,7 +45,7 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
 
 def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Give outputs and residuals of a call in the current graph the derivatives of the op."""
-    n_outputs = len(results) - len(op.residual_names)
+    n_outputs = len(op.visible(results))
     with stop_recording():
         passed = pass_through(op, [*results, *tensors], "call", n_outputs)[: len(results)]
     record(Call(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))

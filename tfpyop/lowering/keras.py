@@ -114,8 +114,7 @@ def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
         type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
         for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
     ]
-    promised = op.host.output_types(types)
-    outputs = promised[: len(promised) - len(op.residual_names)]
+    outputs = op.visible(op.host.output_types(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._host_op import HostOp
-from tfpyop._preference import is_preferred
+from tfpyop._prefer_native import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
@@ -71,8 +71,7 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 def _promised(op: HostOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArrayType]:
     """What the outputs will be; residuals are not part of a native call."""
-    promised = op.host.output_types([type_of(tensor) for tensor in tensors])
-    return promised[: len(promised) - len(op.residual_names)]
+    return op.visible(op.host.output_types([type_of(tensor) for tensor in tensors]))
 
 
 def _has_rules_for_it(op: HostOp) -> bool:

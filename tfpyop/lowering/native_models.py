@@ -17,7 +17,7 @@ from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import native
 from tfpyop.lowering._tensorflow import first_of_output
 from tfpyop.lowering.gradient_node import SAVED
-from tfpyop.lowering.written_nodes import host_tokens, nodes_of
+from tfpyop.lowering.saved_nodes import host_tokens, nodes_of
 
 _GRADIENT = "_gradient_op_type"
 _OWN_GRADIENT = re.compile(rf"{SAVED}|.+#[0-9a-f]{{8}}-\d+")

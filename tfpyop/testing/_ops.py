@@ -15,6 +15,7 @@ from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop._definition import Definition
 from tfpyop._host_op import HostOp
+from tfpyop._op import entry_of
 from tfpyop._rules import Rules
 from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
@@ -38,18 +39,18 @@ def definition_of(op: Op[..., Any]) -> Definition:
         if isinstance(op, ModuleType | str):
             remedy += " All ops of a module are checked by make_test_class(module)."
         raise RegistrationError(f"{op!r:.80} is not an op.", remedy=remedy)
-    definition: Definition = op._self_entry.definition
+    definition: Definition = entry_of(op).definition
     return definition
 
 
 def is_unbound_method(op: Op[..., Any]) -> bool:
     """Whether the op is a method as its class has it, which takes an instance first."""
-    return bool(op._self_owners) and not op._self_entry.is_bound
+    return bool(op._self_owners) and not entry_of(op).is_bound
 
 
 def rules_of(op: Op[..., Any]) -> Rules:
     """The derivative rules that are attached to the op."""
-    rules: Rules = op._self_entry.rules
+    rules: Rules = entry_of(op).rules
     return rules
 
 
@@ -60,7 +61,7 @@ def subject_of(op: Op[..., Any]) -> str:
 
 def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence[Any]]:
     """The op for such a call, and the flat inputs of the call."""
-    entry = op._self_entry
+    entry = entry_of(op)
     division = entry.divide(arguments.args, arguments.static)
     return entry.host_op(division.structure, division.static), division.leaves
 
@@ -68,11 +69,10 @@ def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
     """The op as a function of flat tensors, with the static values and the nesting of a call."""
     host_op, _ = host_op_of(op, arguments)
-    return lambda tensors: list(op._self_entry.call_flat(tensors, host_op.structure, host_op.static))
+    return lambda tensors: list(entry_of(op).call_flat(tensors, host_op.structure, host_op.static))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """What the op's function returns for a call on the host, held to the promise, without residuals."""
     host_op, leaves = host_op_of(op, arguments)
-    outputs = host_op.host([tf.constant(leaf).numpy() for leaf in leaves])
-    return outputs[: len(outputs) - len(host_op.residual_names)]
+    return list(host_op.visible(host_op.host([tf.constant(leaf).numpy() for leaf in leaves])))

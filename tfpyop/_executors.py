@@ -1,4 +1,4 @@
-"""Elsewhere: the examples of a looped function, run by an executor in threads, in processes or on a cluster.
+"""Executors: the elements of loop dimensions, run elsewhere, in threads, in processes or on a cluster.
 
 Tasks carry the op's token and arrays, never functions: who runs one has imported, or imports, the op's module.
 """

@@ -1,4 +1,4 @@
-"""Written nodes: which ops the nodes of a saved model stand for. Nothing is imported or run to find out."""
+"""Saved nodes: which ops the nodes of a saved model stand for. Nothing is imported or run to find out."""
 
 from __future__ import annotations
 

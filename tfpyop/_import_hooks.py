@@ -1,4 +1,4 @@
-"""What must happen as soon as TensorFlow or Keras is there: they learn to find ops."""
+"""Import hooks: what must happen as soon as TensorFlow or Keras is there: they learn to find ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code of examples, as reports show it: it makes the same arguments again."""
+"""The code of calls, as reports show it: it makes the same arguments again."""
 
 import enum
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Profiles: derivatives of an op beside numerical ones, over many points and along one line, to be looked at."""
+"""What plots of derivatives show: those of an op beside numerical ones, over many points and along one line."""
 
 from __future__ import annotations
 
