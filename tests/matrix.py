@@ -5,6 +5,7 @@ line a version, followed by what failed. `--tests` names some of the test files.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,9 +43,9 @@ def line_of(version: str, directory: Path, tests: list[str]) -> tuple[str, bool]
     versions = lines[-1]
     files = [f"tests/{name}.py" for name in tests]
     lines, succeeded = run(python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *files)
-    has_run = any(" passed" in line for line in lines[-1:])
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR")) or not has_run]
-    return "\n".join([f"{versions}: {lines[-1] if has_run else 'no tests were run'}", *failed]), succeeded
+    counts = [line for line in lines if re.search(r"\d+ (passed|failed|errors?)\b.* in ", line)]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR")) or not counts]
+    return "\n".join([f"{versions}: {(counts or ['no tests were run'])[-1]}", *failed]), succeeded and bool(counts)
 
 
 def main() -> int:
@@ -53,6 +54,9 @@ def main() -> int:
     parser.add_argument("--tensorflow", nargs="+", default=TENSORFLOWS)
     parser.add_argument("--tests", nargs="+", default=[])
     options = parser.parse_args()
+    for name in options.tests:
+        if not (ROOT / "tests" / f"{name}.py").exists():
+            parser.error(f"there is no tests/{name}.py")
     is_good = True
     for version in options.tensorflow:
         with tempfile.TemporaryDirectory() as directory:

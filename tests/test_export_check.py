@@ -124,7 +124,7 @@ def test_a_module_that_was_loaded_by_path_is_not_accused(module, tmp_path):
 
 def test_static_values_that_are_no_json_are_skipped(module):
     drawn = arguments(module.dot, conjugate=st.just(np.array(1.0)))
-    assert "no JSON" in check_export(module.dot, arguments=drawn).reason
+    assert "is not JSON" in check_export(module.dot, arguments=drawn).reason
 
 
 def test_the_ops_of_a_script_are_skipped(monkeypatch):

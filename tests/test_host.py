@@ -331,6 +331,9 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
     [
         (lambda x: x.numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
         (lambda x: np.linalg.inv(np.zeros((2, 2))), ""),  # singular, which has nothing to do with loop dimensions
+        (lambda x: x[0].numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
+        (lambda x: None.size, ""),
+        (lambda x: b"\xff".decode(), ""),
         (
             lambda x: np.linalg.inv(x),
             " The inputs have dimensions [2]: work element by element (np.where), or say vectorized=False.",
@@ -338,7 +341,7 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
     ],
 )
 def test_advice_fits_the_exception(function, advice):
-    with pytest.raises((AttributeError, np.linalg.LinAlgError)) as caught:
+    with pytest.raises((AttributeError, np.linalg.LinAlgError, UnicodeError)) as caught:
         host_of(function, "()->()")([X])
     assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float32[2].{advice}"]
 

@@ -503,14 +503,40 @@ def test_the_note_on_the_rule_of_a_method_has_self():
 
 
 @has_notes
-def test_a_rule_that_does_not_take_op_inputs_apart_is_told():
-    op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, cotangent: 2.0 * op.inputs)
+@pytest.mark.parametrize("kind", ["grad", "numpy_grad"])
+@pytest.mark.parametrize(
+    ("rule", "is_told"),
+    [
+        (lambda op, cotangent: 2.0 * op.inputs, True),
+        (lambda op, cotangent: -op.inputs, True),
+        (lambda op, cotangent: op.inputs.shape, True),
+        (lambda op, cotangent: ",".join([1]), False),
+        (lambda op, cotangent: isinstance(cotangent, 3), False),
+    ],
+)
+def test_a_rule_that_does_not_take_op_inputs_apart_is_told(rule, is_told, kind):
+    op = differentiable_op(lambda x: x * x, signature="()->()", **{kind: rule})
     x = tf.Variable(X)
     with tf.GradientTape() as tape:
         y = op(x)
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises((TypeError, AttributeError)) as caught:
         tape.gradient(y, x)
-    assert caught.value.__notes__[0].endswith(" op.inputs and op.outputs are tuples: (x,) = op.inputs.")
+    assert ("op.inputs and op.outputs are tuples: (x,) = op.inputs." in caught.value.__notes__[0]) == is_told
+
+
+def test_an_exception_of_a_rule_that_refuses_to_be_text_arrives_as_it_is():
+    class RefusingError(TypeError):
+        def __str__(self):
+            raise RuntimeError
+
+    def rule(op, cotangent):
+        raise RefusingError
+
+    x = tf.Variable(X)
+    with tf.GradientTape() as tape:
+        y = differentiable_op(lambda x: x, signature="()->()", grad=rule)(x)
+    with pytest.raises(RefusingError):
+        tape.gradient(y, x)
 
 
 @pytest.mark.parametrize("kind", ["grad", "numpy_grad"])
@@ -521,7 +547,7 @@ def test_a_cotangent_of_op_inputs_as_one_array_is_told(kind):
   Expected: float32[3]
   Got:      float32[1, 3]
   A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that were \
-broadcast, they may stay and are summed. op.inputs is a tuple: (x,) = op.inputs."""
+broadcast, they may stay and are summed. op.inputs and op.outputs are tuples: (x,) = op.inputs."""
     x = tf.Variable(X)
     with tf.GradientTape() as tape:
         y = op(x)
@@ -531,21 +557,19 @@ broadcast, they may stay and are summed. op.inputs is a tuple: (x,) = op.inputs.
     check(ContractError, prefix + text, lambda: tape.gradient(y, x), is_exact=False)
 
 
-def test_a_rule_that_takes_the_place_of_its_op():
-    def square(x):
-        return x * x
-
-    op = differentiable_op(square, signature="()->()")
-
-    def square(op, cotangent):
-        return 2 * op.inputs[0] * cotangent
-
-    rule = square
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "native"])
+def test_a_rule_that_takes_the_place_of_its_op(attach):
+    square = differentiable_op(lambda x: x * x, signature="()->()")
     text = f"""\
-{subject(op)}: its rule has the op's name, and takes its place.
+{subject(square)}: what is attached has the op's name, and would take its place.
   Give it another name: what is defined last has the name."""
-    for attach in (op.gradient, op.numpy_gradient, op.jvp, op.numpy_jvp):
-        check(RegistrationError, text, lambda attach=attach: attach(rule))
+
+    def define(square):
+        @getattr(square, attach)
+        def square(op, cotangent):
+            return 2 * op.inputs[0] * cotangent
+
+    check(RegistrationError, text, lambda: define(square))
 
 
 def test_a_result_in_the_dtype_of_bfloat16():
@@ -1572,10 +1596,10 @@ DECORATIONS = {
     ),
     "too many parameters": (
         lambda a, b, c, d=1: a,
-        {"signature": "(),()->()"},
+        {"signature": "()->()"},
         """\
 {op}: the function takes more arrays than the signature has inputs.
-  Expected: 2 inputs, as signature '(),()->()' says
+  Expected: 1 inputs, as signature '()->()' says
   Got:      parameters a, b, c, d
   Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.""",
     ),
@@ -1655,14 +1679,14 @@ def test_something_else_than_a_function(value, text):
 def test_a_name_that_is_none(name):
     text = f"""\
 op {name!r} ({place(plain)}): {name!r} is not a name for an op.
-  Use letters, digits and any of . : / - _"""
+  Give a name= of letters, digits and any of . : / - _"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=name))
 
 
 def test_an_empty_name():
     text = f"""\
 op '' ({place(plain)}): '' is not a name for an op.
-  Use letters, digits and any of . : / - _"""
+  Give a name= of letters, digits and any of . : / - _"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=""))
 
 

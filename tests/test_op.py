@@ -810,12 +810,49 @@ def test_a_pickle_of_an_op_that_its_module_makes_no_more_is_told():
         importlib.import_module("tfpyop._op")._unpickle("__main__", "__main__:gone")
 
 
-@pytest.mark.parametrize("signature", ["()->()", "(n)->(n)"])
-def test_a_function_of_too_many_arrays_is_refused_where_it_is_no_method(signature):
-    with pytest.raises(RegistrationError, match="the function takes more arrays than the signature has inputs"):
-        differentiable_op(lambda x, y: x, signature=signature)
-    differentiable_op(lambda self, x: x, signature=signature)
-    differentiable_op(lambda x, y=1: x, signature=signature)
+def test_a_call_without_an_argument_tells_what_the_signature_has():
+    op = differentiable_op(lambda x, y: x, signature="(n)->(n)")
+    with pytest.raises(TypeError, match=r"'y'\.\n  Parameters: \(x, y\); inputs of signature '\(n\)->\(n\)': 1$"):
+        op(X)
+
+
+def test_an_array_that_may_be_none_needs_no_default():
+    op = differentiable_op(lambda x, mask: x if mask is None else x * mask, signature="()->()")
+    assert op(X, None).numpy().tolist() == [3, 6]
+
+
+def test_a_ufunc_that_was_given_an_argument():
+    op = differentiable_op(functools.partial(np.power, 2.0), signature="()->()")
+    assert op(X).numpy().tolist() == [8, 64]
+
+
+@pytest.mark.parametrize("option", ["grad", "numpy_grad"])
+def test_a_rule_may_come_from_where_the_function_does(option):
+    def scaled_by(factor):
+        def scaled(*args):
+            return factor * args[-1]
+
+        return scaled
+
+    differentiable_op(scaled_by(2.0), signature="()->()", **{option: scaled_by(2.0)})
+    op = differentiable_op(scaled_by(2.0), signature="()->()")
+    op.numpy_gradient(scaled_by(2.0))
+
+
+def test_a_rule_of_a_rule_that_takes_the_place_of_the_op():
+    @differentiable_op(signature="()->()")
+    def cube(x):
+        return x**3
+
+    @cube.numpy_gradient
+    def cube_gradient(op, cotangent):
+        return 3 * op.inputs[0] ** 2 * cotangent
+
+    with pytest.raises(RegistrationError, match=r"what is attached has the op's name, and would take its place"):
+
+        @cube_gradient.gradient
+        def cube(op, cotangent):
+            return cotangent
 
 
 def test_a_pickled_op_is_found_in_another_process_by_importing_its_module(write, tmp_path):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tests.saved_ops import cube
 from tfpyop import UnsupportedError, export
 from tfpyop._shared_arrays import shared_directory
+from tfpyop.lowering.xla.call_text import CallText
 
 TOKENS = ["tfpyop:trap:op", 'tfpyop:op@trap{"static":{"axis":1}}', 'tfpyop:trap:op/vjp{"batch":[[1]]}']
 
@@ -48,7 +49,12 @@ def test_nothing_is_imported_to_tell_what_a_model_needs(model):
 
 
 @pytest.mark.parametrize(
-    "payload", ["{", '{"static":', '{"static":3}', '{"inputs":7}', '{"batch":3}', "{" * 9000, '{"a":' + "[" * 9000]
+    "payload",
+    [
+        *("{", '{"static":', '{"static":3}', "{" * 9000, '{"a":' + "[" * 9000),
+        *('{"inputs":7}', '{"inputs":"leaf"}', '{"inputs":["list"]}'),
+        *('{"batch":3}', '{"batch":[[]]}', '{"batch":[[0]]}', '{"batch":[[1],[1,1]]}'),
+    ],
 )
 def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
     module = tf.Module()
@@ -63,6 +69,15 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
             read(tmp_path)
     with pytest.raises(tf.errors.OpError, match=message.removeprefix("^")):
         tf.saved_model.load(str(tmp_path)).call([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "site", [b"", b"no types", b"t|float32[x]->float32[]", b"t|->->->", b"t|flaot32[2]->float32[2]", b"\xff|->"]
+)
+def test_a_text_of_a_compiled_call_that_cannot_be_read_is_told(site):
+    with pytest.raises(UnsupportedError, match=r"^what a compiled model says of a call cannot be read\.") as caught:
+        CallText.parse(site)
+    assert caught.value.got == repr(site)
 
 
 def test_nothing_is_imported_that_a_model_names(model):

@@ -52,7 +52,7 @@ def test_the_text_of_a_call_is_read_as_it_was_written(token, is_ordered):
         [ArrayType(np.dtype("c8"), (None, 3))],
         is_ordered,
     )
-    assert CallText.parse(call.text) == call
+    assert CallText.parse(call.text.encode()) == call
 
 
 @pytest.mark.parametrize("name", ELEMENT_TYPES)
@@ -60,13 +60,13 @@ def test_every_dtype_is_written_and_read(name):
     from tfpyop._coercion import parse_dtype
 
     call = CallText("t", [ArrayType(parse_dtype(name), ())], [])
-    assert CallText.parse(call.text) == call
+    assert CallText.parse(call.text.encode()) == call
     assert f"%i0: tensor<{ELEMENT_TYPES[name][0]}>" in module(call, [])
 
 
 def test_a_call_without_inputs_or_outputs_is_read_as_it_was_written():
     call = CallText("t", [], [])
-    assert CallText.parse(call.text) == call
+    assert CallText.parse(call.text.encode()) == call
 
 
 def test_what_mlir_would_take_for_something_else_is_escaped():

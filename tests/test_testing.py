@@ -72,7 +72,34 @@ def test_a_drawn_call_that_does_not_fit_the_signature_is_not_blamed_on_the_funct
     drawn = arguments(op, x=st.just(np.ones(5, np.float32)))
     with pytest.raises(CheckError, match=r"a call that was drawn does not fit the signature\.") as failure:
         check_contract(op, arguments=drawn, seed=1)
-    assert failure.value.cause.startswith("inputs that share a size are drawn apart: draw all of them")
+    assert failure.value.cause == "inputs that must fit each other are drawn together, by one strategy of Arguments"
+
+
+def test_what_an_op_calls_wrongly_is_a_mistake_of_its_function():
+    inner = differentiable_op(lambda x, y: x + y, signature="(n),(n)->(n)")
+    op = differentiable_op(lambda x: inner(np.zeros(2), np.zeros(3)).numpy(), signature="()->()")
+    with pytest.raises(CheckError, match=r"the function breaks the contract of the op\."):
+        check_contract(op, seed=1)
+
+
+def test_rows_that_differ_because_the_function_draws_numbers_are_told_so():
+    draw = np.random.default_rng(1)
+    op = differentiable_op(lambda x: x + draw.random(x.shape), signature="()->()")
+    with pytest.raises(CheckError) as failure:
+        check_batching(op, seed=1)
+    assert failure.value.cause == "the function keeps a state, or draws numbers: declare it stateful=True"
+
+
+def test_rows_may_differ_by_the_order_of_a_sum():
+    draw = np.random.default_rng(2)
+    first, second = draw.normal(size=(3, 256)).astype(np.float32), draw.normal(size=256).astype(np.float32)
+    op = differentiable_op(lambda x: np.tanh(x @ first) @ second, signature="(3)->()")
+    check_batching(op, arguments=vectors_of_three(), max_examples=50, seed=1)
+
+
+def vectors_of_three():
+    numbers = st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3)
+    return numbers.map(lambda drawn: Arguments((np.float32(drawn),)))
 
 
 def test_a_failure_shows_a_call_by_the_name_of_the_op():

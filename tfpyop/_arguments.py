@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import numbers
@@ -232,6 +233,8 @@ class Parameters:
     def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any]]:
         """Read what `payload` wrote: the structure (None for a plain call) and the static values."""
         parts = json.loads(payload) if payload else {}
+        if not isinstance(parts.get("inputs", []), list):
+            raise ValueError("inputs are a list")
         structure = Structure.from_json(parts["inputs"]) if "inputs" in parts else None
         known = self.static_defaults or {}
         defaults = {name: _from_json(value) for name, value in parts.get("defaults", {}).items() if name in known}
@@ -240,8 +243,10 @@ class Parameters:
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    if isinstance(function, np.ufunc):  # its keyword arguments (out, where, ...) are not for graphs
-        names = (f"x{number + 1}" for number in range(function.nin))
+    n_given = len(function.args) if isinstance(function, functools.partial) else 0
+    ufunc = function.func if isinstance(function, functools.partial) else function
+    if isinstance(ufunc, np.ufunc):  # its keyword arguments (out, where, ...) are not for graphs
+        names = (f"x{number + 1}" for number in range(n_given, ufunc.nin))
         return inspect.Signature([_Parameter(name, _Parameter.POSITIONAL_ONLY) for name in names])
     try:
         return inspect.signature(function)

@@ -44,7 +44,9 @@ def batched_op(op: HostOp, level: Level) -> HostOp:
 
 def read_levels(payload: str) -> list[Level]:
     """The levels of batching that a token's payload tells of, innermost first."""
-    levels = json.loads(payload).get("batch", ()) if payload else ()
+    levels: list[list[int]] = json.loads(payload).get("batch", []) if payload else []
+    if not all(any(flags) and len(flags) == len(levels[0]) for flags in levels):
+        raise ValueError("every level says of the same inputs whether they have rows, and of one that it has")
     return [tuple(map(bool, flags)) for flags in reversed(levels)]
 
 

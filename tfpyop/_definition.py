@@ -91,8 +91,7 @@ class Definition:
             signature = _read_signature(function, options)
             dtypes, structure = _read_outputs(signature, options.dtype)
             parameters = Parameters.of(function, _read_names(options.static_argnames))
-            is_method = is_in_class(function) or parameters.input_names[:1] in (("self",), ("cls",))
-            _check_input_count(parameters, signature, is_method=is_method)
+            _check_input_count(parameters, signature)
             return cls(
                 name=name,
                 module=module,
@@ -144,6 +143,8 @@ class Definition:
             raise error.about(self.subject) from None
         except TypeError as error:
             parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
+            if self.signature is not None and self.parameters.n_required > len(self.signature.inputs):
+                parameters += f"; inputs of signature {self.signature.text!r}: {self.n_inputs}"
             raise TypeError(f"{self.subject}: {error}.{parameters}") from None
 
     def require_static(self, names: Iterable[str]) -> None:
@@ -219,7 +220,9 @@ def _check_function(function: Any) -> None:
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.:/<>-]+", name):
-        raise RegistrationError(f"{name!r} is not a name for an op.", remedy="Use letters, digits and any of . : / - _")
+        raise RegistrationError(
+            f"{name!r} is not a name for an op.", remedy="Give a name= of letters, digits and any of . : / - _"
+        )
 
 
 def _name_of(function: Any, frame: FrameType) -> tuple[str, str, bool]:
@@ -416,9 +419,9 @@ def _read_vectorized(value: Any, signature: Signature | None) -> bool:
     return is_vectorized
 
 
-def _check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:
-    """The instance is no input of a method, and counts only where that may be one."""
-    if signature is not None and parameters.n_required - is_method > len(signature.inputs):
+def _check_input_count(parameters: Parameters, signature: Signature | None) -> None:
+    """One more than the signature has inputs may be the instance of a method, or take None, which is no input."""
+    if signature is not None and parameters.n_required > len(signature.inputs) + 1:
         raise RegistrationError(
             "the function takes more arrays than the signature has inputs.",
             expected=f"{len(signature.inputs)} inputs, as signature {signature.text!r} says",

@@ -9,7 +9,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,11 @@ from tfpyop._host_op import HostOp
 from tfpyop._promise import OpPromise
 from tfpyop._registry import Site
 from tfpyop._rule_promise import CotangentPromise, RulePromise, TangentPromise
+from tfpyop._rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop._rules import Rule, Rules
 from tfpyop._signature import Signature
 from tfpyop._structure import LEAF, Structure, flatten
-from tfpyop.errors import RegistrationError
+from tfpyop.errors import RegistrationError, annotate
 
 _MOST_HOST_OPS = 256
 _ANY_VALUES = inspect.signature(lambda *values, **static: None)
@@ -46,6 +46,11 @@ class Entry:
         self._host_ops: dict[Any, HostOp] = {}
 
     # -- what it is
+
+    @property
+    def primals(self) -> tuple[Entry, ...]:
+        """For the op of a rule: the op that it belongs to, and so on."""
+        return ()
 
     @property
     def name(self) -> str:
@@ -179,9 +184,6 @@ class Entry:
         elif self.is_bound:
             problem = "a rule was attached to a bound method, where it would be lost."
             remedy = "Attach it in the body of the class; the rule of a method takes self first."
-        elif _is_named_alike(self.function, rule):
-            problem = f"its {'implementation' if kind == 'native' else 'rule'} has the op's name, and takes its place."
-            remedy = "Give it another name: what is defined last has the name."
         elif known is not None and (known.site is self.site or not site.replaces(known.site)):  # or was an option
             what = "a native implementation" if kind == "native" else "such a rule"
             problem = f"it has {what} already, from {known.site}; another came at {site}."
@@ -228,6 +230,11 @@ class RuleEntry(Entry):
         super().__init__(rule, definition, Rules())
         self.primal = primal
         self.kind = kind
+
+    @property
+    def primals(self) -> tuple[Entry, ...]:
+        """The op that the rule belongs to, and if that is of a rule itself, the op of that."""
+        return (self.primal, *self.primal.primals)
 
     @property
     def prefers_native(self) -> bool:
@@ -328,7 +335,12 @@ def _rule_caller(rule: Callable[..., Any], promise: RulePromise, primal: HostOp)
     def call(arrays: list[Array]) -> Any:
         parts = promise.split(arrays, [array.dtype for array in arrays])
         vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
-        return rule(primal.context(parts, primal.host.evaluate), *vectors)
+        try:
+            return rule(primal.context(parts, primal.host.evaluate), *vectors)
+        except Exception as error:
+            if takes_tuple_for_array(error):
+                annotate(error, OF_TUPLES)
+            raise
 
     return call
 
@@ -341,12 +353,3 @@ def _rule_signature(kind: str, primal: HostOp) -> Signature | None:
     n_outputs = len(signature.outputs) - len(primal.residual_names)
     vectors = signature.outputs[:n_outputs] if kind == "vjp" else signature.inputs
     return signature.extended(signature.outputs, vectors)
-
-
-def _is_named_alike(function: Any, rule: Any) -> bool:
-    """Whether two functions were defined by one name in one place, so that the second has it."""
-    both = (function, rule)
-    if not all(isinstance(each, FunctionType) and not hasattr(each, "__wrapped__") for each in both):
-        return False
-    is_named = "<lambda>" not in function.__qualname__
-    return is_named and (function.__module__, function.__qualname__) == (rule.__module__, rule.__qualname__)

@@ -18,12 +18,10 @@ from tfpyop._coercion import STRING, Array, DType, is_half, widen
 from tfpyop._executors import Elsewhere
 from tfpyop._promise import ArrayType, Promise, Types
 from tfpyop._signature import Signature, Sizes
-from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape
+from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, text_of
 
 T = TypeVar("T")
 
-_PLAIN = ("builtins", np.linalg.LinAlgError.__module__)
-"""The modules of exceptions that have a text."""
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """What numpy says when a function writes to an input."""
 _MOST_PLANS = 1024
@@ -255,17 +253,20 @@ class HostFunction:
 
     def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
         """What may be wrong with the function, for exceptions of the kinds that come of it."""
-        if not isinstance(error, TypeError | ValueError | IndexError | AttributeError):
+        kinds = TypeError | ValueError | IndexError | AttributeError
+        if not isinstance(error, kinds) or isinstance(error, UnicodeError):
             return []
-        text = str(error) if type(error).__module__ in _PLAIN else ""  # others may refuse
+        text = text_of(error)
         is_explained = type(error) is ValueError and "inputs are read-only" in text
         is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, or such
         if is_explained or is_of_values:
             return []
-        if text == "'numpy.ndarray' object has no attribute 'numpy'":
+        if re.fullmatch(r"'numpy\.\w+' object has no attribute 'numpy'", text):
             return ["The function is given numpy arrays, not tensors: leave .numpy() out."]
         if self._takes_out and out is None and "'NoneType' object" in text:
             return ["out= is None in this call: make an array then, and return it."]
+        if text.startswith("'NoneType' object"):
+            return []
         return [self.promise.loop_hint(types), self._hint]
 
 

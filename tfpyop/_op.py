@@ -168,7 +168,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> tape.gradient(y, x).numpy()
         np.float32(6.0)
         """
-        self._self_entry.attach("vjp", rule, Site.of(rule, sys._getframe(1)), is_numpy=False)
+        self._self_entry.attach("vjp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=False)
         return rule
 
     def numpy_gradient(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -191,7 +191,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_gradient(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return _op_of(self._self_entry.attach("vjp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
+        return _op_of(self._self_entry.attach("vjp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=True))
 
     def jvp(self, rule: Function) -> Function:
         """Attach the JVP rule, for forward mode, in TensorFlow ops.
@@ -217,7 +217,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> accumulator.jvp(y).numpy()
         np.float32(6.0)
         """
-        self._self_entry.attach("jvp", rule, Site.of(rule, sys._getframe(1)), is_numpy=False)
+        self._self_entry.attach("jvp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=False)
         return rule
 
     def numpy_jvp(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -240,7 +240,18 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_jvp(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return _op_of(self._self_entry.attach("jvp", rule, Site.of(rule, sys._getframe(1)), is_numpy=True))
+        return _op_of(self._self_entry.attach("jvp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=True))
+
+    def _site_of(self, rule: Any, frame: FrameType) -> Site:
+        """Where a rule is attached; RegistrationError if it is defined by the name of the op, and takes its place."""
+        known = frame.f_locals.get(getattr(rule, "__name__", ""))
+        if type(known) is Op and entry_of(known) in (self._self_entry, *self._self_entry.primals):
+            raise RegistrationError(
+                "what is attached has the op's name, and would take its place.",
+                subject=entry_of(known).subject,
+                remedy="Give it another name: what is defined last has the name.",
+            )
+        return Site.of(rule, frame)
 
     # -- the native implementation
 
@@ -269,7 +280,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square(3.0).numpy()
         np.float32(9.0)
         """
-        self._self_entry.attach("native", function, Site.of(function, sys._getframe(1)), is_numpy=False)
+        self._self_entry.attach("native", function, self._site_of(function, sys._getframe(1)), is_numpy=False)
         return function
 
     # -- in Keras

@@ -153,8 +153,8 @@ class Registry:
         if host_op is not None:
             return host_op
         parsed = Token.parse(token)
-        known = self._known(parsed.name)
         try:
+            known = self._known(parsed.name)
             return None if known is None else known.host_op_from_payload(parsed.payload)
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # no payload of ours
             raise parsed.unreadable() from error

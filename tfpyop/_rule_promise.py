@@ -163,7 +163,7 @@ class CotangentPromise(RulePromise):
         """Coerce cotangents; sum those that have the broadcast shape over the loop dimensions."""
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
         return [
-            fit_cotangent(value, output, number, shapes[number])
+            fit_cotangent(value, output, number, len(shapes), shapes[number])
             for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
         ]
 

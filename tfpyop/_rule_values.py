@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,18 @@ import numpy as np
 from tfpyop._coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._signature import Signature
-from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape
+from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
+
+OF_TUPLES = "op.inputs and op.outputs are tuples: (x,) = op.inputs."
+"""What to say to a rule that did not take them apart."""
+_OF_TUPLE = re.compile(
+    r"can't multiply sequence by non-int|(operand type|operand for).*'tuple'|'tuple' object has no attribute"
+)
+
+
+def takes_tuple_for_array(error: Exception) -> bool:
+    """Whether an exception of a rule comes of `op.inputs` where one of them was meant."""
+    return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(text_of(error)) is not None
 
 
 def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
@@ -53,15 +65,17 @@ def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
     return (*range(extra), *stretched)
 
 
-def wrong_cotangent_shape(number: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType) -> ContractError:
+def wrong_cotangent_shape(
+    number: int, n_inputs: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType
+) -> ContractError:
     """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
     expected = str(primal)
     if broadcast != primal.shape:
         expected += f" or the broadcast shape {describe_shape(broadcast)}"
     remedy = "A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions "
     remedy += "that were broadcast, they may stay and are summed."
-    if got.shape is not None and got.shape[1:] == primal.shape == broadcast:  # of op.inputs as one array
-        remedy += " op.inputs is a tuple: (x,) = op.inputs."
+    if primal.shape is not None and got.shape == (n_inputs, *primal.shape) and broadcast == primal.shape:
+        remedy += f" {OF_TUPLES}"
     return ContractError(
         f"the cotangent of input {number} has the wrong shape.", expected=expected, got=str(got), remedy=remedy
     )
@@ -77,13 +91,13 @@ def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> Contr
     )
 
 
-def fit_cotangent(value: Any, primal: ArrayType, number: int, broadcast: Shape | None) -> Array:
+def fit_cotangent(value: Any, primal: ArrayType, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
     """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
     what = f"the cotangent of input {number}"
     array = as_array(value, what)
     if array.shape != primal.shape:
         if array.shape != broadcast:
-            raise wrong_cotangent_shape(number, primal, broadcast, ArrayType.of(array))
+            raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArrayType.of(array))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
     return _fit_vector(array, primal.dtype, what)

@@ -105,7 +105,7 @@ class Structure:
     @classmethod
     def from_json(cls, value: Json) -> Structure:
         """Read what `to_json` wrote."""
-        if isinstance(value, str):
+        if value in ("leaf", "none"):
             return cls(value)
         if isinstance(value, list):
             return cls("tuple", tuple(map(cls.from_json, value)))

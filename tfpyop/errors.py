@@ -108,6 +108,13 @@ class ExportWarning(UserWarning):
     """A model is saved that no other process can run."""
 
 
+def text_of(error: BaseException) -> str:
+    """What an exception says; nothing, if it refuses."""
+    with contextlib.suppress(Exception):
+        return str(error)
+    return ""
+
+
 def annotate(error: BaseException, note: str) -> None:
     """Add a note to an exception that somebody else raised, once, and let AutoGraph pass it on as it is."""
     if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tfpyop._coercion import is_differentiable
 from tfpyop._derivative_errors import detached_rule
 from tfpyop._rule_promise import RuleInputs
+from tfpyop._rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
 from tfpyop.lowering._tensorflow import is_watched
 from tfpyop.lowering.calls import Call
@@ -33,8 +33,7 @@ def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequenc
         name = "tangent" if kind == "jvp" else "cotangent"
         names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
         called = ", ".join([*(["self"] if call.op.owner.is_bound else []), "op", *names])
-        is_of_tuple = isinstance(error, TypeError) and re.search("sequence|tuple", str(error)) is not None
-        hint = " op.inputs and op.outputs are tuples: (x,) = op.inputs." if is_of_tuple else ""
+        hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
         annotate(error, f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).{hint}")
         raise
 

@@ -114,7 +114,7 @@ def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Ten
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
     if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):
-        raise wrong_cotangent_shape(number, type_of(primal), broadcast, type_of(tensor))
+        raise wrong_cotangent_shape(number, len(call.inputs), type_of(primal), broadcast, type_of(tensor))
     if shape is None or wanted is None or broadcast is None or None in (*shape, *wanted, *broadcast):
         return _fit_unknown(call, tensor, number)
     return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)

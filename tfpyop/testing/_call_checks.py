@@ -15,9 +15,10 @@ from tfpyop._coercion import Array, dtype_kind
 from tfpyop._promise import ArrayType
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
+from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._numbers import finfo
-from tfpyop.testing._ops import definition_of, plain_outputs
+from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
 from tfpyop.testing._outcomes import Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
@@ -141,8 +142,14 @@ def check_batching(
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if definition_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
-    has_loop = definition_of(op).signature is not None and definition_of(op).is_vectorized
-    cause = "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"
+
+    def cause(row: Arguments, outputs: Sequence[Array]) -> str | None:
+        again = function_outputs(check, op, row)
+        if any(_differs(*pair, is_exact=True).any() for pair in zip(outputs, again, strict=True)):
+            return "the function keeps a state, or draws numbers: declare it stateful=True"
+        if definition_of(op).signature is None or not definition_of(op).is_vectorized:
+            return None
+        return "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"
 
     def body(rows: Rows) -> None:
         looped = [function_outputs(check, op, row) for row in rows.arguments]
@@ -155,7 +162,11 @@ def check_batching(
         got = tf.function(over_rows, autograph=False).get_concrete_function()()
         arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]
         problem = "vectorized_map differs from a loop over rows"
-        require_equal(check, expected, arrays, problem, is_exact=False, cause=cause if has_loop else None)
+        try:
+            require_equal(check, expected, arrays, problem, is_exact=False)
+        except CheckError as failure:
+            failure.cause = cause(rows.arguments[0], looped[0])
+            raise
 
     check.run(draw_rows(op, arguments), body, shrinks=False)
     return check.passed()
@@ -214,7 +225,8 @@ def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
     if is_exact:  # but for numbers below the normal ones, for which XLA takes zero
         wanted, got = _flushed(wanted), _flushed(got)
         return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
-    tolerance = 64 * float(finfo(wanted.dtype).eps)
+    eps = float(finfo(wanted.dtype).eps)
+    tolerance = min(1024 * eps, eps**0.5)  # sums of some hundred terms, added in another order
     largest = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0.0)
     with np.errstate(all="ignore"):
         close = np.isclose(got, wanted, rtol=tolerance, atol=float(tolerance * largest), equal_nan=True)
@@ -260,13 +272,26 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
     try:
         return plain_outputs(op, arguments)
     except TfpyopError as error:
-        problem, cause = "the function breaks the contract of the op.", None
-        if isinstance(error, SignatureError) and definition_of(op).signature is not None:
-            problem = "a call that was drawn does not fit the signature."
-            cause = "inputs that share a size are drawn apart: draw all of them, or give their shapes="
-        raise check.failure(problem, got=described(error), cause=cause) from error
+        if isinstance(error, SignatureError) and not _fits_signature(op, arguments):
+            raise check.failure(
+                "a call that was drawn does not fit the signature.",
+                got=described(error),
+                cause="inputs that must fit each other are drawn together, by one strategy of Arguments",
+            ) from error
+        raise check.failure("the function breaks the contract of the op.", got=described(error)) from error
     except Exception as error:
         check.reject(error)
+
+
+def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
+    """Whether a call can be one of the op at all."""
+    host_op, leaves = host_op_of(op, arguments)
+    types = [ArrayType.of(tf.constant(leaf).numpy()) for leaf in leaves]
+    try:
+        host_op.host.output_types(types)
+    except SignatureError:
+        return False
+    return True
 
 
 def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) -> list[Array]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tfpyop._coercion import parse_dtype
 from tfpyop._promise import ArrayType, Types
-from tfpyop.errors import Shape
+from tfpyop.errors import RegistrationError, Shape, UnsupportedError
 
 ELEMENT_TYPES = {
     "bool": ("i1", 1),
@@ -48,10 +48,21 @@ class CallText:
         return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
 
     @classmethod
-    def parse(cls, text: str) -> CallText:
-        """Read what `text` gave."""
-        token, _, types = text.rpartition("|")
-        inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
+    def parse(cls, site: bytes) -> CallText:
+        """Read what `text` gave.
+
+        Raises:
+          UnsupportedError: It is no such text.
+        """
+        try:
+            token, _, types = site.decode().rpartition("|")
+            inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
+        except (ValueError, RegistrationError) as error:
+            raise UnsupportedError(
+                "what a compiled model says of a call cannot be read.",
+                got=repr(site[:200]),
+                remedy="The file may be damaged, or written by a newer tfpyop: save the model again by this one.",
+            ) from error
         return cls(token, inputs, outputs, types.endswith("!"))
 
 

@@ -195,7 +195,7 @@ def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
         reference = _CALLS.get(key)
     call = None if reference is None else reference()
     if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, CallText.parse(site.decode()), arguments, results)
+        call = _make_call(key, CallText.parse(site), arguments, results)
     call(arguments, results)
 
 
