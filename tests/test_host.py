@@ -333,6 +333,7 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
         (lambda x: np.linalg.inv(np.zeros((2, 2))), ""),  # singular, which has nothing to do with loop dimensions
         (lambda x: x[0].numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
         (lambda x: None.size, ""),
+        (lambda x: 2.0 + None, ""),
         (lambda x: b"\xff".decode(), ""),
         (
             lambda x: np.linalg.inv(x),
@@ -341,7 +342,7 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
     ],
 )
 def test_advice_fits_the_exception(function, advice):
-    with pytest.raises((AttributeError, np.linalg.LinAlgError, UnicodeError)) as caught:
+    with pytest.raises((AttributeError, np.linalg.LinAlgError, TypeError, UnicodeError)) as caught:
         host_of(function, "()->()")([X])
     assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float32[2].{advice}"]
 

@@ -839,6 +839,19 @@ def test_a_rule_may_come_from_where_the_function_does(option):
     op.numpy_gradient(scaled_by(2.0))
 
 
+def test_a_native_implementation_may_be_named_as_the_op():
+    square = differentiable_op(lambda x: x * x, signature="()->()")
+    square.native(tf.square)
+
+    def attach(op, rule):
+        op.gradient(rule)
+
+    def op(op, cotangent):
+        return cotangent
+
+    attach(square, op)
+
+
 def test_a_rule_of_a_rule_that_takes_the_place_of_the_op():
     @differentiable_op(signature="()->()")
     def cube(x):

@@ -52,8 +52,8 @@ def test_nothing_is_imported_to_tell_what_a_model_needs(model):
     "payload",
     [
         *("{", '{"static":', '{"static":3}', "{" * 9000, '{"a":' + "[" * 9000),
-        *('{"inputs":7}', '{"inputs":"leaf"}', '{"inputs":["list"]}'),
-        *('{"batch":3}', '{"batch":[[]]}', '{"batch":[[0]]}', '{"batch":[[1],[1,1]]}'),
+        *('{"inputs":7}', '{"inputs":"leaf"}', '{"inputs":["list"]}', '{"inputs":[]}', '{"inputs":["leaf","leaf"]}'),
+        *('{"batch":3}', '{"batch":[[]]}', '{"batch":[[0]]}', '{"batch":[[1],[1,1]]}', '{"batch":[[1,1]]}'),
     ],
 )
 def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
@@ -72,7 +72,16 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "site", [b"", b"no types", b"t|float32[x]->float32[]", b"t|->->->", b"t|flaot32[2]->float32[2]", b"\xff|->"]
+    "site",
+    [
+        b"",
+        b"no types",
+        b"t|float32[x]->float32[]",
+        b"t|->->->",
+        b"t|flaot32[2]->float32[2]",
+        b"t|05f4[2]->float32[2]",
+        b"\xff|->",
+    ],
 )
 def test_a_text_of_a_compiled_call_that_cannot_be_read_is_told(site):
     with pytest.raises(UnsupportedError, match=r"^what a compiled model says of a call cannot be read\.") as caught:

@@ -61,7 +61,7 @@ def parse_dtype(value: Any) -> DType | None:
         value = getattr(ml_dtypes, value, value)
     try:
         dtype: DType = np.dtype(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # the last for "05f4"
         dtype = np.dtype("V0")
     if dtype.kind in "OSU":
         return STRING

@@ -91,7 +91,7 @@ class Definition:
             signature = _read_signature(function, options)
             dtypes, structure = _read_outputs(signature, options.dtype)
             parameters = Parameters.of(function, _read_names(options.static_argnames))
-            _check_input_count(parameters, signature)
+            _check_input_count(parameters, signature, is_method=is_in_class(function))
             return cls(
                 name=name,
                 module=module,
@@ -419,9 +419,10 @@ def _read_vectorized(value: Any, signature: Signature | None) -> bool:
     return is_vectorized
 
 
-def _check_input_count(parameters: Parameters, signature: Signature | None) -> None:
-    """One more than the signature has inputs may be the instance of a method, or take None, which is no input."""
-    if signature is not None and parameters.n_required > len(signature.inputs) + 1:
+def _check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:
+    """One more than the signature has inputs may take None, which is no input, and one the instance of a method."""
+    n_others = 2 if is_method else 1
+    if signature is not None and parameters.n_required > len(signature.inputs) + n_others:
         raise RegistrationError(
             "the function takes more arrays than the signature has inputs.",
             expected=f"{len(signature.inputs)} inputs, as signature {signature.text!r} says",

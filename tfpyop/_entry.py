@@ -103,6 +103,9 @@ class Entry:
         if host_op is None:
             structure, static = self.definition.parameters.read_payload(payload)
             levels = read_levels(payload)
+            counts = {len(level) for level in levels} | ({structure.n_leaves} if structure is not None else set())
+            if self.definition.n_inputs is not None and not counts <= {self.definition.n_inputs}:
+                raise ValueError(f"{counts} inputs, not {self.definition.n_inputs}")
             host_op = self.host_op(structure, static) if levels else self._make_host_op(structure, static, payload)
             for level in levels:
                 host_op = batched_op(host_op, level)

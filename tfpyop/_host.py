@@ -265,7 +265,7 @@ class HostFunction:
             return ["The function is given numpy arrays, not tensors: leave .numpy() out."]
         if self._takes_out and out is None and "'NoneType' object" in text:
             return ["out= is None in this call: make an array then, and return it."]
-        if text.startswith("'NoneType' object"):
+        if "'NoneType'" in text:
             return []
         return [self.promise.loop_hint(types), self._hint]
 

@@ -244,7 +244,9 @@ class Op(_Proxy, Generic[P, R]):
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:
         """Where a rule is attached; RegistrationError if it is defined by the name of the op, and takes its place."""
-        known = frame.f_locals.get(getattr(rule, "__name__", ""))
+        code = getattr(inspect.unwrap(rule), "__code__", None)
+        is_defined_here = code is not None and code in frame.f_code.co_consts
+        known = frame.f_locals.get(rule.__name__) if is_defined_here else None
         if type(known) is Op and entry_of(known) in (self._self_entry, *self._self_entry.primals):
             raise RegistrationError(
                 "what is attached has the op's name, and would take its place.",

@@ -16,7 +16,8 @@ from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, t
 OF_TUPLES = "op.inputs and op.outputs are tuples: (x,) = op.inputs."
 """What to say to a rule that did not take them apart."""
 _OF_TUPLE = re.compile(
-    r"can't multiply sequence by non-int|(operand type|operand for).*'tuple'|'tuple' object has no attribute"
+    r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"
+    r"|'tuple' object has no attribute"
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._token import PREFIX
+from tfpyop.errors import text_of
 from tfpyop.lowering._tensorflow import EagerTensor
 
 
@@ -49,8 +50,8 @@ def wants_values(error: BaseException) -> bool:
     if isinstance(error, AttributeError):  # what only tensors with values have, such as .numpy()
         return isinstance(error.obj, tf.Tensor) and hasattr(EagerTensor, str(error.name))
     if isinstance(error, TypeError):  # float(tensor)
-        return "'SymbolicTensor'" in str(error)
-    return isinstance(error, NotImplementedError) and "to a numpy array" in str(error)
+        return "'SymbolicTensor'" in text_of(error)
+    return isinstance(error, NotImplementedError) and "to a numpy array" in text_of(error)
 
 
 def _symbolic(results: Any) -> list[tf.Tensor]:
