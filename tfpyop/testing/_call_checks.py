@@ -19,7 +19,7 @@ from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._numbers import finfo
 from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
-from tfpyop.testing._outcomes import Outcome, Property, described
+from tfpyop.testing._outcomes import KEEPS_STATE, Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
 
@@ -146,7 +146,7 @@ def check_batching(
     def cause(row: Arguments, outputs: Sequence[Array]) -> str | None:
         again = function_outputs(check, op, row)
         if any(_differs(*pair, is_exact=True).any() for pair in zip(outputs, again, strict=True)):
-            return "the function keeps a state, or draws numbers: declare it stateful=True"
+            return KEEPS_STATE
         if definition_of(op).signature is None or not definition_of(op).is_vectorized:
             return None
         return "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"

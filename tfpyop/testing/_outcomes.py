@@ -27,6 +27,8 @@ from tfpyop.testing._ops import definition_of, is_unbound_method, subject_of
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
 
+KEEPS_STATE = "the function keeps a state, or draws numbers: declare it stateful=True"
+"""The cause where a function gives other results for the same inputs."""
 _MOST_REJECTED = 0.9
 """The largest part of all examples that may be unfit for a check before it says nothing."""
 _HOPELESS = 30
@@ -158,7 +160,7 @@ class Property:
                 raise self.failure(
                     "an example failed, and did not fail again.",
                     got="other results for the same inputs",
-                    cause="the function keeps a state, or draws numbers: declare it stateful=True",
+                    cause=KEEPS_STATE,
                 ) from error
         after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
