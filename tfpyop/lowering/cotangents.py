@@ -20,7 +20,7 @@ from tfpyop.lowering.calls import Call
 from tfpyop.lowering.gradient_node import is_saving
 from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.sizes import is_same_shape
-from tfpyop.lowering.tangents import has_jvp, output_tangents
+from tfpyop.lowering.tangents import has_jvp, output_tangents, spread
 from tfpyop.lowering.tensors import array_of, dtype_of, type_of
 from tfpyop.lowering.xla import is_compiling
 
@@ -70,8 +70,7 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
 def _of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own."""
     primal = call.primal
-    remaining = iter(cotangents)
-    tangents = [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in primal.inputs]
+    tangents = spread(primal.inputs, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
     if call.is_second_order:

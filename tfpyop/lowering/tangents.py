@@ -48,7 +48,7 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
         vectors = _or_zeros(given, call.inputs)
         passed = [tensor if tangent is None else tangent for tangent, tensor in zip(vectors, call.inputs, strict=True)]
         leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
-        return _spread(call.outputs, rule.op.call_flat(leaves, op.structure, op.static))
+        return spread(call.outputs, rule.op.call_flat(leaves, op.structure, op.static))
     if rule is not None:
         assert rule.function is not None
         vectors = _or_zeros(given, call.inputs)
@@ -97,7 +97,7 @@ def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
     with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # the accumulator would take its place
         vectors = [tf.zeros_like(output) for output in wanted]
         tape.watch(vectors)
-        pulled = input_cotangents(copied, _spread(call.outputs, vectors))
+        pulled = input_cotangents(copied, spread(call.outputs, vectors))
     results = [tf.zeros_like(output) for output in wanted]
     for number, (value, tangent) in enumerate(zip(pulled, tangents, strict=True)):
         if value is None or tangent is None:
@@ -106,7 +106,7 @@ def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
         if all(term is None for term in terms) and not _is_zero(call, number):
             raise detached_rule(call.op)
         results = [total if term is None else total + term for total, term in zip(results, terms, strict=True)]
-    return _spread(call.outputs, results)
+    return spread(call.outputs, results)
 
 
 def _copied(call: Call) -> Call:
@@ -130,7 +130,7 @@ def _is_zero(call: Call, number: int) -> bool:
         if is_differentiable(dtype_of(output))
     ]
     with push_forwardprop_state(), stop_recording():
-        value = input_cotangents(_copied(call), _spread(call.outputs, varied))[number]
+        value = input_cotangents(_copied(call), spread(call.outputs, varied))[number]
     known = None if value is None else tf.get_static_value(value)
     return known is not None and not np.any(known)
 
@@ -160,7 +160,7 @@ def _elementwise(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Te
                 for other, tensor in enumerate(call.outputs)
             ]
             leaves = [*inputs, *call.outputs, *call.guarded_residuals(), *ones]
-            columns = _spread(call.inputs, rule.op.call_flat(leaves, call.op.structure, call.op.static))
+            columns = spread(call.inputs, rule.op.call_flat(leaves, call.op.structure, call.op.static))
             parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
         result = tf.complex(*parts) if len(parts) == 2 else parts[0]
         result.set_shape(output.shape)
@@ -194,7 +194,7 @@ def _of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor 
         for vector, tangent in zip(call.vectors, _or_zeros(tangents[n_primals:], call.vectors), strict=True)
     ]
     leaves = [*call.inputs[:n_primals], *vectors]
-    results = _spread(call.outputs, call.op.owner.call_flat(leaves, call.op.structure, call.op.static))
+    results = spread(call.outputs, call.op.owner.call_flat(leaves, call.op.structure, call.op.static))
     along_primals = tangents[:n_primals]
     if all(tangent is None for tangent in along_primals):
         return results
@@ -243,7 +243,7 @@ def _ensured(tensor: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
     return ensured
 
 
-def _spread(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+def spread(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """Values for the differentiable ones among some tensors, with None for the others."""
     remaining = iter(values)
     return [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in like]

@@ -25,6 +25,10 @@ from tfpyop.testing._strategies import rows as draw_rows
 
 _MOST_COMPILED = 10
 """How many examples XLA compiles for; each of new sizes takes it some 50 ms."""
+_SLACK = 64
+"""The units of a dtype's precision by which two implementations of the same may differ."""
+_SLACK_OF_SUMS = 1024
+"""The same where sums of some hundred terms are added in another order."""
 
 
 def check_contract(
@@ -163,7 +167,7 @@ def check_batching(
         arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]
         problem = "vectorized_map differs from a loop over rows"
         try:
-            require_equal(check, expected, arrays, problem, is_exact=False)
+            require_equal(check, expected, arrays, problem, is_exact=False, slack=_SLACK_OF_SUMS)
         except CheckError as failure:
             failure.cause = cause(rows.arguments[0], looped[0])
             raise
@@ -180,6 +184,7 @@ def require_equal(
     *,
     mode: str | None = None,
     is_exact: bool = True,
+    slack: int = _SLACK,
     noun: str = "output",
     cause: str | None = None,
 ) -> None:
@@ -192,6 +197,7 @@ def require_equal(
       problem: What it means if they differ, as the beginning of a sentence.
       mode: In which mode.
       is_exact: Whether they must be the same, but for subnormal numbers and signs of zero.
+      slack: By how many units of the dtype's precision they may differ, if they need not be the same.
       noun: What one of the arrays is.
       cause: Why they may differ.
     """
@@ -207,7 +213,7 @@ def require_equal(
                 expected=str(ArrayType.of(wanted)),
                 got=str(ArrayType.of(array)),
             )
-        differs = _differs(wanted, array, is_exact)
+        differs = _differs(wanted, array, is_exact, slack)
         if differs.any():
             index = tuple(map(int, np.argwhere(differs)[0])) if differs.ndim else ()
             raise check.failure(
@@ -219,14 +225,14 @@ def require_equal(
             )
 
 
-def _differs(wanted: Array, got: Array, is_exact: bool) -> Array:
+def _differs(wanted: Array, got: Array, is_exact: bool, slack: int = _SLACK) -> Array:
     if dtype_kind(wanted.dtype) not in "fc":
         return np.asarray(wanted != got)
     if is_exact:  # but for numbers below the normal ones, for which XLA takes zero
         wanted, got = _flushed(wanted), _flushed(got)
         return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
     eps = float(finfo(wanted.dtype).eps)
-    tolerance = min(1024 * eps, eps**0.5)  # sums of some hundred terms, added in another order
+    tolerance = min(slack * eps, max(_SLACK * eps, eps**0.5))
     largest = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0.0)
     with np.errstate(all="ignore"):
         close = np.isclose(got, wanted, rtol=tolerance, atol=float(tolerance * largest), equal_nan=True)
