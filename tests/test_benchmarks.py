@@ -23,6 +23,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_group_is_measured_printed_written_and_drawn(tmp_path):
     process = run("eager", "rows", "--rounds", 2, "--json", tmp_path / "all.json", "--charts", tmp_path / "charts")
     assert process.returncode == 0, process.stderr

@@ -207,6 +207,7 @@ def test_an_op_that_cannot_be_drawn_is_a_failure_with_the_way_out(run):
     assert "Annotate it" in output
 
 
+@pytest.mark.slow
 def test_ghostwrite_writes_a_file_that_runs(run, directory):
     status, output, _ = run("ghostwrite", "cli_ops")
     assert status == 0

@@ -43,6 +43,7 @@ def run(*arguments, timeout=150, **environment):
     return process.returncode, output, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", PRINTED)
 def test_an_example_trains_with_processes_of_its_own(example):
     status, output, errors = run(DIRECTORY / f"{example}.py")

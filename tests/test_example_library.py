@@ -103,6 +103,7 @@ def test_a_block_of_its_readme_prints_what_it_says(number, library):
 
 
 # In parts, all of them together, which workers share and of which none takes long on a busy machine.
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["not TestOps", "TestOps and distance", "TestOps and not distance"])
 def test_the_tests_of_the_library_pass(part, library):
     output = run(library, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part)

@@ -56,6 +56,7 @@ NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ["cc", "gcc", "cla
 MARKS = {"compiled_c": [NEEDS_COMPILER]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
     [

@@ -61,6 +61,7 @@ def op(request, monkeypatch):
     del sys.modules[module]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("op", "drawn"),
     [pytest.param(name, drawn, id=name, marks=MARKS.get(name, [])) for name, drawn in CASES.items()],

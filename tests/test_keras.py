@@ -69,6 +69,7 @@ def trained(model, way):
     return [*history.history["loss"], model.evaluate(X, Y, verbose=0), *model.predict(X[:3], verbose=0).ravel()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", [functional, sequential, subclassed])
 def test_models_train_as_with_functions_of_keras(kind, way):

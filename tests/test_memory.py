@@ -82,6 +82,7 @@ def trace_session():
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trace",
     [

@@ -22,6 +22,7 @@ def test_a_wrong_op_is_found_out(wrong):
     assert f"Found by: {wrong.check}" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("right", RIGHT, ids=str)
 def test_a_right_op_passes(right, seed):

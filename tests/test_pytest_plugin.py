@@ -88,6 +88,7 @@ def test_ops_and_checks_are_collected_beside_other_tests(directory):
     assert "test_my_ops.py::TestOps::test_op[wrong-check_gradient] FAILED" in output
 
 
+@pytest.mark.slow
 def test_in_several_processes_with_a_profile_and_an_example_database(directory):
     options = ["-p", "xdist.plugin", "-p", "hypothesis.extra.pytestplugin", "-n", "2"]
     options += ["--hypothesis-profile", "one", "-m", "tfpyop", "-k", "gradient and not TestOps"]

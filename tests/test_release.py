@@ -135,6 +135,7 @@ def test_the_command_runs_where_the_wheel_is_installed(installed, tmp_path):
     assert run(installed / "tfpyop", "--version", cwd=tmp_path) == f"tfpyop {tfpyop.__version__}\n"
 
 
+@pytest.mark.slow
 def test_tests_run_from_the_source_distribution(installed, unpacked):
     printed = run(installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTED, cwd=unpacked)
     assert re.search(r"^\d+ passed in", printed, re.MULTILINE), printed

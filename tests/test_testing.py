@@ -486,6 +486,7 @@ def test_methods_are_checked_by_instance():
         check_op(Scale.scaled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
 def test_derivatives_of_what_has_none_are_skipped(dtype):
     op = differentiable_op(lambda x: x & x, signature="()->()", grad=lambda op, g: g)

@@ -202,6 +202,7 @@ def test_keras_trains_alike_compiled_and_not():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sites_of_other_shapes_are_told_apart_when_functions_come_and_go():
     op = differentiable_op(lambda x: x * 2, signature="()->()")
     for number in range(300):
@@ -288,6 +289,7 @@ def test_ten_thousand_calls_leave_memory_flat():
     assert resident() - before < 4e6  # a kept array a call would be 40 MB
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_leaves_the_process_alive():
     script = """
 import faulthandler, os, signal, threading, time
@@ -339,6 +341,7 @@ print("alive", function(x).numpy().tolist())
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("daemon", [False, True])
 def test_calls_while_the_interpreter_shuts_down_do_not_crash(daemon):
     script = f"""
@@ -462,6 +465,7 @@ print(y.numpy().tolist(), tape.gradient(y, x).numpy().tolist())
     assert process.stdout == "[1.0, 4.0, 9.0] [2.0, 4.0, 6.0]\n"
 
 
+@pytest.mark.slow
 def test_a_timeout_that_strikes_anywhere_leaves_the_process_alive():
     script = """
 import signal
