@@ -7,8 +7,10 @@ import venv
 from pathlib import Path
 
 
-def fresh_environment(directory, project):
+def fresh_environment(directory, *project):
     """Make an environment with a project, or a wheel, and nothing else of its own; returns its Python.
+
+    `project` is what `pip install` takes: a path, or `-e` and a path.
 
     TensorFlow and the others would take minutes and a network to install. The environment sees those of the running one
     instead, by a .pth file, which Python reads when it starts; addsitedir reads the .pth files there, which editable
@@ -22,7 +24,7 @@ def fresh_environment(directory, project):
     offline = ["--no-index", "--no-build-isolation", "--no-deps", "--disable-pip-version-check", "-q"]
     # Otherwise pip would take what is seen for what is installed, and leave out a project of the same version.
     offline += ["--ignore-installed"]
-    command = [sys.executable, "-m", "pip", f"--python={python}", "install", *offline, project]
+    command = [sys.executable, "-m", "pip", f"--python={python}", "install", *offline, *project]
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
     assert process.returncode == 0, process.stdout + process.stderr
     return python

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import typed_right
+from tests.environments import fresh_environment
 from tfpyop._op import OpOptions
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,20 @@ PYRIGHT = {
     "reportUnknownMemberType": False,
     "reportUnknownVariableType": False,
 }
+
+
+USER_FILE = """
+from tfpyop import differentiable_op
+
+
+@differentiable_op(signature="(),()->()")
+def scaled(x: float, *, factor: int = 2) -> float:
+    return factor * x
+
+
+scaled(1.0, factor="two")
+reveal_type(scaled.name)
+"""
 
 
 def run(module, *arguments):
@@ -109,3 +124,34 @@ def test_typical_checks_pass():
 
 def test_typical_code_saves_and_loads_a_model(tmp_path):
     assert typed_right.models(tmp_path) == [typed_right.__name__]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The Python of an environment where tfpyop is installed as the README says."""
+    return fresh_environment(tmp_path_factory.mktemp("installed") / "venv", "-e", ROOT)
+
+
+@pytest.mark.parametrize(
+    ("checker", "options"),
+    [
+        ("mypy", ["--python-executable={python}", "--config-file=", "--cache-dir={directory}"]),
+        ("basedpyright", ["--pythonpath", "{python}"]),
+    ],
+)
+def test_types_are_known_in_a_project_that_installed_tfpyop_in_place(checker, options, installed, tmp_path):
+    file = tmp_path / "user_file.py"
+    file.write_text(USER_FILE)
+    arguments = [option.format(python=installed, directory=tmp_path / "cache") for option in options]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    process = subprocess.run(
+        [sys.executable, "-m", checker, *arguments, str(file)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert re.search(r':10(:\d+)?\W+error: Argument .* "int"', process.stdout), process.stdout
+    assert re.search(r'Revealed type is "(builtins\.)?str"|Type of "scaled\.name" is "str"', process.stdout), process.stdout
