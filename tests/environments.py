@@ -6,6 +6,9 @@ import sysconfig
 import venv
 from pathlib import Path
 
+RUNNING_ENVIRONMENT = "running_environment.pth"
+"""The file of a fresh environment that shows it the packages of the running one."""
+
 
 def fresh_environment(directory, *project):
     """Make an environment with a project, or a wheel, and nothing else of its own; returns its Python.
@@ -20,7 +23,7 @@ def fresh_environment(directory, *project):
     python = directory / "bin" / "python"
     running = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(running)]
-    (site_packages(directory) / "running_environment.pth").write_text("".join(lines))
+    (site_packages(directory) / RUNNING_ENVIRONMENT).write_text("".join(lines))
     offline = ["--no-index", "--no-build-isolation", "--no-deps", "--disable-pip-version-check", "-q"]
     # Otherwise pip would take what is seen for what is installed, and leave out a project of the same version.
     offline += ["--ignore-installed"]

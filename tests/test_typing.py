@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import typed_right
-from tests.environments import fresh_environment
+from tests.environments import RUNNING_ENVIRONMENT, fresh_environment, site_packages
 from tfpyop._op import OpOptions
 
 ROOT = Path(__file__).parent.parent
@@ -128,8 +128,11 @@ def test_typical_code_saves_and_loads_a_model(tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The Python of an environment where tfpyop is installed as the README says."""
-    return fresh_environment(tmp_path_factory.mktemp("installed") / "venv", "-e", ROOT)
+    """The Python of an environment where tfpyop, and nothing else, is installed as the README says."""
+    directory = tmp_path_factory.mktemp("installed") / "venv"
+    python = fresh_environment(directory, "-e", ROOT)
+    (site_packages(directory) / RUNNING_ENVIRONMENT).unlink()  # tfpyop may be installed in place there too
+    return python
 
 
 @pytest.mark.parametrize(
@@ -154,4 +157,6 @@ def test_types_are_known_in_a_project_that_installed_tfpyop_in_place(checker, op
     )
     assert process.returncode == 1, process.stdout + process.stderr
     assert re.search(r':10(:\d+)?\W+error: Argument .* "int"', process.stdout), process.stdout
-    assert re.search(r'Revealed type is "(builtins\.)?str"|Type of "scaled\.name" is "str"', process.stdout), process.stdout
+    assert re.search(r'Revealed type is "(builtins\.)?str"|Type of "scaled\.name" is "str"', process.stdout), (
+        process.stdout
+    )
