@@ -17,7 +17,7 @@ from tests.environments import fresh_environment
 
 ROOT = Path(__file__).parent.parent
 DIRECTORIES = ["tfpyop", "tests", "docs", "examples", "benchmarks", ".ci"]
-FILES = ["CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg"]
+FILES = ["CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg"]
 LEFT_BEHIND = ["tests/__pycache__/a.cpython-311.pyc", "tfpyop/__pycache__/a.cpython-311.pyc", "docs/.cache/a.md~"]
 LEFT_BEHIND += [".hypothesis/a", ".pytest_cache/README", "examples/a.png", "build/lib/tfpyop/a.pyc", ".venv/a.cfg"]
 """What is in a directory where somebody works, and in no release."""
@@ -122,12 +122,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions):
 
 
 def test_the_first_example_runs_where_the_wheel_is_installed(installed, tmp_path):
-    first, second = BLOCK.findall((ROOT / "README.md").read_text())[:2]
+    example = BLOCK.search((ROOT / "README.md").read_text())[1]
     program = tmp_path / "program.py"
-    program.write_text(f"{first}\n{second}\nimport tfpyop\nprint(tfpyop.__file__)\n")
-    printed = run(installed / "python", program, cwd=tmp_path)
-    assert [float(number) for number in re.search(r"\[(.+?)\]", printed)[1].split()] == [-1, -1, -1, 0]
-    assert Path(printed.splitlines()[-1]).is_relative_to(installed.parent)
+    program.write_text(f"{example}\nimport tfpyop\nprint(tfpyop.__file__)\n")
+    gradient, file = run(installed / "python", program, cwd=tmp_path).splitlines()
+    assert gradient == re.search(r"# (.*)$", example)[1]
+    assert Path(file).is_relative_to(installed.parent)
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {tfpyop.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_command_runs_where_the_wheel_is_installed(installed, tmp_path):
