@@ -10,6 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_prefer_native", "_token"},
+    {"_size_terms"},
+    {"_signature_text"},
     {"_signature", "_coercion", "_structure"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},

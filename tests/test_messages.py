@@ -1721,31 +1721,50 @@ def test_a_rule_of_a_bound_method(attach):
 
 SIGNATURES = {
     "(),()": """\
-{op}: signature '(),()' needs exactly one '->'.
+{op}: cannot parse signature '(),()' at position 6.
+  Expected: ',' or '->'
+  Got:      (),()
+                 ^
   Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(),()->": """\
 {op}: signature '(),()->' has no output.
   Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n,(n)->(n)": """\
-{op}: signature '(n,(n)->(n)' cannot be read at '(n,(n)'.
+{op}: cannot parse signature '(n,(n)->(n)' at position 4.
+  Expected: a name or a number without parentheses
+  Got:      (n,(n)->(n)
+               ^
   Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n),(n)->n": """\
-{op}: signature '(n),(n)->n' cannot be read at 'n'.
+{op}: cannot parse signature '(n),(n)->n' at position 10.
+  Expected: '('
+  Got:      (n),(n)->n
+                     ^
   Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
-    "(n+1),(n)->()": """\
-{op}: signature '(n+1),(n)->()' computes 'n+1' on the input side.
-  Arithmetic belongs on the output side; inputs take names and fixed sizes.""",
+    "(n+m),(n)->()": """\
+{op}: signature '(n+m),(n)->()' cannot be solved for 'm' of input size 'n+m'.
+  An input size may be a name, a number, or arithmetic that gives its only name, such as n+1 or 2*n. \
+Arithmetic with several names needs inputs that have these names as sizes.""",
     "(n),(n)->(m+n)": """\
 {op}: signature '(n),(n)->(m+n)' computes 'm+n' from 'm', which no input has.
   Use names of the input side, or one new name by itself for a size known at run time.""",
     "(n),(n)->(n/2)": """\
-{op}: dimension 'n/2' of a signature cannot be read.
-  A dimension is a name, a number, or, on the output side, arithmetic with + - * //.""",
+{op}: cannot parse signature '(n),(n)->(n/2)' at position 12.
+  Expected: a name, a number or one of -> ( ) , ? + - * //
+  Got:      (n),(n)->(n/2)
+                       ^
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(...,n),(n)->()": """\
-{op}: dimension '...' of a signature cannot be read.
-  A dimension is a name, a number, or, on the output side, arithmetic with + - * //.""",
-    "(3?),()->()": """\
-{op}: dimension '3?' is optional but has no name.
+{op}: cannot parse signature '(...,n),(n)->()' at position 2.
+  Expected: a name, a number or one of -> ( ) , ? + - * //
+  Got:      (...,n),(n)->()
+             ^
+  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+    "(n?),(n)->()": """\
+{op}: cannot parse signature '(n?),(n)->()' at position 7.
+  Expected: the same mark for all dimensions 'n': here it is without '?', before it was with it
+  Got:      (n?),(n)->()
+                  ^
   Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
 }
 

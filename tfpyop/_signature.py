@@ -7,19 +7,15 @@ NumPy's language the output side may hold arithmetic (`(n),(m)->(n+m-1)`) and na
 
 from __future__ import annotations
 
-import ast
-import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 import numpy as np
 
+from tfpyop._signature_text import Core, Dimension, core_text, parse_signature
+from tfpyop._size_terms import LARGEST_SIZE, Linear, Term, linear_of, names_in
 from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
-
-Term = int | str | tuple[str, "Term", "Term"]
-"""One size: a number, a name, or an operator with two terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +29,6 @@ class Place:
 Size = int | Place | tuple[str, "Size", "Size"]
 """A size in terms of the inputs' dimensions: operators are those of signatures, and `broadcast`."""
 Sizes = tuple[Size, ...]
-
-_OPERATORS: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-}
-_AST_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//"}
-_ARGUMENT = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"  # arithmetic may nest parentheses, twice
-_EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
-
-
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One core dimension: its text, its size as a term, and whether inputs may leave it out (`?`)."""
-
-    text: str
-    term: Term
-    optional: bool = False
-
-    def size(self, sizes: Mapping[str, int | None]) -> int | None:
-        """Evaluate the term; None as soon as one of its names is unknown."""
-        return _evaluate(self.term, sizes)
-
-
-Core = tuple[Dimension, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +60,30 @@ class Signature:
     @classmethod
     @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> Signature:
-        """Read a signature; SignatureError says what cannot be read."""
-        sides = re.sub(r"\s*([-(),?+*/>])\s*", r"\1", text.strip()).split("->")
-        if len(sides) != 2:
-            raise SignatureError(f"signature {text!r} needs exactly one '->'.", remedy=_EXAMPLE)
-        inputs, outputs = (tuple(map(_parse_core, _split_arguments(side, text))) for side in sides)
-        if not outputs:
-            raise SignatureError(f"signature {text!r} has no output.", remedy=_EXAMPLE)
+        """Parse a signature.
+
+        Raises:
+          SignatureError: The text is not a signature, or its input sizes do not determine all names.
+        """
+        inputs, outputs = parse_signature(text)
+        terms = [dimension.term for core in inputs for dimension in core]
+        bound = {term for term in terms if isinstance(term, str)}
+        bound |= {linear.name for term in terms if (linear := linear_of(term)) is not None}
         for dimension in (dimension for core in inputs for dimension in core):
-            if isinstance(dimension.term, tuple):
+            if free := names_in(dimension.term) - bound:
                 raise SignatureError(
-                    f"signature {text!r} computes {dimension.text!r} on the input side.",
-                    remedy="Arithmetic belongs on the output side; inputs take names and fixed sizes.",
+                    f"signature {text!r} cannot be solved for {min(free)!r} of input size {dimension.text!r}.",
+                    remedy="An input size may be a name, a number, or arithmetic that gives its only name, such as "
+                    "n+1 or 2*n. Arithmetic with several names needs inputs that have these names as sizes.",
                 )
-        bound = {name for core in inputs for dimension in core for name in _names(dimension.term)}
         for dimension in (dimension for core in outputs for dimension in core):
-            free = _names(dimension.term) - bound
+            free = names_in(dimension.term) - bound
             if free and isinstance(dimension.term, tuple):
                 raise SignatureError(
                     f"signature {text!r} computes {dimension.text!r} from {min(free)!r}, which no input has.",
                     remedy="Use names of the input side, or one new name by itself for a size known at run time.",
                 )
-        free_names = {name for core in outputs for dimension in core for name in _names(dimension.term)} - bound
+        free_names = {name for core in outputs for dimension in core for name in names_in(dimension.term)} - bound
         return cls(text, inputs, outputs, frozenset(free_names))
 
     @classmethod
@@ -129,7 +101,7 @@ class Signature:
     def extended(self, *groups: Sequence[Core], outputs: Sequence[Core] = ()) -> Signature:
         """That of an op which takes more than this one's inputs, behind them, and has other outputs."""
         inputs = self.inputs + tuple(core for group in groups for core in group)
-        text = "->".join(",".join(map(_core_text, cores)) for cores in (inputs, outputs))
+        text = "->".join(",".join(map(core_text, cores)) for cores in (inputs, outputs))
         return Signature(text, inputs, tuple(outputs), frozenset())
 
     def with_outputs(self, cores: Sequence[str]) -> Signature:
@@ -158,11 +130,12 @@ class Signature:
         """What the signature promises: None in a shape only for sizes that nobody knows yet."""
         for dimension in (dimension for core in self.outputs for dimension in core):
             size = dimension.size(binding.sizes)
-            if size is not None and size < 0:
-                known = ", ".join(f"{name} = {binding.sizes[name]}" for name in sorted(_names(dimension.term)))
+            if size is not None and not 0 <= size <= LARGEST_SIZE:
                 raise SignatureError(
-                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for {known}.",
-                    remedy="Pass inputs for which it is 0 or more, or correct the signature.",
+                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for "
+                    f"{_values_text(dimension.term, binding.sizes)}.",
+                    remedy=f"Pass inputs for which it is {'0 or more' if size < 0 else 'below 2**63'}, or correct the "
+                    "signature.",
                 )
         return tuple(map(binding.shape, self.outputs))
 
@@ -179,8 +152,9 @@ class Signature:
         for number, (core, rank) in enumerate(zip(self.inputs, self.core_ranks(shapes), strict=True)):
             present = [dimension for dimension in core if dimension.text not in binding.missing]
             for axis, dimension in enumerate(present, len(shapes[number] or ()) - rank):
-                if isinstance(dimension.term, str):
-                    names.setdefault(dimension.term, Place(number, axis))
+                linear = linear_of(dimension.term)
+                if linear is not None and binding.sizes.get(linear.name) is None:
+                    names.setdefault(linear.name, _solved(linear, Place(number, axis)))
         return [
             loop + tuple(_substitute(d.term, names) for d in core if d.text not in binding.missing)
             if self.run_time_names.isdisjoint(d.text for d in core)
@@ -251,14 +225,11 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
             got=str(len(shapes)),
         )
     missing = _missing_names(signature, shapes)
-    sizes: dict[str, int | None] = {}
+    found: list[_Found] = []
     loops: list[Shape | None] = []
     for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
         if shape is None:
             loops.append(None)
-            for dimension in core:
-                if isinstance(dimension.term, str):
-                    sizes.setdefault(dimension.term, None)
             continue
         present = [dimension for dimension in core if dimension.text not in missing]
         if len(shape) < len(present):
@@ -269,9 +240,8 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
             )
         split = len(shape) - len(present)
         loops.append(shape[:split])
-        for dimension, size in zip(present, shape[split:], strict=True):
-            if not _unify(sizes, dimension, size):
-                raise _misfit(signature, shapes, number, dimension, dimension.size(sizes))
+        found += [(number, *pair) for pair in zip(present, shape[split:], strict=True)]
+    sizes = _solved_sizes(signature, shapes, found)
     try:
         loop = broadcast_shapes(loops)
     except ValueError:
@@ -294,29 +264,82 @@ def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> froz
     return frozenset(missing)
 
 
-def _unify(sizes: dict[str, int | None], dimension: Dimension, size: int | None) -> bool:
-    """Whether a size agrees with what is known of its dimension; where nothing is, it is kept."""
-    known = dimension.size(sizes)
-    if isinstance(dimension.term, str):
-        sizes[dimension.term] = size if known is None else known
-    return known is None or size is None or known == size
+_Found = tuple[int, Dimension, int | None]
+"""An input, one of its core dimensions, and the size that a call has there."""
+
+
+def _solved_sizes(
+    signature: Signature, shapes: Sequence[Shape | None], found: Sequence[_Found]
+) -> dict[str, int | None]:
+    """Return the sizes of all names of inputs, first from names by themselves, then from arithmetic with one name.
+
+    Raises:
+      SignatureError: Sizes disagree.
+    """
+    sizes: dict[str, int | None] = {
+        name: None for core in signature.inputs for dimension in core for name in names_in(dimension.term)
+    }
+    is_plain = [isinstance(dimension.term, str) for _, dimension, _ in found]
+    plain = [each for each, is_name in zip(found, is_plain, strict=True) if is_name]
+    computed = [each for each, is_name in zip(found, is_plain, strict=True) if not is_name]
+    for number, dimension, size in [*plain, *computed]:
+        linear = linear_of(dimension.term)
+        if linear is not None and size is not None and sizes[linear.name] is None:
+            solution = linear.solution(size)
+            if solution is None:
+                raise _unsolvable(signature, shapes, number, dimension)
+            sizes[linear.name] = solution
+    for number, dimension, size in found:
+        known = dimension.size(sizes)
+        if known is not None and size is not None and known != size:
+            raise _misfit(signature, shapes, number, dimension, sizes)
+    return sizes
+
+
+def _solved(linear: Linear, size: Size) -> Size:
+    """Write the name of a linear size in terms of that size."""
+    if linear.offset:
+        size = ("-", size, linear.offset) if linear.offset > 0 else ("+", size, -linear.offset)
+    return size if linear.factor == 1 else ("//", size, linear.factor)
+
+
+def _unsolvable(
+    signature: Signature, shapes: Sequence[Shape | None], number: int, dimension: Dimension
+) -> SignatureError:
+    """The error for an input size that its arithmetic never has."""
+    (name,) = names_in(dimension.term)
+    return SignatureError(
+        f"input {number} does not fit signature {signature.text!r}.",
+        expected=f"a size {dimension.text!r} for some {name} of 0 or more",
+        got=describe_shape(shapes[number]),
+    )
 
 
 def _misfit(
-    signature: Signature, shapes: Sequence[Shape | None], number: int, dimension: Dimension, size: int | None
+    signature: Signature,
+    shapes: Sequence[Shape | None],
+    number: int,
+    dimension: Dimension,
+    sizes: Mapping[str, int | None],
 ) -> SignatureError:
-    """The error for an input with another size than the fixed one, or than an input before."""
+    """The error for an input with another size than the fixed one, or than other inputs imply."""
     source = _first_to_tell(signature, shapes, dimension.text)
-    expected = f"size {size} for dimension {dimension.text!r}"
+    expected = f"size {dimension.size(sizes)} for dimension {dimension.text!r}"
     if isinstance(dimension.term, int):
-        expected = f"core dimensions {_core_text(signature.inputs[number])}"
+        expected = f"core dimensions {core_text(signature.inputs[number])}"
     elif source != number:
         expected += f", as in input {source} of shape {describe_shape(shapes[source])}"
+    elif isinstance(dimension.term, tuple):
+        expected += f", because {_values_text(dimension.term, sizes)}"
     return SignatureError(
         f"input {number} does not fit signature {signature.text!r}.",
         expected=expected,
         got=describe_shape(shapes[number]),
     )
+
+
+def _values_text(term: Term, sizes: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name} = {sizes[name]}" for name in sorted(names_in(term)))
 
 
 def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: str) -> int:
@@ -327,54 +350,6 @@ def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: s
         if shape is not None and text in present and shape[present.index(text) - len(present)] is not None:
             return number
     raise AssertionError(text)
-
-
-def _split_arguments(side: str, text: str) -> list[str]:
-    """Split `(m,k),(k)` into the insides of its parentheses."""
-    if side and not re.fullmatch(f"{_ARGUMENT}(,{_ARGUMENT})*", side):
-        raise SignatureError(f"signature {text!r} cannot be read at {side!r}.", remedy=_EXAMPLE)
-    return [argument[1:-1] for argument in re.findall(_ARGUMENT, side)]
-
-
-def _core_text(core: Core) -> str:
-    return f"({','.join(dimension.text + '?' * dimension.optional for dimension in core)})"
-
-
-def _parse_core(text: str) -> Core:
-    return tuple(map(_parse_dimension, text.split(","))) if text else ()
-
-
-def _parse_dimension(text: str) -> Dimension:
-    optional = text.endswith("?")
-    name = text.removesuffix("?")
-    try:
-        term = _parse_term(ast.parse(name, mode="eval").body)
-    except (SyntaxError, ValueError):
-        raise SignatureError(
-            f"dimension {text!r} of a signature cannot be read.",
-            remedy="A dimension is a name, a number, or, on the output side, arithmetic with + - * //.",
-        ) from None
-    if optional and not isinstance(term, str):
-        raise SignatureError(f"dimension {text!r} is optional but has no name.", remedy=_EXAMPLE)
-    return Dimension(name, term, optional)
-
-
-def _parse_term(node: ast.expr) -> Term:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _AST_OPERATORS:
-        if isinstance(node.op, ast.FloorDiv) and not (isinstance(node.right, ast.Constant) and node.right.value):
-            raise ValueError("division by anything but a number other than zero")
-        return (_AST_OPERATORS[type(node.op)], _parse_term(node.left), _parse_term(node.right))
-    raise ValueError(node)
-
-
-def _names(term: Term) -> frozenset[str]:
-    if isinstance(term, str):
-        return frozenset({term})
-    return _names(term[1]) | _names(term[2]) if isinstance(term, tuple) else frozenset()
 
 
 def sizes_of(shape: Shape | None, number: int) -> Sizes | None:
@@ -391,12 +366,3 @@ def _substitute(term: Term, names: Mapping[str, Size]) -> Size:
     if isinstance(term, tuple):
         return (term[0], _substitute(term[1], names), _substitute(term[2], names))
     return names[term] if isinstance(term, str) else term
-
-
-def _evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
-    if isinstance(term, int):
-        return term
-    if isinstance(term, str):
-        return sizes.get(term)
-    left, right = _evaluate(term[1], sizes), _evaluate(term[2], sizes)
-    return None if left is None or right is None else _OPERATORS[term[0]](left, right)

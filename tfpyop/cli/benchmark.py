@@ -17,6 +17,8 @@ from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
 from tfpyop._op import Op
+from tfpyop._signature_text import Core
+from tfpyop._size_terms import names_in
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
@@ -99,12 +101,12 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
         raise RegistrationError(
             "nothing tells how many inputs it has.", subject=definition.subject, remedy="Give the op a signature=."
         )
-    cores: list[list[Any]] = [[] for _ in names]
-    if signature is not None:
-        cores = [[dimension.term for dimension in core] for core in signature.inputs]
-    rank = max((sum(isinstance(term, str) for term in core) for core in cores), default=0)
+    cores: Sequence[Core] = [()] * len(names) if signature is None else signature.inputs
+    named = [[names_in(dimension.term) for dimension in core] for core in cores]
+    rank = max((sum(map(bool, core)) for core in named), default=0)
     side = max(1, round(size ** (1 / max(rank, 1))))
-    sizes = [tuple(side if isinstance(term, str) else term for term in core) for core in cores]
+    sides = {name: side for core in named for each in core for name in each}
+    sizes = [tuple(max(dimension.size(sides) or 0, 0) for dimension in core) for core in cores]
     loop = () if rank else (max(1, size // max(map(math.prod, sizes), default=1)),)
     generator = np.random.default_rng(0)
     arrays = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis.strategies import SearchStrategy as Strategy
 
 from tfpyop import Op
 from tfpyop._signature import Signature
+from tfpyop._signature_text import Dimension, core_text
+from tfpyop._size_terms import names_in
 from tfpyop.errors import SignatureError, UnsupportedError
 from tfpyop.testing._ops import definition_of, subject_of
 
@@ -53,11 +56,48 @@ def _sided(op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims:
         return shape.map(lambda shape: (shape,) * count)
     if not count:
         return st.just(())
-    inputs = signature.text.replace(" ", "").split("->")[0]
     drawn = hnp.mutually_broadcastable_shapes(
-        signature=f"{inputs}->()", min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side
+        signature=_text_to_draw(signature), min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side
     )
-    return drawn.map(lambda broadcast: broadcast.input_shapes).filter(lambda shapes: _has_outputs(signature, shapes))
+    fitted = drawn.map(lambda broadcast: _with_computed_sizes(signature, broadcast.input_shapes))
+    return fitted.filter(lambda shapes: _has_outputs(signature, shapes))
+
+
+def _is_computed(dimension: Dimension) -> bool:
+    return isinstance(dimension.term, tuple)
+
+
+def _names_of_computed(signature: Signature) -> list[str]:
+    computed = filter(_is_computed, itertools.chain(*signature.inputs))
+    return sorted({name for dimension in computed for name in names_in(dimension.term)})
+
+
+def _text_to_draw(signature: Signature) -> str:
+    """The input side as Hypothesis reads it: a fresh name for each computed size, and a last input with their names."""
+    fresh = (Dimension(name, name) for name in map("_computed_{}".format, itertools.count()))
+    cores = [
+        tuple(next(fresh) if _is_computed(dimension) else dimension for dimension in core) for core in signature.inputs
+    ]
+    names = _names_of_computed(signature)
+    texts = [*map(core_text, cores), *([f"({','.join(names)})"] if names else [])]
+    return f"{','.join(texts)}->()"
+
+
+def _with_computed_sizes(signature: Signature, drawn: Sequence[tuple[int, ...]]) -> Shapes:
+    """The drawn shapes with their computed sizes; negative ones, for which nothing fits, count as zero."""
+    names = _names_of_computed(signature)
+    if not names:
+        return tuple(drawn)
+    *inputs, last = drawn
+    sizes = dict(zip(names, last[len(last) - len(names) :], strict=True))
+    shapes = []
+    for core, shape in zip(signature.inputs, inputs, strict=True):
+        fitted = list(shape)
+        for axis, dimension in enumerate(core, -len(core)):
+            if _is_computed(dimension):
+                fitted[axis] = max(dimension.size(sizes) or 0, 0)
+        shapes.append(tuple(fitted))
+    return tuple(shapes)
 
 
 def _has_outputs(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> bool:

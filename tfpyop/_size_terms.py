@@ -1,0 +1,82 @@
+"""Sizes of dimensions as terms: numbers, names and arithmetic with them, evaluated and solved."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+Term = int | str | tuple[str, "Term", "Term"]
+"""One size: a number, a name, or an operator with two terms."""
+
+LARGEST_SIZE = 2**63 - 1
+_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+
+
+def names_in(term: Term) -> frozenset[str]:
+    """Return the names that a term contains."""
+    if isinstance(term, str):
+        return frozenset({term})
+    return names_in(term[1]) | names_in(term[2]) if isinstance(term, tuple) else frozenset()
+
+
+def evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
+    """Return the value of a term; None if one of its names is unknown."""
+    if isinstance(term, int):
+        return term
+    if isinstance(term, str):
+        return sizes.get(term)
+    left, right = evaluate(term[1], sizes), evaluate(term[2], sizes)
+    return None if left is None or right is None else _OPERATORS[term[0]](left, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A size `factor * name + offset`."""
+
+    name: str
+    factor: int
+    offset: int
+
+    def solution(self, size: int) -> int | None:
+        """Return the value of the name for which the size is this; None if there is none."""
+        value, rest = divmod(size - self.offset, self.factor)
+        return value if rest == 0 and value >= 0 else None
+
+
+@lru_cache(maxsize=4096)
+def linear_of(term: Term) -> Linear | None:
+    """Read a term as a positive multiple of one name plus a number; None if it is something else."""
+    coefficients = _coefficients(term)
+    if coefficients is None:
+        return None
+    offset = coefficients.pop("", 0)
+    if len(coefficients) != 1:
+        return None
+    ((name, factor),) = coefficients.items()
+    return Linear(name, factor, offset) if factor > 0 else None
+
+
+def _coefficients(term: Term) -> dict[str, int] | None:
+    """Return the factors of names, and under the empty name a number; None if a term is not linear."""
+    if isinstance(term, int):
+        return {"": term}
+    if isinstance(term, str):
+        return {term: 1}
+    left, right = _coefficients(term[1]), _coefficients(term[2])
+    if left is None or right is None:
+        return None
+    if term[0] in "+-":
+        sign = 1 if term[0] == "+" else -1
+        total = {name: left.get(name, 0) + sign * right.get(name, 0) for name in left | right}
+        return {name: factor for name, factor in total.items() if factor or not name}
+    if term[0] == "*" and (set(left) <= {""} or set(right) <= {""}):
+        names, number = (right, left.get("", 0)) if set(left) <= {""} else (left, right.get("", 0))
+        return {name: factor * number for name, factor in names.items() if number or not name}
+    return None
