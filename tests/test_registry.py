@@ -345,6 +345,30 @@ def test_a_new_version_of_an_op_drops_the_lasting_tokens_of_the_old(registry, en
     assert [registry.find_host_op(token) for token in tokens] == ["made from ''", "made from '{}'", "made from ''"]
 
 
+def test_a_new_version_of_an_op_drops_the_tokens_of_rules_of_its_rules(registry, entry):
+    entry.vjp.vjp = FakeEntry()
+    old = FakeHostOp(entry.vjp.vjp, "", "acme:f/vjp/vjp")
+    token = registry.token_of(old)
+    new = reload(registry)
+    new.vjp = FakeEntry(vjp=FakeEntry())
+    assert registry.find_host_op(token) == "made from ''"
+
+
+def test_an_op_with_the_name_of_a_rule_takes_its_token(registry, entry):
+    rule = FakeHostOp(entry.vjp, "", "acme:f/vjp")
+    token = registry.token_of(rule)
+    registry.register("acme:f/vjp", op := FakeEntry(), SITE)
+    host_op = FakeHostOp(op, "", "acme:f/vjp")
+    assert registry.token_of(host_op) == token
+    assert registry.find_host_op(token) is host_op
+    assert registry.token_of(rule) != token
+
+
+def test_the_name_of_a_rule_of_a_rule_of_any_depth_is_found_in_time(registry, entry):
+    assert registry.find_host_op("tfpyop:acme:f" + "/vjp" * 100_000) is None
+    assert Token.parse("tfpyop:acme:f" + "/vjp" * 100_000).op == "acme:f"
+
+
 @pytest.mark.parametrize("defined", ["acme:f", "acme:g"])
 def test_what_has_no_lasting_name_is_found_whatever_is_defined(registry, entry, defined):
     names = ["acme:f", "acme:g", "acme:g.<locals>.inner", "acme:gg"]
@@ -404,6 +428,8 @@ def test_a_token_is_taken_apart_again(name, payload, module):
     [
         ("tfpyop:acme.ops:f", "acme.ops:f", "acme.ops:f", "acme.ops", False),
         ('tfpyop:f/vjp@acme.ops{"a":"@"}', "f/vjp", "f", "acme.ops", False),
+        ("tfpyop:acme:f/vjp/jvp/vjp", "acme:f/vjp/jvp/vjp", "acme:f", "acme", False),
+        ("tfpyop:acme:f/vjps/vjp", "acme:f/vjps/vjp", "acme:f/vjps", "acme", False),
         ("tfpyop:acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme", True),
     ],
 )

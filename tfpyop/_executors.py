@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._coercion import Array
+from tfpyop._locks import SafeLock
 from tfpyop._registry import REGISTRY
 from tfpyop._shared_arrays import InFile, put, shared_directory, taken
 from tfpyop._token import Token
@@ -49,7 +50,8 @@ class ExecutorSource:
             self._made = given
         else:
             self._make = given
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
+        self._is_making = False
 
     def executor(self) -> concurrent.futures.Executor:
         """The executor.
@@ -71,6 +73,13 @@ class ExecutorSource:
 
     def _new(self) -> Any:
         assert self._make is not None
+        if self._is_making:
+            raise WorkerError(
+                "the executor is needed while it is made.",
+                remedy="The function that executor= names calls the op, or waits for one that does: make the executor "
+                "without it.",
+            )
+        self._is_making = True
         try:
             return self._make()
         except Exception as error:
@@ -79,6 +88,8 @@ class ExecutorSource:
                 got=f"{type(error).__name__}: {error}",
                 remedy="executor= is a function, which raised this.",
             ) from error
+        finally:
+            self._is_making = False
 
     def forget(self) -> None:
         """Let an executor that takes no more tasks be made anew, if it was made here."""

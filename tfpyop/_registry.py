@@ -11,7 +11,6 @@ import inspect
 import itertools
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tfpyop._locks import SafeLock
 from tfpyop._token import RULES, Token
 from tfpyop.errors import RegistrationError, nearest
+
+_MOST_RULES = 100
+"""How deep rules of rules are looked for: tokens come from files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Registry:
     """Names, tokens and gradient names of one process. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler or finalizer may call an op in the middle of a change
+        self._lock = SafeLock()
         self._entries: dict[str, Any] = {}
         self._internal: dict[str, Any] = {}
         self._host_ops: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
@@ -88,8 +91,10 @@ class Registry:
           RegistrationError: Another place has made an op of this name.
         """
         with self._lock:
-            known = self._entries.get(name)
-            if known is not None and not site.replaces(known.site):
+            known = self._entries.setdefault(name, entry)
+            if known is entry and name.rpartition("/")[2] not in RULES:
+                return
+            if known is not entry and not site.replaces(known.site):
                 raise RegistrationError(
                     f"the name {name!r} is taken by another op.",
                     expected="one definition of each name",
@@ -98,9 +103,9 @@ class Registry:
                     "function makes anew goes without a name.",
                 )
             self._entries[name] = entry
-            self.registrations += known is not None
-            for token in list(self._host_ops) if known is not None else ():
-                if Token.parse(token).op == name:
+            self.registrations += 1
+            for token in list(self._host_ops):
+                if Token.parse(token).belongs_to(name):
                     self._host_ops.pop(token, None)
 
     def add_internal(self, name: str, entry: Any) -> None:
@@ -138,8 +143,9 @@ class Registry:
             if self.is_stable(host_op):
                 token = str(Token(host_op.name, host_op.payload, host_op.owner.module))
             else:
-                token = self._local_tokens.get(host_op) or str(Token(self.unique(host_op.name)))
-                self._local_tokens[host_op] = token
+                token = self._local_tokens.get(host_op, "")
+                if f"#{self._process}-" not in token:  # a forked child keeps the tokens of its parent to itself
+                    token = self._local_tokens[host_op] = str(Token(self.unique(host_op.name)))
             self._host_ops.setdefault(token, host_op)
             return token
 
@@ -184,17 +190,27 @@ class Registry:
         """How many host ops that have a token are alive."""
         return len(self._host_ops)
 
+    def begin_child(self) -> None:
+        """In a forked child: give out names of its own from now on. Graphs from before the fork keep their tokens."""
+        self._process = os.urandom(4).hex()
+
     def _known(self, name: str) -> Any | None:
         """The entry of this name, or of the rule that belongs to it, if there is one."""
-        known = self._entries.get(name) or self._internal.get(name)
-        base, _, rule = name.rpartition("/")
-        if known is None and rule in RULES:
-            owner = self._known(base)
-            known = None if owner is None else owner.rule_entry(rule)
+        rules: list[str] = []
+        while (known := self._entries.get(name) or self._internal.get(name)) is None:
+            name, _, rule = name.rpartition("/")
+            if rule not in RULES or len(rules) == _MOST_RULES:
+                return None
+            rules.append(rule)
+        for rule in reversed(rules):
+            known = None if known is None else known.rule_entry(rule)
         return known
 
 
 REGISTRY = Registry()
+
+if hasattr(os, "register_at_fork"):  # where processes can be forked
+    os.register_at_fork(after_in_child=REGISTRY.begin_child)
 
 
 class OpsView(Mapping[str, Any]):
@@ -221,7 +237,7 @@ class OwnedNames:
     def __init__(self, remove: Callable[[str], Any]) -> None:
         self._remove = remove
         self._names: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
 
     def add(self, name: str, owner: Any) -> None:
         """Tie a name to the life of its owner."""

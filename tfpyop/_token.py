@@ -6,6 +6,7 @@ JSON. No pickles, no code.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tfpyop.errors import UnsupportedError
@@ -13,6 +14,7 @@ from tfpyop.errors import UnsupportedError
 PREFIX = "tfpyop:"
 RULES = ("vjp", "jvp")
 """What the names of rules' ops end in, behind the op's own name and a slash."""
+_RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)}))+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,12 @@ class Token:
 
     @property
     def op(self) -> str:
-        """The name of the op, also if the token is of its rule."""
-        op, _, rule = self.name.rpartition("/")
-        return op if rule in RULES else self.name
+        """The name of the op, also if the token is of its rule, or of a rule of that."""
+        return _RULE_SUFFIXES.sub("", self.name)
+
+    def belongs_to(self, name: str) -> bool:
+        """Return whether the token is of the op of this name, or of one of its rules."""
+        return self.name.startswith(name) and _RULE_SUFFIXES.sub("", self.name[len(name) :]) == ""
 
     @property
     def is_local(self) -> bool:

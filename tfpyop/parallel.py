@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from tfpyop._locks import SafeLock
 from tfpyop.errors import RegistrationError, UnsupportedError
 
 __all__ = ["ProcessPool", "process_pool"]
@@ -35,16 +36,16 @@ class ProcessPool(concurrent.futures.Executor):
         self._workers: concurrent.futures.Executor | None = None
         self._process = os.getpid()
         self._futures: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = SafeLock()
 
     def workers(self) -> concurrent.futures.Executor:
         """The processes at present, started if there are none."""
         with self._lock:
-            if self._workers is None or self._process != os.getpid():  # a fork has none of the parent's
-                self._process = os.getpid()
-                self._workers = _loky().ProcessPoolExecutor(
-                    self.n_workers, initializer=_begin_worker, initargs=(self._process,)
-                )
+            if self._process != os.getpid():  # a fork has none of the parent's
+                self._process, self._workers = os.getpid(), None
+            if self._workers is None:
+                made = _loky().ProcessPoolExecutor(self.n_workers, initializer=_begin_worker, initargs=(self._process,))
+                self._workers = self._workers or made  # a finalizer may have come first
             return self._workers
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._locks import SafeLock
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering._tensorflow import TESTED
 from tfpyop.lowering.failures import CANCELLED, shortened, status_of
@@ -55,7 +55,7 @@ _MOST_CHARACTERS = 2000
 
 _HANDLERS: list[Any] = []
 """XLA calls them as long as the process lives."""
-_LOCK = threading.RLock()  # a signal handler may call an op in the middle of a registration
+_LOCK = SafeLock()
 
 
 def register(run: Run) -> None:
