@@ -17,6 +17,9 @@ from tfpyop.errors import UnsupportedError
 
 T = TypeVar("T")
 
+_PLAIN_TYPES = (object, range, tf.TensorShape, tf.compat.v1.Dimension)
+"""Types with a conversion that hold numbers, not tensors. Those of numbers, lists and arrays come in tuples."""
+
 TESTED = "2.18 to 2.21"
 
 try:
@@ -32,7 +35,7 @@ try:
         should_record_backprop,
         stop_recording,
     )
-    from tensorflow.python.framework import op_def_registry
+    from tensorflow.python.framework import op_def_registry, tensor_conversion_registry
     from tensorflow.python.framework.composite_tensor import CompositeTensor
     from tensorflow.python.framework.func_graph import FuncGraph
     from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
@@ -70,6 +73,7 @@ __all__ = [
     "executing_eagerly_outside_functions",
     "first_of_output",
     "forget_gradient",
+    "has_tensor_conversion",
     "install_trampoline",
     "is_profiling",
     "is_watched",
@@ -93,6 +97,12 @@ def is_profiling() -> bool:
     """Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
     enabled = trace.enabled
     return bool(enabled() if callable(enabled) else enabled)
+
+
+def has_tensor_conversion(kind: type[Any]) -> bool:
+    """Check whether TensorFlow has a function that makes tensors of this very type, as of a `PartitionedVariable`."""
+    bases = [base for base, _ in tensor_conversion_registry.get(kind)]
+    return any(isinstance(base, type) and base not in _PLAIN_TYPES for base in bases)
 
 
 def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
@@ -126,7 +136,7 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
 
     TensorFlow differentiates inner functions ahead, without end where every derivative makes another.
     """
-    sizes = [tensor.shape[0] for tensor in rows]
+    sizes = [tf.compat.dimension_value(tensor.shape[0]) for tensor in rows]
     n_rows = tf.shape(rows[0])[0] if None in sizes else sizes[0]
     return _pfor_impl(lambda row: function([tf.gather(tensor, row) for tensor in rows]), n_rows, True)
 

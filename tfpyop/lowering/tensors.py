@@ -16,7 +16,12 @@ from tfpyop._coercion import STRING, Array, DType, Partners, as_input
 from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
-from tfpyop.lowering._tensorflow import CompositeTensor, EagerTensor, ensure_initialized
+from tfpyop.lowering._tensorflow import (
+    CompositeTensor,
+    EagerTensor,
+    ensure_initialized,
+    has_tensor_conversion,
+)
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
@@ -130,7 +135,8 @@ def numpy_dtype(dtype: tf.DType) -> DType:
 
 def type_of(tensor: tf.Tensor) -> ArrayType:
     """The dtype and static shape of a tensor."""
-    return ArrayType(dtype_of(tensor), None if tensor.shape.rank is None else tuple(tensor.shape))
+    shape = tensor.shape
+    return ArrayType(dtype_of(tensor), None if shape.rank is None else tuple(shape.as_list()))
 
 
 @functools.cache
@@ -156,7 +162,9 @@ def holds_tensor(value: Any) -> bool:
         return any(map(holds_tensor, value))
     if isinstance(value, dict):
         return any(map(holds_tensor, value.values()))
-    return isinstance(value, tf.Tensor | tf.Variable | tf.IndexedSlices) or hasattr(value, "__tf_tensor__")
+    if isinstance(value, tf.Tensor | tf.Variable | tf.IndexedSlices) or hasattr(value, "__tf_tensor__"):
+        return True
+    return has_tensor_conversion(type(value)) and not isinstance(value, CompositeTensor)
 
 
 def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
