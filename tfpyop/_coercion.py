@@ -47,12 +47,13 @@ def parse_dtype(value: Any) -> DType | None:
     """Read a dtype as users write it: a numpy or TensorFlow dtype, a name, a type; None stays None."""
     if value is None:
         return None
+    given = value
     try:
         value = getattr(value, "as_numpy_dtype", value)
     except KeyError:  # TensorFlow's dtypes of things that are not arrays
-        raise RegistrationError(
-            f"{value!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text."
-        ) from None
+        value = np.dtype([(str(given), np.void)])
+    if given is not value and getattr(value, "names", None):  # a quantized dtype of TensorFlow, or one of a handle
+        raise RegistrationError(f"{given!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text.")
     if isinstance(value, str) and value == "string":
         return STRING
     if isinstance(value, str) and value.startswith(("bfloat16", "float8")):

@@ -222,11 +222,15 @@ class OpPromise:
         return _read_shapes(result, len(self.dtypes))
 
     def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
-        if self.ufunc is not None and None in self.dtypes:
+        if all(declared is not None for declared in self.dtypes):  # None equals float64 for numpy
+            return [declared for declared in self.dtypes if declared is not None]
+        if self.ufunc is not None:
             derived: Sequence[DType] = ufunc_output_dtypes(self.ufunc, inputs)
-            return [declared or default for declared, default in zip(self.dtypes, derived, strict=True)]
-        default = result_dtype(inputs) if None in self.dtypes else STRING
-        return [default if declared is None else declared for declared in self.dtypes]
+        else:
+            derived = [result_dtype(inputs)] * len(self.dtypes)
+        return [
+            default if declared is None else declared for declared, default in zip(self.dtypes, derived, strict=True)
+        ]
 
     def _split_residuals(self, result: Any) -> tuple[Any, list[Any]]:
         declared = f"{{{', '.join(f'{name!r}: ...' for name in self.residual_names)}}}"

@@ -8,11 +8,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._host_op import HostOp
-from tfpyop.errors import UnsupportedError
+from tfpyop.errors import CoercionError, UnsupportedError
 from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.recording import record
-from tfpyop.lowering.tensors import array_of, host_results, tensor_of
+from tfpyop.lowering.tensors import host_results, input_arrays, tensor_of
 
 
 def is_plain(op: HostOp, leaves: Sequence[Any]) -> bool:
@@ -40,7 +40,10 @@ def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     """Run the op on eager tensors, and record it if a tape is active."""
     if not tensors:
         ensure_initialized()  # by making inputs somebody else has
-    inputs = [array_of(tensor) for tensor in tensors]
+    try:
+        inputs = input_arrays(tensors)
+    except CoercionError as error:
+        raise error.about(op.host.subject) from None
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]
     outputs = [tensor_of(array) for array in arrays]

@@ -25,6 +25,10 @@ from tfpyop.lowering._tensorflow import (
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
+_WITHOUT_ARRAYS = frozenset(
+    dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.variant, tf.resource)
+)
+"""TensorFlow's numbers of the dtypes that are refused. It would give the first ones as plain integers."""
 
 
 def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
@@ -35,6 +39,7 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
     """
     try:
         tensors = [_tensor_like(leaf, number) for number, leaf in enumerate(leaves)]
+        _require_array_dtypes(tensors)
         if all(tensor is not None for tensor in tensors):
             return tensors
         partners = Partners.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
@@ -44,6 +49,24 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
         ]
     except TfpyopError as error:
         raise error.about(subject) from error.__cause__
+
+
+def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
+    """Return the memory of eager tensors, which are the inputs of a call, as `array_of` does.
+
+    Raises:
+      CoercionError: A tensor has a dtype that arrays do not have.
+    """
+    for tensor in tensors:
+        if tensor._datatype_enum() in _WITHOUT_ARRAYS:
+            _require_array_dtypes(tensors)
+    return [array_of(tensor) for tensor in tensors]
+
+
+def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
+    for number, tensor in enumerate(tensors):
+        if tensor is not None:
+            numpy_dtype(tensor.dtype, f"input {number}")
 
 
 def array_of(tensor: Any) -> Array:
@@ -128,9 +151,37 @@ def dtype_of(tensor: tf.Tensor) -> DType:
 
 
 @functools.cache
-def numpy_dtype(dtype: tf.DType) -> DType:
-    """A dtype of TensorFlow as numpy has it."""
-    return STRING if dtype == tf.string else np.dtype(dtype.as_numpy_dtype)
+def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
+    """Return the numpy dtype of a TensorFlow dtype.
+
+    Args:
+      dtype: The dtype of a tensor.
+      what: How errors call the tensor.
+
+    Raises:
+      CoercionError: Arrays do not have this dtype. A quantized one means numbers that depend on a scale elsewhere.
+    """
+    if dtype == tf.string:
+        return STRING
+    name = dtype.base_dtype.name
+    if dtype.is_quantized:
+        raise CoercionError(
+            f"{what} has the quantized dtype {name}, which arrays do not have.",
+            expected="numbers, booleans or strings",
+            got=name,
+            remedy=f"Pass its integers, tf.bitcast(x, tf.{name.replace('q', '')}), or its values, "
+            "tf.quantization.dequantize(x, ...).",
+        )
+    try:
+        known: DType = np.dtype(dtype.as_numpy_dtype)
+    except KeyError:
+        raise CoercionError(
+            f"{what} is a handle (tf.{name}), not an array.",
+            expected="numbers, booleans or strings",
+            got=name,
+            remedy="Read the values first, and pass tensors of them.",
+        ) from None
+    return known
 
 
 def type_of(tensor: tf.Tensor) -> ArrayType:
