@@ -23,6 +23,7 @@ def _on_tensorflow(_tensorflow: Any) -> None:
         importlib.import_module("tfpyop.lowering.refusals").install()
         importlib.import_module("tfpyop.lowering.batching").install()
         importlib.import_module("tfpyop.lowering.saved_gradient").install()
+        importlib.import_module("tfpyop.lowering.retracing").install()
         importlib.import_module("tfpyop.lowering.xla").install()
 
 

@@ -5,7 +5,9 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +60,12 @@ except ImportError as error:
         remedy="Install one of these, or a newer tfpyop.",
     ) from error
 
+try:
+    from tensorflow.core.function.polymorphism.function_cache import FunctionCache
+    from tensorflow.python.eager.polymorphic_function import function_context
+except ImportError:  # only retracing for XLA needs them, and can be done without
+    FunctionCache = function_context = None
+
 __all__ = [
     "CompositeTensor",
     "ConversionNotImplementedError",
@@ -71,6 +79,7 @@ __all__ = [
     "could_possibly_record",
     "ensure_initialized",
     "executing_eagerly_outside_functions",
+    "find_gradient",
     "first_of_output",
     "forget_gradient",
     "has_tensor_conversion",
@@ -84,6 +93,7 @@ __all__ = [
     "record_operation",
     "record_operation_backprop_only",
     "register_pfor_converter",
+    "separate_traces_for_xla",
     "set_attribute",
     "should_record_backprop",
     "stop_recording",
@@ -124,6 +134,11 @@ def name_gradient(name: str, function: Callable[..., Any]) -> None:
 def forget_gradient(name: str) -> None:
     """Take a gradient function back out of TensorFlow's registry."""
     gradient_registry._registry.pop(name, None)
+
+
+def find_gradient(name: str) -> Any:
+    """Return the gradient function of this name, None if TensorFlow has none."""
+    return gradient_registry._registry.get(name, {}).get("type")
 
 
 def is_watched(tensors: Sequence[tf.Tensor]) -> bool:
@@ -188,3 +203,63 @@ def install_trampoline(prefix: str, run: Callable[[str, Sequence[Any]], Sequence
             return run(token, args) if token.startswith(prefix) else super().__call__(token, device, args)
 
     function_registry.__class__ = Trampoline
+
+
+class _AnyXlaContext:
+    """Stand for every XLA context that is not a TPU's, as a part of the keys of TensorFlow's function cache."""
+
+    def RequiresUniqueFunctionRetracing(self) -> bool:  # noqa: N802 - TensorFlow's name
+        """Ask for traces of its own, which TensorFlow's contexts do on TPUs only."""
+        return True
+
+
+def separate_traces_for_xla(can_serve: Callable[[Any], bool]) -> bool:
+    """Let `tf.function` keep a trace for calls in compiled functions beside the trace for all other calls.
+
+    TensorFlow's function cache has a field for the XLA context in its keys, and leaves it empty except on TPUs.
+
+    Args:
+      can_serve: Whether a trace that was made for one kind of call is right for the other kind. It is asked instead of
+        tracing again.
+
+    Returns:
+      Whether it was done: False if this TensorFlow's function cache is not as expected.
+    """
+    if not _has_known_function_cache():
+        return False
+    enclosing_context, lookup = function_context._enclosing_xla_context, FunctionCache.lookup
+    if hasattr(lookup, "tfpyop"):
+        return True
+    any_context = _AnyXlaContext()
+    without_xla, with_xla = 0, id(any_context)
+
+    @functools.wraps(enclosing_context)
+    def enclosing_xla_context() -> Any:
+        found = enclosing_context()
+        return found if found is None or found.RequiresUniqueFunctionRetracing() else any_context
+
+    @functools.wraps(lookup)
+    def lookup_either(cache: Any, function_type: Any, context: Any = None) -> Any:
+        trace = lookup(cache, function_type, context)
+        key: Any = getattr(context, "context", None)
+        if trace is not None or getattr(key, "xla_context_id", None) not in (without_xla, with_xla):  # but a TPU's
+            return trace
+        other_id = without_xla if key.xla_context_id == with_xla else with_xla
+        other = lookup(cache, function_type, context._replace(context=key._replace(xla_context_id=other_id)))
+        return other if other is not None and can_serve(other) else None
+
+    lookup_either.tfpyop = any_context  # type: ignore[attr-defined]  # a mark, for the next time
+    function_context._enclosing_xla_context = enclosing_xla_context
+    FunctionCache.lookup = lookup_either
+    return True
+
+
+def _has_known_function_cache() -> bool:
+    """Return whether the names that `separate_traces_for_xla` replaces mean what they did when it was written."""
+    try:
+        parameters = list(inspect.signature(FunctionCache.lookup).parameters)
+        fields = function_context.EagerContext._fields
+        is_called = callable(function_context._enclosing_xla_context)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return is_called and "xla_context_id" in fields and parameters == ["self", "function_type", "context"]

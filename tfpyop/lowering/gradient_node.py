@@ -24,6 +24,7 @@ from tfpyop.errors import ExportWarning, GradientError
 from tfpyop.lowering._tensorflow import (
     FuncGraph,
     executing_eagerly_outside_functions,
+    find_gradient,
     forget_gradient,
     name_gradient,
     record_operation,
@@ -119,6 +120,14 @@ def pass_through(
     over_rows = gradient if holds_over_rows else None
     node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's own would drop the gradient
     return passed
+
+
+def is_gradient_node(node: Any) -> bool:
+    """Return whether a written node is one that `pass_through` has made."""
+    if ATTRIBUTE in node.attr:
+        return True
+    name = node.attr["_gradient_op_type"].s if "_gradient_op_type" in node.attr else b""
+    return isinstance(find_gradient(name.decode(errors="replace")), _GradientOfNode)
 
 
 def hold(op: HostOp, graph: tf.Graph) -> None:

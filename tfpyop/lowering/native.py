@@ -16,7 +16,7 @@ from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 from tfpyop.lowering import batching, graph, xla
-from tfpyop.lowering._tensorflow import stop_recording
+from tfpyop.lowering._tensorflow import set_attribute, stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.sizes import is_same_shape, sizes_tensor
@@ -150,7 +150,9 @@ def _check(
         what = f"output {number} of the native implementation"
         return xla.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)
     wanted, shape = sizes_tensor(expected, tensors), tf.shape(tensor)
-    return tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
+    check = tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
+    set_attribute(check, xla.TOKEN_ATTRIBUTE, "")  # XLA would leave it out: the function is traced once more for it
+    return check
 
 
 def _is_python_far() -> bool:

@@ -126,7 +126,7 @@ def _traced(op: HostOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[A
 def _drop_gradients(meta_graph: Any) -> None:
     """Leave the derivatives to TensorFlow: the gradient functions of ops are host calls themselves."""
     library = meta_graph.graph_def.library
-    for node in nodes_of(meta_graph):
+    for node in nodes_of(meta_graph.graph_def):
         if _GRADIENT in node.attr and _OWN_GRADIENT.fullmatch(node.attr[_GRADIENT].s.decode()):
             del node.attr[_GRADIENT]
     dropped = {

@@ -14,7 +14,7 @@ from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
 
 def tokens_of(meta_graph: Any) -> Iterator[Token]:
     """The ops that are called in a graph and its functions, or whose gradients are."""
-    for node in nodes_of(meta_graph):
+    for node in nodes_of(meta_graph.graph_def):
         tokens = host_tokens(node)
         if ATTRIBUTE in node.attr:
             tokens.append(Token.parse(json.loads(node.attr[ATTRIBUTE].s)["token"]))
@@ -22,9 +22,8 @@ def tokens_of(meta_graph: Any) -> Iterator[Token]:
         yield from (token for token in calls if token is not None)
 
 
-def nodes_of(meta_graph: Any) -> Iterator[Any]:
-    """All nodes that are written in a saved model: of the graph and of its functions."""
-    graph = meta_graph.graph_def
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """All nodes of a written graph and of the functions that it calls."""
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         yield from nodes
 

@@ -24,7 +24,7 @@ from tfpyop.lowering.xla.dynamic_sizes import may_be_dynamic
 from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
-"""The attribute of a node that names its host function."""
+"""The attribute of a node that names its host function; empty for a check, which has none."""
 
 _ORDER = "tfpyop_order"
 """The collection of a graph that holds what the next stateful call comes after."""
@@ -105,6 +105,7 @@ def check_shape(
     module = check_of_shape([*types, own], candidates, f"{problem} It is")
     call_module([*inputs, tensor], version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
     node: tf.Operation = graph.get_operations()[n_nodes]
+    set_attribute(node, TOKEN_ATTRIBUTE, "")
     node.pfor_converter = lambda _: tf.no_op()  # rows of one shape need one check
     return node
 
