@@ -87,7 +87,9 @@ __all__ = [
     "is_profiling",
     "is_watched",
     "map_rows",
+    "may_call_functions",
     "name_gradient",
+    "nodes_of_called",
     "parse_saved_model",
     "push_forwardprop_state",
     "record_operation",
@@ -139,6 +141,19 @@ def forget_gradient(name: str) -> None:
 def find_gradient(name: str) -> Any:
     """Return the gradient function of this name, None if TensorFlow has none."""
     return gradient_registry._registry.get(name, {}).get("type")
+
+
+@functools.cache
+def may_call_functions(kind: str) -> bool:
+    """Return whether nodes of a kind may call functions of their graph, as loops and branches do."""
+    definition = op_def_registry.get(kind)
+    return definition is None or any(attribute.type in ("func", "list(func)") for attribute in definition.attr)
+
+
+def nodes_of_called(graph: tf.Graph, name: str) -> Sequence[Any]:
+    """Return the written nodes of a function that nodes of this graph call."""
+    nodes: Sequence[Any] = graph._get_function(name).cached_definition.node_def
+    return nodes
 
 
 def is_watched(tensors: Sequence[tf.Tensor]) -> bool:

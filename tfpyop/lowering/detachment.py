@@ -6,24 +6,44 @@ that runs eagerly is traced to look at it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfpyop._token import PREFIX
 from tfpyop.errors import text_of
-from tfpyop.lowering._tensorflow import EagerTensor
+from tfpyop.lowering._tensorflow import EagerTensor, FuncGraph, may_call_functions, nodes_of_called
+
+_PYTHON = ("PyFunc", "PyFuncStateless")
+"""The nodes of Python functions that have no gradient."""
 
 
 def detached_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Those of some tensors of a graph that results depend on through Python functions of other people."""
-    ends = {source.ref() for source in sources}
+    ends = _in_graph(sources)
     foreign = [node for node in _nodes_behind(_symbolic(results), ends) if _is_foreign(node)]
     entering = [tensor for node in foreign for tensor in node.inputs]
     behind = [tensor for node in _nodes_behind(entering, ends) for tensor in node.inputs]
-    lost = {tensor.ref() for tensor in (*entering, *behind)}
-    return [source for source in sources if source.ref() in lost]
+    lost = {ends[tensor.ref()] for tensor in (*entering, *behind) if tensor.ref() in ends}
+    return [source for number, source in enumerate(sources) if number in lost]
+
+
+def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
+    """Number the tensors and what stands for them in the current graph, which captures tensors from outside of it.
+
+    The gradient of a `tf.function` under a tape is a graph beside that of the function, and captures what it reads.
+    """
+    graphs, graph = [], tf.compat.v1.get_default_graph()
+    while isinstance(graph, FuncGraph):
+        graphs.append(graph)
+        graph = graph.outer_graph
+    known = {source.ref(): number for number, source in enumerate(sources)}
+    for graph in reversed(graphs):
+        for outside, inside in graph.captures:
+            if outside.ref() in known:
+                known[inside.ref()] = known[outside.ref()]
+    return known
 
 
 def leaves_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
@@ -59,7 +79,7 @@ def _symbolic(results: Any) -> list[tf.Tensor]:
     return [tensor for tensor in tensors if not isinstance(tensor, EagerTensor)]
 
 
-def _nodes_behind(tensors: Iterable[tf.Tensor], ends: set[Any]) -> list[tf.Operation]:
+def _nodes_behind(tensors: Iterable[tf.Tensor], ends: Container[Any]) -> list[tf.Operation]:
     """The nodes that tensors are computed by, back to the tensors where to stop."""
     found: dict[tf.Operation, None] = {}
     remaining = [tensor for tensor in tensors if tensor.ref() not in ends]
@@ -72,4 +92,25 @@ def _nodes_behind(tensors: Iterable[tf.Tensor], ends: set[Any]) -> list[tf.Opera
 
 
 def _is_foreign(node: tf.Operation) -> bool:
-    return node.type in ("PyFunc", "PyFuncStateless") and not node.get_attr("token").decode().startswith(PREFIX)
+    """Return whether a node runs other people's Python: by itself, or in a function, loop or branch."""
+    if node.type not in _PYTHON and not may_call_functions(node.type):
+        return False
+    found: set[str] = set()
+    waiting = [node.node_def]
+    while waiting:
+        written = waiting.pop()
+        if written.op in _PYTHON:
+            if not written.attr["token"].s.decode().startswith(PREFIX):
+                return True
+            continue
+        for name in _called_functions(written):
+            if name not in found:
+                found.add(name)
+                waiting += nodes_of_called(node.graph, name)
+    return False
+
+
+def _called_functions(node: Any) -> list[str]:
+    """The names of the functions that a written node calls."""
+    values = node.attr.values()
+    return [function.name for value in values for function in (value.func, *value.list.func) if function.name]

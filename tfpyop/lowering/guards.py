@@ -19,18 +19,23 @@ from tfpyop.lowering.xla import compiling, is_compiling
 def guarded(
     op: HostOp, tensors: Sequence[tf.Tensor], sources: Sequence[tf.Tensor], error: Callable[[HostOp], GradientError]
 ) -> list[tf.Tensor]:
-    """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own."""
+    """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own.
+
+    Their derivatives by anything else, such as a cotangent, depend on the sources too, and are guarded in turn.
+    """
     n_tensors, is_compiled = len(tensors), is_compiling()
     through = [*tensors, *sources]
 
     def backward(*cotangents: Any) -> list[Any]:
         with compiling(is_compiled):
-            return [*cotangents, *refusing(op, error, sources, cotangents)]
+            kept = _guarded_where_given(op, cotangents, sources, error)
+            return [*kept, *refusing(op, error, sources, cotangents)]
 
     def forward(*tangents: Any) -> list[Any]:
         with compiling(is_compiled):
             beside = refusing(op, error, tensors, tangents[n_tensors:])
-        return [sum_of(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
+            sums = [sum_of(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
+            return _guarded_where_given(op, sums, sources, error)
 
     with stop_recording():
         if tf.executing_eagerly():
@@ -46,6 +51,17 @@ def guarded(
 def _gradient_of_guard(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
     """The gradient of the node that guarded tensors and their sources pass through."""
     n_tensors, kind = detail
-    given = list(cotangents[:n_tensors])
-    refused = refusing(op, error_of(kind), passed_inputs(node, n_tensors), given)
-    return [*given, *with_passed(refused, cotangents[n_tensors:])]
+    given, sources, error = list(cotangents[:n_tensors]), passed_inputs(node, n_tensors), error_of(kind)
+    refused = refusing(op, error, sources, given)
+    return [*_guarded_where_given(op, given, sources, error), *with_passed(refused, cotangents[n_tensors:])]
+
+
+def _guarded_where_given(
+    op: HostOp,
+    vectors: Sequence[tf.Tensor | None],
+    sources: Sequence[tf.Tensor],
+    error: Callable[[HostOp], GradientError],
+) -> list[tf.Tensor | None]:
+    given = [vector for vector in vectors if vector is not None]
+    kept = iter(guarded(op, given, sources, error) if given else ())
+    return [None if vector is None else next(kept) for vector in vectors]

@@ -16,6 +16,7 @@ from tfpyop._promise import is_compatible
 from tfpyop._rule_values import rule_values, wrong_tangent_shape
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import (
+    map_rows,
     push_forwardprop_state,
     record_operation,
     record_operation_backprop_only,
@@ -32,16 +33,23 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
 
     Args:
       call: The call that is differentiated.
-      tangents: One for each input; None where there is none.
+      tangents: One for each input; None where there is none. Stacks of tangents, with one dimension more than their
+        input, if a batch accumulator follows the call.
 
     Returns:
-      One tangent for each output, None for those without a derivative.
+      One tangent for each output, None for those without a derivative, or stacks of tangents.
 
     Raises:
       GradientError: The op has no JVP rule, and none follows.
       ContractError: The rule returned something that is not a tangent of the outputs.
     """
-    op, call = call.op, _linked(call)
+    linked = _linked(call)
+    is_batched = [_is_batched(*pair) for pair in zip(tangents, call.inputs, strict=True)]
+    return _tangents_of_batch(linked, tangents, is_batched) if any(is_batched) else _tangents(linked, tangents)
+
+
+def _tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
+    op = call.op
     given = [_given(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
     rule = op.rules.jvp
     if rule is not None and rule.op is not None:
@@ -65,6 +73,32 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
         raise missing_jvp(op)
     assert op.rules.gradient is not None
     return _elementwise(call, given) if op.rules.gradient.op is not None else _transposed(call, given)
+
+
+def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
+    """Return whether a tangent is a stack of tangents, as those of TensorFlow's batch accumulators are.
+
+    Where a rank is unknown it is taken for one tangent, which `_given` lets the graph check.
+    """
+    if tangent is None or tangent.shape.rank is None or tensor.shape.rank is None:
+        return False
+    return bool(tangent.shape.rank == tensor.shape.rank + 1)
+
+
+def _tangents_of_batch(call: Call, tangents: Sequence[Any], is_batched: Sequence[bool]) -> list[tf.Tensor | None]:
+    """Return stacks of output tangents, one for each of the input tangents that are stacked."""
+    stacked = [tf.convert_to_tensor(tangent) for tangent, flag in zip(tangents, is_batched, strict=True) if flag]
+    is_none: list[bool] = []
+
+    def of_one(elements: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        remaining = iter(elements)
+        whole = [next(remaining) if flag else tangent for tangent, flag in zip(tangents, is_batched, strict=True)]
+        results = _tangents(call, whole)
+        is_none[:] = [result is None for result in results]
+        return [result for result in results if result is not None]
+
+    mapped = iter(tf.vectorized_map(of_one, stacked) if tf.executing_eagerly() else map_rows(of_one, stacked))
+    return [None if missing else next(mapped) for missing in is_none]
 
 
 def has_jvp(op: HostOp) -> bool:
@@ -204,7 +238,19 @@ def _of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor 
 
 def _given(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:
     """A dense tangent for each differentiable input that is moved."""
-    return None if tangent is None or not is_differentiable(dtype_of(tensor)) else tf.convert_to_tensor(tangent)
+    if tangent is None or not is_differentiable(dtype_of(tensor)):
+        return None
+    dense = tf.convert_to_tensor(tangent)
+    if None not in (tensor.shape.rank, dense.shape.rank):
+        return dense
+    with stop_recording():
+        check = tf.debugging.assert_equal(
+            tf.rank(dense),
+            tf.rank(tensor),
+            "tfpyop: a batch accumulator needs inputs whose rank is known (tf.ensure_shape)",
+        )
+    with tf.control_dependencies([check]):
+        return tf.identity(dense)
 
 
 def _or_zeros(tangents: Sequence[tf.Tensor | None], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
