@@ -8,9 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import ops, saved_ops
-from tfpyop import RegistrationError, SignatureError, UnsupportedError, differentiable_op
+from tfpyop import CoercionError, RegistrationError, SignatureError, UnsupportedError, differentiable_op
 from tfpyop.export import ExportWarning
 
 # Keras itself copies weights in a way that numpy 2 is going to forbid
@@ -198,6 +199,11 @@ def test_mixed_precision(policy):
     [
         (lambda x: differentiable_op(lambda x: x)(x), UnsupportedError, "shape of output 0 is not known"),
         (lambda x: ops.matmul(x, x), SignatureError, "does not fit signature"),
+        (
+            lambda x: saved_ops.hypotenuse(x, tf.sparse.from_dense([1.0])),
+            CoercionError,
+            r"hypotenuse'.*input 1 is a SparseTensor(?s:.*)tf\.sparse\.to_dense",
+        ),
         (lambda x: ops.exp([x, x]), UnsupportedError, r"is a list with a KerasTensor in it(?s:.*)keras\.ops\.stack"),
     ],
 )
@@ -250,6 +256,75 @@ def test_a_layer_of_unknown_shape_is_told_by_the_op():
     model.compile("sgd", "mse")
     with pytest.raises(UnsupportedError, match=r"shape of output 0 is not known, and Keras needs it"):
         model.fit(X, Y, verbose=0)
+
+
+UNKNOWN = differentiable_op(lambda x: x * 1, grad=lambda op, g: g, name="tests.test_keras:unknown")
+
+
+class OfUnknownShape(keras.layers.Layer):
+    """A layer with an op without a signature.
+
+    Args:
+      function: What the layer does with the op.
+    """
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        """Call the function."""
+        return self.function(x)
+
+
+UNKNOWN_IN = {
+    "returned": UNKNOWN,
+    "in a sum": lambda x: UNKNOWN(x) + 1,
+    "in a dict": lambda x: {"a": UNKNOWN(x)},
+    "in keras.ops": lambda x: keras.ops.sum(UNKNOWN(x), axis=-1),
+    "in another layer": lambda x: keras.layers.Flatten()(UNKNOWN(x)),
+    "in a function": tf.function(lambda x: UNKNOWN(x), autograph=False),
+}
+
+
+@pytest.mark.parametrize("function", UNKNOWN_IN.values(), ids=UNKNOWN_IN)
+def test_an_op_of_unknown_shape_in_a_layer_is_told_by_the_op(function):
+    told = r"unknown' \(.*shape of output 0 is not known, and Keras needs it\.\n  Give the op a signature="
+    with pytest.raises(ValueError, match=told) as caught:
+        OfUnknownShape(function)(keras.Input((3,)))
+    assert isinstance(caught.value, UnsupportedError)
+
+
+def test_an_op_of_unknown_shape_in_a_model_is_told_by_the_op():
+    class Model(keras.Model):
+        def call(self, x):
+            return UNKNOWN(x)
+
+    model = Model()
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedError, match=r"unknown' \(.*shape of output 0 is not known, and Keras needs it"):
+        model.fit(X, X, verbose=0)
+
+
+def test_a_layer_may_tell_the_shape_that_an_op_does_not():
+    layer = OfUnknownShape(lambda x: tf.ensure_shape(UNKNOWN(x), [None, 3]))
+    assert layer(keras.Input((3,))).shape == (None, 3)
+    np.testing.assert_array_equal(layer(X[:, :3]), X[:, :3])
+
+
+def test_other_unknown_shapes_are_told_as_before():
+    layer = OfUnknownShape(lambda x: tf.numpy_function(np.negative, [x], tf.float32))
+    with pytest.raises(ValueError, match=r"as_list\(\) is not defined on an unknown TensorShape") as caught:
+        layer(keras.Input((3,)))
+    assert not isinstance(caught.value, UnsupportedError)
+
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def outside_of_keras(x):
+        with pytest.raises(ValueError, match=r"^as_list\(\) is not defined on an unknown TensorShape\.$"):
+            UNKNOWN(x).shape.as_list()
+        return x
+
+    outside_of_keras(X[0])
 
 
 def test_an_op_that_xla_cannot_compile_is_not_compiled_automatically():

@@ -755,8 +755,7 @@ VALUES = {
         lambda x: first(tf.sparse.from_dense(x)),
         """\
 {op}: input 0 is a SparseTensor, which is not one array.
-  Make one of it (.to_tensor() or tf.sparse.to_dense), or pass the tensors in it. Ragged tensors may go into an \
-op that works element by element: signature="()->()".""",
+  Make one array of it with tf.sparse.to_dense(x), or pass its .values and .indices.""",
     ),
     "dates": (
         lambda x: first(np.array(["2026-01-01"], "datetime64[D]")),

@@ -442,7 +442,7 @@ def test_ragged_tensors_keep_their_rows_in_elementwise_ops(traced):
     "value", [tf.ragged.constant([[1.0, 2.0], [3.0]]), tf.sparse.from_dense([[1.0, 0.0]])], ids=["ragged", "sparse"]
 )
 def test_other_composite_tensors_are_refused(value):
-    with pytest.raises(TypeError, match=r"which is not one array.\n  Make one of it"):
+    with pytest.raises(TypeError, match=r"which is not one array.\n  Make one array of it"):
         solve(MATRIX, value)
 
 

@@ -31,4 +31,4 @@ def _on_keras(keras: Any) -> None:
     """Let Keras find ops in the models that it loads."""
     if keras.backend.backend() == "tensorflow":
         with contextlib.suppress(UnsupportedError):
-            importlib.import_module("tfpyop.lowering.keras")
+            importlib.import_module("tfpyop.lowering.keras").install()

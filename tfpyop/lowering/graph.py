@@ -18,12 +18,15 @@ from tfpyop.lowering.cotangents import input_cotangents
 from tfpyop.lowering.gradient_node import hold, pass_through, passed_inputs, register_gradient, with_passed
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import type_of
+from tfpyop.lowering.unknown_shapes import note_unknown_shapes
 from tfpyop.lowering.xla import is_compiling
 
 
 def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Add a call of the op to the current graph."""
-    return list(op.visible(call_with_residuals(op, tensors)))
+    outputs = list(op.visible(call_with_residuals(op, tensors)))
+    note_unknown_shapes(op, outputs)
+    return outputs
 
 
 def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -5,6 +5,8 @@ Both are saved with a model by the op's token, as in graphs. Imported when Keras
 
 from __future__ import annotations
 
+import functools
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,9 +18,11 @@ from tfpyop._coercion import Partners
 from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
-from tfpyop.errors import ExportWarning, Shape, UnsupportedError
+from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError
+from tfpyop.lowering.composites import refuse_composites
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import numpy_dtype, tensor_of_value, type_of
+from tfpyop.lowering.unknown_shapes import find_unknown_shape
 
 _PACKAGE = "tfpyop"
 
@@ -110,10 +114,15 @@ def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     """What an op returns for inputs of which some are symbolic."""
     known = list(map(_type_of, leaves))
     partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
-    types = [
-        type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
-        for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
-    ]
+    try:
+        for number, leaf in enumerate(leaves):
+            refuse_composites(leaf, number)
+        types = [
+            type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
+            for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
+        ]
+    except TfpyopError as error:
+        raise error.about(op.host.subject) from error.__cause__
     outputs = op.visible(op.host.output_types(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
@@ -128,11 +137,50 @@ def _with_shapes(op: HostOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor
 def _require_shapes(op: HostOp, shapes: Sequence[Shape | None]) -> None:
     for number, shape in enumerate(shapes):
         if shape is None:
-            raise UnsupportedError(
-                f"the shape of output {number} is not known, and Keras needs it.",
-                subject=op.host.subject,
-                remedy='Give the op a signature=, for example "(n)->()" or "()->()", or a shape=.',
-            )
+            raise _unknown_shape(op.host.subject, number)
+
+
+def _unknown_shape(subject: str, number: int) -> UnsupportedError:
+    return UnsupportedError(
+        f"the shape of output {number} is not known, and Keras needs it.",
+        subject=subject,
+        remedy='Give the op a signature=, for example "(n)->()" or "()->()", or a shape=.',
+    )
+
+
+class _UnknownShapeError(UnsupportedError, ValueError):
+    """The same for code of Keras that expects TensorFlow's error, which is a ValueError."""
+
+
+def install() -> None:
+    """Let Keras name the op where it reads a shape that is not known because of an op without a signature.
+
+    Keras reads shapes long after the op was called, when a layer returns or in another layer, and until then
+    `tf.ensure_shape` may still tell it.
+    """
+    for name in ("as_list", "__len__"):
+        _explain_in_keras(name)
+
+
+def _explain_in_keras(name: str) -> None:
+    read = getattr(tf.TensorShape, name)
+    if hasattr(read, "tfpyop"):
+        return
+
+    @functools.wraps(read)
+    def explained(shape: tf.TensorShape) -> Any:
+        try:
+            return read(shape)
+        except ValueError as error:
+            found = find_unknown_shape()
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if found is None or shape.rank is not None or not reader.startswith("keras."):
+                raise
+            told = _unknown_shape(*found)
+            raise _UnknownShapeError(told.problem, subject=told.subject, remedy=told.remedy) from error
+
+    explained.tfpyop = True  # type: ignore[attr-defined]  # a mark, for the next time
+    setattr(tf.TensorShape, name, explained)
 
 
 def _type_of(leaf: Any) -> ArrayType | None:

@@ -22,6 +22,7 @@ from tfpyop.lowering._tensorflow import (
     ensure_initialized,
     has_tensor_conversion,
 )
+from tfpyop.lowering.composites import refuse_composites
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
@@ -220,6 +221,9 @@ def holds_tensor(value: Any) -> bool:
 
 def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
     """A tensor if the leaf is one or stands for one, None if it is a plain value."""
+    if type(leaf) is EagerTensor:  # whose values are read next
+        return leaf
+    refuse_composites(leaf, number)
     if isinstance(leaf, tf.Tensor):
         return leaf
     if not holds_tensor(leaf):
@@ -256,10 +260,4 @@ def _stacked(value: Any) -> tf.Tensor:
 
 def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
     """A tensor of a plain value, whose dtype follows the tensors beside it."""
-    if isinstance(leaf, CompositeTensor):
-        raise CoercionError(
-            f"input {number} is a {type(leaf).__name__}, which is not one array.",
-            remedy="Make one of it (.to_tensor() or tf.sparse.to_dense), or pass the tensors in it. Ragged tensors "
-            'may go into an op that works element by element: signature="()->()".',
-        )
     return tf.constant(as_input(leaf, partners, what=f"input {number}"))
