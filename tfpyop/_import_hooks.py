@@ -20,6 +20,7 @@ def install_hooks() -> None:
 def _on_tensorflow(_tensorflow: Any) -> None:
     with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
         importlib.import_module("tfpyop.lowering.py_func").install()
+        importlib.import_module("tfpyop.lowering.eager").install()
         importlib.import_module("tfpyop.lowering.refusals").install()
         importlib.import_module("tfpyop.lowering.batching").install()
         importlib.import_module("tfpyop.lowering.saved_gradient").install()

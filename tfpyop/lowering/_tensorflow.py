@@ -5,9 +5,11 @@ Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these i
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import inspect
+import operator
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,12 +30,12 @@ try:
     from tensorflow.compiler.tf2xla.python.xla import call_module
     from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager.context import ensure_initialized
+    from tensorflow.python.eager import record
+    from tensorflow.python.eager.context import Context, ensure_initialized
+    from tensorflow.python.eager.core import _NotOkStatusException as NotOkStatusError
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
     from tensorflow.python.eager.record import (
         could_possibly_record,
-        record_operation,
-        record_operation_backprop_only,
         should_record_backprop,
         stop_recording,
     )
@@ -73,6 +75,7 @@ __all__ = [
     "FuncGraph",
     "GraphOrParentsInXlaContext",
     "InXlaContext",
+    "NotOkStatusError",
     "Weakref",
     "XLAControlFlowContext",
     "call_module",
@@ -86,6 +89,7 @@ __all__ = [
     "install_trampoline",
     "is_profiling",
     "is_watched",
+    "keep_interrupts",
     "map_rows",
     "may_call_functions",
     "name_gradient",
@@ -126,6 +130,55 @@ def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     finally:
         pywrap_tfe.TFE_Py_TapeSetStopOnThread()
+
+
+def keep_interrupts() -> None:
+    """Keep an exception of a signal handler, such as KeyboardInterrupt, when it comes while a tensor is made.
+
+    To make a tensor, TensorFlow's C code reads `Context._handle`, and replaces whatever that raises by an error of its
+    own, or crashes. The property is Python code, in which Python runs signal handlers. Here it becomes one that runs no
+    Python code. Needed as long as `GetContextHandle` in TensorFlow's pywrap_tensor.cc drops the exception.
+    """
+    is_known = isinstance(vars(Context).get("_handle"), property)
+    if is_known and "_context_handle" in Context.ensure_initialized.__code__.co_names:
+        Context._handle = property(operator.attrgetter("_context_handle"), doc=Context._handle.__doc__)
+
+
+def record_operation(
+    name: str,
+    outputs: Sequence[tf.Tensor],
+    inputs: Sequence[tf.Tensor],
+    backward: Callable[..., Any],
+    forward: Callable[..., Any],
+) -> None:
+    """Record outputs on every tape and forward accumulator that watches an input."""
+    record.record_operation(name, outputs, inputs, _raising_pending(backward), _raising_pending(forward))
+
+
+def record_operation_backprop_only(
+    name: str, outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], backward: Callable[..., Any]
+) -> None:
+    """Record outputs on every tape that watches an input."""
+    record.record_operation_backprop_only(name, outputs, inputs, _raising_pending(backward))
+
+
+_raise_pending = ctypes.pythonapi.PyErr_Occurred
+"""Raise the pending exception, if there is one: ctypes does so after every call."""
+
+
+def _raising_pending(function: Callable[..., T]) -> Callable[..., T]:
+    """Make a function, which TensorFlow's C code calls, raise an exception that this code has left pending.
+
+    The tape calls Python to make the first cotangents, and goes on when that was interrupted. Without this, the
+    exception would come out of the next call in C as the cause of a SystemError.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> T:
+        _raise_pending()
+        return function(*arguments)
+
+    return call
 
 
 def name_gradient(name: str, function: Callable[..., Any]) -> None:

@@ -9,11 +9,16 @@ import tensorflow as tf
 
 from tfpyop._host_op import HostOp
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
-from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized
+from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized, keep_interrupts
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.composites import refuse_handles
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import host_results, input_arrays, tensor_of
+
+
+def install() -> None:
+    """Let Ctrl-C come out of eager calls as what it is."""
+    keep_interrupts()
 
 
 def is_plain(op: HostOp, leaves: Sequence[Any]) -> bool:

@@ -19,6 +19,7 @@ from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import (
     CompositeTensor,
     EagerTensor,
+    NotOkStatusError,
     ensure_initialized,
     has_tensor_conversion,
 )
@@ -74,8 +75,8 @@ def array_of(tensor: Any) -> Array:
     """The memory of an eager tensor as an array, without a copy. It must not be written."""
     try:
         array = tensor._numpy_internal()
-    except Exception:
-        array = tensor._numpy()  # raises what TensorFlow raises
+    except NotOkStatusError:
+        array = tensor._numpy()  # raises the error that TensorFlow makes of the status
     if type(array) is np.ndarray:
         return array
     return np.asarray(array, dtype=STRING if tensor.dtype == tf.string else None)
