@@ -22,6 +22,7 @@ import numpy as np
 
 from tfpyop._coercion import Array
 from tfpyop._locks import SafeLock
+from tfpyop._progress import Progress
 from tfpyop._registry import REGISTRY
 from tfpyop._shared_arrays import InFile, put, shared_directory, taken
 from tfpyop._token import Token
@@ -125,17 +126,29 @@ class Elsewhere:
           Exception: What the function raised for the first example that failed, with a note of its number.
         """
         executor = self.source.executor()
-        with shared_directory(isinstance(executor, ProcessPool)) as directory:
+        chunks = list(_chunks(executor, len(examples)))
+        with contextlib.ExitStack() as stack:
+            directory, progress = None, None
+            if isinstance(executor, ProcessPool):
+                directory, progress = self._share(stack, len(chunks), subject)
             tasks = [
-                _Task(self.op.token, _stacked(examples[begin:end], begin, directory), begin, end, directory)
-                for begin, end in _chunks(executor, len(examples))
+                _Task(
+                    self.op.token, _stacked(examples[begin:end], begin, directory), begin, number, directory, progress
+                )
+                for number, (begin, end) in enumerate(chunks)
             ]
-            call = _Call(subject, tasks, len(examples))
+            call = _Call(subject, tasks, len(examples), progress)
             if isinstance(executor, ProcessPool):
                 replies = call.replies_of_pool(executor)
             else:
                 replies = call.replies_of_any(executor, self.source)
             return call.results(replies)
+
+    def _share(self, stack: contextlib.ExitStack, n_tasks: int, subject: str) -> tuple[Path, Progress]:
+        try:
+            return stack.enter_context(shared_directory(n_tasks))
+        except WorkerError as error:
+            raise error.about(subject) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,44 +158,23 @@ class _Task:
     Attributes:
       arrays: Each input of all examples, stacked.
       begin: The number of the first example.
-      end: The number behind the last one.
+      number: The number of the task.
       directory: What this process and the worker share; None if there is nothing.
+      progress: Where to note which example runs; None if nothing is shared.
     """
 
     token: str
     arrays: list[Array | InFile]
     begin: int
-    end: int
+    number: int
     directory: Path | None
+    progress: Progress | None
 
-    @contextlib.contextmanager
-    def telling(self) -> Iterator[Callable[[int], Any]]:
-        """In the worker: a function that tells which example it begins."""
-        if self.directory is None:
-            yield lambda number: None
-            return
-        path = self._told_in(self.directory)
-        try:
-            yield lambda number: path.write_text(f"{number} {time.monotonic()}")
-        finally:
-            path.unlink(missing_ok=True)
-
-    def at(self) -> tuple[int, float] | None:
-        """Which example a worker runs, and since when; None if that is not known."""
-        try:
-            assert self.directory is not None
-            number, since = self._told_in(self.directory).read_text().split()
-        except (AssertionError, OSError, ValueError):  # it is not run, or is being written
-            return None
-        return int(number), float(since)
-
-    def forget(self) -> None:
-        """Forget who ran it."""
-        if self.directory is not None:
-            self._told_in(self.directory).unlink(missing_ok=True)
-
-    def _told_in(self, directory: Path) -> Path:
-        return directory / f"at-{self.begin}"
+    def heartbeat(self) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """In the worker: a function that notes which example begins."""
+        if self.progress is None:
+            return contextlib.nullcontext(lambda example: None)
+        return self.progress.heartbeat(self.number)
 
 
 @dataclass(frozen=True)
@@ -233,9 +225,9 @@ def run_task(task: _Task) -> _Reply:
     try:
         op = _found(task.token)
         arrays = [taken(array) for array in task.arrays]
-        with task.telling() as begins:
+        with task.heartbeat() as begin:
             for number, example in enumerate(zip(*arrays, strict=True), task.begin):
-                begins(number)
+                begin(number)
                 values = [np.array(result) for result in op.host(list(example))]  # it may reuse its memory
                 results.append([put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
     except BaseException as error:
@@ -268,11 +260,12 @@ class _Call:
     subject: str
     tasks: Sequence[_Task]
     count: int
+    progress: Progress | None
 
     def replies_of_pool(self, pool: ProcessPool) -> list[_Reply]:
         """Replies from a pool of ours, whose workers end if one does; what had no part in that is tried again."""
         for attempt in range(1, _MOST_ATTEMPTS + 1):
-            workers = pool.workers()
+            workers = self._started(pool)
             try:
                 return self._replies(self._futures(workers), pool.timeout)
             except _LateError as late:
@@ -291,12 +284,25 @@ class _Call:
                         got=f"while it ran example {running or 'none'} of {self.count}: {error}",
                         remedy="The function may have crashed or run out of memory. The next call starts new workers.",
                     ) from error
-                for task in self.tasks:
-                    task.forget()
-            except BaseException:  # somebody's wish to stop
+                if self.progress is not None:
+                    self.progress.clear()
+            except Exception as error:
+                pool.end(workers)
+                raise self._not_run(error, "Its workers were ended; the next call starts new ones.") from error
+            except BaseException:  # Ctrl-C, or an exit
                 pool.end(workers)
                 raise
         raise AssertionError
+
+    def _started(self, pool: ProcessPool) -> concurrent.futures.Executor:
+        try:
+            return pool.workers()
+        except OSError as error:
+            raise self._error(
+                "its worker processes cannot be started.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="They need room in /dev/shm, memory, and free process and file numbers of the system.",
+            ) from error
 
     def replies_of_any(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[_Reply]:
         """Replies from an executor of somebody else."""
@@ -312,20 +318,19 @@ class _Call:
                 remedy="The function may have crashed or run out of memory. This executor may serve no more calls: "
                 "one that a function makes, executor=lambda: ..., is made anew by the next call.",
             ) from error
-        except (RuntimeError, concurrent.futures.CancelledError) as error:
+        except Exception as error:
             source.forget()
-            raise self._error(
-                "its executor does not run it.",
-                got=f"{type(error).__name__}: {error}",
-                remedy="It may have been shut down: keep it as long as the op is called.",
-            ) from error
+            raise self._not_run(error, "It may have been shut down: keep it as long as the op is called.") from error
         finally:
             for future in futures:
                 future.cancel()
 
     def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
         """What the function returned for all examples; raises what it raised first."""
-        results = [[taken(value) for value in values] for reply in replies for values in reply.results]
+        try:
+            results = [[taken(value) for value in values] for reply in replies for values in reply.results]
+        except WorkerError as unread:
+            raise unread.about(self.subject) from unread.__cause__
         error = replies[-1].error
         if error is None:
             return results
@@ -350,14 +355,19 @@ class _Call:
         return replies
 
     def _require_progress(self, timeout: float) -> None:
-        for task in self.tasks:
-            at = task.at()
-            if at is not None and time.monotonic() - at[1] > timeout:
-                raise _LateError(at[0])
+        assert self.progress is not None
+        for example, since in self.progress.running():
+            if time.monotonic() - since > timeout:
+                raise _LateError(example)
 
     def _running(self) -> str:
-        """Which examples were being run, as far as it is known."""
-        return " or ".join(str(at[0]) for at in map(_Task.at, self.tasks) if at is not None)
+        """The numbers of the examples that ran when a worker ended."""
+        assert self.progress is not None
+        return " or ".join(str(example) for example, _ in self.progress.running())
+
+    def _not_run(self, error: Exception, remedy: str) -> WorkerError:
+        """The error for an exception that is not of the op's function: what that raises comes in a reply."""
+        return self._error("its executor does not run it.", got=f"{type(error).__name__}: {error}", remedy=remedy)
 
     def _error(self, problem: str, *, got: str, remedy: str) -> WorkerError:
         return WorkerError(problem, got=got, subject=self.subject, remedy=remedy)

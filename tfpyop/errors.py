@@ -101,7 +101,7 @@ class UnsupportedError(TfpyopError, NotImplementedError):
 
 
 class WorkerError(TfpyopError, RuntimeError):
-    """A process that ran examples of a function has ended, or takes too long."""
+    """Workers cannot run the examples of a function: one has ended, takes too long, or finds no room."""
 
 
 class ExportWarning(UserWarning):
