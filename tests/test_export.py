@@ -298,6 +298,54 @@ def test_a_native_model_takes_the_place_of_another(tmp_path):
     assert not (tmp_path / "fingerprint.pb").exists()
 
 
+FULL_DISK = """
+import pathlib, resource, signal, sys
+import tensorflow as tf
+from tfpyop import export
+
+class Model(tf.Module):
+    def __init__(self, size):
+        self.weights = tf.Variable(tf.random.stateless_normal([size], [1, 2]))
+        self.call = tf.function(lambda x: x * tf.reduce_sum(self.weights), [tf.TensorSpec([])])
+
+def files(directory):
+    found = pathlib.Path(directory).rglob("*") if pathlib.Path(directory).exists() else []
+    return {str(path): path.is_file() and path.read_bytes() for path in found}
+
+export.save(Model(10), "old", native=True)
+pathlib.Path("old/notes.txt").write_text("mine")
+before = files("old")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a disk on which no room is left
+for target in ("old", "new"):
+    try:
+        export.save(Model(1_000_000), target, native=True)
+    except Exception as error:
+        print(type(error).__name__)
+print(files("old") == before, files("new"))
+"""
+
+
+def test_a_native_model_that_cannot_be_written_changes_nothing(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", FULL_DISK],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert process.stdout.splitlines()[-1] == "True {}", process.stdout + process.stderr
+
+
+def test_a_native_model_keeps_other_files_of_its_directory(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    export.save(module_of(softmax), tmp_path, native=True)
+    export.save(module_of(softmax), tmp_path, native=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["assets", "notes.txt", "saved_model.pb", "variables"]
+
+
 def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory, tmp_path, monkeypatch):
     model = tf.saved_model.load(directory / "renamed")
     registry = tfpyop._registry.REGISTRY

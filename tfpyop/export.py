@@ -6,11 +6,10 @@ A saved model holds the names of ops, not their functions: who loads it imports 
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -27,6 +26,7 @@ from tfpyop.lowering.saved_nodes import tokens_of
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 
 
+_GRAPH = "saved_model.pb"
 _FINGERPRINT = "fingerprint.pb"
 
 
@@ -165,7 +165,9 @@ def save(
       native: Whether to write native implementations.
 
     Raises:
-      UnsupportedError: The model is to be native, and an op has no native implementation. Nothing is written then.
+      UnsupportedError: The model is to be native, and an op has no native implementation.
+      OSError: The model cannot be written, or what TensorFlow raises then. With `native=True`, what the directory held
+        before is unchanged after an error.
     """
     if native:
         _save_native(model, os.fspath(path), signatures, options)
@@ -178,25 +180,41 @@ def save(
 
 
 def _save_native(model: Any, path: str, signatures: Any, options: Any) -> None:
-    """Save elsewhere, make it native, and copy it to where it goes."""
-    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExportWarning)
-        written = Path(directory)
-        tf.saved_model.save(model, directory, signatures, options)
-        saved = parse_saved_model(directory)
+    """Write a native model inside its directory under another name, and move it when all of it is written."""
+    is_new = not tf.io.gfile.exists(path)
+    partial = f"{path}/.partial-{secrets.token_hex(4)}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExportWarning)
+            tf.saved_model.save(model, partial, signatures, options)
+        saved = parse_saved_model(partial)
         for meta_graph in saved.meta_graphs:
             make_native(meta_graph)
-        (written / "saved_model.pb").write_bytes(saved.SerializeToString())
-        (written / _FINGERPRINT).unlink(missing_ok=True)  # of what was written before
-        for file in written.rglob("*"):
-            target = f"{path}/{file.relative_to(written).as_posix()}"
-            if file.is_dir():
-                tf.io.gfile.makedirs(target)
-            else:
-                tf.io.gfile.makedirs(path)
-                tf.io.gfile.copy(str(file), target, overwrite=True)
-        if tf.io.gfile.exists(f"{path}/{_FINGERPRINT}"):  # of a model that was there
-            tf.io.gfile.remove(f"{path}/{_FINGERPRINT}")
+        with tf.io.gfile.GFile(f"{partial}/{_GRAPH}", "wb") as file:
+            file.write(saved.SerializeToString())
+        _move(partial, path)
+    finally:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.rmtree(partial)
+        if is_new and tf.io.gfile.exists(path) and not tf.io.gfile.listdir(path):
+            tf.io.gfile.rmtree(path)
+
+
+def _move(partial: str, path: str) -> None:
+    """Move a model into the directory around it, over the files of an older model.
+
+    The graph goes first and comes last, so that at no moment a graph lies beside variables of another model.
+    """
+    for name in (_FINGERPRINT, _GRAPH):
+        if tf.io.gfile.exists(f"{path}/{name}"):
+            tf.io.gfile.remove(f"{path}/{name}")
+    for directory, _, files in tf.io.gfile.walk(partial):
+        target = f"{path}{directory.removeprefix(partial)}"
+        tf.io.gfile.makedirs(target)
+        for name in files:
+            if name not in (_FINGERPRINT, _GRAPH):  # TensorFlow's fingerprint is that of the graph before
+                tf.io.gfile.rename(f"{directory}/{name}", f"{target}/{name}", overwrite=True)
+    tf.io.gfile.rename(f"{partial}/{_GRAPH}", f"{path}/{_GRAPH}")
 
 
 def _required(tokens: Iterable[Token]) -> list[RequiredOp]:

@@ -221,7 +221,13 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
     """
     sizes = [tf.compat.dimension_value(tensor.shape[0]) for tensor in rows]
     n_rows = tf.shape(rows[0])[0] if None in sizes else sizes[0]
-    return _pfor_impl(lambda row: function([tf.gather(tensor, row) for tensor in rows]), n_rows, True)
+
+    # AutoGraph would rewrite the code of the package where TensorFlow traces the gradients of saved models.
+    @tf.autograph.experimental.do_not_convert
+    def of_row(row: tf.Tensor) -> Any:
+        return function([tf.gather(tensor, row) for tensor in rows])
+
+    return _pfor_impl(of_row, n_rows, True)
 
 
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
