@@ -78,6 +78,7 @@ __all__ = [
     "NotOkStatusError",
     "Weakref",
     "XLAControlFlowContext",
+    "are_tapes_stopped",
     "call_module",
     "could_possibly_record",
     "ensure_initialized",
@@ -109,10 +110,15 @@ __all__ = [
 ]
 
 
-def is_profiling() -> bool:
-    """Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
-    enabled = trace.enabled
-    return bool(enabled() if callable(enabled) else enabled)
+def _is_profiling_noted() -> bool:
+    return bool(trace.enabled)
+
+
+is_profiling: Callable[[], bool] = trace.enabled if callable(trace.enabled) else _is_profiling_noted
+"""Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
+
+are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
+"""Whether tapes of this thread record nothing for now."""
 
 
 def has_tensor_conversion(kind: type[Any]) -> bool:
@@ -122,9 +128,7 @@ def has_tensor_conversion(kind: type[Any]) -> bool:
 
 
 def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function such that tapes of this thread record, also where TensorFlow has stopped them."""
-    if not pywrap_tfe.TFE_Py_TapeSetIsStopped():
-        return function(*arguments)
+    """Call a function such that tapes of this thread record, where TensorFlow has stopped them."""
     pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
     try:
         return function(*arguments)

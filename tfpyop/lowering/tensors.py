@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import weakref
 from collections.abc import Sequence
+from sys import getrefcount
 from typing import Any
+from weakref import getweakrefcount
 
 import numpy as np
 import tensorflow as tf
@@ -120,10 +121,10 @@ def _detached(array: Array) -> Array:
 def are_kept(arrays: Sequence[Array]) -> bool:
     """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
     for array in arrays:
-        if sys.getrefcount(array) > _UNKEPT[0] or weakref.getweakrefcount(array):
+        if getrefcount(array) > _UNKEPT[0] or getweakrefcount(array):
             return True
         base = array.base  # of views of views; what is not an array, such as memory that XLA lends, is no one call's
-        if type(base) is np.ndarray and sys.getrefcount(base) > _UNKEPT[1]:
+        if type(base) is np.ndarray and getrefcount(base) > _UNKEPT[1]:
             return True
     return False
 
@@ -132,7 +133,7 @@ def _references_unkept() -> tuple[int, int]:
     """What `are_kept` counts of an array that nobody has."""
     for array in [np.empty(1).view()]:
         base = array.base
-        return sys.getrefcount(array), sys.getrefcount(base)
+        return getrefcount(array), getrefcount(base)
     raise AssertionError
 
 

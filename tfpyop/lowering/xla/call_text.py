@@ -52,17 +52,13 @@ class CallText:
         """Read what `text` gave.
 
         Raises:
-          UnsupportedError: It is no such text.
+          UnsupportedError: The text is damaged.
         """
         try:
             token, _, types = site.decode().rpartition("|")
             inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
         except (ValueError, RegistrationError) as error:
-            raise UnsupportedError(
-                "what a compiled model says of a call cannot be read.",
-                got=repr(site[:200]),
-                remedy="The file may be damaged, or written by a newer tfpyop: save the model again by this one.",
-            ) from error
+            raise unreadable(repr(site[:200])) from error
         return cls(token, inputs, outputs, types.endswith("!"))
 
 
@@ -75,8 +71,20 @@ def _read_types(text: str) -> list[ArrayType]:
 
 
 def _read_type(text: str) -> ArrayType:
+    """Read what `_type_text` gave, and nothing else that Python would take for a number or numpy for a dtype."""
     name, _, sizes = text.removesuffix("]").partition("[")
-    shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
     dtype = parse_dtype(name)
-    assert dtype is not None
-    return ArrayType(dtype, shape)
+    shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
+    type_ = None if dtype is None or name not in ELEMENT_TYPES else ArrayType(dtype, shape)
+    if type_ is None or _type_text(type_) != text:
+        raise ValueError(text)
+    return type_
+
+
+def unreadable(got: str) -> UnsupportedError:
+    """Return the error for a compiled call whose text is not one that this version writes."""
+    return UnsupportedError(
+        "what a compiled model says of a call cannot be read.",
+        got=got,
+        remedy="The file may be damaged, or written by a newer tfpyop: save the model again with this version.",
+    )

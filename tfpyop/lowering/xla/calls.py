@@ -11,97 +11,92 @@ import traceback
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import PickleBuffer
 from typing import Any
 
 import numpy as np
 
-from tfpyop._coercion import Array, DType
+from tfpyop._coercion import Array
 from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
-from tfpyop.lowering._tensorflow import with_tapes
+from tfpyop.lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop.lowering.failures import failure, shortened
 from tfpyop.lowering.profiling import run_host
 from tfpyop.lowering.tensors import are_kept
-from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
-from tfpyop.lowering.xla.structs import LENT, LENT_FROM, Buffer, pointers, reader
-
-_READ_ONLY = PickleBuffer(memoryview(LENT).toreadonly())
-"""The same memory for inputs: numpy does not make arrays on it writable again, as it would through a memoryview."""
-
-_Slot = tuple[tuple[int, ...], DType]
-"""Shape and dtype of one argument or result."""
+from tfpyop.lowering.xla.buffers import CallBuffers, shapes_of
+from tfpyop.lowering.xla.call_text import CallText
+from tfpyop.lowering.xla.structs import Frame
 
 _MOST_SAID = 500
 """How many characters of an exception's own text are told, so that there is room for its place."""
 
-_data_of = reader(Buffer, "data")
+_TRIALS = 3
+"""How many calls may leave arrays in reference cycles before a site is given copies for ever. A young collection frees
+most cycles at once; others count as references, unless the function has been lent the array."""
 
 
 class HostCall:
     """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
 
-    def __init__(self, host: HostFunction, declared: CallText, arguments: int, results: int) -> None:
-        """Read the buffers of the first call, which must be as declared."""
+    def __init__(self, host: HostFunction, buffers: CallBuffers) -> None:
+        """Plan calls with such buffers, which must be what the function takes and returns."""
         self.registrations = REGISTRY.registrations
         self._host = host
-        self._read_arguments = pointers(len(declared.inputs))  # stateful calls have one more, for the order
-        self._read_results = pointers(len(declared.outputs))
-        self._inputs = _slots(declared.inputs, self._read_arguments(arguments))
-        self._outputs = _slots(declared.outputs, self._read_results(results))
-        self._plan = host.plan([np.empty(*slot) for slot in self._inputs])
-        self._destinations = self._outputs[: self._plan.n_destinations]
-        promised = [type_.dtype for type_ in self._plan.outputs]
-        if promised != [dtype for _, dtype in self._outputs]:
+        self._buffers = buffers
+        self._plan = host.plan([_example(type_) for type_ in buffers.inputs])
+        promised = self._plan.outputs
+        if len(promised) != len(buffers.outputs) or not all(map(_is_promised, buffers.outputs, promised)):
             raise self._changed(promised)
-        self._lends: bool | None = None
-        """Whether the function may have memory that is lent: if it kept nothing in its first call."""
+        self._shapes = [type_.shape for type_ in buffers.outputs]
+        self._lends = False
+        """Whether the function is given memory that is lent."""
+        self._trials = _TRIALS
+        """How many more calls may leave arrays in reference cycles; 0 if all are given copies from now on."""
 
-    def __call__(self, arguments: int, results: int) -> None:
-        """Run the host function on buffers, given where the pointers to them are."""
-        inputs, out, lends = [], [], self._lends
-        buffers = self._read_arguments(arguments)
-        for number, slot in enumerate(self._inputs):
-            inputs.append(_lent(_READ_ONLY, slot, buffers[number]))
-        buffers = self._read_results(results)
-        for number, slot in enumerate(self._destinations):
-            out.append(_lent(LENT, slot, buffers[number]))
+    def run(self, frame: Frame) -> None:
+        """Run the host function on the buffers of a call."""
+        lends = self._lends
+        try:
+            inputs, targets = self._buffers.arrays(frame)
+        except TfpyopError as error:
+            raise error.about(self._host.subject) from None
+        out = targets[: self._plan.n_destinations]
         if not lends:
             inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
-        problem = self._run(inputs, out, out if lends else (), buffers)
-        if lends is not False:
-            if self._keeps(inputs, out):
-                problem = self._told(problem) if lends else problem
-                self._lends = False
-            else:
-                self._lends = None if problem is not None else True  # after an exception, what is kept shows again
+        elif out:
+            targets = []  # nothing else may refer to what the function is given
+        problem = self._run(inputs, out, targets, frame)
+        if lends and problem is None and not are_kept(inputs) and not (out and are_kept(out)):
+            return
+        if lends or self._trials:
+            problem = self._watched(inputs, out, problem)
         if problem is not None:
             raise problem
 
     def _run(
-        self, inputs: Sequence[Array], out: Sequence[Array], lent: Sequence[Array], buffers: Sequence[int]
+        self, inputs: Sequence[Array], out: Sequence[Array], targets: Sequence[Array], frame: Frame
     ) -> BaseException | None:
         """Run the host function; returns what went wrong, with no frame that would hold an array.
 
         Args:
           inputs: The arguments, or copies.
           out: Destinations.
-          lent: The same if they are where XLA wants the results, else none.
-          buffers: The results.
+          targets: Where results are to be written; none if destinations are there.
+          frame: The call frame of the call.
         """
         try:
-            # XLA is run by TensorFlow code that wants nothing of itself recorded
-            arrays = with_tapes(run_host, self._host, self._plan, inputs, out or None)
-            if lent and len(arrays) > 1:  # an output or residual may be a part of another's destination
-                arrays = [_moved(array, number, lent) for number, array in enumerate(arrays)]
-            for number, array in enumerate(arrays):
-                target = _lent(LENT, self._outputs[number], buffers[number])
-                if array.shape != target.shape:
-                    raise self._changed([array.dtype for array in arrays])
-                if number >= len(lent) or array is not lent[number] or array.strides != target.strides:
-                    target[...] = array
+            if are_tapes_stopped():  # XLA is run by TensorFlow code that wants nothing of itself recorded
+                arrays = with_tapes(run_host, self._host, self._plan, inputs, out or None)
+            else:
+                arrays = run_host(self._host, self._plan, inputs, out or None)
+            if targets:
+                for number, array in enumerate(arrays):
+                    if array.shape != self._shapes[number]:
+                        raise self._changed([ArrayType.of(array)])
+                    targets[number][...] = array
+            elif arrays:
+                self._write_unwritten(arrays, out, frame)
         except TfpyopError as error:
             _clear_frames(error)
             error.__cause__ = error.__context__ = None
@@ -117,16 +112,43 @@ class HostCall:
             return None
         return problem
 
-    def _keeps(self, inputs: Sequence[Array], out: Sequence[Array]) -> bool:
-        """Whether the function has kept an array; in a cycle, as of an exception that was caught, it is nobody's.
+    def _write_unwritten(self, arrays: Sequence[Array], out: Sequence[Array], frame: Frame) -> None:
+        """Write results where XLA wants them, which the function has not written there."""
+        if len(arrays) > 1:  # an output or residual may be a part of another's destination
+            arrays = [_moved(array, number, out) for number, array in enumerate(arrays)]
+        targets: Sequence[Array] = []
+        for number, array in enumerate(arrays):
+            if array.shape != self._shapes[number]:
+                raise self._changed([ArrayType.of(array)])
+            if number < len(out) and array is out[number] and array.flags.c_contiguous:
+                continue
+            if not targets:
+                _, targets = self._buffers.arrays(frame)  # the function may have changed the shape of its own ones
+            targets[number][...] = array
 
-        What has written to it meanwhile, and is gone, was not a cycle.
+    def _watched(
+        self, inputs: Sequence[Array], out: Sequence[Array], problem: BaseException | None
+    ) -> BaseException | None:
+        """Decide from what the function has kept of its arrays whether the next call lends; return what went wrong.
+
+        Arrays in a reference cycle, as of an exception that was caught, are not kept.
         """
-        if not (are_kept(inputs) or are_kept(out)):
-            return False
+        lends, self._lends = self._lends, False
+        if not _are_held(inputs, out):
+            self._lends = problem is None  # after an exception, the next call shows what is kept
+            return problem
+        self._trials -= 1
         before = [array.tobytes() for array in out]
-        gc.collect()
-        return are_kept(inputs) or are_kept(out) or before != [array.tobytes() for array in out]
+        gc.collect(0)
+        if _are_held(inputs, out):
+            self._trials = 0
+            if lends:  # which is over now: a full collection may take a thousand times as long as the call
+                gc.collect()
+        if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # the latter by another thread
+            self._trials = 0
+            return self._told(problem) if lends else problem
+        self._lends = self._trials > 0 and problem is None
+        return problem
 
     def _told(self, problem: BaseException | None) -> BaseException:
         """The error for a function that keeps what it was lent; what is to stop the program does so, with a note."""
@@ -136,12 +158,12 @@ class HostCall:
             problem.add_note(str(self._kept(None)))
         return problem
 
-    def _changed(self, dtypes: Sequence[DType]) -> ContractError:
+    def _changed(self, outputs: Types) -> ContractError:
         return ContractError(
             "the op is another than the one that was compiled.",
             subject=self._host.subject,
-            expected=", ".join(str(ArrayType(dtype, shape)) for shape, dtype in self._outputs),
-            got=f"outputs of {', '.join(map(str, dtypes))}, or of other shapes",
+            expected=f"outputs {', '.join(map(str, self._buffers.outputs))}",
+            got=f"outputs {', '.join(map(str, outputs))}",
             remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
         )
 
@@ -157,23 +179,17 @@ class HostCall:
         )
 
 
-def _slots(types: Types, buffers: Sequence[int]) -> list[_Slot]:
-    """What buffers hold, which must be as declared."""
-    slots = []
-    for type_, address in zip(types, buffers, strict=True):
-        buffer = Buffer.from_address(address)
-        if buffer.dtype != ELEMENT_TYPES[type_.dtype.name][1] or not is_compatible(buffer.shape, type_.shape):
-            raise AssertionError(f"{type_} of shape {buffer.shape}")  # of a graph that was tampered with, also under -O
-        slots.append((buffer.shape, type_.dtype))
-    return slots
+def _example(type_: ArrayType) -> Array:
+    """Return an array of this type that takes no memory."""
+    return np.broadcast_to(np.zeros((), type_.dtype), [size or 0 for size in type_.shape or ()])
 
 
-def _lent(memory: Any, slot: _Slot, buffer: int) -> Array:
-    """An array on a buffer's memory. Without elements it may have none."""
-    shape, dtype = slot
-    (data,) = _data_of(buffer)
-    array: Array = np.ndarray(shape, dtype, memory, data - LENT_FROM if data else 0)
-    return array
+def _is_promised(type_: ArrayType, promised: ArrayType) -> bool:
+    return type_.dtype == promised.dtype and is_compatible(type_.shape or (), promised.shape)
+
+
+def _are_held(inputs: Sequence[Array], out: Sequence[Array]) -> bool:
+    return are_kept(inputs) or are_kept(out)
 
 
 def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
@@ -185,23 +201,26 @@ _CALLS: dict[Any, weakref.ref[HostCall]] = {}
 """By the text of their sites, with the shapes where the text leaves them open. Their host functions remember them."""
 
 
-def run(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
-    """Make one call; what XLA's handler is for."""
+def run(site: bytes, frame: Frame) -> None:
+    """Make one call, given the text of its site and its buffers; what XLA's handler is for."""
     key: Any = site
     reference = _CALLS.get(site)
     if reference is None and b"?" in site:
-        buffers = pointers(n_arguments)(arguments)
-        key = (site, *(Buffer.from_address(buffer).shape for buffer in buffers))
+        key = (site, *shapes_of(frame))
         reference = _CALLS.get(key)
     call = None if reference is None else reference()
     if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, CallText.parse(site), arguments, results)
-    call(arguments, results)
+        call = _make_call(key, CallText.parse(site), frame)
+    call.run(frame)
 
 
-def _make_call(key: Any, declared: CallText, arguments: int, results: int) -> HostCall:
-    op = REGISTRY.require_host_op(declared.token)
-    call: HostCall = op.host.remember(key, HostCall(op.host, declared, arguments, results))
+def _make_call(key: Any, declared: CallText, frame: Frame) -> HostCall:
+    host = REGISTRY.require_host_op(declared.token).host
+    try:
+        buffers = CallBuffers(declared, frame)
+    except TfpyopError as error:
+        raise error.about(host.subject) from None
+    call: HostCall = host.remember(key, HostCall(host, buffers))
     _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
     return call
 

@@ -19,18 +19,21 @@ from tfpyop._locks import SafeLock
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering._tensorflow import TESTED
 from tfpyop.lowering.failures import CANCELLED, shortened, status_of
+from tfpyop.lowering.xla.call_text import unreadable
 from tfpyop.lowering.xla.exception_table import guarded_from_the_start
 from tfpyop.lowering.xla.structs import (
+    INTEGERS,
     MEMORY,
+    POINTERS,
     Api,
     Bundle,
-    CallFrame,
     ErrorArguments,
     Extension,
+    Frame,
     MetadataExtension,
     RegisterArguments,
     Span,
-    pointers,
+    read_frame,
     reader,
 )
 
@@ -40,12 +43,14 @@ TARGET = "tfpyop_host_call"
 TESTED_API = {(0, 1, 88), (0, 1, 192), (0, 2, 192)}
 """Major and minor version and struct size of the API in TensorFlow 2.18 and 2.19, in 2.20, and in 2.21."""
 
-Run = Callable[[bytes, int, int, int], None]
-"""Runs one call, given the site's text, the number of arguments, and where the pointers to them and to results are."""
+Run = Callable[[bytes, Frame], None]
+"""Runs one call, given the site's text and what is read of the call frame."""
 
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _METADATA_EXTENSION = 1
+_TEXT = 4
+"""The type of an attribute that is text."""
 _INTERRUPTED = ErrorArguments(
     ctypes.sizeof(ErrorArguments), None, b"interrupted while an exception was reported", CANCELLED
 )
@@ -119,18 +124,18 @@ def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
     """The function that XLA calls with the address of a call frame; it returns the address of an error, or None."""
     create_error = _Function(api.error_create)
     version = (api.version.major, api.version.minor)
-    read_frame = reader(
-        CallFrame, "extension_start", "arguments.size", "arguments.items", "results.items", "attributes.items"
-    )
-    read_pointer, read_span = pointers(1), reader(Span, "start", "length")
+    read_span = reader(Span, "start", "length")
 
     def handle(address: int) -> int | None:
         try:
-            extension, n_arguments, arguments, results, attributes = read_frame(address)
+            frame = read_frame(address)
+            extension, _, _, _, _, n_attributes, types, attributes = frame
             if extension and _answer(extension, version):
                 return None
-            start, length = read_span(*read_pointer(attributes))
-            run(MEMORY[start : start + length], n_arguments, arguments, results)
+            if n_attributes != 1 or INTEGERS[types >> 2] != _TEXT:
+                raise unreadable(f"{n_attributes} attributes, or one that is not text")
+            start, length = read_span(POINTERS[attributes >> 3])
+            run(MEMORY[start : start + length], frame)
             return None
         except BaseException as error:
             return _returned(create_error, error)

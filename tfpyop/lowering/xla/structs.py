@@ -12,12 +12,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MEMORY: Any = (ctypes.c_char * sys.maxsize).from_address(0)
+_N_BYTES = sys.maxsize // 8 * 8
+
+MEMORY: Any = (ctypes.c_char * _N_BYTES).from_address(0)
 """All memory of this process, by address: an object for each struct that is read would cost more than the call."""
+POINTERS = memoryview(MEMORY).cast("B").cast("Q")
+"""The same as pointers, by their address divided by 8: one is read faster than by `pointers`."""
+INTEGERS = memoryview(MEMORY).cast("B").cast("i")
+"""The same as C integers, by their address divided by 4."""
 
 LENT_FROM = 1
 LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
 """The same for arrays to be made on; what begins at address 0 is not memory for numpy."""
+
+Frame = tuple[int, ...]
+"""What `read_frame` reads: the address of an extension, or 0; the number of arguments and the address of the pointers
+to them; the same for results; the number of attributes, and the addresses of their types and of the pointers to them.
+The tuple is passed on whole, because every call would pay for taking it apart."""
 
 
 class Version(ctypes.Structure):
@@ -132,13 +143,8 @@ class Buffer(ctypes.Structure):
         ("dtype", ctypes.c_int),
         ("data", ctypes.c_void_p),
         ("rank", ctypes.c_int64),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
+        ("sizes", ctypes.c_void_p),
     ]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes of all dimensions."""
-        return tuple(self.sizes[: self.rank])
 
 
 class Bundle(ctypes.Structure):
@@ -171,19 +177,38 @@ class ErrorArguments(ctypes.Structure):
     ]
 
 
+_CODES = {ctypes.c_int: "i", ctypes.c_int64: "q", ctypes.c_size_t: "Q", ctypes.c_void_p: "Q"}
+"""How `struct` reads the C types of fields; whatever else is read is a pointer."""
+
+
 def reader(kind: type[ctypes.Structure], *fields: str) -> Callable[[int], tuple[int, ...]]:
-    """A function from a struct's address to some fields of eight bytes each, in order; `a.b` is a field of a field."""
+    """Return a function that reads fields of the struct at an address, in order; `a.b` is a field of a field."""
     layout, end = "=", 0
     for field in fields:
         start, owner = 0, kind
         for name in field.split("."):
             start += getattr(owner, name).offset
             owner = dict(owner._fields_)[name]  # type: ignore[arg-type,assignment]  # fields may have a width
-        layout += f"{start - end}xQ"
-        end = start + 8
+        layout += f"{start - end}x{_CODES.get(owner, 'Q')}"
+        end = start + ctypes.sizeof(owner)
     return functools.partial(struct.Struct(layout).unpack_from, MEMORY)
 
 
+@functools.cache
 def pointers(count: int) -> Callable[[int], tuple[int, ...]]:
-    """A function from an address to so many pointers there."""
+    """Return a function that reads so many pointers at an address."""
     return functools.partial(struct.Struct(f"={count}Q").unpack_from, MEMORY)
+
+
+@functools.cache
+def sizes(rank: int) -> Callable[[int], tuple[int, ...]]:
+    """Return a function that reads the sizes of so many dimensions at an address."""
+    return functools.partial(struct.Struct(f"={rank}q").unpack_from, MEMORY)
+
+
+read_frame: Callable[[int], Frame] = reader(
+    CallFrame,
+    "extension_start",
+    *("arguments.size", "arguments.items", "results.size", "results.items"),
+    *("attributes.size", "attributes.types", "attributes.items"),
+)

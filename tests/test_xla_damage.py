@@ -1,0 +1,72 @@
+"""Damaged models and frames under XLA: a call is right or refused in our words, and the process goes on."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests import damaged_models
+
+OTHER_ARRAYS = "the arrays of a compiled call are not those that its model declares"
+UNREADABLE = "what a compiled model says of a call cannot be read"
+OTHER_OP = "the op is another than the one that was compiled"
+WRONG_INPUTS = "the call has the wrong number of inputs"
+EXPECTED = {
+    "larger": ["right", OTHER_ARRAYS],
+    "smaller": [OTHER_ARRAYS, "right"],
+    "open sizes": ["right", "right"],
+    "other op": [WRONG_INPUTS, WRONG_INPUTS],
+    "not text": [UNREADABLE] * 2,
+    "no types": [UNREADABLE] * 2,
+    "unknown dtype": [UNREADABLE] * 2,
+    "number": [UNREADABLE] * 2,
+    "missing": [UNREADABLE] * 2,
+    "two": [UNREADABLE] * 2,
+    "stateful": ["right", "right"],
+}
+"""What the calls of the large and of the small function come to; refused for their arrays where nothing is said."""
+
+
+def run(code):
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=300)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("models"))
+    return json.loads(run(f"from tests import damaged_models; damaged_models.main({directory!r})"))
+
+
+@pytest.mark.parametrize("kind", damaged_models.DAMAGES)
+def test_a_damaged_model_is_refused_in_every_call(damaged, kind):
+    expected = EXPECTED.get(kind, [OTHER_ARRAYS] * 2)
+    got = damaged["outcomes"][kind]
+    assert len(got) == 6
+    for message, wanted in zip(got, expected * 3, strict=True):
+        assert re.match(rf"(op '[^']+' \(.*\): )?{wanted}", message), message
+
+
+def test_the_error_shows_both_sides_and_the_op(damaged):
+    assert re.match(
+        r"op 'damaged:op' \(.*/damaged_models\.py:\d+\): the arrays of a compiled call are not those that its model "
+        r"declares\.\n  Expected: float32\[65536\] -> float32\[65536\]\n  Got:      float32\[4\] -> float32\[4\]\n"
+        r"  The file may be damaged, or written by a newer tfpyop: save the model again with this version\.",
+        damaged["outcomes"]["larger"][1],
+    )
+    listed = ", ".join(["float32[4]"] * 8)
+    assert f"Expected: {listed} and 32 more -> float32[4]\n" in damaged["outcomes"]["40 arguments"][1]
+
+
+def test_altered_texts_of_compiled_calls_never_end_the_process(damaged):
+    assert sum(damaged["fuzz"].values()) >= 60
+    assert damaged["fuzz"]["refused"] > 30
+
+
+def test_frames_that_contradict_their_text_never_end_the_process():
+    right, refused = map(int, re.findall(r"\d+", run("from tests import fuzzed_frames; fuzzed_frames.main()")))
+    assert right > 500
+    assert refused > 300
