@@ -1,6 +1,10 @@
 """`out=`: functions that write into what the library gives them, in memory that is then the tensor's own."""
 
+import ctypes
+import functools
 import inspect
+import pickle
+import threading
 import weakref
 
 import numpy as np
@@ -181,3 +185,103 @@ def test_a_function_is_made_of_a_method_with_a_destination(options, has_default)
     op = scale.optional if has_default else scale.required
     assert list(inspect.signature(op).parameters) == ["x"]
     assert tf.function(op, **options)(X).numpy().tolist() == [3, 6, 9]
+
+
+KEPT = {
+    "a part": lambda out: out[1:],
+    "a part without elements": lambda out: out[:0],
+    "all memory": lambda out: out.base,
+    "all memory, weakly": lambda out: None if out.base is None else weakref.ref(out.base),
+    "a subclass": lambda out: out.view(np.recarray),
+    "strided": np.lib.stride_tricks.as_strided,
+    "an iterator": lambda out: out.flat,
+    "a method": lambda out: out.fill,
+    "a call": lambda out: functools.partial(np.copyto, out, 99),
+    "a pointer": lambda out: out.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+    "an array of ctypes": lambda out: (ctypes.c_float * 3).from_buffer(out),
+    "a buffer": pickle.PickleBuffer,
+    "bytes": lambda out: memoryview(out).cast("B"),
+    "DLPack": lambda out: out.__dlpack__(),
+}
+
+
+@pytest.mark.parametrize("how", KEPT.values(), ids=KEPT)
+def test_whatever_refers_to_the_destination_is_seen(how):
+    kept, addresses = [], []
+
+    def function(x, *, out):
+        kept.append(how(out))
+        addresses.append(address(out))
+        return np.add(x, 1, out=out)
+
+    op = differentiable_op(function, signature="()->()")
+    assert address(op(X)._numpy()) != addresses[0]
+
+
+@every_mode
+def test_a_thread_that_writes_late_does_not_change_the_result(mode):
+    threads, goes_on = [], threading.Event()
+
+    def write_late(out):
+        assert goes_on.wait(30)
+        out[...] = 99
+
+    def function(x, *, out):
+        threads.append(threading.Thread(target=write_late, args=(out,)))
+        threads[-1].start()
+        return np.add(x, 1, out=out)
+
+    result = modes.call(mode, differentiable_op(function, signature="()->()"), X)
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert result.tolist() == [2, 3, 4]
+
+
+def compiled_and_lent(function):
+    """A compiled call whose next destination is XLA's own memory."""
+    call = tf.function(differentiable_op(function, signature="()->()"), jit_compile=True, autograph=False)
+    for _ in range(2):
+        assert call(X).numpy().tolist() == [2, 3, 4]
+    return call
+
+
+def test_xla_keeps_its_memory_until_a_late_thread_has_written():
+    threads, is_late = [], []
+
+    def write_late(part):
+        threading.Event().wait(0.3)
+        part[...] = 99
+
+    def function(x, *, out):
+        if is_late:
+            threads.append(threading.Thread(target=write_late, args=(out[1:],)))
+            threads[-1].start()
+        return np.add(x, 1, out=out)
+
+    call = compiled_and_lent(function)
+    is_late.append(True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+        call(X)
+    assert not threads[0].is_alive()
+    assert call(X).numpy().tolist() == [2, 3, 4]  # in memory of its own now
+    threads[1].join()
+
+
+def test_what_was_lent_by_xla_and_kept_cannot_be_written_any_more():
+    kept, is_kept = [], []
+
+    def function(x, *, out):
+        if is_kept:
+            kept.append(out)
+        return np.add(x, 1, out=out)
+
+    call = compiled_and_lent(function)
+    is_kept.append(True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+        call(X)
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0][...] = 99
+    result = call(X)
+    kept[1][...] = 99
+    assert result.numpy().tolist() == [2, 3, 4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import time
 from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any
@@ -32,6 +33,8 @@ _WITHOUT_ARRAYS = frozenset(
     dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.variant, tf.resource)
 )
 """TensorFlow's numbers of the dtypes that are refused. It would give the first ones as plain integers."""
+_PATIENCE = 2.0
+"""How long to wait, in seconds, for a thread to let go of memory that it was not to keep."""
 
 
 def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
@@ -124,9 +127,22 @@ def are_kept(arrays: Sequence[Array]) -> bool:
         if getrefcount(array) > _UNKEPT[0] or getweakrefcount(array):
             return True
         base = array.base  # of views of views; what is not an array, such as memory that XLA lends, is no one call's
-        if type(base) is np.ndarray and getrefcount(base) > _UNKEPT[1]:
+        if type(base) is np.ndarray and (getrefcount(base) > _UNKEPT[1] or getweakrefcount(base)):
             return True
     return False
+
+
+def take_back(arrays: Sequence[Array]) -> None:
+    """Take writable arrays back that somebody has kept, before their memory serves something else.
+
+    A thread that still writes would destroy what comes there: it is waited for. One that begins after that gets an
+    exception, unless it has made a view of its own.
+    """
+    end = time.monotonic() + _PATIENCE
+    while are_kept(arrays) and time.monotonic() < end:
+        time.sleep(0.005)
+    for array in arrays:
+        array.setflags(write=False)
 
 
 def _references_unkept() -> tuple[int, int]:

@@ -23,7 +23,7 @@ from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop.lowering.failures import failure, shortened
 from tfpyop.lowering.profiling import run_host
-from tfpyop.lowering.tensors import are_kept
+from tfpyop.lowering.tensors import are_kept, take_back
 from tfpyop.lowering.xla.buffers import CallBuffers, shapes_of
 from tfpyop.lowering.xla.call_text import CallText
 from tfpyop.lowering.xla.structs import Frame
@@ -146,7 +146,10 @@ class HostCall:
                 gc.collect()
         if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # the latter by another thread
             self._trials = 0
-            return self._told(problem) if lends else problem
+            if not lends:
+                return problem
+            take_back(out)
+            return self._told(problem)
         self._lends = self._trials > 0 and problem is None
         return problem
 
