@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "_version", "_prefer_native", "_token", "_locks"},
     {"_size_terms"},
     {"_signature_text"},
-    {"_signature", "_coercion", "_structure", "_progress"},
+    {"_signature", "_coercion", "_structure", "_progress", "_static_values"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_rule_context"},

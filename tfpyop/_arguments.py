@@ -221,7 +221,7 @@ class Parameters:
           ValueError: A static value or a nested type cannot be written as JSON.
         """
         known = self.static_defaults or {}
-        defaults = {name: value for name, value in static.items() if name in known and known[name] is value}
+        defaults = {name: value for name, value in static.items() if name in known and _is_same(known[name], value)}
         parts: dict[str, Json] = {
             "defaults": _written(defaults),
             "inputs": None if structure is None else structure.to_json(),
@@ -290,15 +290,16 @@ def _to_json(value: Any) -> Json:
     raise ValueError(f"{describe_kind(value)} cannot be written as JSON")
 
 
-def copied(value: Any) -> Any:
-    """The same value with lists and dicts of its own, for a function that may change them."""
-    if type(value) is list:
-        return [copied(item) for item in value]
-    if type(value) is tuple:
-        return tuple(copied(item) for item in value)
-    if type(value) is dict:
-        return {key: copied(item) for key, item in value.items()}
-    return value
+def _is_same(default: Any, value: Any) -> bool:
+    """Whether a static value is the default of its parameter. Containers, which are copied, are compared as JSON."""
+    if value is default:
+        return True
+    if type(value) not in (list, dict, tuple) or type(default) is not type(value):
+        return False
+    try:
+        return json.dumps(_to_json(default)) == json.dumps(_to_json(value))
+    except ValueError:  # not JSON: it counts as another value, as any other object does
+        return False
 
 
 def _written(values: Mapping[str, Any]) -> dict[str, Json]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._arguments import Division, Parameters, copied
+from tfpyop._arguments import Division, Parameters
 from tfpyop._coercion import STRING, Array, DType, dtype_kind, parse_dtype
 from tfpyop._domain import Domain
 from tfpyop._executors import ExecutorSource
@@ -164,7 +164,7 @@ class Definition:
     ) -> Any:
         """Call a function with the parameters of this one, with flat inputs and static values put in their places."""
         tensors = leaves if structure is None else structure.pack(leaves)
-        args, kwargs = self.parameters.assemble(tensors, {name: copied(value) for name, value in static.items()})
+        args, kwargs = self.parameters.assemble(tensors, static)
         return function(*args, **kwargs, **more)
 
     def host_function(

@@ -26,6 +26,7 @@ from tfpyop._rule_promise import CotangentPromise, RulePromise, TangentPromise
 from tfpyop._rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop._rules import Rule, Rules
 from tfpyop._signature import Signature
+from tfpyop._static_values import static_values
 from tfpyop._structure import LEAF, Structure, flatten
 from tfpyop.errors import RegistrationError, annotate
 
@@ -120,6 +121,7 @@ class Entry:
         return outputs
 
     def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
+        static = static_values(static)
         host = self.host_function(structure, static)
         signature = self.definition.full_signature
         return self._with_executor(HostOp(self.name, host, self.rules, signature, structure, static, self, payload))
@@ -301,6 +303,7 @@ class RuleEntry(Entry):
         return wanted
 
     def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
+        static = static_values(static)
         signature = _rule_signature(self.kind, self.primal.host_op(structure, static))
         host = self.host_function(structure, static)
         return self._with_executor(HostOp(self.name, host, self.rules, signature, structure, static, self, payload))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tfpyop._coercion import Array, DType, is_differentiable
@@ -15,6 +14,7 @@ from tfpyop._rule_context import NamedValues, RuleContext
 from tfpyop._rule_promise import RuleInputs, RulePromise
 from tfpyop._rules import Rules
 from tfpyop._signature import Signature
+from tfpyop._static_values import static_values
 from tfpyop._structure import Structure
 from tfpyop.errors import UnsupportedError
 
@@ -39,8 +39,8 @@ class HostOp:
     """What a token says beside the name; None if it cannot be said."""
 
     def __post_init__(self) -> None:
-        """Static values are given to every rule; nobody may change them for the others."""
-        object.__setattr__(self, "static", MappingProxyType(dict(self.static)))
+        """Take over the static values, so that no rule changes them for the others."""
+        object.__setattr__(self, "static", static_values(self.static))
 
     @property
     def residual_names(self) -> tuple[str, ...]:
@@ -102,13 +102,18 @@ class HostOp:
         if call.residuals:
             values = dict(zip(self.residual_names, call.residuals, strict=True))
             residuals = NamedValues(values, "residual", self.host.subject)
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, self._named_static, evaluate)
+        return RuleContext(
+            self.name, tuple(call.inputs), tuple(call.outputs), residuals, self._named_static(), evaluate
+        )
 
     @cached_property
     def _no_residuals(self) -> NamedValues:
         return NamedValues({}, "residual", self.host.subject)
 
     @cached_property
+    def _shared_static(self) -> NamedValues:
+        return self._named_static()
+
     def _named_static(self) -> NamedValues:
         return NamedValues(self.static, "static argument", self.host.subject)
 

@@ -227,10 +227,7 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
     n_rows = tf.shape(rows[0])[0] if None in sizes else sizes[0]
 
     # AutoGraph would rewrite the code of the package where TensorFlow traces the gradients of saved models.
-    @tf.autograph.experimental.do_not_convert
-    def of_row(row: tf.Tensor) -> Any:
-        return function([tf.gather(tensor, row) for tensor in rows])
-
+    of_row = tf.autograph.experimental.do_not_convert(lambda row: function([tf.gather(tensor, row) for tensor in rows]))
     return _pfor_impl(of_row, n_rows, True)
 
 

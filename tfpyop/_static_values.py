@@ -1,0 +1,69 @@
+"""Static values: what functions, rules and shape functions get of them. None sees what another one changed.
+
+Lists, dicts, sets and bytearrays are copied, also inside of tuples. Other objects are handed out as they are: the
+library cannot know how to copy them, nor whether they are meant to be shared.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+_CONTAINERS = (list, dict, set, bytearray)
+
+
+def static_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make an immutable mapping of values, which hands out copies of those that can be changed.
+
+    Without such values it is a plain view, and costs nothing.
+    """
+    if isinstance(values, _CopiedValues | MappingProxyType):
+        return values
+    mutable = frozenset(name for name, value in values.items() if _is_mutable(value))
+    own = {name: copied(value) if name in mutable else value for name, value in values.items()}
+    return _CopiedValues(own, mutable) if mutable else MappingProxyType(own)
+
+
+def are_shared(values: Mapping[str, Any]) -> bool:
+    """Return whether the mapping hands out the same values every time."""
+    return not isinstance(values, _CopiedValues)
+
+
+def copied(value: Any) -> Any:
+    """Return the same value with containers of its own, for a function that may change them."""
+    if type(value) is list:
+        return [copied(item) for item in value]
+    if type(value) is tuple:
+        return tuple(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return copy.copy(value) if isinstance(value, _CONTAINERS) else value
+
+
+def _is_mutable(value: Any) -> bool:
+    """Return whether a value is a container that can be changed, or a tuple with one in it."""
+    return any(map(_is_mutable, value)) if type(value) is tuple else isinstance(value, _CONTAINERS)
+
+
+class _CopiedValues(Mapping[str, Any]):
+    """Values by name, of which some are copied every time they are read."""
+
+    __slots__ = ("_mutable", "_values")
+
+    def __init__(self, values: dict[str, Any], mutable: frozenset[str]) -> None:
+        self._values, self._mutable = values, mutable
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._values[name]
+        return copied(value) if name in self._mutable else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
