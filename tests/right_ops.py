@@ -91,6 +91,12 @@ class Scaled:
         return self.factor * grad
 
 
+def _filled(x, out):
+    out[...] = 0
+    out += x
+    return out
+
+
 RIGHT = [
     *(
         Right(f"the zoo's {op.__name__}", op)
@@ -194,6 +200,18 @@ RIGHT = [
     ),
     given(
         "a destination", lambda x, *, out=None: np.multiply(x, 2, out=out), signature="()->()", grad=lambda op, g: 2 * g
+    ),
+    given(
+        "a destination filled with zeros, then added to",
+        lambda x, *, out=None: _filled(x, np.empty_like(x) if out is None else out),
+        signature="()->()",
+        grad=lambda op, g: g,
+    ),
+    given(
+        "a destination that is left alone",
+        lambda x, *, out=None: x * np.nan,
+        signature="()->()",
+        non_differentiable=True,
     ),
     given(
         "residuals",

@@ -402,7 +402,56 @@ def _cumulative(x):
     return np.cumsum(x).reshape(x.shape)  # over all rows
 
 
+def _half_written(x, *, out=None):
+    out = np.zeros_like(x) if out is None else out
+    np.multiply(x[..., :1], 2, out=out[..., :1])  # all of it where the last dimension has one element
+    return out
+
+
+def _added_to(x, *, out=None):
+    out = np.zeros_like(x) if out is None else out
+    out += x
+    return out
+
+
+def _only_true(x, *, out=None):
+    out = np.zeros(x.shape, bool) if out is None else out
+    out[x > 0] = True  # and relies on False for the others
+    return out
+
+
+HALF_WRITTEN = plain(_half_written, signature="(n)->(n)")
+
 CALLS = [
+    *(
+        Wrong(
+            f"a part of out= is not written, {dtype}, found by {check}",
+            HALF_WRITTEN,
+            check,
+            {"dtypes": [dtype]},
+            says="output 0 is not written at element",
+        )
+        for dtype, check in [
+            ("float32", "check_contract"),
+            ("int32", "check_contract"),
+            ("float64", "check_parity"),
+            ("complex64", "check_parity"),
+        ]
+    ),
+    Wrong(
+        "out= is taken for zeros and added to",
+        plain(_added_to),
+        "check_contract",
+        {"dtypes": ["float32", "int64"]},
+        says="on what out= held before the call",
+    ),
+    Wrong(
+        "only the true ones are written",
+        plain(_only_true, dtype=bool),
+        "check_parity",
+        {"dtypes": ["float64"]},
+        says="output 0 is not written at element",
+    ),
     Wrong("a hidden state", _stale(), "check_purity", says="give another result the second time"),
     Wrong(
         "the same array is returned again",

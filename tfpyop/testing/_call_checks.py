@@ -14,6 +14,7 @@ from tfpyop import Op
 from tfpyop._coercion import Array, dtype_kind
 from tfpyop._promise import ArrayType
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
+from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
@@ -63,6 +64,7 @@ def check_contract(
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
         promised = [ArrayType.of(array) for array in function_outputs(check, op, arguments)]
         got = [ArrayType.of(array) for array in _called(check, mode, caller, arguments)]
+        _require_written(check, op, arguments, mode)
         if got != promised:
             raise check.failure(
                 "the outputs are not what the op promises.",
@@ -108,6 +110,7 @@ def check_parity(
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
         expected = function_outputs(check, op, arguments)
         got = _called(check, mode, caller, arguments)
+        _require_written(check, op, arguments, mode)
         require_equal(
             check, expected, got, f"the {mode} call differs from the function", mode=mode, is_exact=mode != "native"
         )
@@ -298,6 +301,23 @@ def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
     except SignatureError:
         return False
     return True
+
+
+def _require_written(check: Property, op: Op[..., Any], arguments: Arguments, mode: str) -> None:
+    """Raise a failure if the results depend on what destinations held; native implementations have none."""
+    if mode == "native":
+        return
+    try:
+        require_written(check, op, arguments, mode=mode)
+    except CheckError:
+        raise
+    except Exception as error:
+        raise check.failure(
+            "the function raises where out= was filled before the call, and not otherwise.",
+            mode=mode,
+            got=described(error),
+            cause="it reads out= before it writes there",
+        ) from error
 
 
 def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) -> list[Array]:

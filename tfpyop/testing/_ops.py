@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._coercion import Array
 from tfpyop._definition import Definition
+from tfpyop._host import HostFunction
 from tfpyop._host_op import HostOp
 from tfpyop._op import entry_of
 from tfpyop._rules import Rules
@@ -76,3 +77,9 @@ def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """What the op's function returns for a call on the host, held to the promise, without residuals."""
     host_op, leaves = host_op_of(op, arguments)
     return list(host_op.visible(host_op.host([tf.constant(leaf).numpy() for leaf in leaves])))
+
+
+def tensors_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostFunction, list[Array]]:
+    """The host function for such a call, and the flat inputs as TensorFlow hands them over."""
+    host_op, leaves = host_op_of(op, arguments)
+    return host_op.host, [tf.constant(leaf).numpy() for leaf in leaves]
