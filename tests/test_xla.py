@@ -1,9 +1,11 @@
 """Compiled calls: every dtype and shape, the order of stateful calls, memory that is lent, sites that are alike."""
 
 import gc
+import re
 import resource
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -922,3 +924,75 @@ def test_unused_calls_of_sizes_known_when_xla_compiles_are_still_left_out():
 
     assert compiled(size_of_result, input_signature=[tf.TensorSpec([None])])(X).numpy() == 3
     assert calls == []
+
+
+LARGE_SHAPES = [
+    (2**31 - 1, 2**31 - 1),
+    (2**31 - 1, 2**31 - 1, 2),
+    (2**30, 2**30),
+    (2**31 - 1, 2**31 - 1, 0),
+    (2**20,) * 4,
+]
+
+
+def call_in_a_process(lines):
+    """Run these lines after imports; returns what they print. A mistake here ends the process."""
+    script = "import numpy as np, tensorflow as tf\nfrom tfpyop import differentiable_op\n" + textwrap.dedent(lines)
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout.splitlines()
+
+
+def test_arrays_that_no_memory_holds_are_refused_before_xla_runs():
+    printed = call_in_a_process(f"""
+        for shape in {LARGE_SHAPES}:
+            text = ",".join(map(str, shape))
+            for signature in (f"(k)->({{text}})", f"(k)->({{text}}),({{text}}),({{text}})"):
+                op = differentiable_op(lambda x: x, signature=signature)
+                for result in (lambda x: op(x), lambda x: tf.size(tf.nest.flatten(op(x))[0])):
+                    try:
+                        tf.function(result, jit_compile=True, autograph=False)(tf.zeros(1))
+                    except Exception as error:
+                        print(type(error).__name__, str(error).replace("\\n", " "))
+    """)
+    assert len(printed) == 4 * len(LARGE_SHAPES)
+    for line in printed:
+        assert re.match(
+            r"UnsupportedError op .*: output 0 is larger than any memory\.   Expected: at most 2\*\*48 bytes   "
+            r"Got:      float32\[\d[\d, ]+\]   Correct the sizes",
+            line,
+        ), line
+
+
+def test_sizes_that_make_arrays_no_memory_holds_are_refused_when_xla_compiles():
+    printed = call_in_a_process(f"""
+        for shape in {LARGE_SHAPES}:
+            op = differentiable_op(lambda x: x, signature=f"(k)->({{','.join(f'k*{{size}}' for size in shape)}})")
+            both = differentiable_op(lambda x: x, signature=f"(k)->(k),({{','.join(f'k*{{size}}' for size in shape)}})")
+            for function in (op, lambda x: both(x)[0]):
+                try:
+                    tf.function(function, jit_compile=True, input_signature=[tf.TensorSpec([None])])(tf.zeros(1))
+                except tf.errors.OpError as error:
+                    print(error.message.replace("\\n", " "))
+    """)
+    assert len(printed) == 2 * len(LARGE_SHAPES)
+    for line, shape in zip(printed, np.repeat(np.array(LARGE_SHAPES, object), 2), strict=True):
+        assert f"an output has no possible shape: {list(shape)}" in line
+
+
+@pytest.mark.parametrize("factor", ["", "k*"])
+@pytest.mark.parametrize("shape", [(0, 2**31 - 1), (2**20, 0, 2**10), (0, 0, 0)])
+def test_large_arrays_without_elements_are_compiled(shape, factor):
+    sizes = ",".join(f"{factor}{size}" for size in shape)
+    op = differentiable_op(lambda x: np.zeros(shape, np.float32), signature=f"(k)->({sizes})")
+    assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(1)).shape == shape
+
+
+@pytest.mark.parametrize("signature", ["(n),(m)->(n,m)", "(n,m)->(m,n)", "(n),(m)->(n,m),(m)"])
+def test_products_of_the_sizes_of_inputs_are_compared_with_memory(signature):
+    n_inputs = signature.partition("->")[0].count("(")
+    op = differentiable_op(lambda *arrays: arrays[0], signature=signature)
+    specs = [tf.TensorSpec([None] * (3 - n_inputs)) for _ in range(n_inputs)]
+    call = compiled(lambda *tensors: op(*tensors), input_signature=specs)
+    (node,) = [node for node in call.get_concrete_function().graph.get_operations() if node.type == "XlaCallModule"]
+    assert b"shape_assertion" in node.get_attr("module")

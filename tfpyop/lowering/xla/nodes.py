@@ -21,7 +21,7 @@ from tfpyop.lowering.xla import calls, ffi
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 from tfpyop.lowering.xla.compilation import is_outermost_compiled
 from tfpyop.lowering.xla.dynamic_sizes import may_be_dynamic
-from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call
+from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call, is_too_large
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function; empty for a check, which has none."""
@@ -44,6 +44,8 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
     """
     try:
         _check_dtypes([*types, *promised])
+        _check_memory(types, "input {}")
+        _check_memory(promised, "output {}")
         sizes = _sizes(op.host, types, promised)
         graph = tf.compat.v1.get_default_graph()
         order = _order(graph) if op.host.is_stateful else []
@@ -118,6 +120,17 @@ def _check_dtypes(types: Types) -> None:
                 expected=f"one of {', '.join(ELEMENT_TYPES)}",
                 got=str(type_),
                 remedy="Leave the op outside of functions with jit_compile=True, or pass numbers.",
+            )
+
+
+def _check_memory(types: Types, what: str) -> None:
+    for number, type_ in enumerate(types):
+        if is_too_large(type_):
+            raise UnsupportedError(
+                f"{what.format(number)} is larger than any memory.",
+                expected="at most 2**48 bytes",
+                got=str(type_),
+                remedy="Correct the sizes in the signature, or call the op on parts.",
             )
 
 

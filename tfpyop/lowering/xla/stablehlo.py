@@ -6,6 +6,7 @@ Owns the language. Knows nothing of TensorFlow.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,14 @@ _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
 _SIZE = "tensor<i64>"
 """Sizes are computed in twice the width of XLA's own, to see if one is too large."""
 _LARGEST = 2**31 - 1
+_MOST_BYTES = 2**48
+"""How large an array may be. TensorFlow ends the process where an array, or several together, have 2**63 bytes or more.
+No machine has as many as 2**48."""
+
+
+def is_too_large(type_: ArrayType) -> bool:
+    """Return whether what is known of a shape makes an array that no memory holds. XLA counts sizes of 0 as 1 here."""
+    return math.prod(size or 1 for size in type_.shape or ()) * type_.dtype.itemsize > _MOST_BYTES
 
 
 def host_call(target: str, call: CallText, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
@@ -36,9 +45,10 @@ def host_call(target: str, call: CallText, sizes: Sequence[Sizes], *, problem: s
     text = _Text(inputs)
     shapes: list[str] = []
     if any(None in (type_.shape or ()) for type_ in outputs):
-        for output in sizes:
-            text.check_sizes(output, problem)
-        shapes = [text.shape(output) for output in [*sizes, *[()] * len(order)]]
+        sized = list(zip([*sizes, *[()] * len(order)], [type_.dtype.itemsize for type_ in outputs], strict=True))
+        for output, itemsize in sized:
+            text.check_sizes(output, itemsize, problem)
+        shapes = [text.shape(output, itemsize) for output, itemsize in sized]
     operands = [f"%i{number}" for number in range(len(inputs))] + shapes
     operand_types = [
         *map(_tensor, inputs),
@@ -84,6 +94,7 @@ class _Text:
     lines: list[str] = field(default_factory=list)
     names: dict[Size, str] = field(default_factory=dict)
     limits: dict[Size, str] = field(default_factory=dict)
+    fits: dict[tuple[Sizes, int], str] = field(default_factory=dict)
 
     def module(self, outputs: Types) -> str:
         """The module of these lines, which returns what the last custom call did."""
@@ -122,18 +133,20 @@ class _Text:
         ]
         self.custom_call([is_good, *shape], ["tensor<i1>", *[_SIZE] * len(shape)], attributes, [])
 
-    def check_sizes(self, sizes: Sizes, message: str) -> None:
-        """Refuse to compile if a computed size is negative, or too large to be one of XLA's."""
-        computed = [self._is_possible(size) for size in sizes if _is_computed(size)]
-        if computed:
-            self.check(self.all(computed), message, list(map(self.size, sizes)))
+    def check_sizes(self, sizes: Sizes, itemsize: int, message: str) -> None:
+        """Refuse to compile if a computed size is not one of XLA's, or if all together make too large an array."""
+        facts = [self._is_possible(size) for size in sizes if _is_computed(size)]
+        facts += self._fits(sizes, itemsize)
+        if facts:
+            self.check(self.all(facts), message, list(map(self.size, sizes)))
 
-    def shape(self, sizes: Sizes) -> str:
+    def shape(self, sizes: Sizes, itemsize: int) -> str:
         """The name of a tensor of sizes."""
         n_sizes = len(sizes)
         if not sizes:
             return self._line("stablehlo.constant dense<> : tensor<0xi32>")
-        narrow = map(self._narrow, sizes)
+        fits = self._fits(sizes, itemsize)
+        narrow = [self._narrow(size, fits) for size in sizes]
         parts = [self._line(f"stablehlo.reshape {name} : (tensor<i32>) -> tensor<1xi32>") for name in narrow]
         types = ", ".join(["tensor<1xi32>"] * n_sizes)
         return self._line(f"stablehlo.concatenate {', '.join(parts)}, dim = 0 : ({types}) -> tensor<{n_sizes}xi32>")
@@ -191,14 +204,26 @@ class _Text:
         chosen = self.compare(left, right, comparison)
         return self._line(f"stablehlo.select {chosen}, {then}, {otherwise} : tensor<i1>, {_SIZE}")
 
-    def _narrow(self, size: Size) -> str:
+    def _narrow(self, size: Size, fits: Sequence[str]) -> str:
         """The name of one size as XLA takes it: 0 for one that is refused, which XLA would complain about first."""
         name = self.size(size)
-        if _is_computed(size):
-            name = self._line(
-                f"stablehlo.select {self._is_possible(size)}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}"
-            )
+        facts = [*([self._is_possible(size)] if _is_computed(size) else []), *fits]
+        if facts:
+            name = self._line(f"stablehlo.select {self.all(facts)}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}")
         return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
+
+    def _fits(self, sizes: Sizes, itemsize: int) -> list[str]:
+        """The name of whether an array of these sizes is not too large; none if that is known."""
+        if len(sizes) < 2 or all(isinstance(size, int) for size in sizes):
+            return []
+        if (sizes, itemsize) not in self.fits:
+            rest = self.size(_MOST_BYTES // itemsize)
+            for size in sizes:
+                name = self.size(size)
+                factor = self._select(name, "LT", self.size(1), self.size(1), name)
+                rest = self._line(f"stablehlo.divide {rest}, {factor} : {_SIZE}")
+            self.fits[sizes, itemsize] = self.compare(rest, self.size(1), "GE")
+        return [self.fits[sizes, itemsize]]
 
     def _is_possible(self, size: Size) -> str:
         """The name of whether a computed size is one that XLA's arrays can have."""
