@@ -38,10 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     chosen = [group for group in GROUPS if not options.groups or group.key in options.groups]
     console = Console(width=None if sys.stdout.isatty() else 110)
-    if options.json is not None and not options.json.parent.is_dir():
-        parser.error(f"there is no directory {options.json.parent}")
-    if options.charts is not None:
-        options.charts.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.json is not None:
+            options.json.open("ab").close()
+        if options.charts is not None:
+            options.charts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"the results cannot be written: {error}")
     console.print(versions(), highlight=False)
     console.print(LEGEND, highlight=False)
     measured = []

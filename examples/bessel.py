@@ -125,6 +125,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     arguments = parser.parse_args()
+    try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
 
     largest = compare()
     print(f"Largest relative error: {largest:.1e}, at most {BOUND:.0e} allowed")

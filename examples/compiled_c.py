@@ -252,6 +252,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimiser (default: %(default)s)")
     arguments = parser.parse_args()
     try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
+    try:
         library()
     except RuntimeError as error:
         print(error, file=sys.stderr)

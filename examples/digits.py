@@ -214,6 +214,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of training (default: %(default)s)")
     arguments = parser.parse_args()
+    try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
 
     keras.utils.set_random_seed(SEED)
     train, test, train_labels, test_labels = digits()

@@ -254,6 +254,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimiser (default: %(default)s)")
     arguments = parser.parse_args()
+    try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
 
     random = np.random.default_rng(SEED)
     weights = random.uniform(LIGHTEST, HEAVIEST, size=[PHOTOGRAPHS, len(STIFFNESS)])

@@ -165,6 +165,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimiser (default: %(default)s)")
     parser.add_argument("--jit-compile", action="store_true", help="compile the steps with XLA")
     arguments = parser.parse_args()
+    try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
 
     rates, initial, errors = fit(arguments.steps, jit_compile=arguments.jit_compile)
     all_inside = compare(rates)

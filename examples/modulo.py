@@ -100,6 +100,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"), help="the picture to write")
     arguments = parser.parse_args()
+    try:
+        arguments.output.open("ab").close()  # now, not after all the work
+    except OSError as error:
+        parser.error(f"--output cannot be written: {error}")
 
     ways: dict[str, Callable[[], list[Array]]] = {
         "TF 1 graph and Session": in_session,

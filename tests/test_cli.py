@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -277,6 +278,31 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(run, arguments, said)
     assert status == 2
     [line] = [line for line in errors.splitlines() if line.startswith("tfpyop:")]
     assert said in line
+
+
+@pytest.mark.parametrize("command", [["check", "cli_opps", "--html"], ["bench", "cli_opps:mod", "--png"]], ids=str)
+@pytest.mark.parametrize("kind", ["in a missing directory", "a directory", "not writable"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(run, command, kind, tmp_path):
+    path = tmp_path / "missing" / "page.png" if kind == "in a missing directory" else tmp_path / "page.png"
+    if kind == "a directory":
+        path.mkdir()
+    if kind == "not writable":
+        path = "/proc/version"  # which root cannot write either
+    status, _, errors = run(*command, str(path))
+    assert status == 2
+    assert re.search(rf"^tfpyop: '{re.escape(str(path))}' cannot be written: ", errors, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [["check", "cli_opps", "--html"], ["bench", "cli_opps:mod", "--png"]], ids=str)
+def test_a_command_that_fails_leaves_its_file_as_it_was(run, command, tmp_path):
+    old, new = tmp_path / "old.png", tmp_path / "new.png"
+    old.write_bytes(b"kept")
+    for path in (old, new):
+        status, _, errors = run(*command, str(path))
+        assert status == 2
+        assert "there is no module 'cli_opps'" in errors
+    assert old.read_bytes() == b"kept"
+    assert not new.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["lst"], ["check"], ["check", "cli_ops", "--max-examples", "x"]])

@@ -79,6 +79,22 @@ def test_an_example_runs_alone(script, options, tmp_path):
     assert list(tmp_path.iterdir()) == [picture]
 
 
+@pytest.mark.parametrize("output", [Path("missing") / "picture.png", Path()], ids=["missing", "directory"])
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_a_picture_that_cannot_be_written_is_refused_at_the_start(script, output, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(DIRECTORY)
+    monkeypatch.setattr(sys, "argv", [script.name, "--output", str(tmp_path / output)])
+    module = importlib.import_module(script.stem)
+    monkeypatch.delitem(sys.modules, script.stem)
+    monkeypatch.setattr(module, "draw", lambda *_: pytest.fail("it was computed"))
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--output cannot be written: [Errno " in err
+
+
 @pytest.fixture
 def compiled_c(monkeypatch):
     monkeypatch.syspath_prepend(DIRECTORY)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ from tfpyop._op import Op
 from tfpyop._signature_text import Core
 from tfpyop._size_terms import names_in
 from tfpyop.cli._console import make_console, make_table, printing_aside
+from tfpyop.cli._output import require_writable
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
@@ -36,6 +39,8 @@ Times = Mapping[str, float]
 
 def bench(target: str, *, png: str | None, max_size: int) -> int:
     """Measure one op, print a table, and draw a plot if that is asked for."""
+    if png is not None:
+        _require_picture(png)
     with printing_aside():
         ops = find_ops(target)
     if len(ops) > 1:
@@ -43,8 +48,6 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
             f"{target!r} has several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
         )
     [op] = ops.values()
-    if png is not None:
-        _require_picture(png)
     _require_served(op)
     sizes = [10**power for power in range(len(str(max_size)))]
     measured = {}
@@ -61,9 +64,10 @@ def _require_picture(path: str) -> None:
     """Raise RegistrationError for a file that cannot be written, before anything is measured."""
     from matplotlib.figure import Figure
 
+    require_writable(path)
     try:
-        Figure().savefig(path)
-    except (OSError, ValueError) as error:
+        Figure().savefig(io.BytesIO(), format=os.path.splitext(path)[1][1:] or None)
+    except ValueError as error:
         raise RegistrationError(f"{path!r} cannot be written: {error}.", remedy="Give another path.") from None
 
 

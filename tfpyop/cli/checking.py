@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfpyop._discovery import find_all
 from tfpyop._op import Op, entry_of
 from tfpyop.cli._console import make_console, make_table, printing_aside
-from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.cli._output import require_writable
+from tfpyop.errors import TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
 from tfpyop.testing._check_op import checked_names, outcome_of
 from tfpyop.testing._modes import checked_modes
@@ -35,10 +36,10 @@ def check_ops(
     """Check the ops that targets name; returns 1 if one of them is wrong."""
     names = checked_names(checks)
     checked_modes(modes)
+    if html is not None:
+        require_writable(html)
     with printing_aside():
         ops = find_all(targets)
-    if html is not None:
-        _require_writable(html)
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
     with printing_aside():
         reports = _run(ops, names, options)
@@ -51,14 +52,6 @@ def check_ops(
     else:
         _print(reports, names)
     return int(any(report.failures for report in reports.values()))
-
-
-def _require_writable(path: str) -> None:
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise RegistrationError(f"{path!r} cannot be written: {error.strerror}.", remedy="Give another path.") from None
 
 
 def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any]) -> dict[str, Report]:
