@@ -131,7 +131,7 @@ def test_a_pickle_of_an_op_holds_two_names():
 
 
 def test_what_processes_share_is_for_this_user_alone():
-    with shared_directory(is_local=True) as directory:
+    with shared_directory(1) as (directory, _):
         assert stat.S_IMODE(directory.stat().st_mode) == stat.S_IRWXU
         np.zeros(3).tofile(directory / "array")
     assert not directory.exists()

@@ -194,14 +194,19 @@ class Registry:
         """In a forked child: give out names of its own from now on. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
+    def _listed(self, name: str) -> Any | None:
+        return self._entries.get(name) or self._internal.get(name)
+
     def _known(self, name: str) -> Any | None:
         """The entry of this name, or of the rule that belongs to it, if there is one."""
         rules: list[str] = []
-        while (known := self._entries.get(name) or self._internal.get(name)) is None:
+        known = self._listed(name)
+        while known is None:
             name, _, rule = name.rpartition("/")
             if rule not in RULES or len(rules) == _MOST_RULES:
                 return None
             rules.append(rule)
+            known = self._listed(name)
         for rule in reversed(rules):
             known = None if known is None else known.rule_entry(rule)
         return known

@@ -6,14 +6,16 @@ A saved model holds the names of ops, not their functions: who loads it imports 
 from __future__ import annotations
 
 import os
-import secrets
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._atomic_files import writing_directory
 from tfpyop._discovery import import_module
 from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY
@@ -28,6 +30,7 @@ __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save
 
 _GRAPH = "saved_model.pb"
 _FINGERPRINT = "fingerprint.pb"
+_OWNED = (_GRAPH, "saved_model.pbtxt", _FINGERPRINT, "variables", "assets")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -157,6 +160,9 @@ def save(
     The model then needs neither the modules of the ops nor Python: TensorFlow Serving or another language can run it.
     Its derivatives are TensorFlow's own, of the native implementations.
 
+    The model is written next to its target and moved there when it is complete. If writing fails, for example because
+    the disk is full, the target stays as it was. Files in the target that do not belong to a model are kept.
+
     Args:
       model: As for `tf.saved_model.save`.
       path: The directory to write.
@@ -165,56 +171,59 @@ def save(
       native: Whether to write native implementations.
 
     Raises:
-      UnsupportedError: The model is to be native, and an op has no native implementation.
-      OSError: The model cannot be written, or what TensorFlow raises then. With `native=True`, what the directory held
-        before is unchanged after an error.
+      UnsupportedError: The model is to be native, and an op has no native implementation. Nothing is written then.
     """
-    if native:
-        _save_native(model, os.fspath(path), signatures, options)
-        return
+    target = os.fspath(path)
+    write = _save_native if native else _save
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
-        tf.saved_model.save(model, os.fspath(path), signatures, options)
+        if "://" not in target:
+            with writing_directory(target, owned=_OWNED, last=_GRAPH) as directory:
+                write(model, directory, signatures, options)
+        elif native:
+            with tempfile.TemporaryDirectory() as local:
+                write(model, Path(local), signatures, options)
+                _move_to_remote(Path(local), target)
+        else:  # written where options.experimental_io_device says, which may be another machine
+            tf.saved_model.save(model, target, signatures, options)
+    if native:
+        return
     for error in _unexportable(_tokens_of_file(path)):
         warnings.warn(str(error), ExportWarning, stacklevel=2)
 
 
-def _save_native(model: Any, path: str, signatures: Any, options: Any) -> None:
-    """Write a native model inside its directory under another name, and move it when all of it is written."""
-    is_new = not tf.io.gfile.exists(path)
-    partial = f"{path}/.partial-{secrets.token_hex(4)}"
+def _save(model: Any, directory: Path, signatures: Any, options: Any) -> None:
+    tf.saved_model.save(model, str(directory), signatures, options)
+
+
+def _save_native(model: Any, directory: Path, signatures: Any, options: Any) -> None:
+    """Save a model, and replace the calls in what was written."""
+    tf.saved_model.save(model, str(directory), signatures, options)
+    saved = parse_saved_model(str(directory))
+    for meta_graph in saved.meta_graphs:
+        make_native(meta_graph)
+    (directory / _GRAPH).write_bytes(saved.SerializeToString())
+    (directory / _FINGERPRINT).unlink(missing_ok=True)  # of what was written before
+
+
+def _move_to_remote(written: Path, path: str) -> None:
+    """Copy a model next to a target that is not on a local disk, and then rename its files, the graph last."""
+    staging = f"{path.rstrip('/')}.tfpyop-{os.urandom(4).hex()}"
+    files = sorted((file for file in written.rglob("*") if file.is_file()), key=lambda file: file.name == _GRAPH)
+    names = [file.relative_to(written).as_posix() for file in files]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExportWarning)
-            tf.saved_model.save(model, partial, signatures, options)
-        saved = parse_saved_model(partial)
-        for meta_graph in saved.meta_graphs:
-            make_native(meta_graph)
-        with tf.io.gfile.GFile(f"{partial}/{_GRAPH}", "wb") as file:
-            file.write(saved.SerializeToString())
-        _move(partial, path)
+        for file, name in zip(files, names, strict=True):
+            tf.io.gfile.makedirs(os.path.dirname(f"{staging}/{name}"))
+            tf.io.gfile.copy(str(file), f"{staging}/{name}")
+        for name in (_GRAPH, _FINGERPRINT):  # of a model that was there: no reader may take old and new for one
+            if tf.io.gfile.exists(f"{path}/{name}"):
+                tf.io.gfile.remove(f"{path}/{name}")
+        for name in names:
+            tf.io.gfile.makedirs(os.path.dirname(f"{path}/{name}"))
+            tf.io.gfile.rename(f"{staging}/{name}", f"{path}/{name}", overwrite=True)
     finally:
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
-        if is_new and tf.io.gfile.exists(path) and not tf.io.gfile.listdir(path):
-            tf.io.gfile.rmtree(path)
-
-
-def _move(partial: str, path: str) -> None:
-    """Move a model into the directory around it, over the files of an older model.
-
-    The graph goes first and comes last, so that at no moment a graph lies beside variables of another model.
-    """
-    for name in (_FINGERPRINT, _GRAPH):
-        if tf.io.gfile.exists(f"{path}/{name}"):
-            tf.io.gfile.remove(f"{path}/{name}")
-    for directory, _, files in tf.io.gfile.walk(partial):
-        target = f"{path}{directory.removeprefix(partial)}"
-        tf.io.gfile.makedirs(target)
-        for name in files:
-            if name not in (_FINGERPRINT, _GRAPH):  # TensorFlow's fingerprint is that of the graph before
-                tf.io.gfile.rename(f"{directory}/{name}", f"{target}/{name}", overwrite=True)
-    tf.io.gfile.rename(f"{partial}/{_GRAPH}", f"{path}/{_GRAPH}")
+        if tf.io.gfile.exists(staging):
+            tf.io.gfile.rmtree(staging)
 
 
 def _required(tokens: Iterable[Token]) -> list[RequiredOp]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import io
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from rich.progress import track
 
+from tfpyop._atomic_files import write_file
 from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
 from tfpyop._domain import Interval
@@ -66,7 +67,7 @@ def _require_picture(path: str) -> None:
 
     require_writable(path)
     try:
-        Figure().savefig(io.BytesIO(), format=os.path.splitext(path)[1][1:] or None)
+        _picture(Figure(), path)
     except ValueError as error:
         raise RegistrationError(f"{path!r} cannot be written: {error}.", remedy="Give another path.") from None
 
@@ -214,4 +215,11 @@ def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:
         axes.plot(list(measured), [times[name] * 1e6 for times in measured.values()], marker="o", label=name)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_file(path, _picture(figure, path))
+
+
+def _picture(figure: Any, path: str) -> bytes:
+    """Draw a figure in the format that the name of its file ends in."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=Path(path).suffix.removeprefix(".") or None)
+    return drawn.getvalue()

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from tfpyop._atomic_files import write_file
 from tfpyop._op import Op, entry_of
 from tfpyop._version import __version__
 from tfpyop.testing import Outcome, Report
@@ -55,8 +56,7 @@ def write_page(path: str, ops: Mapping[str, Op[..., Any]], reports: Mapping[str,
 </body>
 </html>
 """
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(page)
+    write_file(path, page.encode())
 
 
 def _section(name: str, op: Op[..., Any], report: Report) -> str:
