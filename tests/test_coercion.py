@@ -1,4 +1,6 @@
+import functools
 import re
+from collections import UserList, deque
 from types import SimpleNamespace
 
 import hypothesis.extra.numpy as npst
@@ -28,6 +30,7 @@ INEXACT = (
     "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape}\n"
     "  Declare dtype=np.{actual}, or round them on purpose: x.astype(np.{wanted})."
 )
+COERCIONS = [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
 shapes = npst.array_shapes(min_dims=0, max_dims=2, min_side=0)
 
@@ -89,19 +92,142 @@ def test_numbers_take_the_floating_dtype_of_the_tensors_beside_them(value, alone
         ("c16 f4 i4", "f8", None),
         ("i8", None, "i8"),
         ("u1 u1 string", None, "u1"),
-        ("i4 i8", None, None),
-        ("i4 ?", None, None),
+        ("i4 i8", None, "i8"),
+        ("u1 i1", None, "i2"),
+        ("i4 ?", None, "i4"),
+        ("u8 i8", None, None),
     ],
 )
-def test_tensors_give_numbers_their_floating_or_their_only_integer_dtype(tensors, floating, integer):
+def test_tensors_give_numbers_their_floating_or_their_integer_result_dtype(tensors, floating, integer):
     expected = [None if name is None else dtypes(name)[0] for name in (floating, integer)]
     assert [beside(tensors).floating, beside(tensors).integer] == expected
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(2**31 - 1, "i4"), (2**31, "i8"), ([1, -(2**31) - 1], "i8")])
-@pytest.mark.parametrize("tensors", ["", "i4 i8", "?", "string"])
-def test_python_integers_alone_are_widened_if_int32_cannot_hold_them(value, dtype, tensors):
-    assert is_same(as_input(value, beside(tensors), what="x"), dtype, value)
+def test_floating_dtypes_without_a_common_one_give_numbers_none():
+    message = (
+        "the dtype of a plain number does not follow from the tensors beside it.\n  Got:      bfloat16 and float16\n"
+        "  Make a tensor of it, for example tf.constant(x, tf.float32)."
+    )
+    with pytest.raises(CoercionError, match=exactly(message)):
+        beside("f2 bf16")
+
+
+@pytest.mark.parametrize("tensors", ["", "?", "string", "u8 i8"])
+@pytest.mark.parametrize("value", [0, 2**31 - 1, -(2**31), [1, -(2**31)], [[2**31 - 1]]])
+def test_python_integers_alone_are_int32(value, tensors):
+    assert is_same(as_input(value, beside(tensors), what="x"), "i4", value)
+
+
+BEYOND = [
+    (2**31, "int64[]", "2.15e+09"),
+    (-(2**31) - 1, "int64[]", "2.15e+09"),
+    (2**40, "int64[]", "1.1e+12"),
+    ([1, 2**40], "int64[2]", "1.1e+12"),
+    ([[True, -(2**63)]], "int64[1, 2]", "9.22e+18"),
+    (2**63, "uint64[]", "9.22e+18"),
+    ([2**63, 1], "uint64[2]", "9.22e+18"),  # numpy makes floats of these two
+    ((2**53 + 1, 2**64 - 1), "uint64[2]", "1.84e+19"),
+    ([np.int64(2**40)], "int64[1]", "1.1e+12"),
+]
+
+
+@pytest.mark.parametrize("tensors", ["", "?", "string"])
+@pytest.mark.parametrize(("value", "got", "size"), BEYOND)
+def test_python_integers_alone_that_int32_cannot_hold_are_reported(value, got, size, tensors):
+    dtype, _, shape = got.partition("[")
+    message = (
+        f"x has a finite value that is too large for int32.\n  Expected: int32[{shape}\n  Got:      {got} with {size}\n"
+        f"  Python integers become int32. Pass np.{dtype}(x) for another dtype."
+    )
+    with pytest.raises(CoercionError, match=exactly(message)):
+        as_input(value, beside(tensors), what="x")
+    kept = as_input(getattr(np, dtype)(value), beside(tensors), what="x")
+    assert is_same(kept, dtype, np.array(value, object).tolist() if shape != "]" else value)
+
+
+@pytest.mark.parametrize(("value", "tensors"), [(2**40, "i8"), (2**40, "i4 i8"), ([2**63, 1], "u8"), (2**40, "i8 ?")])
+def test_python_integers_may_be_as_large_as_the_tensors_beside_them_allow(value, tensors):
+    assert is_same(as_input(value, beside(tensors), what="x"), beside(tensors).integer, value)
+
+
+@pytest.mark.parametrize(("value", "tensors"), [(300, "u1"), (-1, "u8"), ([1, 2**40], "i4 ?"), (2**63, "i8")])
+def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reported(value, tensors):
+    dtype = beside(tensors).integer
+    pattern = (
+        rf"^x has a finite value that is too large for {dtype}\.\n  Expected: {dtype}\[.*\n  Got: .*\n"
+        r"  Python integers take the dtype of the integer tensors beside them\. "
+        r"Pass np\.u?int64\(x\) for another dtype\.$"
+    )
+    with pytest.raises(CoercionError, match=pattern):
+        as_input(value, beside(tensors), what="x")
+
+
+NO_INTEGERS = (
+    "x has integers that no integer dtype can hold.\n"
+    "  Expected: integers from -2**63 to 2**63 - 1, or from 0 to 2**64 - 1\n"
+    "  Got:      {}\n  Convert them to floating numbers that are exact enough: float(x)."
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (2**64, "18446744073709551616"),
+        (-(2**63) - 1, "-9223372036854775809"),
+        ([2**63, -1], "integers from -1 to 9223372036854775808"),
+        ([[2**70], [0]], "integers from 0 to 1180591620717411303424"),
+        ([np.uint64(2**63), np.int64(-1)], "integers from -1 to 9223372036854775808"),
+        ([np.array([2**63], np.uint64), np.array([-1])], "integers from -1 to 9223372036854775808"),
+        (-(10**5000), "-2**16609 or less"),
+        (10**5000, "2**16609 or more"),
+        ([1.5, 10**400], "2**1328 or more"),
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+@pytest.mark.parametrize(
+    "coerce",
+    [
+        lambda x: as_input(x, beside(""), what="x"),
+        lambda x: as_input(x, beside("f8"), what="x"),
+        lambda x: as_input(x, beside("u8"), what="x"),
+        lambda x: fit(x, np.dtype("f8"), what="x"),
+        lambda x: fit(x, np.dtype("u8"), what="x"),
+    ],
+)
+def test_integers_are_neither_rounded_nor_wrapped_around_on_the_way_into_an_array(coerce, value, got):
+    with pytest.raises(CoercionError, match=exactly(NO_INTEGERS.format(got))):
+        coerce(value)
+
+
+def test_integers_that_need_64_bits_come_out_as_they_are():
+    assert is_same(fit([2**63, 1], np.dtype("u8"), what="x"), "u8", [2**63, 1])
+    assert is_same(fit([2**63 - 1, -1], np.dtype("i8"), what="x"), "i8", [2**63 - 1, -1])
+    with pytest.raises(CoercionError, match=r"^x has integers that float64 cannot hold exactly\."):
+        fit([2**63 + 1, 1], np.dtype("f8"), what="x")
+
+
+def test_a_list_with_a_float_in_it_is_one_of_floats():
+    for value in ([2.0**60, 1], [1.5, 2**70], [np.inf, 2**63], [1j, 2**70]):
+        assert fit(value, np.dtype("c16"), what="x").tolist() == value
+
+
+class Index:
+    """An integer, as Python takes it for an index."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(Index(3), 3), ([Index(3), 4], [3, 4]), ([[Index(3)], [Index(5)]], [[3], [5]])]
+)
+def test_what_python_takes_for_an_integer_is_one(value, expected):
+    assert is_same(as_input(value, beside(""), what="x"), "i4", expected)
+    assert is_same(as_input(value, beside("f4"), what="x"), "f4", expected)
+    assert is_same(fit(value, np.dtype("i2"), what="x"), "i2", expected)
 
 
 @pytest.mark.parametrize("dtype", dtypes("u1 u2 u4 u8 i1 i2 i4 i8"), ids=str)
@@ -169,6 +295,106 @@ def test_a_masked_array_is_refused(value, coerce):
     message = "x is a masked array, and tensors have no mask.\n  Use .filled(...) first."
     with pytest.raises(CoercionError, match=exactly(message)):
         coerce(value)
+
+
+@pytest.mark.parametrize("coerce", COERCIONS, ids=["in", "out"])
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: [[x], [x]], lambda x: ([x],), lambda x: deque([x])])
+def test_a_masked_array_in_a_list_is_refused(wrap, coerce):
+    with pytest.raises(CoercionError, match=r"^x is a masked array, and tensors have no mask\."):
+        coerce(wrap(np.ma.array([1.0, 2.0], mask=[False, True])))
+    with pytest.raises(CoercionError, match=r"^x is a masked array, and tensors have no mask\."):
+        coerce(wrap(np.ma.masked))
+
+
+def test_numbers_in_arrays_are_not_made_text():
+    for value in ([np.array(["a"]), np.array([1])], [np.array([1]), ["a"]]):
+        with pytest.raises(CoercionError, match=r"^x is not a tensor, array, number or string\."):
+            as_input(value, Partners(), what="x")
+
+
+def nested_in_itself(make, *items):
+    value = make(items)
+    value.append(value)
+    return value
+
+
+ENDLESS = {
+    "once": lambda: nested_in_itself(list),
+    "twice": lambda: nested_in_itself(list, nested_in_itself(list)),
+    "beside numbers": lambda: nested_in_itself(list, 1.0, 2.0),
+    "beside text": lambda: nested_in_itself(list, "a"),
+    "in a tuple": lambda: (nested_in_itself(list, 1.0),),
+    "deque": lambda: nested_in_itself(deque, 1.0),
+    "UserList": lambda: nested_in_itself(UserList, 1.0),
+    "branching": lambda: (lambda value: value.extend([value, value]) or value)([]),
+    "deep": lambda: functools.reduce(lambda value, _: [value], range(65), 1.0),
+    "very deep": lambda: functools.reduce(lambda value, _: [value], range(100_000), 1.0),
+    "wide and deep": lambda: functools.reduce(lambda value, _: [value, value], range(100), 1.0),
+}
+
+
+@pytest.mark.parametrize("coerce", COERCIONS, ids=["in", "out"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_list_that_contains_itself_is_reported(kind, coerce):
+    message = (
+        "x is a list that contains itself, or is nested more than 64 levels deep.\n  Expected: at most 64 dimensions\n"
+        "  Make an array of the numbers in it."
+    )
+    with pytest.raises(CoercionError, match=exactly(message)):
+        coerce(ENDLESS[kind]())
+
+
+def test_lists_may_have_as_many_levels_as_arrays_have_dimensions():
+    n_dimensions = 64 if int(np.__version__.split(".")[0]) >= 2 else 32
+    value = functools.reduce(lambda value, _: [value], range(n_dimensions), 1.0)
+    assert as_input(value, Partners(), what="x").shape == (1,) * n_dimensions
+
+
+class Refusing:
+    """An object whose own code raises, whatever is asked of it."""
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("no array")
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("coerce", COERCIONS, ids=["in", "out"])
+def test_what_raises_on_its_way_into_an_array_is_reported(coerce):
+    message = r"^x cannot be converted to an array\.\n  Got:      Refusing, which raises RuntimeError: no array\n"
+    with pytest.raises(CoercionError, match=message) as caught:
+        coerce(Refusing())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("coerce", COERCIONS, ids=["in", "out"])
+def test_what_cannot_be_shown_is_reported(coerce):
+    class Silent:
+        __repr__ = Refusing.__repr__
+
+    with pytest.raises(CoercionError, match=r"\n  Got:      Silent: a value whose repr\(\) raises\n"):
+        coerce(Silent())
+    with pytest.raises(CoercionError, match=r"\n  Got:      list: a value whose repr\(\) raises\n"):
+        coerce([Silent()])
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], np.array(["\ud800"])])
+@pytest.mark.parametrize("coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, STRING, what="x")])
+def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
+    message = (
+        "x has text that UTF-8 cannot encode.\n  Got:      '\\ud800'\n"
+        '  Encode it yourself, for example with .encode(errors="surrogateescape").'
+    )
+    with pytest.raises(CoercionError, match=exactly(message)):
+        coerce(value)
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="since numpy 2")
+def test_text_of_any_length_becomes_objects_of_bytes():
+    value = np.array(["a", "é"], dtype=np.dtypes.StringDType())
+    assert is_same(as_input(value, Partners(), what="x"), STRING, [b"a", b"\xc3\xa9"])
+    assert is_same(fit(value, STRING, what="x"), STRING, [b"a", b"\xc3\xa9"])
 
 
 @pytest.mark.parametrize("promised", NUMBERS, ids=str)

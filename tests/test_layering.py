@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
     {"errors", "_version", "_prefer_native", "_token", "_locks", "_atomic_files"},
-    {"_size_terms"},
+    {"_size_terms", "_array_like"},
     {"_signature_text"},
     {"_signature", "_coercion", "_structure", "_progress", "_static_values"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},

@@ -741,9 +741,18 @@ VALUES = {
     "an integer of more than 64 bits": (
         lambda x: first(10**20),
         """\
-{op}: input 0 is not a tensor, array, number or string.
-  Got:      int: 100000000000000000000
-  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+{op}: input 0 has integers that no integer dtype can hold.
+  Expected: integers from -2**63 to 2**63 - 1, or from 0 to 2**64 - 1
+  Got:      100000000000000000000
+  Convert them to floating numbers that are exact enough: float(x).""",
+    ),
+    "an integer that int32 cannot hold": (
+        lambda x: first(2**40),
+        """\
+{op}: input 0 has a finite value that is too large for int32.
+  Expected: int32[]
+  Got:      int64[] with 1.1e+12
+  Python integers become int32. Pass np.int64(x) for another dtype.""",
     ),
     "a ragged list": (
         lambda x: first(x, [[1.0, 2.0], [3.0]]),

@@ -182,6 +182,14 @@ def plain_values_beside_tensors():
 
 
 @program
+def sizes_are_inputs():
+    x = tf1.placeholder(tf.float32, [2, 3])
+    scaled = differentiable_op(lambda x, n: x * n, signature="(),()->()")
+    same(run(scaled(x, x.shape[1]), {x: ROWS}), 3 * ROWS)  # a Dimension, where tensor shapes are those of TensorFlow 1
+    same(run(scaled(x, [x.shape[1]]), {x: ROWS}), 3 * ROWS)
+
+
+@program
 def a_variable_is_trained():
     x = tf1.placeholder(tf.float32, [None, 3])
     weights = tf1.get_variable("weights", [3, 1], initializer=tf1.zeros_initializer())

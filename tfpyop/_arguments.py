@@ -19,6 +19,7 @@ from tfpyop.errors import RegistrationError, SignatureError, describe_kind, near
 
 _Parameter = inspect.Parameter
 _NO_STATIC: Mapping[str, Any] = MappingProxyType({})
+_DEEPEST_STATIC = 100
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -277,16 +278,18 @@ def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
     return value is default or (type(value) in (bool, int, float) and type(default) is type(value) and value == default)
 
 
-def _to_json(value: Any) -> Json:
+def _to_json(value: Any, depth: int = 0) -> Json:
     """JSON that keeps tuples apart from lists."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if depth > _DEEPEST_STATIC:
+        raise ValueError("a value that contains itself, or is nested so deeply, cannot be written as JSON")
     if type(value) is list:
-        return [_to_json(item) for item in value]
+        return [_to_json(item, depth + 1) for item in value]
     if type(value) is tuple:
-        return {"tuple": [_to_json(item) for item in value]}
+        return {"tuple": [_to_json(item, depth + 1) for item in value]}
     if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": [[key, _to_json(item)] for key, item in value.items()]}
+        return {"dict": [[key, _to_json(item, depth + 1)] for key, item in value.items()]}
     raise ValueError(f"{describe_kind(value)} cannot be written as JSON")
 
 

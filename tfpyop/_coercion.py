@@ -2,6 +2,7 @@
 
 In: tensors keep theirs; Python numbers and float64 arrays follow the floating dtype of the tensors. Out: declared, or
 the result type of the inputs; a result may be cast to it only within its kind, and no finite value may become infinite.
+Python integers take a dtype by the tensors beside them, never by their own values.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop.errors import CoercionError, RegistrationError, describe
+from tfpyop._array_like import Array as Array
+from tfpyop._array_like import to_array
+from tfpyop.errors import CoercionError, RegistrationError, describe, shown
 
-Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
 
 STRING = np.dtype(object)
@@ -100,17 +102,40 @@ class Partners:
     floating: DType | None = None
     """The real floating dtype of the tensors, if one is floating."""
     integer: DType | None = None
-    """The dtype of the tensors, if all are of one integer dtype."""
+    """The result type of the integer tensors, if they have one and none is floating."""
 
     @classmethod
     def of(cls, dtypes: Iterable[DType]) -> Partners:
-        """What the tensors of one call have to give."""
-        numbers = {dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS}
-        floating = [dtype for dtype in numbers if is_differentiable(dtype)]
+        """Read what the tensors of one call have to give.
+
+        Raises:
+          CoercionError: Their floating dtypes have no common one.
+        """
+        dtypes = set(dtypes)
+        floating = [dtype for dtype in dtypes if is_differentiable(dtype)]
         if floating:
-            return cls(floating=real_dtype(result_dtype(floating)))
-        only = next(iter(numbers)) if len(numbers) == 1 else None
-        return cls(integer=only if only is not None and dtype_kind(only) in "ui" else None)
+            return cls(floating=real_dtype(_common_floating(floating)))
+        return cls(integer=_common_integer([dtype for dtype in dtypes if dtype_kind(dtype) in "ui"]))
+
+
+def _common_floating(dtypes: Sequence[DType]) -> DType:
+    try:
+        return np.result_type(*dtypes)
+    except (TypeError, ValueError):
+        raise CoercionError(
+            "the dtype of a plain number does not follow from the tensors beside it.",
+            got=" and ".join(sorted(map(str, dtypes))),
+            remedy="Make a tensor of it, for example tf.constant(x, tf.float32).",
+        ) from None
+
+
+def _common_integer(dtypes: Sequence[DType]) -> DType | None:
+    """The result type of integer dtypes; None if there is none that is an integer dtype."""
+    try:
+        common = np.result_type(*dtypes)
+    except (TypeError, ValueError):
+        return None
+    return common if dtype_kind(common) in "ui" else None
 
 
 def real_dtype(dtype: DType) -> DType:
@@ -131,10 +156,10 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
       partners: The dtypes of the tensors of the same call.
       what: How errors call the value.
     """
-    array = _as_array(value, what, _INPUT_REMEDY)
+    array = to_array(value, what=what, remedy=_INPUT_REMEDY)
     kind = dtype_kind(array.dtype)
     if kind in "USO":
-        return _as_strings(array)
+        return _as_strings(array, what)
     if kind not in _KINDS:
         raise CoercionError(
             f"{what} has a dtype that no tensor has.",
@@ -142,17 +167,25 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
             got=describe(array.dtype, array.shape),
             remedy="Convert it with numpy first, for example with .astype(np.int64).",
         )
-    is_python_value = not isinstance(value, np.ndarray | np.generic)
-    if kind in "ui" and is_python_value:
-        partner = partners.floating or partners.integer
-        if partner is not None:
-            return cast(array, partner, what=what)
-        return array.astype(np.int32) if _fits(array, np.dtype(np.int32)) else array
+    if kind in "ui" and not isinstance(value, np.ndarray | np.generic):
+        return _cast_python_integers(array, partners, what)
     if kind == "f" and array.dtype.itemsize >= 8 and array.dtype.kind == "f":
         return cast(array, partners.floating or np.dtype(np.float32), what=what)
     if kind == "c" and array.dtype.itemsize >= 16:
         return cast(array, complex_dtype(partners.floating or np.dtype(np.float32)), what=what)
     return array
+
+
+def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
+    """Give Python integers a dtype that does not depend on their values."""
+    if partners.floating is not None:
+        return cast(array, partners.floating, what=what)
+    dtype = np.dtype(np.int32) if partners.integer is None else partners.integer
+    if _fits(array, dtype):
+        return array.astype(dtype)
+    rule = "become int32" if partners.integer is None else "take the dtype of the integer tensors beside them"
+    remedy = f"Python integers {rule}. Pass np.{array.dtype}(x) for another dtype."
+    raise _overflow(array, dtype, what, remedy=remedy)
 
 
 Advice = Callable[[DType, DType], str]
@@ -206,12 +239,12 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
     Raises:
       CoercionError: The value is not an array, is of another kind, or holds a finite number too large for the dtype.
     """
-    array = value if type(value) is np.ndarray and value.dtype != STRING else as_array(value, what)
+    array = value if type(value) is np.ndarray and value.dtype.kind not in "OT" else as_array(value, what)
     if array.dtype == dtype and dtype != STRING:
         return array
     kind, wanted = dtype_kind(array.dtype), dtype_kind(dtype)
     if dtype == STRING and kind in "USO":
-        return _as_strings(array)
+        return _as_strings(array, what)
     if kind == "i" and wanted == "u" and not isinstance(value, np.ndarray | np.generic):
         return cast(array, dtype, what=what)
     if kind in _KINDS and wanted in _KINDS and _KINDS.index(kind) <= _KINDS.index(wanted):
@@ -229,9 +262,9 @@ def is_half(dtype: DType) -> bool:
     return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
 
 
-def as_array(value: Any, what: str) -> Array:
-    """What a function returned as an array of whatever dtype it has; CoercionError if it is none."""
-    return _as_array(value, what, _RETURN_REMEDY)
+def as_array(value: Any, what: str, *, remedy: str = _RETURN_REMEDY) -> Array:
+    """Convert what a function returned to an array of whatever dtype it has, or raise CoercionError."""
+    return to_array(value, what=what, remedy=remedy)
 
 
 def cast(array: Array, dtype: DType, *, what: str) -> Array:
@@ -288,63 +321,46 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
     return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
 
 
-def _as_array(value: Any, what: str, remedy: str) -> Array:
-    if isinstance(value, str | bytes):
-        return np.array(value, dtype=object)
-    if isinstance(value, np.ma.MaskedArray):
-        raise CoercionError(f"{what} is a masked array, and tensors have no mask.", remedy="Use .filled(...) first.")
-    try:
-        array = np.asarray(value, dtype=object if _has_text(value) else None)
-    except ValueError:
-        raise CoercionError(
-            f"{what} is a nested list with rows of different lengths, which makes no array.",
-            remedy="Pad the rows, or make one array of each.",
-        ) from None
-    if array.dtype == object and not _holds_strings(array):
-        raise CoercionError(
-            f"{what} is not a tensor, array, number or string.",
-            got=f"{type(value).__name__}: {value!r:.80}",
-            remedy=remedy,
-        )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _has_text(value: Any) -> bool:
-    """Whether a list has text in it; numpy would cut and convert what is beside it."""
-    return isinstance(value, list | tuple) and any(isinstance(item, str | bytes) or _has_text(item) for item in value)
-
-
-def _holds_strings(array: Array) -> bool:
-    return all(isinstance(item, str | bytes) for item in array.flat)
-
-
-def _as_strings(array: Array) -> Array:
-    """Strings as TensorFlow takes them: an object array of bytes, text in UTF-8."""
+def _as_strings(array: Array, what: str) -> Array:
+    """Convert strings to what TensorFlow takes: an object array of bytes, text in UTF-8."""
     result = np.empty(array.shape, dtype=object)
-    for index, item in np.ndenumerate(array):
-        result[index] = item.encode() if isinstance(item, str) else bytes(item)
+    try:
+        for index, item in np.ndenumerate(array):
+            result[index] = item.encode() if isinstance(item, str) else bytes(item)
+    except UnicodeEncodeError as error:
+        raise CoercionError(
+            f"{what} has text that UTF-8 cannot encode.",
+            got=shown(str(error.object)),
+            remedy='Encode it yourself, for example with .encode(errors="surrogateescape").',
+        ) from None
     return result
 
 
 def _fits(array: Array, dtype: DType) -> bool:
     if array.size == 0 or dtype_kind(array.dtype) == "b":
         return True
+    smallest, largest = _integer_limits(dtype)
+    return int(array.min()) >= smallest and int(array.max()) <= largest
+
+
+def _integer_limits(dtype: DType) -> tuple[int, int]:
     if dtype.kind == "V":
         import ml_dtypes
 
         limits = ml_dtypes.iinfo(dtype)
     else:
         limits = np.iinfo(dtype)
-    return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+    return int(limits.min), int(limits.max)
 
 
-def _overflow(array: Array, dtype: DType, what: str) -> CoercionError:
-    magnitude = max(float(abs(part).max()) for part in (array[np.isfinite(array)].real, array[np.isfinite(array)].imag))
+def _overflow(array: Array, dtype: DType, what: str, *, remedy: str | None = None) -> CoercionError:
+    finite = array[np.isfinite(array)]
+    extremes = [part.item() for part in (finite.real.min(), finite.real.max(), finite.imag.min(), finite.imag.max())]
     return CoercionError(
         f"{what} has a finite value that is too large for {dtype}.",
         expected=describe(dtype, array.shape),
-        got=f"{describe(array.dtype, array.shape)} with {magnitude:.3g}",
-        remedy=f"Scale the values, or use {array.dtype} for tensors and dtype=.",
+        got=f"{describe(array.dtype, array.shape)} with {max(map(abs, extremes)):.3g}",
+        remedy=remedy or f"Scale the values, or use {array.dtype} for tensors and dtype=.",
     )
 
 

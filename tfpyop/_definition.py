@@ -298,7 +298,12 @@ def _read_shape_function(options: Options) -> Callable[..., Any] | None:
 
 def _read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], Structure]:
     """The dtypes of the outputs and how they are arranged, from `dtype=` and the signature."""
-    declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
+    try:
+        declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
+    except TypeError as error:
+        raise RegistrationError(
+            f"dtype= cannot be read: {error}.", remedy="Give a dtype, or a tuple or dict of dtypes."
+        ) from None
     dtypes = tuple(map(parse_dtype, declared))
     if signature is None:
         return dtypes, structure

@@ -15,6 +15,7 @@ from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, t
 
 OF_TUPLES = "op.inputs and op.outputs are tuples: (x,) = op.inputs."
 """What to say to a rule that did not take them apart."""
+_VECTOR_REMEDY = "Return an array or tensor for it, or None where there is no dependence."
 _OF_TUPLE = re.compile(
     r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"
     r"|'tuple' object has no attribute"
@@ -95,29 +96,29 @@ def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> Contr
 def fit_cotangent(value: Any, primal: ArrayType, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
     """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
     what = f"the cotangent of input {number}"
-    array = as_array(value, what)
+    array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if array.shape != primal.shape:
         if array.shape != broadcast:
             raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArrayType.of(array))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    return _fit_vector(array, primal.dtype, what)
+    return fit_vector(array, primal.dtype, what)
 
 
 def fit_tangent(value: Any, output: ArrayType, number: int) -> Array:
     """Coerce a tangent and check its shape."""
-    array = _fit_vector(value, output.dtype, f"tangent {number}")
+    array = fit_vector(value, output.dtype, f"tangent {number}")
     if not is_compatible(array.shape, output.shape):
         raise wrong_tangent_shape(number, output, ArrayType.of(array))
     return array
 
 
-def _fit_vector(value: Any, dtype: DType, what: str) -> Array:
+def fit_vector(value: Any, dtype: DType, what: str) -> Array:
     """A cotangent or tangent of this dtype. In half precision what is too large becomes infinite, as in TensorFlow.
 
     Training in mixed precision scales losses until gradients overflow, and looks for what is not finite.
     """
-    array = as_array(value, what)
+    array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if is_half(dtype) and dtype_kind(array.dtype) == "f":
         with np.errstate(over="ignore"):
             return array.astype(dtype, copy=False)

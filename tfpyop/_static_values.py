@@ -31,14 +31,24 @@ def are_shared(values: Mapping[str, Any]) -> bool:
     return not isinstance(values, _CopiedValues)
 
 
-def copied(value: Any) -> Any:
-    """Return the same value with containers of its own, for a function that may change them."""
+def copied(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """Return the same value with containers of its own, for a function that may change them.
+
+    A list or dict that is in several places of the value, or in itself, is one object in the copy too.
+    """
+    known = {} if known is None else known
+    if id(value) in known:
+        return known[id(value)]
     if type(value) is list:
-        return [copied(item) for item in value]
+        items = known[id(value)] = []
+        items += [copied(item, known) for item in value]
+        return items
     if type(value) is tuple:
-        return tuple(copied(item) for item in value)
+        return tuple(copied(item, known) for item in value)
     if type(value) is dict:
-        return {key: copied(item) for key, item in value.items()}
+        entries = known[id(value)] = {}
+        entries.update({key: copied(item, known) for key, item in value.items()})
+        return entries
     return copy.copy(value) if isinstance(value, _CONTAINERS) else value
 
 

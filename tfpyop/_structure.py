@@ -17,6 +17,9 @@ from typing import Any
 
 from tfpyop.errors import describe_kind
 
+_DEEPEST = 100
+"""The most levels of a nested value: deeper ones would come near to Python's limit of recursion."""
+
 Json = Any
 """A value as `json.loads` makes it."""
 
@@ -137,12 +140,17 @@ def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], Str
     Args:
       value: The nested value.
       is_declaration: Whether None is a leaf, and dicts keep the order they are written in.
+
+    Raises:
+      TypeError: The value contains itself or is nested too deeply, or has a part that cannot be put together again.
     """
     leaves: list[Any] = []
-    return leaves, _flatten(value, leaves, is_declaration)
+    return leaves, _flatten(value, leaves, is_declaration, 0)
 
 
-def _flatten(value: Any, leaves: list[Any], is_declaration: bool) -> Structure:
+def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) -> Structure:
+    if depth > _DEEPEST:
+        raise TypeError(f"a value contains itself, or is nested more than {_DEEPEST} levels deep")
     if value is None and not is_declaration:
         return Structure("none")
     kind, build = "tuple", None
@@ -166,7 +174,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool) -> Structure:
     else:
         leaves.append(value)
         return LEAF
-    nested = tuple(_flatten(child, leaves, is_declaration) for child in children)
+    nested = tuple(_flatten(child, leaves, is_declaration, depth + 1) for child in children)
     return Structure(kind, nested, keys, build, tuple(value) if kind == "dict" else ())
 
 

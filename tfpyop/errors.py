@@ -115,6 +115,13 @@ def text_of(error: BaseException) -> str:
     return ""
 
 
+def shown(value: Any) -> str:
+    """Render a value in at most 80 characters, also if it refuses to be rendered."""
+    with contextlib.suppress(Exception):
+        return f"{value!r:.80}"
+    return "a value whose repr() raises"
+
+
 def annotate(error: BaseException, note: str) -> None:
     """Add a note to an exception that somebody else raised, once, and let AutoGraph pass it on as it is."""
     if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._coercion import cast, dtype_kind, is_differentiable, is_half
+from tfpyop._coercion import cast, is_differentiable, is_half
 from tfpyop._derivative_errors import missing_gradient, missing_second_derivative
 from tfpyop._promise import is_compatible
 from tfpyop._rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._signature import sizes_of
-from tfpyop.errors import CoercionError, Shape, TfpyopError
+from tfpyop.errors import Shape, TfpyopError
 from tfpyop.lowering import xla
 from tfpyop.lowering._tensorflow import EagerTensor
 from tfpyop.lowering.applied_rules import apply_rule, guarded_results
@@ -21,7 +21,7 @@ from tfpyop.lowering.gradient_node import is_saving
 from tfpyop.lowering.refusals import refusing
 from tfpyop.lowering.sizes import is_same_shape
 from tfpyop.lowering.tangents import has_jvp, output_tangents, spread
-from tfpyop.lowering.tensors import array_of, dtype_of, type_of
+from tfpyop.lowering.tensors import array_of, dtype_of, tensor_of_vector, type_of
 from tfpyop.lowering.xla import is_compiling
 
 
@@ -92,22 +92,7 @@ def _given(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
 def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """One cotangent: cast to the primal's dtype, summed over the loop dimensions that broadcasting added."""
     primal = call.inputs[number]
-    try:
-        tensor = tf.convert_to_tensor(value, dtype_hint=primal.dtype)
-    except (TypeError, ValueError) as error:
-        raise CoercionError(
-            f"the cotangent of input {number} is not a tensor.",
-            expected=str(type_of(primal)),
-            got=f"{type(value).__name__}: {value!r:.80}",
-            remedy="Return a tensor for it, or None where there is no dependence.",
-        ) from error
-    if dtype_kind(dtype_of(tensor)) == "c" and dtype_kind(dtype_of(primal)) != "c":
-        raise CoercionError(
-            f"the cotangent of input {number} is complex, but the input is real.",
-            expected=str(type_of(primal)),
-            got=str(type_of(tensor)),
-            remedy="Return the real part: tf.math.real(...).",
-        )
+    tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
     if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # a graph has no values to look at yet
         cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
     tensor = tf.cast(tensor, primal.dtype)

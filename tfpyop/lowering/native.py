@@ -10,17 +10,19 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._array_like import require_levels
+from tfpyop._coercion import fit
 from tfpyop._host_op import HostOp
 from tfpyop._prefer_native import is_preferred
 from tfpyop._promise import ArrayType, is_compatible
 from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 from tfpyop.lowering import batching, graph, xla
-from tfpyop.lowering._tensorflow import set_attribute, stop_recording
+from tfpyop.lowering._tensorflow import CompositeTensor, set_attribute, stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.sizes import is_same_shape, sizes_tensor
-from tfpyop.lowering.tensors import dtype_of, type_of
+from tfpyop.lowering.tensors import dtype_of, holds_tensor, type_of
 from tfpyop.lowering.xla import is_compiling
 
 _ACCELERATORS = ("GPU", "TPU")
@@ -108,6 +110,9 @@ def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
     if value is None:
         remedy = "Does the native implementation lack a return statement?"
         raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
+    if not holds_tensor(value) and not isinstance(value, CompositeTensor):
+        value = fit(value, promised.dtype, what=f"output {number}")  # as the result of the numpy function
+    require_levels(value, f"output {number}")
     tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
     got = type_of(tensor)
     is_right_shape = got.shape is None or is_compatible(got.shape, promised.shape)

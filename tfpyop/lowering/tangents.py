@@ -25,7 +25,7 @@ from tfpyop.lowering._tensorflow import (
 from tfpyop.lowering.applied_rules import apply_rule, guarded_results
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.refusals import refusing
-from tfpyop.lowering.tensors import dtype_of, type_of
+from tfpyop.lowering.tensors import dtype_of, tensor_of_vector, type_of
 
 
 def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -266,7 +266,7 @@ def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
         return None
     if value is None:
         return tf.zeros_like(output)
-    tensor = tf.cast(tf.convert_to_tensor(value, dtype_hint=output.dtype), output.dtype)
+    tensor = tf.cast(tensor_of_vector(value, output, f"tangent {number}", "output"), output.dtype)
     got, promised = type_of(tensor), type_of(output)
     if got.shape is not None and not is_compatible(got.shape, promised.shape):
         raise wrong_tangent_shape(number, promised, got)

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount
@@ -14,10 +14,12 @@ from weakref import getweakrefcount
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._coercion import STRING, Array, DType, Partners, as_input
+from tfpyop._array_like import require_levels
+from tfpyop._coercion import STRING, Array, DType, Partners, as_input, dtype_kind, fit
 from tfpyop._host import HostFunction, read_only
 from tfpyop._promise import ArrayType
-from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
+from tfpyop._rule_values import fit_vector
+from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
 from tfpyop.lowering._tensorflow import (
     CompositeTensor,
     EagerTensor,
@@ -29,6 +31,7 @@ from tfpyop.lowering.composites import refuse_composites
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
+_PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
 _WITHOUT_ARRAYS = frozenset(
     dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.variant, tf.resource)
 )
@@ -228,10 +231,23 @@ def _adopted_alignment() -> int:
 
 def holds_tensor(value: Any) -> bool:
     """Whether a value is a tensor, stands for one, or is a container with one in it."""
-    if isinstance(value, list | tuple):
-        return any(map(holds_tensor, value))
-    if isinstance(value, dict):
-        return any(map(holds_tensor, value.values()))
+    return next(_tensors_in(value), None) is not None
+
+
+def _tensors_in(value: Any) -> Iterator[Any]:
+    """What is a tensor, or stands for one, in a value and the containers in it, which may contain themselves."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list | tuple | dict):
+            if id(item) not in seen:
+                seen.add(id(item))
+                waiting += item.values() if isinstance(item, dict) else item
+        elif type(item) not in _PLAIN_TYPES and _is_tensor_like(item):
+            yield item
+
+
+def _is_tensor_like(value: Any) -> bool:
     if isinstance(value, tf.Tensor | tf.Variable | tf.IndexedSlices) or hasattr(value, "__tf_tensor__"):
         return True
     return has_tensor_conversion(type(value)) and not isinstance(value, CompositeTensor)
@@ -246,6 +262,7 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         return leaf
     if not holds_tensor(leaf):
         return None
+    require_levels(leaf, f"input {number}")
     if any(map(is_symbolic, tf.nest.flatten(leaf))):
         raise UnsupportedError(
             f"input {number} is a list with a KerasTensor in it.",
@@ -253,7 +270,9 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
             remedy="Stack them with keras.ops.stack, or pass them as separate inputs or as a tuple.",
         )
     try:
-        return _stacked(leaf)
+        return _stacked(leaf, _dtype_in(next(_tensors_in(leaf))), f"input {number}")
+    except CoercionError:
+        raise
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise CoercionError(
             f"input {number} is a list of tensors that do not make one tensor.",
@@ -269,11 +288,61 @@ def is_symbolic(value: Any) -> bool:
     return isinstance(value, getattr(keras, "KerasTensor", ()))
 
 
-def _stacked(value: Any) -> tf.Tensor:
-    """A tensor of a value, or of a nested list of such."""
+def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
+    """A tensor of a value, or of a nested list of values, in which plain ones take the dtype of the tensors."""
+    if not holds_tensor(value):
+        return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
     if isinstance(value, list | tuple):
-        return tf.convert_to_tensor([_stacked(item) if holds_tensor(item) else item for item in value])
+        return tf.stack([_stacked(item, dtype, what) for item in value])
     return tf.convert_to_tensor(value)
+
+
+def _advise_list(actual: DType, promised: DType) -> str:
+    return "Plain values in a list take the dtype of the tensors in it: cast the tensors, or pass values that fit."
+
+
+def _dtype_in(value: Any) -> DType:
+    """The dtype of what is a tensor or stands for one."""
+    return numpy_dtype(tf.as_dtype(value.dtype if hasattr(value, "dtype") else tf.convert_to_tensor(value).dtype))
+
+
+def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> tf.Tensor:
+    """Make a tensor of the cotangent or tangent that a rule in TensorFlow ops returned.
+
+    Args:
+      value: A tensor, or a plain value, which is held to the rules for arrays.
+      like: The input that the cotangent is of, or the output that the tangent is of.
+      what: How errors call the value.
+      like_what: How errors call what it is of.
+
+    Raises:
+      CoercionError: The value is not a tensor of numbers, or is complex where `like` is not.
+    """
+    dtype = dtype_of(like)
+    if not holds_tensor(value) and not isinstance(value, CompositeTensor):
+        return tf.constant(fit_vector(value, dtype, what))
+    require_levels(value, what)
+    problem, got = None, f"{type(value).__name__}: {shown(value)}"
+    try:
+        tensor: tf.Tensor = tf.convert_to_tensor(value, dtype_hint=like.dtype)
+        kind = dtype_kind(dtype_of(tensor))
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        problem, kind = error, ""
+    if not kind or kind not in "biufc":
+        raise CoercionError(
+            f"{what} is not a tensor of numbers.",
+            expected=str(type_of(like)),
+            got=got,
+            remedy="Return a tensor for it, or None where there is no dependence.",
+        ) from problem
+    if kind == "c" and dtype_kind(dtype) != "c":
+        raise CoercionError(
+            f"{what} is complex, but the {like_what} is real.",
+            expected=str(type_of(like)),
+            got=str(type_of(tensor)),
+            remedy="Return the real part: tf.math.real(...).",
+        )
+    return tensor
 
 
 def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
