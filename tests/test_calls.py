@@ -14,6 +14,9 @@ X = np.float32([1, 2, 3])
 every_mode = pytest.mark.parametrize("mode", modes.MODES)
 every_mode_without_xla = pytest.mark.parametrize("mode", modes.WITHOUT_XLA)
 
+NARROW = sorted({name for name in dir(tf.dtypes.experimental) if name.startswith(("int", "uint", "float"))} - {"float"})
+SUB_BYTE = [name for name in NARROW if not name.startswith("float8")]
+
 VECDOT = [(np.vecdot, 12.0)] if hasattr(np, "vecdot") else []  # since numpy 2
 
 
@@ -69,6 +72,21 @@ def test_bfloat16_goes_in_and_out(mode):
     op = differentiable_op(lambda x: x.astype(np.float32) * 2, signature="()->()")
     result = modes.call(mode, lambda x: tf.cast(op(tf.cast(x, tf.bfloat16)), tf.float32), X)
     np.testing.assert_array_equal(result, 2 * X)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [(mode, name) for mode in modes.MODES for name in NARROW if mode not in modes.XLA_MODES or name not in SUB_BYTE],
+)
+def test_narrow_dtypes_go_in_and_out(mode, name):
+    x = np.array([1, 0, 1, 0]).astype(tf.as_dtype(name).as_numpy_dtype)
+    reverse = differentiable_op(lambda x: x[::-1].copy(), signature="(n)->(n)")
+    add = differentiable_op(lambda x, y: x + y, signature="(),()->()")
+    narrow = differentiable_op(lambda x: x.astype(np.float32).astype(x.dtype), signature="()->()", dtype=name)
+    for op, expected in ((reverse, x[::-1]), (lambda x: add(x, x), x + x), (narrow, x)):
+        result = modes.call(mode, op, x)
+        assert result.dtype == x.dtype
+        np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(

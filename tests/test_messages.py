@@ -901,10 +901,20 @@ def test_text_under_xla():
     text = f"""\
 {subject(op)}: XLA has no arrays of strings.
   Expected: one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, \
-float64, complex64, complex128
+float64, complex64, complex128, float8_e5m2, float8_e4m3fn, float8_e4m3b11fnuz, float8_e5m2fnuz, float8_e4m3fnuz
   Got:      string[3]
   Leave the op outside of functions with jit_compile=True, or pass numbers."""
     check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.string)))
+
+
+def test_numbers_shorter_than_a_byte_under_xla():
+    op = differentiable_op(lambda x: x, signature="()->()")
+    text = f"""\
+{subject(op)}: XLA packs several int4 numbers into a byte, and TensorFlow stores one in each.
+  Got:      int4[3]
+  TensorFlow does not convert them, so its own results are wrong too. Cast such tensors outside of functions with \
+jit_compile=True, for example with tf.cast(x, tf.int8), or leave the op outside."""
+    check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.as_dtype("int4"))))
 
 
 def test_a_stateful_op_where_xla_promises_no_order():

@@ -23,9 +23,17 @@ from tfpyop.lowering.xla import exception_table
 from tfpyop.lowering.xla import ffi as xla_ffi
 
 X = np.float32([1, 2, 3])
+FLOAT8 = [
+    *(ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3b11fnuz),
+    *(ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e4m3fnuz),
+]
+SUB_BYTE = [
+    name for name in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn") if hasattr(tf.dtypes.experimental, name)
+]
 DTYPES = [
     *(np.dtype(name) for name in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]),
     np.dtype(ml_dtypes.bfloat16),
+    *map(np.dtype, FLOAT8),
 ]
 
 
@@ -996,3 +1004,13 @@ def test_products_of_the_sizes_of_inputs_are_compared_with_memory(signature):
     call = compiled(lambda *tensors: op(*tensors), input_signature=specs)
     (node,) = [node for node in call.get_concrete_function().graph.get_operations() if node.type == "XlaCallModule"]
     assert b"shape_assertion" in node.get_attr("module")
+
+
+@pytest.mark.parametrize("name", SUB_BYTE)
+def test_numbers_shorter_than_a_byte_are_refused_with_the_reason(name):
+    dtype = tf.as_dtype(name)
+    op = differentiable_op(lambda x: x[..., ::-1].copy(), signature="(n)->(n)")
+    narrow = differentiable_op(lambda x: x.astype(dtype.as_numpy_dtype), signature="()->()", dtype=name)
+    for function, spec in ((op, dtype), (narrow, tf.float32)):
+        with pytest.raises(UnsupportedError, match=rf"XLA packs several {name} numbers into a byte"):
+            compiled(function).get_concrete_function(tf.TensorSpec([4], spec))

@@ -30,7 +30,12 @@ _INPUT_REMEDY = (
 )
 _RETURN_REMEDY = "Return an array; for several outputs name them in the signature, or give dtype= in their form."
 
-_EXTENSION_KINDS = {"bfloat16": "f", "float8": "f", "int4": "i", "uint4": "u", "int2": "i", "uint2": "u"}
+_EXTENSION_KINDS = {
+    **dict.fromkeys(["bfloat16", "float8", "float4"], "f"),
+    **dict.fromkeys(["int4", "int2"], "i"),
+    **dict.fromkeys(["uint4", "uint2"], "u"),
+}
+"""The kinds of the dtypes that ml_dtypes adds, by how their names begin."""
 
 
 def dtype_kind(dtype: DType) -> str:
@@ -58,7 +63,7 @@ def parse_dtype(value: Any) -> DType | None:
         raise RegistrationError(f"{given!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text.")
     if isinstance(value, str) and value == "string":
         return STRING
-    if isinstance(value, str) and value.startswith(("bfloat16", "float8")):
+    if isinstance(value, str) and value.startswith(tuple(_EXTENSION_KINDS)):
         import ml_dtypes
 
         value = getattr(ml_dtypes, value, value)

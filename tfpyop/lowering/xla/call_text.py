@@ -27,6 +27,11 @@ ELEMENT_TYPES = {
     "float64": ("f64", 12),
     "complex64": ("complex<f32>", 15),
     "complex128": ("complex<f64>", 18),
+    "float8_e5m2": ("f8E5M2", 19),
+    "float8_e4m3fn": ("f8E4M3FN", 20),
+    "float8_e4m3b11fnuz": ("f8E4M3B11FNUZ", 23),
+    "float8_e5m2fnuz": ("f8E5M2FNUZ", 24),
+    "float8_e4m3fnuz": ("f8E4M3FNUZ", 25),
 }
 """For each dtype by name: its MLIR type, and its number in XLA."""
 

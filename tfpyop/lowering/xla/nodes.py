@@ -26,6 +26,9 @@ from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call, is_too_larg
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function; empty for a check, which has none."""
 
+_SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
+"""How the names of dtypes begin whose numbers are shorter than a byte."""
+
 _ORDER = "tfpyop_order"
 """The collection of a graph that holds what the next stateful call comes after."""
 
@@ -114,7 +117,15 @@ def check_shape(
 
 def _check_dtypes(types: Types) -> None:
     for type_ in types:
-        if type_.dtype.name not in ELEMENT_TYPES:
+        name = type_.dtype.name
+        if name.startswith(_SUB_BYTE):
+            raise UnsupportedError(
+                f"XLA packs several {name} numbers into a byte, and TensorFlow stores one in each.",
+                got=str(type_),
+                remedy="TensorFlow does not convert them, so its own results are wrong too. Cast such tensors outside "
+                "of functions with jit_compile=True, for example with tf.cast(x, tf.int8), or leave the op outside.",
+            )
+        if name not in ELEMENT_TYPES:
             raise UnsupportedError(
                 f"XLA has no arrays of {'strings' if type_.dtype == STRING else type_.dtype}.",
                 expected=f"one of {', '.join(ELEMENT_TYPES)}",
