@@ -127,9 +127,9 @@ model.fit(x, y, verbose=0)
     run(program, tmp_path)
 
 
-def run(program, directory, **environment):
+def run(program, directory, *arguments, **environment):
     process = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         capture_output=True,
@@ -169,6 +169,55 @@ def test_an_op_that_no_other_process_has_is_saved_with_a_warning(make, tmp_path)
     model = made if isinstance(made, keras.Model) else keras.Model(made._keras_history.operation.input, made)
     with pytest.warns(ExportWarning, match="made inside of a function(?s:.*)give it a name="):
         model.save(tmp_path / "model.keras")
+
+
+AS_FUNCTIONS = {
+    "activation": lambda op: keras.layers.Dense(2, activation=op),
+    "Activation": keras.layers.Activation,
+    "Lambda": keras.layers.Lambda,
+    "initializer": lambda op: keras.layers.Dense(2, bias_initializer=op),
+    "regularizer": lambda op: keras.layers.Dense(2, kernel_regularizer=op),
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' own
+@pytest.mark.parametrize("make", AS_FUNCTIONS.values(), ids=AS_FUNCTIONS)
+@pytest.mark.parametrize("is_local", [False, True])
+def test_an_op_in_the_place_of_a_function_is_saved_with_a_warning(make, is_local):
+    def doubled(x):
+        return 2 * x
+
+    layer = make(differentiable_op(doubled, signature="()->()") if is_local else saved_ops.cube)
+    with pytest.warns(ExportWarning, match=r"by the bare name(?s:.*)as_layer\(\)(?s:.*)register_keras_serializable"):
+        keras.saving.serialize_keras_object(layer)
+
+
+def test_an_op_as_a_loss_is_saved_with_a_warning(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=saved_ops.hypotenuse)
+    with pytest.warns(ExportWarning, match="by the bare name 'hypotenuse'"):
+        model.save(tmp_path / "model.keras")
+
+
+def test_an_op_that_is_registered_with_keras_may_be_an_activation(tmp_path):
+    program = """
+import sys, warnings
+import keras, numpy as np
+import tests.saved_ops
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "__array__ implementation")
+cube = keras.saving.register_keras_serializable(package="tests")(tests.saved_ops.cube)
+x = np.ones((2, 3), np.float32)
+if sys.argv[1] == "save":
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation=cube)])
+    model.save("model.keras")
+    np.save("y.npy", model.predict(x, verbose=0))
+else:
+    model = keras.saving.load_model("model.keras")
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.load("y.npy"))
+"""
+    for step in ("save", "load"):
+        run(program, tmp_path, step)
 
 
 def test_models_are_cloned():

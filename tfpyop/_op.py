@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from types import FrameType, MappingProxyType
@@ -20,7 +21,7 @@ from tfpyop._registry import REGISTRY, OpsView, Site
 from tfpyop._rules import Rules
 from tfpyop._slopes import Method
 from tfpyop._token import Token
-from tfpyop.errors import RegistrationError, nearest
+from tfpyop.errors import ExportWarning, RegistrationError, nearest
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -352,6 +353,23 @@ class Op(_Proxy, Generic[P, R]):
     def __hash__(self) -> int:
         """By identity, as functions have it."""
         return id(self)
+
+    def get_build_config(self) -> None:
+        """Warn that Keras would not find the op again. Keras calls this when it saves an object.
+
+        Where Keras takes a function, such as `activation=` or `loss=`, it saves the bare name of that, unless the
+        function is registered with Keras.
+        """
+        keras = sys.modules["keras"]
+        if keras.saving.get_registered_name(self) == self.__name__:
+            warnings.warn(
+                f"{self._self_entry.subject}: Keras saves it by the bare name {self.__name__!r}, because the model has "
+                "it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the model fails.\n"
+                "  Put op.as_layer() behind the layer, or register the op in its own module: "
+                "keras.saving.register_keras_serializable(package=__name__)(op).",
+                ExportWarning,
+                stacklevel=2,
+            )
 
     if not TYPE_CHECKING:  # which would take any name for an attribute
 
