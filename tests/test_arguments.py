@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tfpyop._arguments import Parameters
 from tfpyop._structure import flatten
-from tfpyop.errors import RegistrationError, SignatureError
+from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError
 
 
 class Pair(NamedTuple):
@@ -388,7 +388,7 @@ nested_inputs = st.recursive(
 def test_a_payload_is_read_back_into_the_same_structure_and_values(inputs, static):
     parameters, structure = Parameters.of(options, []), nested(inputs)
     payload = parameters.payload(structure, static)
-    assert parameters.read_payload(payload) == (structure, static)
+    assert parameters.read_payload(payload) == (structure, static, ())
     assert repr(dict(sorted(parameters.read_payload(payload)[1].items()))) == repr(dict(sorted(static.items())))
     assert parameters.payload(structure, dict(reversed(static.items()))) == payload
     assert payload == "" or isinstance(json.loads(payload), dict)
@@ -397,7 +397,7 @@ def test_a_payload_is_read_back_into_the_same_structure_and_values(inputs, stati
 @pytest.mark.parametrize("value", [True, 1, 1.0, "1", (1,), [1], None, float("inf"), -0.0, {"b": 1, "a": 2}])
 def test_a_static_value_keeps_its_type_in_a_payload(value):
     parameters = Parameters.of(keyword_only, [])
-    _, static = parameters.read_payload(parameters.payload(None, {"n": value}))
+    _, static, _ = parameters.read_payload(parameters.payload(None, {"n": value}))
     assert repr(static["n"]) == repr(value)
 
 
@@ -410,7 +410,7 @@ def test_a_default_that_is_no_json_needs_no_payload():
     parameters = Parameters.of(function, [])
     static = parameters.divide([1], {}, None).static
     assert parameters.payload(None, static) == ""
-    assert parameters.read_payload("") == (None, static)
+    assert parameters.read_payload("") == (None, static, ())
 
 
 def test_a_static_value_that_equals_the_default_but_is_another_type_is_in_the_payload():
@@ -420,14 +420,34 @@ def test_a_static_value_that_equals_the_default_but_is_another_type_is_in_the_pa
     assert Parameters.of(function, []).payload(None, {"n": 1.0}) == '{"static":{"n":1.0}}'
 
 
-def test_a_default_is_kept_where_it_has_changed_and_dropped_where_its_parameter_is_gone():
+def test_a_default_is_kept_where_it_has_changed():
     payload = Parameters.of(lambda x, *, n=1, mode="same": x, []).payload(None, {"n": 2, "mode": "same"})
     changed = Parameters.of(lambda x, *, n=1, mode="full": x, [])
-    assert changed.read_payload(payload) == (None, {"n": 2, "mode": "same"})
-    assert Parameters.of(lambda x, *, n=1: x, []).read_payload(payload) == (None, {"n": 2})
+    assert changed.read_payload(payload) == (None, {"n": 2, "mode": "same"}, ())
+    required = Parameters.of(lambda x, *, mode, n=1: x, [])
+    assert required.read_payload(payload) == (None, {"n": 2, "mode": "same"}, ())
+    anything = Parameters.of(lambda x, *, n=1, **options: x, [])
+    assert anything.read_payload(payload) == (None, {"n": 2, "mode": "same"}, ())
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x, *, n=1: x, "static parameters 'n'"),
+        (lambda x, *, n=1, manner="same": x, "static parameters 'n', 'manner'"),
+        (lambda x, mode, *, n=1: x, "static parameters 'n'"),  # an input now
+        (lambda x: x, "no static parameters"),
+    ],
+)
+@pytest.mark.parametrize("value", ["same", "full"])  # a default, and another value
+def test_a_static_value_that_no_parameter_takes_any_more_is_an_error(function, expected, value):
+    payload = Parameters.of(lambda x, *, n=1, mode="same": x, []).payload(None, {"mode": value})
+    with pytest.raises(UnsupportedError, match=r"^it has no static parameter 'mode'\.") as caught:
+        Parameters.of(function, []).read_payload(payload)
+    assert (caught.value.expected, caught.value.got) == (expected, f"mode={value!r}")
 
 
 def test_a_payload_is_completed_by_the_defaults():
     parameters = Parameters.of(keyword_only, [])
-    assert parameters.read_payload("") == (None, {"mode": "same"})
-    assert parameters.read_payload('{"static":{"n":1}}') == (None, {"mode": "same", "n": 1})
+    assert parameters.read_payload("") == (None, {"mode": "same"}, ())
+    assert parameters.read_payload('{"static":{"n":1}}') == (None, {"mode": "same", "n": 1}, ())

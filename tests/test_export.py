@@ -15,6 +15,7 @@ import tfpyop
 from tests import ops, saved_ops
 from tests.test_saved_model import saved
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op, export
+from tfpyop._rules import Rule, Rules
 
 ROOT = Path(__file__).parent.parent
 renamed = differentiable_op(lambda x: x + 1, name="lab.renamed", signature="()->()", non_differentiable=True)
@@ -156,20 +157,95 @@ def test_a_path_without_a_model_is_one_line(tmp_path):
     assert f"tfpyop: there is no SavedModel in '{tmp_path}'" in process.stderr
 
 
-def test_load_names_the_modules_that_are_missing(directory, monkeypatch):
+@pytest.fixture
+def without_ops(monkeypatch):
+    """The registry without the ops of a module, and maybe the process without the module."""
     registry = tfpyop._registry.REGISTRY
-    known = {name: entry for name, entry in registry._entries.items() if not name.startswith("tests.saved_ops")}
+
+    def remove(prefix, *, is_imported):
+        known = {name: entry for name, entry in registry._entries.items() if not name.startswith(prefix)}
+        monkeypatch.setattr(registry, "_entries", known)
+        monkeypatch.setattr(registry, "_host_ops", {})
+        if not is_imported:
+            monkeypatch.delitem(sys.modules, prefix)
+
+    return remove
+
+
+def test_load_names_the_modules_that_are_missing(directory, without_ops, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_entries", known)
-        patch.setattr(registry, "_host_ops", {})
-        with pytest.raises(
-            UnsupportedError, match=r"saved_ops:cube, tests\.saved_ops:plain\n.*modules=\['tests\.saved_ops'\]"
-        ):
-            export.load(directory / "model")
+        patch.setattr(export, "import_module", lambda name: None)
+        without_ops("tests.saved_ops", is_imported=False)
+        for modules in ([], ["json"]):
+            with pytest.raises(
+                UnsupportedError,
+                match=r"saved_ops:cube, tests\.saved_ops:plain\n  Name.*modules=\['tests\.saved_ops'\]",
+            ):
+                export.load(directory / "model", modules=modules)
+        with pytest.raises(tf.errors.OpError, match=r"Import the module that defines it, 'tests\.saved_ops',"):
+            tf.saved_model.load(directory / "model").call(X)
+
+
+def test_load_imports_the_modules_that_it_is_given(directory):
     with pytest.raises(RegistrationError, match=r"there is no module 'tests\.saved_opps'"):
         export.load(directory / "model", modules=["tests.saved_opps"])
     model = export.load(directory / "model", modules=["tests.saved_ops"])
     np.testing.assert_allclose(model.call(tf.constant([[1.5, 2.0]])), [[3, 8]])
+
+
+def test_load_does_not_advise_to_name_modules_that_are_named(directory, without_ops):
+    without_ops("tests.saved_ops", is_imported=True)
+    differentiable_op(lambda x: x, signature="()->()", name="tests.saved_ops:cubes", non_differentiable=True)
+    with pytest.raises(UnsupportedError, match="needs ops that are not known") as caught:
+        export.load(directory / "model", modules=["tests.saved_ops"])
+    assert caught.value.expected == "tests.saved_ops:cube, tests.saved_ops:plain"
+    assert caught.value.remedy.startswith(
+        "Module 'tests.saved_ops' is imported, but does not define 'tests.saved_ops:cube', 'tests.saved_ops:plain', "
+        "which may have been renamed or removed since the model was saved. Did you mean 'tests.saved_ops:cubes' or "
+    )
+    message = r"'tests.saved_ops:\w+': module 'tests.saved_ops' is imported, but does not define it\.\n  Did you mean"
+    with pytest.raises(tf.errors.OpError, match=message):
+        tf.saved_model.load(directory / "model").call(X)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "jvp"])
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["graph", "XLA"])
+def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, tmp_path, monkeypatch):
+    op = differentiable_op(lambda x: x**2, signature="()->()", name=f"tests.rule_gone_{kind}_{is_compiled}")
+    getattr(op, f"numpy_{kind}")(lambda op, vector: 2 * op.inputs[0] * vector)
+
+    def derivative(x):
+        if kind == "jvp":
+            with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+                y = op(x)
+            return accumulator.jvp(y)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    saved(derivative, tmp_path, is_compiled=is_compiled)
+    np.testing.assert_allclose(export.load(tmp_path).call(X), 2 * X)
+    entry, registry = op._self_entry, tfpyop._registry.REGISTRY
+    monkeypatch.setattr(entry, "rules", Rules(gradient=Rule(entry.site, function=lambda op, cotangent: cotangent)))
+    monkeypatch.setattr(registry, "_host_ops", {})
+    monkeypatch.setattr(registry, "registrations", registry.registrations + 1)
+    token = f"{op.name}/{'vjp' if kind == 'gradient' else 'jvp'}"
+    with pytest.raises(UnsupportedError, match="calls numpy rules") as caught:
+        export.load(tmp_path)
+    said = str(caught.value)
+    assert "calls numpy rules that its ops do not have in this process." in said
+    assert f"Expected: {token}\n" in said
+    assert f"The ops of '{token}' have changed since the model was saved: attach these rules again" in said
+    assert "not known" not in said
+    assert "modules=" not in said
+    with pytest.raises(tf.errors.OpError, match="a model calls") as caught:
+        tf.saved_model.load(tmp_path).call(X)
+    said = str(caught.value)
+    assert f"op '{op.name}' (" in said
+    assert f"a model calls its numpy {kind} rule, which it does not have." in said
+    assert f"Expected: a rule attached with @op.numpy_{kind}" in said
+    assert "not known" not in said
 
 
 @pytest.mark.parametrize(("op", "problem", "remedy"), UNEXPORTABLE.values(), ids=UNEXPORTABLE)
@@ -352,7 +428,7 @@ def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory,
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_entries", {})
         patch.setattr(registry, "_host_ops", {})
-        with pytest.raises(UnsupportedError, match=r"'lab\.renamed': it is not known in this process"):
+        with pytest.raises(UnsupportedError, match=r"'lab\.renamed': module '.*test_export' is imported, but does"):
             export.save(model, tmp_path / "model", native=True)
 
 

@@ -13,6 +13,7 @@ LAYERS = [
     {"_size_terms", "_array_like"},
     {"_signature_text"},
     {"_signature", "_coercion", "_structure", "_progress", "_static_values"},
+    {"_payload"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},
     {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_rule_context"},

@@ -208,7 +208,11 @@ def test_what_can_be_changed_is_copied(value):
     assert dict(**values) == {"value": value, "other": Marked}
 
 
-@pytest.mark.parametrize("value", [1, "a", None, (1, ("b",)), frozenset({1}), Marked(), np.ones(3), len], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [1, "a", None, (1, ("b",)), frozenset({1}), Marked(), np.ones(3), len],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_cannot_be_changed_or_is_an_object_costs_nothing(value):
     values = static_values({"value": value})
     assert type(values) is MappingProxyType

@@ -416,7 +416,7 @@ def test_a_reloaded_op_of_another_dtype_is_refused(tmp_path, monkeypatch):
         path.write_text(source.format(changed) + "#" * len(changed))
         importlib.invalidate_caches()
         importlib.reload(module)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="the op is another than the one that was compiled"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the op has changed since the graph that calls"):
             function(X)
 
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfpyop._payload import Level, levels_of, read_parts, value_to_json, values_of, write_parts
 from tfpyop._structure import Json, Structure, flatten, is_leaf_type
-from tfpyop.errors import RegistrationError, SignatureError, describe_kind, nearest
+from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 
 _Parameter = inspect.Parameter
 _NO_STATIC: Mapping[str, Any] = MappingProxyType({})
-_DEEPEST_STATIC = 100
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -115,7 +115,7 @@ class Parameters:
 
     def require_static(self, names: Iterable[str]) -> None:
         """Raise RegistrationError for a name that no static parameter has."""
-        if self.signature is None or any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values()):
+        if self._takes_any_static:
             return
         for name in names:
             if name not in self.static_parameters:
@@ -226,21 +226,47 @@ class Parameters:
         parts: dict[str, Json] = {
             "defaults": _written(defaults),
             "inputs": None if structure is None else structure.to_json(),
-            "static": {name: _to_json(value) for name, value in static.items() if name not in defaults},
+            "static": {name: value_to_json(value) for name, value in static.items() if name not in defaults},
         }
-        told = {part: value for part, value in parts.items() if value not in (None, {})}
-        return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else ""
+        return write_parts({part: value for part, value in parts.items() if value not in (None, {})})
 
-    def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any]]:
-        """Read what `payload` wrote: the structure (None for a plain call) and the static values."""
-        parts = json.loads(payload) if payload else {}
-        if not isinstance(parts.get("inputs", []), list):
-            raise ValueError("inputs are a list")
-        structure = Structure.from_json(parts["inputs"]) if "inputs" in parts else None
-        known = self.static_defaults or {}
-        defaults = {name: _from_json(value) for name, value in parts.get("defaults", {}).items() if name in known}
-        static = {name: _from_json(value) for name, value in parts.get("static", {}).items()}
-        return structure, {**known, **defaults, **static}
+    def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any], tuple[Level, ...]]:
+        """Read what `payload` wrote: the structure (None for a plain call), the static values, and levels of batching.
+
+        Raises:
+          ValueError: It did not write this.
+          UnsupportedError: It wrote a static value that no parameter takes, because the function was another one.
+        """
+        parts = read_parts(payload, ("defaults", "inputs", "static"))
+        structure = None
+        if "inputs" in parts:
+            structure = Structure.from_json(parts["inputs"])
+            if structure.kind != "tuple":
+                raise ValueError("the inputs are not a list")
+        given = {**values_of(parts, "defaults"), **values_of(parts, "static")}
+        self._require_parameters(given)
+        return structure, {**(self.static_defaults or {}), **given}, levels_of(parts)
+
+    def _require_parameters(self, static: Mapping[str, Any]) -> None:
+        if self._takes_any_static:
+            return
+        known = self.static_parameters
+        unknown = {name: value for name, value in static.items() if name not in known}
+        if unknown:
+            raise UnsupportedError(
+                f"it has no static parameter {' or '.join(map(repr, unknown))}.",
+                expected=f"static parameters {', '.join(map(repr, known))}" if known else "no static parameters",
+                got=", ".join(f"{name}={value!r:.80}" for name, value in unknown.items()),
+                remedy="Where a saved model passes it, the function has changed since: give it this parameter again, "
+                "or save the model with the function as it is now. A model needs the op that it was saved with.",
+            )
+
+    @property
+    def _takes_any_static(self) -> bool:
+        """Whether static values of any name may be passed: by `**keywords`, or if the parameters are not known."""
+        if self.signature is None:
+            return True
+        return any(p.kind is _Parameter.VAR_KEYWORD for p in self.signature.parameters.values())
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
@@ -278,21 +304,6 @@ def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
     return value is default or (type(value) in (bool, int, float) and type(default) is type(value) and value == default)
 
 
-def _to_json(value: Any, depth: int = 0) -> Json:
-    """JSON that keeps tuples apart from lists."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if depth > _DEEPEST_STATIC:
-        raise ValueError("a value that contains itself, or is nested so deeply, cannot be written as JSON")
-    if type(value) is list:
-        return [_to_json(item, depth + 1) for item in value]
-    if type(value) is tuple:
-        return {"tuple": [_to_json(item, depth + 1) for item in value]}
-    if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": [[key, _to_json(item, depth + 1)] for key, item in value.items()]}
-    raise ValueError(f"{describe_kind(value)} cannot be written as JSON")
-
-
 def _is_same(default: Any, value: Any) -> bool:
     """Whether a static value is the default of its parameter. Containers, which are copied, are compared as JSON."""
     if value is default:
@@ -300,7 +311,7 @@ def _is_same(default: Any, value: Any) -> bool:
     if type(value) not in (list, dict, tuple) or type(default) is not type(value):
         return False
     try:
-        return json.dumps(_to_json(default)) == json.dumps(_to_json(value))
+        return json.dumps(value_to_json(default)) == json.dumps(value_to_json(value))
     except ValueError:  # not JSON: it counts as another value, as any other object does
         return False
 
@@ -310,15 +321,5 @@ def _written(values: Mapping[str, Any]) -> dict[str, Json]:
     written = {}
     for name, value in values.items():
         with contextlib.suppress(ValueError):
-            written[name] = _to_json(value)
+            written[name] = value_to_json(value)
     return written
-
-
-def _from_json(value: Json) -> Any:
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    if isinstance(value, dict):
-        if "tuple" in value:
-            return tuple(_from_json(item) for item in value["tuple"])
-        return {key: _from_json(item) for key, item in value["dict"]}
-    return value

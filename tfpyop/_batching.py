@@ -6,7 +6,6 @@ with a signature get the rows as further loop dimensions, in one call of the use
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,38 +15,34 @@ import numpy as np
 from tfpyop._coercion import Array
 from tfpyop._host import HostFunction, Plan
 from tfpyop._host_op import HostOp
-from tfpyop._promise import ArrayType, Types
+from tfpyop._payload import Level, with_levels
+from tfpyop._promise import ArrayType, Types, describe_types
 from tfpyop._signature import Place, Signature, Size, Sizes
-
-Level = tuple[bool, ...]
-"""For each input, whether it has a dimension of rows at this level. Outer levels come first."""
+from tfpyop.errors import ContractError
 
 
-def batched_op(op: HostOp, level: Level) -> HostOp:
+def batched_op(op: HostOp, *levels: Level) -> HostOp:
     """The op over rows, without derivative rules of its own.
 
     Args:
       op: The op of one row; may be batched itself, further in.
-      level: Which inputs have rows.
+      levels: Which inputs have rows, outer levels first.
     """
-    inner = op.host.levels if isinstance(op.host, BatchedHost) else ()
-    levels = (level, *inner)
+    if not levels:
+        return op
+    levels += op.host.levels if isinstance(op.host, BatchedHost) else ()
     unbatched = op.host.unbatched if isinstance(op.host, BatchedHost) else op.host
     signature = op.host.signature if isinstance(op.host, BatchedHost) else op.signature
-    payload = op.payload
-    if payload is not None:
-        parts = json.loads(payload) if payload else {}
-        parts["batch"] = [[int(flag) for flag in flags] for flags in levels]
-        payload = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    payload = None if op.payload is None else with_levels(op.payload, levels)
     return replace(op, host=BatchedHost(unbatched, signature, levels), signature=None, payload=payload)
 
 
-def read_levels(payload: str) -> list[Level]:
-    """The levels of batching that a token's payload tells of, innermost first."""
-    levels: list[list[int]] = json.loads(payload).get("batch", []) if payload else []
-    if not all(any(flags) and len(flags) == len(levels[0]) for flags in levels):
-        raise ValueError("every level says of the same inputs whether they have rows, and of one that it has")
-    return [tuple(map(bool, flags)) for flags in reversed(levels)]
+def unbatched_op(op: HostOp) -> HostOp:
+    """The op of one row of an op over rows, with the derivative rules that this one has."""
+    if not isinstance(op.host, BatchedHost):
+        return op
+    payload = None if op.payload is None else with_levels(op.payload, ())
+    return replace(op, host=op.host.unbatched, signature=op.host.signature, payload=payload)
 
 
 class BatchedHost(HostFunction):
@@ -71,6 +66,7 @@ class BatchedHost(HostFunction):
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of one row's outputs, with the dimensions of rows in front."""
+        self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts = self._counts([type_.shape for type_ in inputs])
         outputs = self.unbatched.output_types(rows)
@@ -78,6 +74,7 @@ class BatchedHost(HostFunction):
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
         """The sizes of one row's outputs, with the numbers of rows in front."""
+        self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts: Sizes = tuple(
             self._place_of_rows(depth) if count is None else count
@@ -108,6 +105,28 @@ class BatchedHost(HostFunction):
             output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
             for output, type_ in zip(outputs, promised, strict=True)
         ]
+
+    def _require_rows(self, inputs: Types) -> None:
+        """Raise ContractError for inputs that are not rows at these levels, which a damaged model may pass."""
+        n_inputs = len(self.levels[0])
+        problem = None
+        if len(inputs) != n_inputs:
+            problem = "a call over rows has the wrong number of inputs."
+        elif any(
+            type_.shape is not None and len(type_.shape) < self._n_levels(number) for number, type_ in enumerate(inputs)
+        ):
+            problem = "an input of a call over rows has too few dimensions."
+        elif any(len(sizes) > 1 for sizes in self._row_sizes([type_.shape for type_ in inputs])):
+            problem = "the inputs of a call over rows have different numbers of rows."
+        if problem is not None:
+            rows = [f"{self._n_levels(number)} dimensions of rows" for number in range(n_inputs)]
+            raise ContractError(
+                problem,
+                subject=self.subject,
+                expected=f"{n_inputs} inputs, with {', '.join(rows)}",
+                got=describe_types(inputs),
+                remedy="vectorized_map makes such calls. The model may be damaged: save it again.",
+            )
 
     def _place_of_rows(self, depth: int) -> Place:
         """An input that has the rows of this level, and the axis they are in."""
@@ -152,20 +171,29 @@ class BatchedHost(HostFunction):
         return row
 
     def _row_type(self, type_: ArrayType, number: int) -> ArrayType:
-        n_levels = sum(level[number] for level in self.levels)
-        return ArrayType(type_.dtype, None if type_.shape is None else type_.shape[n_levels:])
+        return ArrayType(type_.dtype, None if type_.shape is None else type_.shape[self._n_levels(number) :])
+
+    def _n_levels(self, number: int) -> int:
+        """How many dimensions of rows an input has."""
+        return sum(level[number] for level in self.levels)
 
     def _counts(self, shapes: Sequence[Any]) -> list[int | None]:
         """How many rows there are at each level."""
-        counts: list[int | None] = []
-        for depth, level in enumerate(self.levels):
-            sizes = [
-                shape[sum(outer[number] for outer in self.levels[:depth])]
-                for number, shape in enumerate(shapes)
-                if level[number] and shape is not None
-            ]
-            counts.append(next((size for size in sizes if size is not None), None))
-        return counts
+        return [next(iter(sizes), None) for sizes in self._row_sizes(shapes)]
+
+    def _row_sizes(self, shapes: Sequence[Any]) -> list[set[int]]:
+        """The numbers of rows that inputs have at each level, as far as they are known."""
+        axes = [0] * len(shapes)
+        found = []
+        for level in self.levels:
+            sizes = set()
+            for number, shape in enumerate(shapes):
+                if level[number]:
+                    size = None if shape is None else shape[axes[number]]
+                    sizes |= set() if size is None else {size}
+                    axes[number] += 1
+            found.append(sizes)
+        return found
 
 
 def _known(shape: Sequence[int | None]) -> tuple[int, ...]:

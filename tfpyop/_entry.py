@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._arguments import Division
-from tfpyop._batching import batched_op, read_levels
+from tfpyop._batching import batched_op
 from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._definition import Definition
 from tfpyop._executors import Elsewhere
@@ -28,7 +28,7 @@ from tfpyop._rules import Rule, Rules
 from tfpyop._signature import Signature
 from tfpyop._static_values import static_values
 from tfpyop._structure import LEAF, Structure, flatten
-from tfpyop.errors import RegistrationError, annotate
+from tfpyop.errors import RegistrationError, TfpyopError, annotate
 
 _MOST_HOST_OPS = 256
 _ANY_VALUES = inspect.signature(lambda *values, **static: None)
@@ -102,14 +102,15 @@ class Entry:
         """The op that a token with this payload stands for, with static values of its own; kept for the next call."""
         host_op = self._host_ops.get(payload)
         if host_op is None:
-            structure, static = self.definition.parameters.read_payload(payload)
-            levels = read_levels(payload)
+            try:
+                structure, static, levels = self.definition.parameters.read_payload(payload)
+            except TfpyopError as error:
+                raise error.about(self.subject) from None
             counts = {len(level) for level in levels} | ({structure.n_leaves} if structure is not None else set())
             if self.definition.n_inputs is not None and not counts <= {self.definition.n_inputs}:
                 raise ValueError(f"{counts} inputs, not {self.definition.n_inputs}")
             host_op = self.host_op(structure, static) if levels else self._make_host_op(structure, static, payload)
-            for level in levels:
-                host_op = batched_op(host_op, level)
+            host_op = batched_op(host_op, *levels)
             if len(self._host_ops) >= _MOST_HOST_OPS:
                 self._host_ops.clear()
             self._host_ops[payload] = host_op

@@ -632,4 +632,4 @@ def _unpickle(module: str, name: str) -> Op[..., Any]:
     try:
         return get_op(name)
     except RegistrationError:
-        raise Token(name, module=module).unknown() from None
+        raise REGISTRY.missing(Token(name, module=module)) from None

@@ -301,9 +301,9 @@ def dtypes_of(types: Types) -> list[DType]:
     return [type_.dtype for type_ in types]
 
 
-def describe_types(types: Types) -> str:
+def describe_types(types: Types, what: str = "inputs") -> str:
     """Render types as one comma-separated line."""
-    return ", ".join(map(str, types)) or "no inputs"
+    return ", ".join(map(str, types)) or f"no {what}"
 
 
 def _all_known(shape: Shape | None) -> Sizes | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from tfpyop._locks import SafeLock
 from tfpyop._token import RULES, Token
-from tfpyop.errors import RegistrationError, nearest
+from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 
 _MOST_RULES = 100
 """How deep rules of rules are looked for: tokens come from files."""
@@ -126,6 +126,10 @@ class Registry:
         """Whether this very entry is the one found under the name."""
         return self._known(name) is entry
 
+    def has(self, name: str) -> bool:
+        """Return whether there is an entry of this name, or a rule that belongs to one."""
+        return self._known(name) is not None
+
     def names(self) -> list[str]:
         """All listed names, in the order of their definition."""
         return list(self._entries)
@@ -159,18 +163,32 @@ class Registry:
         if host_op is not None:
             return host_op
         parsed = Token.parse(token)
+        known = self._known(parsed.name)
         try:
-            known = self._known(parsed.name)
             return None if known is None else known.host_op_from_payload(parsed.payload)
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # no payload of ours
+        except ValueError as error:
             raise parsed.unreadable() from error
 
     def require_host_op(self, token: str) -> Any:
-        """The host op a token stands for; UnsupportedError says what to import."""
+        """The host op a token stands for; UnsupportedError says why there is none, and what to do."""
         host_op = self.find_host_op(token)
         if host_op is None:
-            raise Token.parse(token).unknown()
+            raise self.missing(Token.parse(token))
         return host_op
+
+    def missing(self, token: Token) -> UnsupportedError:
+        """The error for a token without a host op: the op is not known here, or its rule is not."""
+        if token.is_local or token.is_of_main:
+            return token.unknown()
+        name, rule = token.name, ""
+        while self._known(name) is None and name != token.op:
+            name, _, rule = name.rpartition("/")
+        owner = self._known(name)
+        if owner is not None:
+            return token.without_rule(owner.subject, rule)
+        if token.module in sys.modules:
+            return token.undefined(nearest(token.op, self._entries))
+        return token.unknown()
 
     def is_stable(self, host_op: Any) -> bool:
         """Whether the token of a host op means the same in every process that imports its module."""
@@ -194,22 +212,23 @@ class Registry:
         """In a forked child: give out names of its own from now on. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
-    def _listed(self, name: str) -> Any | None:
-        return self._entries.get(name) or self._internal.get(name)
-
     def _known(self, name: str) -> Any | None:
         """The entry of this name, or of the rule that belongs to it, if there is one."""
         rules: list[str] = []
-        known = self._listed(name)
+        known = self._entry(name)
         while known is None:
             name, _, rule = name.rpartition("/")
             if rule not in RULES or len(rules) == _MOST_RULES:
                 return None
             rules.append(rule)
-            known = self._listed(name)
+            known = self._entry(name)
         for rule in reversed(rules):
             known = None if known is None else known.rule_entry(rule)
         return known
+
+    def _entry(self, name: str) -> Any | None:
+        known = self._entries.get(name)
+        return self._internal.get(name) if known is None else known
 
 
 REGISTRY = Registry()

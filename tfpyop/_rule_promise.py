@@ -209,6 +209,10 @@ class SamePromise:
 
     def output_types(self, inputs: Types) -> list[ArrayType]:
         """The types of the first inputs."""
+        if len(inputs) < self.count:
+            raise ContractError(
+                "the call has the wrong number of inputs.", expected=f"{self.count} or more", got=str(len(inputs))
+            )
         return list(inputs[: self.count])
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:

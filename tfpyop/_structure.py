@@ -23,6 +23,9 @@ _DEEPEST = 100
 Json = Any
 """A value as `json.loads` makes it."""
 
+MOST_NESTED = 100
+"""How deep a value may be nested in JSON, so that no call runs out of stack in the middle of it."""
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -93,11 +96,12 @@ class Structure:
             raise ValueError(f"{len(parts)} values where {len(self.children)} belong")
         return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_like(part)]
 
-    def to_json(self) -> Json:
-        """The structure as JSON; ValueError if a type other than dict and tuple is in it."""
+    def to_json(self, depth: int = 0) -> Json:
+        """The structure as JSON; ValueError if it is too deep, or a type other than dict and tuple is in it."""
         if self.kind in ("leaf", "none"):
             return self.kind
-        children = [child.to_json() for child in self.children]
+        _require(depth < MOST_NESTED, "it is nested too deeply")
+        children = [child.to_json(depth + 1) for child in self.children]
         if self.kind == "tuple":
             return children
         if self.kind == "dict" and all(isinstance(key, str) for key in self.keys):
@@ -106,16 +110,17 @@ class Structure:
         raise ValueError("only tuples and dicts with text keys can be written as JSON")
 
     @classmethod
-    def from_json(cls, value: Json) -> Structure:
-        """Read what `to_json` wrote."""
+    def from_json(cls, value: Json, depth: int = 0) -> Structure:
+        """Read what `to_json` wrote; ValueError if it did not write this."""
         if value in ("leaf", "none"):
             return cls(value)
+        _require(depth <= MOST_NESTED, "it is nested too deeply")
         if isinstance(value, list):
-            return cls("tuple", tuple(map(cls.from_json, value)))
-        pairs = sorted(value["dict"])
-        order = tuple(key for key, _ in value["dict"])
-        children = tuple(cls.from_json(child) for _, child in pairs)
-        return cls("dict", children, tuple(key for key, _ in pairs), order=order)
+            return cls("tuple", tuple(cls.from_json(child, depth + 1) for child in value))
+        _require(isinstance(value, dict) and value.keys() == {"dict"}, "it is neither a leaf nor nested")
+        children = {key: cls.from_json(child, depth + 1) for key, child in pairs_of(value["dict"])}
+        keys = tuple(sorted(children))
+        return cls("dict", tuple(children[key] for key in keys), keys, order=tuple(children))
 
 
 LEAF = Structure("leaf")
@@ -176,6 +181,20 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) ->
         return LEAF
     nested = tuple(_flatten(child, leaves, is_declaration, depth + 1) for child in children)
     return Structure(kind, nested, keys, build, tuple(value) if kind == "dict" else ())
+
+
+def pairs_of(pairs: Json) -> list[tuple[str, Json]]:
+    """The pairs of a dict in JSON; ValueError if they are none, or a key comes twice."""
+    _require(isinstance(pairs, list), "a dict is not a list of pairs")
+    for pair in pairs:
+        _require(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str), "not a pair of key and value")
+    _require(len({key for key, _ in pairs}) == len(pairs), "a key comes twice")
+    return [(key, item) for key, item in pairs]
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
 
 
 def _dataclass_builder(kind: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:

@@ -17,6 +17,32 @@ RULES = ("vjp", "jvp")
 _RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)}))+\Z")
 
 
+def joined(token: str, outputs: str) -> str:
+    """Write behind a token, as nodes hold it, what the graph takes the outputs of the call to be: a list in JSON."""
+    return f"{token}|{outputs}"
+
+
+def split(text: str) -> tuple[str, str | None]:
+    """Take apart what `joined` put together; None if there is only a token, as in models of version 0.1.
+
+    Payloads, which may hold any text, end with a brace. The list has no bars in it.
+    """
+    if not text.endswith("]"):
+        return text, None
+    token, _, outputs = text.rpartition("|")
+    return token, outputs
+
+
+def unreadable(subject: str, got: str) -> UnsupportedError:
+    """The error for what a model says of a call if this version does not write it."""
+    return UnsupportedError(
+        "what a model says of a call of it cannot be read.",
+        subject=subject,
+        got=f"{got:.200}",
+        remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token taken apart.
@@ -37,6 +63,25 @@ class Token:
         head, brace, rest = text.removeprefix(PREFIX).partition("{")
         name, _, module = head.partition("@")
         return cls(name, brace + rest, module or name.partition(":")[0])
+
+    @classmethod
+    def of_node(cls, value: bytes) -> Token | None:
+        """Read the token that a node holds; None if it is not one of ours.
+
+        Raises:
+          UnsupportedError: It is damaged.
+        """
+        if not value.startswith(PREFIX.encode()):
+            return None
+        try:
+            token, _ = split(value.decode())
+        except UnicodeDecodeError as error:
+            raise UnsupportedError(
+                "what a model says of a call is not text.",
+                got=f"{value[:200]!r}",
+                remedy="The file may be damaged: save the model again.",
+            ) from error
+        return cls.parse(token)
 
     def __str__(self) -> str:
         """The token as it is written."""
@@ -62,13 +107,28 @@ class Token:
         """Whether it is of a program, whose ops no other one can import."""
         return self.module == "__main__"
 
-    def unreadable(self) -> UnsupportedError:
-        """The error where the payload is none that this version writes."""
+    def unreadable(self, got: str | None = None) -> UnsupportedError:
+        """The error for a payload, or something beside it, that this version does not write."""
+        return unreadable(f"op {self.op!r}", self.payload if got is None else got)
+
+    def without_rule(self, subject: str, rule: str) -> UnsupportedError:
+        """The error where the op is known, but has no numpy rule of this kind."""
+        name = "gradient" if rule == "vjp" else rule
         return UnsupportedError(
-            "what a model says of a call of it cannot be read.",
+            f"a model calls its numpy {name} rule, which it does not have.",
+            subject=subject,
+            expected=f"a rule attached with @op.numpy_{name}",
+            remedy="The op has changed since the model was saved: attach the rule again, or save the model with the op "
+            "as it is now.",
+        )
+
+    def undefined(self, hint: str) -> UnsupportedError:
+        """The error where the module of the op is imported, but does not define it."""
+        return UnsupportedError(
+            f"module {self.module!r} is imported, but does not define it.",
             subject=f"op {self.op!r}",
-            got=f"{self.payload:.200}",
-            remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+            remedy=f"{hint} The op may have been renamed or removed since the model was saved: define it again under "
+            "this name, or save the model again.",
         )
 
     def unknown(self) -> UnsupportedError:

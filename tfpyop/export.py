@@ -6,9 +6,10 @@ A saved model holds the names of ops, not their functions: who loads it imports 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tfpyop._discovery import import_module
 from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY
 from tfpyop._token import Token
-from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError
+from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError, nearest
 from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
 from tfpyop.lowering.native_models import make_native
 from tfpyop.lowering.saved_nodes import tokens_of
@@ -88,28 +89,47 @@ def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: 
         raise RegistrationError("modules= is text.", got=repr(modules), remedy=f"Give a list: modules=[{modules!r}].")
     for module in modules:
         import_module(module)
-    missing = [op for op in required_ops(path) if not op.is_available]
+    tokens = _tokens_of_file(path)
+    missing = [op for op in _required(tokens) if not op.is_available]
     if missing:
-        raise UnsupportedError(
-            f"the model in {os.fspath(path)!r} needs ops that are not known in this process.",
-            expected=", ".join(op.name for op in missing),
-            remedy=_how_to_get(missing),
-        )
+        raise _missing(os.fspath(path), missing, tokens)
     return tf.saved_model.load(os.fspath(path), options=options)
 
 
-def _how_to_get(missing: Sequence[RequiredOp]) -> str:
-    importable = sorted({op.module for op in missing} - {op.module for op in missing if op.is_local or op.is_of_main})
-    local = any(op.is_local for op in missing)
-    of_main = any(op.is_of_main for op in missing)
-    ways = [
-        f"Name the modules that define them: load(..., modules={importable})." if importable else None,
-        "Some exist in the process alone that saved the model: see tfpyop.export.check." if local else None,
-        "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
-        if of_main
-        else None,
-    ]
-    return " ".join(way for way in ways if way is not None)
+def _missing(path: str, ops: Sequence[RequiredOp], tokens: Sequence[Token]) -> UnsupportedError:
+    """The error for a model that calls ops, or rules of ops, that are not known."""
+    changed = [op for op in ops if REGISTRY.has(op.name)]
+    unknown = [op for op in ops if op not in changed]
+    rules = sorted({token.name for token in tokens for op in changed if token.op == op.name and not _is_known(token)})
+    problem = "needs ops that are not known in this process."
+    if not unknown:
+        problem = "calls numpy rules that its ops do not have in this process."
+    return UnsupportedError(
+        f"the model in {path!r} {problem}",
+        expected=", ".join([*(op.name for op in unknown), *rules]),
+        remedy=" ".join(_ways_to_get(unknown, rules)),
+    )
+
+
+def _ways_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> Iterator[str]:
+    others = [op for op in unknown if not op.is_local and not op.is_of_main]
+    if modules := sorted({op.module for op in others if op.module not in sys.modules}):
+        yield f"Name the modules that define them: load(..., modules={modules})."
+    for module in sorted({op.module for op in others if op.module in sys.modules}):
+        names = [op.name for op in others if op.module == module]
+        yield (
+            f"Module {module!r} is imported, but does not define {', '.join(map(repr, names))}, which may have been "
+            f"renamed or removed since the model was saved. {nearest(names[0], REGISTRY.names())}"
+        )
+    if any(op.is_local for op in unknown):
+        yield "Some exist in the process alone that saved the model: see tfpyop.export.check."
+    if any(op.is_of_main for op in unknown):
+        yield "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
+    if rules:
+        yield (
+            f"The ops of {', '.join(map(repr, rules))} have changed since the model was saved: attach these rules "
+            "again with @op.numpy_gradient or @op.numpy_jvp, or save the model with the ops as they are now."
+        )
 
 
 def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
@@ -171,7 +191,7 @@ def save(
       native: Whether to write native implementations.
 
     Raises:
-      UnsupportedError: The model is to be native, and an op has no native implementation. Nothing is written then.
+      UnsupportedError: The model is to be native, and an op has no native implementation.
     """
     target = os.fspath(path)
     write = _save_native if native else _save

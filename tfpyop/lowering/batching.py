@@ -9,12 +9,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._batching import Level, batched_op, read_levels
+from tfpyop._batching import BatchedHost, batched_op, unbatched_op
 from tfpyop._host_op import HostOp
+from tfpyop._payload import Level
 from tfpyop._registry import REGISTRY
 from tfpyop._rule_context import RuleContext
 from tfpyop._rules import Rule, Rules
-from tfpyop._token import PREFIX, Token
+from tfpyop._token import Token
 from tfpyop.errors import UnsupportedError
 from tfpyop.lowering import graph
 from tfpyop.lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
@@ -31,13 +32,11 @@ def install() -> None:
 
 
 def _convert(attribute: str, pfor_input: Any) -> list[Any]:
-    try:
-        token = pfor_input.get_attr(attribute).decode()
-    except ValueError:
-        token = "a module"
-    op = REGISTRY.find_host_op(token) if token.startswith(PREFIX) else None
+    token = Token.of_node(_attribute(pfor_input, attribute))
+    op = None if token is None else REGISTRY.find_host_op(str(token))
     if op is None:
-        raise ConversionNotImplementedError(f"{token} is a function that TensorFlow cannot vectorize")
+        name = _attribute(pfor_input, attribute).decode(errors="replace") or "a module"
+        raise ConversionNotImplementedError(f"{name} is a function that TensorFlow cannot vectorize")
     if op.host.is_stateful:
         raise UnsupportedError(
             "it is stateful, and TensorFlow runs what vectorized_map maps once more for the first row.",
@@ -48,6 +47,15 @@ def _convert(attribute: str, pfor_input: Any) -> list[Any]:
     called = _differentiable(op, level) if any(level) else op  # TensorFlow takes XLA's nodes for stateful: ask for all
     results = graph.call_with_residuals(called, [item.t for item in pfor_input.inputs])
     return [wrap_for_pfor(tensor, any(level)) for tensor in results]
+
+
+def _attribute(pfor_input: Any, name: str) -> bytes:
+    """An attribute of a node; empty if it has none of this name."""
+    try:
+        value: bytes = pfor_input.get_attr(name)
+    except ValueError:
+        return b""
+    return value
 
 
 def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
@@ -69,10 +77,10 @@ def op_of_token(token: str) -> HostOp:
       UnsupportedError: It is not known.
     """
     op: HostOp = REGISTRY.require_host_op(token)
-    if not op.is_batched:
+    if not isinstance(op.host, BatchedHost):
         return op
-    over_rows: HostOp = op.owner.host_op(op.structure, op.static)
-    for level in read_levels(Token.parse(token).payload):
+    over_rows = unbatched_op(op)
+    for level in reversed(op.host.levels):
         over_rows = _differentiable(over_rows, level)
     return over_rows
 

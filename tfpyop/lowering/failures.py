@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfpyop._coercion import Array
-from tfpyop.errors import describe_arrays
+from tfpyop._promise import Types, describe_types
+from tfpyop.errors import ContractError, describe_arrays
 
 CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -43,6 +44,18 @@ def failure(
     called_with = describe_arrays(arrays)
     text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
     return _kind_of(error)(text if traceback is None else f"{text}\n\n{traceback}")
+
+
+def changed_op(subject: str, expected: Types, got: Types) -> ContractError:
+    """The error where an op returns something else than the graph takes it to return that calls it."""
+    return ContractError(
+        "the op has changed since the graph that calls it was traced.",
+        subject=subject,
+        expected=f"{describe_types(expected, 'outputs')}, as in the graph",
+        got=f"{describe_types(got, 'outputs')}, as the op is now",
+        remedy="Trace the function again, or save the model again with the op as it is now. If a model needs the op as "
+        "it was, give the new one another name.",
+    )
 
 
 def shortened(text: str, most_characters: int) -> str:

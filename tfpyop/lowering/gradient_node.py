@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfpyop._host_op import HostOp
 from tfpyop._registry import REGISTRY, OwnedNames
 from tfpyop._structure import Json
-from tfpyop.errors import ExportWarning, GradientError
+from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 from tfpyop.lowering._tensorflow import (
     FuncGraph,
     executing_eagerly_outside_functions,
@@ -79,9 +79,21 @@ class NodeGradient:
     token: str = ""
 
     @classmethod
-    def of(cls, node: tf.Operation) -> NodeGradient:
-        """Read it from a node of a loaded model."""
-        return cls(**json.loads(node.get_attr(ATTRIBUTE)))
+    def parse(cls, text: bytes) -> NodeGradient:
+        """Read what `write` wrote.
+
+        Raises:
+          UnsupportedError: It did not write this.
+        """
+        try:
+            parts = json.loads(text)
+            gradient = cls(parts["kind"], parts["detail"], parts["is_compiled"], parts["token"])
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise unreadable_gradient(f"{text[:200]!r}") from error
+        is_known = isinstance(gradient.kind, str) and gradient.kind in _GRADIENTS
+        if not is_known or not isinstance(gradient.token, str) or not isinstance(gradient.is_compiled, bool):
+            raise unreadable_gradient(f"{text[:200]!r}")
+        return gradient
 
     def write(self, op: HostOp, node: tf.Operation) -> None:
         """Write it into a node of the op."""
@@ -90,6 +102,15 @@ class NodeGradient:
     def call(self, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
         """The cotangents of the node's inputs."""
         return _GRADIENTS[self.kind](op, node, cotangents, self.detail)
+
+
+def unreadable_gradient(got: str) -> UnsupportedError:
+    """The error for a node whose gradient is not one that this version writes."""
+    return UnsupportedError(
+        "what a model says of a gradient cannot be read.",
+        got=got,
+        remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+    )
 
 
 def pass_through(

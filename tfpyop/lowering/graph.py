@@ -11,11 +11,20 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._host_op import HostOp
+from tfpyop._promise import ArrayType, is_compatible
 from tfpyop.lowering import py_func, xla
 from tfpyop.lowering._tensorflow import stop_recording
 from tfpyop.lowering.calls import Call
 from tfpyop.lowering.cotangents import input_cotangents
-from tfpyop.lowering.gradient_node import hold, pass_through, passed_inputs, register_gradient, with_passed
+from tfpyop.lowering.failures import changed_op
+from tfpyop.lowering.gradient_node import (
+    hold,
+    pass_through,
+    passed_inputs,
+    register_gradient,
+    unreadable_gradient,
+    with_passed,
+)
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import type_of
 from tfpyop.lowering.unknown_shapes import note_unknown_shapes
@@ -58,8 +67,32 @@ def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf
 @register_gradient("call")
 def _gradient(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
     """The gradient of the node that outputs, residuals and primals of a call pass through."""
-    n_results = n_outputs + len(op.residual_names)
+    n_results = _count_results(op, node, n_outputs)
     results = list(node.outputs)[:n_results]
     call = Call(op, passed_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
     by_rule = input_cotangents(call, cotangents[:n_outputs])
     return [None] * n_results + with_passed(by_rule, cotangents[n_results:])
+
+
+def _count_results(op: HostOp, node: tf.Operation, n_outputs: Any) -> int:
+    """Count the outputs and residuals among what a node passes on.
+
+    Raises:
+      UnsupportedError: The node is of a damaged model.
+      ContractError: The op has changed since the node was made.
+    """
+    n_passed = len(node.outputs)
+    if type(n_outputs) is not int or not 0 <= n_outputs <= n_passed:
+        raise unreadable_gradient(f"{n_outputs!r:.80} outputs of {n_passed}")
+    n_results = n_outputs + len(op.residual_names)
+    n_before = n_results if op.signature is None else n_passed - len(op.signature.inputs)
+    passed = list(map(type_of, node.inputs))
+    promised = op.host.output_types(passed[n_before:])
+    if not n_before == n_results == len(promised) or not all(map(_may_be, passed, promised)):
+        raise changed_op(op.host.subject, passed[:n_before], promised)
+    return n_results
+
+
+def _may_be(traced: ArrayType, promised: ArrayType) -> bool:
+    is_possible = promised.shape is None or is_compatible(promised.shape, traced.shape)
+    return traced.dtype == promised.dtype and is_possible

@@ -11,7 +11,14 @@ from tfpyop._host_op import HostOp
 from tfpyop._structure import Json
 from tfpyop.errors import GradientError
 from tfpyop.lowering._tensorflow import record_operation, stop_recording
-from tfpyop.lowering.gradient_node import pass_through, passed_inputs, register_gradient, sum_of, with_passed
+from tfpyop.lowering.gradient_node import (
+    pass_through,
+    passed_inputs,
+    register_gradient,
+    sum_of,
+    unreadable_gradient,
+    with_passed,
+)
 from tfpyop.lowering.refusals import error_of, kind_of, refusing
 from tfpyop.lowering.xla import compiling, is_compiling
 
@@ -50,6 +57,9 @@ def guarded(
 @register_gradient("guard")
 def _gradient_of_guard(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
     """The gradient of the node that guarded tensors and their sources pass through."""
+    is_pair = isinstance(detail, list) and len(detail) == 2 and type(detail[0]) is int and isinstance(detail[1], str)
+    if not is_pair or not 0 <= detail[0] <= len(node.outputs):
+        raise unreadable_gradient(f"{detail!r:.80}")
     n_tensors, kind = detail
     given, sources, error = list(cotangents[:n_tensors]), passed_inputs(node, n_tensors), error_of(kind)
     refused = refusing(op, error, sources, given)

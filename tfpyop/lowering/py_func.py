@@ -12,12 +12,13 @@ from tfpyop._coercion import STRING, Array
 from tfpyop._host_op import HostOp
 from tfpyop._promise import ArrayType
 from tfpyop._registry import REGISTRY
-from tfpyop._token import PREFIX
+from tfpyop._token import PREFIX, joined
 from tfpyop.errors import TfpyopError
 from tfpyop.lowering._tensorflow import install_trampoline
 from tfpyop.lowering.failures import failure
 from tfpyop.lowering.gradient_node import node_name
-from tfpyop.lowering.tensors import host_results
+from tfpyop.lowering.tensors import host_results, type_of
+from tfpyop.lowering.traced_outputs import TracedOutputs, read_call
 
 
 def install() -> None:
@@ -29,7 +30,8 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[Array
     """Add a node that calls the host function; returns its outputs, without a gradient."""
     dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
     node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
-    outputs = node(input=list(tensors), token=op.token, Tout=dtypes, name=node_name(op.name))
+    traced = TracedOutputs.of(op.host, list(map(type_of, tensors)), promised)
+    outputs = node(input=list(tensors), token=joined(op.token, traced.text), Tout=dtypes, name=node_name(op.name))
     if not promised:
         return []
     for output, type_ in zip(outputs, promised, strict=True):
@@ -37,12 +39,16 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[Array
     return list(outputs)
 
 
-def _run(token: str, arrays: Sequence[Any]) -> list[Array]:
+def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
     """What TensorFlow's runtime calls for a node."""
+    token, traced = read_call(text)
     host = REGISTRY.require_host_op(token).host
     try:
-        return host_results(host, arrays)
+        results = host_results(host, arrays)
     except TfpyopError:
         raise
     except BaseException as error:
         raise failure(host.subject, [np.asarray(array) for array in arrays], error) from error
+    if traced is not None:
+        traced.check(host.subject, arrays, results)
+    return results

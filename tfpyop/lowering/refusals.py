@@ -6,7 +6,6 @@ They are found by a token as other ops are, so that a saved model refuses where 
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfpyop._batching import batched_op
 from tfpyop._coercion import is_differentiable
 from tfpyop._derivative_errors import (
     detached_rule,
@@ -24,10 +24,11 @@ from tfpyop._derivative_errors import (
 )
 from tfpyop._host import HostFunction
 from tfpyop._host_op import HostOp
+from tfpyop._payload import Level, levels_of, read_parts, with_levels, write_parts
 from tfpyop._registry import REGISTRY, Site
 from tfpyop._rule_promise import SamePromise
 from tfpyop._rules import Rule, Rules
-from tfpyop._token import Token
+from tfpyop._token import PREFIX, Token
 from tfpyop.errors import GradientError, UnsupportedError
 from tfpyop.lowering.tensors import dtype_of
 
@@ -95,9 +96,33 @@ def is_refusal(token: Token) -> bool:
 
 
 def refused(token: Token) -> Token | None:
-    """The op that the refusal of this token is about; None if it is for this process only, as the op is."""
-    text = json.loads(token.payload)["op"] if token.payload else ""
+    """The op that the refusal of this token is about; None if it is for this process only, as the op is.
+
+    Raises:
+      UnsupportedError: The token cannot be read.
+    """
+    if not token.payload:
+        return None
+    try:
+        _, _, text, _ = _read(token.payload)
+    except ValueError as error:
+        raise token.unreadable() from error
     return Token.parse(text) if text else None
+
+
+def _read(payload: str) -> tuple[int, str, str, tuple[Level, ...]]:
+    """Read the payload of a refusal: how many stand-ins, the kind of error, the op's token, and levels of batching.
+
+    Raises:
+      ValueError: It is not one.
+    """
+    parts = read_parts(payload, ("count", "error", "op"))
+    count, error, text = (parts.get(part) for part in ("count", "error", "op"))
+    if type(count) is not int or count < 1 or not isinstance(error, str) or not isinstance(text, str):
+        raise ValueError("a refusal is of a number of vectors, for a kind of error, about an op")
+    if text and (not text.startswith(PREFIX) or is_refusal(Token.parse(text))):
+        raise ValueError("a refusal is about an op")
+    return count, error, text, levels_of(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +155,7 @@ class _Refusal:
             return self.host_op(count, None)
         parts = {"count": count, "error": self.kind, "op": self.token}
         owner: _Refusals = REGISTRY.find(_NAME)
-        return owner.host_op_from_payload(json.dumps(parts, sort_keys=True, separators=(",", ":")))
+        return owner.host_op_from_payload(write_parts(parts))
 
     def host_op(self, count: int, payload: str | None) -> HostOp:
         """The op of so many stand-ins."""
@@ -168,9 +193,12 @@ class _Refusals:
         self.rules = Rules()
         self.host_op_from_payload = functools.lru_cache(256)(self._host_op_from_payload)
 
+    def rule_entry(self, kind: str) -> None:
+        """Refusals have no numpy rules."""
+
     def _host_op_from_payload(self, payload: str) -> HostOp:
-        parts = json.loads(payload)
-        op = REGISTRY.find_host_op(parts["op"])
-        unknown = f"op {Token.parse(parts['op']).name!r}" if parts["op"] else _LOADED
-        subject = unknown if op is None else op.host.subject
-        return _Refusal(parts["error"], subject, parts["op"], None).host_op(parts["count"], payload)
+        count, error, text, levels = _read(payload)
+        op = REGISTRY.find_host_op(text) if text else None
+        unknown = f"op {Token.parse(text).name!r}" if text else _LOADED
+        refusal = _Refusal(error, unknown if op is None else op.host.subject, text, None)
+        return batched_op(refusal.host_op(count, with_levels(payload, ())), *levels)

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop.lowering.batching import op_of_token
-from tfpyop.lowering.gradient_node import SAVED, NodeGradient
+from tfpyop.lowering.gradient_node import ATTRIBUTE, SAVED, NodeGradient
 from tfpyop.lowering.refusals import refusing_lost
 from tfpyop.lowering.xla import compiling
 
@@ -25,6 +25,6 @@ def install() -> None:
 def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
     if node is None:  # a loaded model is saved again: TensorFlow asks once for all such nodes, and does not say which
         return refusing_lost(cotangents)
-    saved = NodeGradient.of(node)
+    saved = NodeGradient.parse(node.get_attr(ATTRIBUTE))
     with compiling(saved.is_compiled):
         return saved.call(op_of_token(saved.token), node, cotangents)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from tfpyop._token import PREFIX, Token
-from tfpyop.lowering.gradient_node import ATTRIBUTE
+from tfpyop._token import Token
+from tfpyop.lowering.gradient_node import ATTRIBUTE, NodeGradient
 from tfpyop.lowering.refusals import is_refusal, refused
+from tfpyop.lowering.traced_outputs import read_call
 from tfpyop.lowering.xla import TOKEN_ATTRIBUTE
 
 
@@ -17,7 +17,7 @@ def tokens_of(meta_graph: Any) -> Iterator[Token]:
     for node in nodes_of(meta_graph.graph_def):
         tokens = host_tokens(node)
         if ATTRIBUTE in node.attr:
-            tokens.append(Token.parse(json.loads(node.attr[ATTRIBUTE].s)["token"]))
+            tokens.append(Token.parse(NodeGradient.parse(node.attr[ATTRIBUTE].s).token))
         calls = [refused(token) if is_refusal(token) else token for token in tokens]
         yield from (token for token in calls if token is not None)
 
@@ -30,5 +30,8 @@ def nodes_of(graph: Any) -> Iterator[Any]:
 
 def host_tokens(node: Any) -> list[Token]:
     """The token of the host function that a written node calls, if it calls one."""
-    texts = [node.attr[name].s.decode() for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
-    return [Token.parse(text) for text in texts if text.startswith(PREFIX)]
+    values = [node.attr[name].s for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
+    tokens = [token for token in map(Token.of_node, values) if token is not None]
+    if tokens and "token" in node.attr:
+        read_call(node.attr["token"].s.decode())
+    return tokens

@@ -21,7 +21,7 @@ from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ContractError, TfpyopError
 from tfpyop.lowering._tensorflow import are_tapes_stopped, with_tapes
-from tfpyop.lowering.failures import failure, shortened
+from tfpyop.lowering.failures import changed_op, failure, shortened
 from tfpyop.lowering.profiling import run_host
 from tfpyop.lowering.tensors import are_kept, take_back
 from tfpyop.lowering.xla.buffers import CallBuffers, shapes_of
@@ -161,14 +161,8 @@ class HostCall:
             problem.add_note(str(self._kept(None)))
         return problem
 
-    def _changed(self, outputs: Types) -> ContractError:
-        return ContractError(
-            "the op is another than the one that was compiled.",
-            subject=self._host.subject,
-            expected=f"outputs {', '.join(map(str, self._buffers.outputs))}",
-            got=f"outputs {', '.join(map(str, outputs))}",
-            remedy="Trace the function again: its module was reloaded, with another signature or dtype.",
-        )
+    def _changed(self, got: Types) -> ContractError:
+        return changed_op(self._host.subject, self._buffers.outputs, got)
 
     def _kept(self, problem: Exception | None) -> ContractError:
         return ContractError(
