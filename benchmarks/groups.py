@@ -72,6 +72,11 @@ _FOREIGN = [
     Row("HIPS autograd", "{} autograd", "autograd"),
     Row("PyTensor Op", "{} pytensor", "pytensor"),
 ]
+_CYCLES = [
+    *((name, "scipy") for name in ("solve_ivp", "minimize", "root", "least_squares", "CubicSpline", "quad")),
+    *[("an explicit cycle", "scipy"), ("JAX function", "jax"), ("torch function", "torch")],
+]
+"""Functions, each with the library whose process calls it."""
 _OURS, _NATIVE, _NUMPY_FUNCTION, _RECIPE = "tfpyop", "native floormod", "tf.numpy_function", "recipe"
 
 
@@ -136,6 +141,19 @@ GROUPS = [
         US,
         [Row("tfpyop", "XLA added"), Row("jax.pure_callback", "XLA added jax", "jax")],
         [Target("tfpyop", 45)],
+    ),
+    Group(
+        "cycles",
+        "A call of a function that leaves reference cycles, 4 floats",
+        MS,
+        [
+            Row(f"{name}, {way}", f"cycles {name} {way}", library)
+            for name, library in _CYCLES
+            for way in ("graph", "XLA")
+        ],
+        [Target(f"{name}, XLA", 2, f"{name}, graph") for name, _ in _CYCLES],
+        rounds=9,
+        compares=False,
     ),
     Group(
         "large",

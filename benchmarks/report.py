@@ -19,7 +19,7 @@ from benchmarks.groups import Group, Target
 Rounds = Sequence[Mapping[str, float]]
 """What each row took, turn by turn."""
 
-_PACKAGES = ("tfpyop", "tensorflow", "numpy", "jax", "torch", "autograd", "pytensor")
+_PACKAGES = ("tfpyop", "tensorflow", "numpy", "scipy", "jax", "torch", "autograd", "pytensor")
 
 LEGEND = """Medians of turns, of which each is the best of three. A ratio is the median of those of each turn: below 1
 the first one costs less. Spread: between what eight in ten turns lay; all of them, if there were less than ten."""
@@ -64,6 +64,7 @@ def _table(group: Group, rounds: Rounds) -> Table:
         table = Table("", group.unit[0], box=SIMPLE, pad_edge=False)
         for name in rounds[0]:
             table.add_row(name, f"{cost(group, rounds, name):,.2f}")
+        _add_left_out(table, group, rounds)
         return table
     table = Table("", group.unit[0], f"{first} / this", "spread", box=SIMPLE, pad_edge=False)
     table.add_row(first, f"{cost(group, rounds, first):,.2f}")
@@ -73,7 +74,15 @@ def _table(group: Group, rounds: Rounds) -> Table:
             middle, low, high = ratio(rounds, first, name)
             shown = [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
         table.add_row(name, f"{cost(group, rounds, name):,.2f}", *shown)
+    _add_left_out(table, group, rounds)
     return table
+
+
+def _add_left_out(table: Table, group: Group, rounds: Rounds) -> None:
+    """Add the rows that could not be measured; the reason has been printed before the table."""
+    for row in group.rows:
+        if row.key not in rounds[0]:
+            table.add_row(row.key, "left out")
 
 
 def _table_of_curves(group: Group, rounds: Rounds) -> Table:

@@ -1014,3 +1014,100 @@ def test_numbers_shorter_than_a_byte_are_refused_with_the_reason(name):
     for function, spec in ((op, dtype), (narrow, tf.float32)):
         with pytest.raises(UnsupportedError, match=rf"XLA packs several {name} numbers into a byte"):
             compiled(function).get_concrete_function(tf.TensorSpec([4], spec))
+
+
+def in_a_cycle(x):
+    cycle = [x]
+    cycle.append(cycle)
+
+
+def with_cycle(x):
+    in_a_cycle(x)
+    return x + 1
+
+
+def with_an_older_cycle(x):
+    in_a_cycle(x)
+    gc.collect(0)  # of what is reachable, which makes it older
+    return x + 1
+
+
+def with_a_cycle_that_grows_old(x):
+    cycle = [x]
+    cycle.append(cycle)
+    gc.collect(0)  # while it is in use: a young collection frees it no more
+    return x + 1
+
+
+def with_cycles_at_times(x):
+    return with_a_cycle_that_grows_old(x) if x[0] % 2 else x + 1
+
+
+def with_a_caught_exception(x):
+    try:
+        raise ValueError
+    except ValueError as error:
+        error.myself = error
+    return x + 1
+
+
+def with_a_solver(x):
+    from scipy.optimize import root
+
+    return root(lambda y: y - x - 1, np.zeros_like(x)).x
+
+
+@pytest.fixture
+def full_collections():
+    """The full garbage collections since the test began, of which none is automatic."""
+    found = []
+
+    def note(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            found.append(info)
+
+    gc.callbacks.append(note)
+    gc.disable()
+    yield found
+    gc.enable()
+    gc.callbacks.remove(note)
+
+
+@pytest.mark.parametrize("uses_out", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(with_cycle, with_an_older_cycle, with_a_cycle_that_grows_old),
+        *(with_cycles_at_times, with_a_caught_exception, with_a_solver),
+    ],
+)
+def test_reference_cycles_cost_one_full_collection_at_most(function, uses_out, full_collections):
+    def writing(x, *, out=None):
+        return np.add(function(x), np.zeros_like(x), out=out)
+
+    op = differentiable_op(writing if uses_out else function, signature="(n)->(n)", dtype=np.float64)
+    call = compiled(op)
+    for start in range(30):
+        x = tf.fill([3], tf.constant(float(start), tf.float64))
+        np.testing.assert_allclose(call(x), np.full(3, start + 1.0))
+    assert len(full_collections) <= 1
+
+
+def test_a_function_that_keeps_arrays_only_later_is_still_told_so(full_collections):
+    kept = []
+
+    def keeping(x):
+        if x[0] == 20:
+            kept.append(x)
+        return with_cycle(x) if x[0] == 5 else x + 1
+
+    call = compiled(differentiable_op(keeping, signature="(n)->(n)"))
+    for start in range(20):
+        assert call(tf.fill([3], float(start))).numpy().tolist() == [start + 1] * 3
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+        call(tf.fill([3], 20.0))
+    kept.clear()
+    for _ in range(3):
+        assert call(tf.fill([3], 20.0)).numpy().tolist() == [21] * 3
+    assert [array.tolist() for array in kept] == [[20] * 3] * 3
+    assert len(full_collections) == 1

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from benchmarks.libraries.common import X, Y, large, mod, mod_gradient
+from benchmarks.libraries.host_calls import host_calls
 from benchmarks.measuring import Case, Measure, Run, marginal, seconds, timed
 
 CHAIN = 50
+_sin = jax.jit(jax.numpy.sin)
 FOUR = jax.ShapeDtypeStruct((4,), np.float32)
 
 
@@ -51,6 +53,7 @@ def cases() -> Mapping[str, Case]:
         "XLA jax": lambda: marginal(_chain(by_callback), CHAIN, 20),
         "XLA added jax": _added,
         "64 MB jax": _large,
+        **host_calls("JAX function", lambda x: np.asarray(_sin(x))),
     }
 
 

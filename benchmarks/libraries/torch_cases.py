@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.libraries.common import X, Y, mod, mod_gradient
+from benchmarks.libraries.host_calls import host_calls
 from benchmarks.measuring import Case, Run, timed
 
 
@@ -48,6 +49,7 @@ def cases() -> Mapping[str, Case]:
     return {
         **{f"eager {name}": _case(_call(op), 200) for name, op in ops.items()},
         **{f"eager gradient {name}": _case(_gradient(op), 50) for name, op in ops.items()},
+        **host_calls("torch function", lambda x: torch.sin(torch.tensor(x)).numpy()),
     }
 
 
