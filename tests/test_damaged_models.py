@@ -42,7 +42,7 @@ def damage(directory, tmp_path):
         file = parse_saved_model(str(path))
         count = 0
         for meta_graph in file.meta_graphs:
-            for node in nodes_of(meta_graph):
+            for node in nodes_of(meta_graph.graph_def):
                 if name in node.attr and of in node.attr[name].s:
                     node.attr[name].s = value(node.attr[name].s) if callable(value) else value
                     count += 1

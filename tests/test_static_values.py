@@ -185,7 +185,9 @@ def test_the_token_of_a_default_list_is_that_of_the_op_behind_its_derivative():
         return tf.gradients(op(x), x)
 
     graph = tf.function(gradient, autograph=False).get_concrete_function(tf.TensorSpec([3])).graph
-    tokens = {node.get_attr("token").decode() for node in graph.get_operations() if "PyFunc" in node.type}
+    tokens = {
+        node.get_attr("token").decode().partition("|")[0] for node in graph.get_operations() if "PyFunc" in node.type
+    }
     assert tokens == {
         f'tfpyop:tests.static:default{rule}@tests.test_static_values{{"defaults":{{"factors":[2,3]}}}}'
         for rule in ("", "/vjp")
