@@ -404,12 +404,16 @@ def test_a_static_value_keeps_its_type_in_a_payload(value):
 THREE = np.int64(3)
 
 
-def test_a_default_that_is_no_json_needs_no_payload():
-    def function(x, *, n=THREE, function=np.sin): ...
+def test_of_a_default_that_is_no_json_only_a_mark_is_in_the_payload():
+    def function(x, *, n=THREE, function=np.sin, nameless=lambda x: x): ...
 
     parameters = Parameters.of(function, [])
     static = parameters.divide([1], {}, None).static
-    assert parameters.payload(None, static) == ""
+    payload = parameters.payload(None, static)
+    assert re.fullmatch(
+        r'\{"marks":\{"function":"numpy:sin","n":"array dtype\(\'int64\'\) \[\] [0-9a-f]{32}"\}\}', payload
+    )
+    assert parameters.read_payload(payload) == (None, static, ())
     assert parameters.read_payload("") == (None, static, ())
 
 

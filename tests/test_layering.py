@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "_version", "_prefer_native", "_token", "_locks", "_atomic_files"},
     {"_size_terms", "_array_like"},
     {"_signature_text"},
-    {"_signature", "_coercion", "_structure", "_progress", "_static_values"},
+    {"_signature", "_coercion", "_structure", "_progress", "_static_values", "_default_marks"},
     {"_payload"},
     {"_slopes", "_domain", "_shared_arrays", "parallel"},
     {"_extrapolation"},

@@ -8,13 +8,14 @@ import inspect
 import json
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfpyop._payload import Level, levels_of, read_parts, value_to_json, values_of, write_parts
+from tfpyop._default_marks import marks_of
+from tfpyop._payload import Level, levels_of, marks_in, read_parts, value_to_json, values_of, write_parts
 from tfpyop._structure import Json, Structure, flatten, is_leaf_type
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 
@@ -54,6 +55,8 @@ class Parameters:
     """Whether all parameters are tensors, positional and without defaults."""
     takes_out: bool = False
     """Whether there is a keyword-only `out`, as numpy's functions have it: not for callers, nor among the others."""
+    default_marks: Mapping[str, str | None] = field(default_factory=dict)
+    """The marks of those defaults that are not JSON."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], static_argnames: Sequence[str]) -> Parameters:
@@ -80,14 +83,16 @@ class Parameters:
         positional = [p for p in values if p.kind in _POSITIONAL]
         tensors = tuple(p for p in positional if p.name not in static_argnames and _may_be_tensor(p.default))
         static = [p for p in values if p.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY) and p not in tensors]
+        defaults = {p.name: p.default for p in static if p.default is not _Parameter.empty}
         is_plain = len(tensors) == len(parameters) and all(p.default is _Parameter.empty for p in tensors)
         return cls(
             signature,
             tensors,
             next((p.name for p in values if p.kind is _Parameter.VAR_POSITIONAL), None),
-            {p.name: p.default for p in static if p.default is not _Parameter.empty},
+            defaults,
             is_plain,
             takes_out,
+            marks_of({name: value for name, value in defaults.items() if name not in _written(defaults)}),
         )
 
     @property
@@ -216,7 +221,7 @@ class Parameters:
     def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
         """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
 
-        Defaults are told too, since they may be others where it is read; but not those that are not JSON.
+        Defaults are written too, since they may be others where it is read; of those that are not JSON, their marks.
 
         Raises:
           ValueError: A static value or a nested type cannot be written as JSON.
@@ -226,6 +231,7 @@ class Parameters:
         parts: dict[str, Json] = {
             "defaults": _written(defaults),
             "inputs": None if structure is None else structure.to_json(),
+            "marks": {name: mark for name, mark in self.default_marks.items() if name in defaults and mark},
             "static": {name: value_to_json(value) for name, value in static.items() if name not in defaults},
         }
         return write_parts({part: value for part, value in parts.items() if value not in (None, {})})
@@ -237,12 +243,13 @@ class Parameters:
           ValueError: It did not write this.
           UnsupportedError: It wrote a static value that no parameter takes, because the function was another one.
         """
-        parts = read_parts(payload, ("defaults", "inputs", "static"))
+        parts = read_parts(payload, ("defaults", "inputs", "marks", "static"))
         structure = None
         if "inputs" in parts:
             structure = Structure.from_json(parts["inputs"])
             if structure.kind != "tuple":
                 raise ValueError("the inputs are not a list")
+        self._require_marks(marks_in(parts))
         given = {**values_of(parts, "defaults"), **values_of(parts, "static")}
         self._require_parameters(given)
         return structure, {**(self.static_defaults or {}), **given}, levels_of(parts)
@@ -267,6 +274,19 @@ class Parameters:
         if self.signature is None:
             return True
         return any(p.kind is _Parameter.VAR_KEYWORD for p in self.signature.parameters.values())
+
+    def _require_marks(self, marks: Mapping[str, str]) -> None:
+        """Raise UnsupportedError if a default is another than where a token was written."""
+        for name, mark in marks.items():
+            own = self.default_marks.get(name)
+            if own != mark:
+                default = (self.static_defaults or {}).get(name, "none")
+                raise UnsupportedError(
+                    f"the default of {name!r} has changed since the model was saved.",
+                    expected=str(mark),
+                    got=f"{own or 'a value that has no mark'}: {default!r:.80}",
+                    remedy="Restore the default, or save the model again with the op as it is now.",
+                )
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:

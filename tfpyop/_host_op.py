@@ -136,3 +136,19 @@ class HostOp:
         else:
             return None
         return UnsupportedError(problem, subject=self.host.subject, remedy=remedy)
+
+    def export_problem(self) -> UnsupportedError | None:
+        """The error for a call in a saved model that others cannot make, or may make with another default."""
+        marks = self.owner.definition.parameters.default_marks
+        defaults = self.owner.definition.parameters.static_defaults or {}
+        unknown = [name for name, mark in marks.items() if mark is None and self.static.get(name) is defaults[name]]
+        error = self.unexportable()
+        if error is not None or not unknown:
+            return error
+        return UnsupportedError(
+            f"the default of {unknown[0]!r} cannot be written into a model, nor compared where the model is loaded.",
+            subject=self.host.subject,
+            got=f"{defaults[unknown[0]]!r:.80}",
+            remedy="The process that loads the model takes its own default. Use a default that has a name in a module, "
+            "such as a function or an Enum's member, or Python's numbers, text, lists, tuples or dicts.",
+        )

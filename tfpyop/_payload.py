@@ -81,6 +81,14 @@ def values_of(parts: Mapping[str, Json], part: str) -> dict[str, Any]:
     return {name: value_from_json(value) for name, value in values.items()}
 
 
+def marks_in(parts: Mapping[str, Json]) -> dict[str, str]:
+    """Read the marks of defaults, by parameter."""
+    marks = parts.get("marks", {})
+    _require(isinstance(marks, dict), "'marks' is not an object")
+    _require(all(isinstance(mark, str) for mark in marks.values()), "a mark is not text")
+    return dict(marks)
+
+
 def value_to_json(value: Any, depth: int = 0) -> Json:
     """Write a static value as JSON that keeps tuples apart from lists.
 

@@ -268,7 +268,7 @@ def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
 def _why_unexportable(token: Token) -> UnsupportedError | None:
     op: HostOp | None = REGISTRY.find_host_op(str(token))
     if op is not None:
-        return op.unexportable()
+        return op.export_problem()
     return token.unknown() if token.is_local or token.is_of_main else None  # of a loaded model
 
 

@@ -234,7 +234,7 @@ class _GradientOfNode:
                     "a gradient was asked for in a graph that no longer exists.",
                     remedy="Keep the tf.function or graph for as long as it is differentiated.",
                 )
-            error = op.unexportable() if is_saving() else None
+            error = op.export_problem() if is_saving() else None
             if error is not None:
                 warnings.warn(str(error), ExportWarning, stacklevel=2)
             with compiling(self._gradient.is_compiled):

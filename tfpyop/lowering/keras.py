@@ -191,7 +191,7 @@ def _type_of(leaf: Any) -> ArrayType | None:
 
 
 def _warn_of_unexportable(op: HostOp) -> None:
-    error = op.unexportable()
+    error = op.export_problem()
     if error is not None:
         warnings.warn(str(error), ExportWarning, stacklevel=3)
 

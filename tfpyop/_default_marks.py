@@ -1,0 +1,78 @@
+"""Marks of defaults that are not JSON: texts by which two processes see whether they have the same default.
+
+A token holds the mark, so that a model is not run with a default that has changed since it was saved. Nothing is made
+from a mark: the process that loads a model takes its own default, if the marks agree.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_BY_REPR = (type(None), bool, int, float, complex, str, bytes, bytearray, range, type(Ellipsis))
+
+
+def marks_of(defaults: Mapping[str, Any]) -> dict[str, str | None]:
+    """The mark of each default; None for one that no text tells from others, such as an object without a name."""
+    return {name: _mark_of(value) for name, value in defaults.items()}
+
+
+def _mark_of(value: Any) -> str | None:
+    if type(value) in _BY_REPR:
+        return repr(value)
+    if isinstance(value, enum.Enum):
+        return _joined(_named(type(value)), value.name, _mark_of(value.value))
+    if isinstance(value, np.dtype):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return _mark_of_array(np.asarray(value))
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        return _mark_of_container(value)
+    if isinstance(value, functools.partial):
+        return _joined("partial", *map(_mark_of, (value.func, value.args, value.keywords)))
+    if type(value).__name__ == "DType":  # of TensorFlow, which is not imported for this
+        return repr(value)
+    return _named(value)
+
+
+def _mark_of_array(array: np.ndarray[Any, Any]) -> str | None:
+    if array.dtype.hasobject:
+        return None
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return f"array {array.dtype!r} {list(array.shape)} {digest[:32]}"
+
+
+def _mark_of_container(value: Any) -> str | None:
+    kind = _named(type(value))
+    if isinstance(value, dict):
+        return _joined(kind, *(_mark_of(part) for pair in value.items() for part in pair))
+    marks = [_mark_of(item) for item in value]
+    if isinstance(value, set | frozenset) and None not in marks:
+        return _joined(kind, *sorted(map(str, marks)))
+    return _joined(kind, *marks)
+
+
+def _named(value: Any) -> str | None:
+    """The name under which a module has a class or function; None for one that is made anew, as a lambda is.
+
+    Private modules are left out of the name: packages move what is in them from version to version.
+    """
+    owner = getattr(value, "__self__", None)
+    if owner is not None and not inspect.ismodule(owner):
+        return None  # a method of an instance
+    module = "numpy" if isinstance(value, np.ufunc) else getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
+        return None
+    first, *inner = module.split(".")
+    return f"{'.'.join([first, *(part for part in inner if not part.startswith('_'))])}:{name}"
+
+
+def _joined(*parts: str | None) -> str | None:
+    return None if None in parts else f"({' '.join(map(str, parts))})"
