@@ -297,7 +297,7 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.Signature([_Parameter(name, _Parameter.POSITIONAL_ONLY) for name in names])
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # many C functions do not tell: then all positional arguments are inputs
         return None
 
 
@@ -311,7 +311,7 @@ def _may_be_tensor(default: Any) -> bool:
     """Whether a parameter with this default can be an input: no default, a number, an array, None, or nested ones."""
     try:
         leaves, _ = flatten(default)
-    except TypeError:
+    except TypeError:  # nested in a way that no input is
         return False
     return all(
         leaf is _Parameter.empty or isinstance(leaf, numbers.Number | np.ndarray | np.generic | list) for leaf in leaves
@@ -340,6 +340,6 @@ def _written(values: Mapping[str, Any]) -> dict[str, Json]:
     """Those of the values that can be written as JSON."""
     written = {}
     for name, value in values.items():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # not JSON: the payload has its mark
             written[name] = value_to_json(value)
     return written

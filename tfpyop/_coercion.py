@@ -69,7 +69,7 @@ def parse_dtype(value: Any) -> DType | None:
         value = getattr(ml_dtypes, value, value)
     try:
         dtype: DType = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError):  # the last for "05f4"
+    except (TypeError, ValueError, SyntaxError):  # refused below; the last for "05f4"
         dtype = np.dtype("V0")
     if dtype.kind in "OSU":
         return STRING

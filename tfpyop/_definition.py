@@ -356,7 +356,7 @@ def _read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str,
 
 def _is_core(text: str, signature: Signature) -> bool:
     """Whether a text is the core dimensions of one more output of the signature."""
-    with contextlib.suppress(SignatureError):
+    with contextlib.suppress(SignatureError):  # the caller says what is wrong
         return len(signature.with_outputs([text]).outputs) == len(signature.outputs) + 1
     return False
 

@@ -94,7 +94,7 @@ class Entry:
         try:
             if structure is not None or static:
                 payload = self.definition.parameters.payload(structure, static)
-        except ValueError:
+        except ValueError:  # not JSON: the token is one of this process, and saving warns
             return self._make_host_op(structure, static, None)
         return self.host_op_from_payload(payload)
 

@@ -210,7 +210,7 @@ def _picklable(error: BaseException) -> BaseException:
         copy = pickle.loads(pickle.dumps(error))
         if type(copy) is type(error) and str(copy) == text:
             return error
-    except BaseException:  # what it raises is its own
+    except BaseException:  # its own code runs, and may even exit: the text is sent in its place
         pass
     told = RuntimeError(f"{type(error).__name__}: {text}")
     for note in getattr(error, "__notes__", ()):

@@ -31,5 +31,5 @@ def _on_tensorflow(_tensorflow: Any) -> None:
 def _on_keras(keras: Any) -> None:
     """Let Keras find ops in the models that it loads."""
     if keras.backend.backend() == "tensorflow":
-        with contextlib.suppress(UnsupportedError):
+        with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
             importlib.import_module("tfpyop.lowering.keras").install()

@@ -319,7 +319,7 @@ def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
     shapes = list(result) if n_outputs > 1 or is_nested else [result]
     try:
         read = [tuple(map(operator.index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
-    except TypeError:
+    except TypeError:  # refused below
         read = []
     if len(read) != n_outputs or any(size < 0 for shape in read for size in shape):
         raise SignatureError(

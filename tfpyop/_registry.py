@@ -65,7 +65,7 @@ class Site:
     def __str__(self) -> str:
         """Render as `acme/ops.py:12`, from the working directory if the file is below it."""
         path = Path(self.file)
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError):  # elsewhere, or there is no working directory: the whole path
             path = path.relative_to(Path.cwd())
         return f"{path}:{self.line}"
 

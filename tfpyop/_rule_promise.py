@@ -136,7 +136,7 @@ class RulePromise:
         for n_inputs in range(len(dtypes) + 1):
             try:
                 n_outputs = self.primal.n_outputs(dtypes[:n_inputs])
-            except ContractError:
+            except ContractError:  # not as many inputs as this; if no number fits, that is said below
                 continue
             n_vectors = n_outputs if self.like == "inputs" else n_inputs
             if n_inputs + n_outputs + n_residuals + n_vectors == len(dtypes):

@@ -110,7 +110,7 @@ class ExportWarning(UserWarning):
 
 def text_of(error: BaseException) -> str:
     """What an exception says; nothing, if it refuses."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # its own code runs
         return str(error)
     return ""
 

@@ -61,7 +61,7 @@ def _expression(module: str, name: str, op: Op[..., Any]) -> str:
     path = name.replace(":", ".")
     try:
         is_attribute = operator.attrgetter(path)(sys.modules[module]).name == op.name
-    except AttributeError:
+    except AttributeError:  # the op is in a container, or was deleted: its registered name finds it
         is_attribute = False
     return f"{module}.{path}" if is_attribute else f"tfpyop.registered_ops()[{op.name!r}]"
 

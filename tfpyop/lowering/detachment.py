@@ -6,6 +6,7 @@ that runs eagerly is traced to look at it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from tfpyop.lowering._tensorflow import EagerTensor, FuncGraph, may_call_functio
 
 _PYTHON = ("PyFunc", "PyFuncStateless")
 """The nodes of Python functions that have no gradient."""
+
+_MISSING = re.compile(r"'SymbolicTensor' object has no attribute '(?P<name>\w+)'")
 
 
 def detached_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -49,8 +52,13 @@ def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
 def leaves_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
     """Whether a rule, called with such tensors, takes their values to Python.
 
-    One that cannot be traced for another reason, such as an `if` that asks for a value, is taken to stay.
+    It is traced as it is, and if that fails, with AutoGraph, for an `if` or a loop that asks for a value. One that
+    cannot be traced either way is taken to stay: it may be right, and refusing its derivative would break it.
     """
+    return _leaves(rule, sources, autograph=False)
+
+
+def _leaves(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor], *, autograph: bool) -> bool:
     found = False
 
     def look(*symbolic: tf.Tensor) -> None:
@@ -59,16 +67,18 @@ def leaves_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Seque
 
     try:
         specs = [tf.TensorSpec(source.shape, source.dtype) for source in sources]
-        tf.function(look, autograph=False).get_concrete_function(*specs)
+        tf.function(look, autograph=autograph).get_concrete_function(*specs)
     except Exception as error:
-        return wants_values(error)
+        return wants_values(error) or (not autograph and _leaves(rule, sources, autograph=True))
     return found
 
 
 def wants_values(error: BaseException) -> bool:
     """Whether an exception says that Python cannot have the values of a graph's tensor."""
     if isinstance(error, AttributeError):  # what only tensors with values have, such as .numpy()
-        return isinstance(error.obj, tf.Tensor) and hasattr(EagerTensor, str(error.name))
+        found = _MISSING.search(text_of(error))  # AutoGraph makes the exception anew, from its text alone
+        is_of_tensor = isinstance(error.obj, tf.Tensor) or found is not None
+        return is_of_tensor and hasattr(EagerTensor, found["name"] if found else str(error.name))
     if isinstance(error, TypeError):  # float(tensor)
         return "'SymbolicTensor'" in text_of(error)
     return isinstance(error, NotImplementedError) and "to a numpy array" in text_of(error)
