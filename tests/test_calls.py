@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import modes, ops
 from tfpyop import differentiable_op
+from tfpyop.errors import SignatureError
 
 X = np.float32([1, 2, 3])
 every_mode = pytest.mark.parametrize("mode", modes.MODES)
@@ -53,6 +54,17 @@ def test_static_shapes_come_out_of_the_signature(signature, inputs, output):
 def test_a_shape_function_gives_the_static_shape():
     op = differentiable_op(lambda x, *, n: np.stack([x] * n), shape=lambda shape, n: (n, *shape))
     assert tf.function(op).get_concrete_function(tf.TensorSpec([3]), n=2).output_shapes == [2, 3]
+
+
+@pytest.mark.parametrize("mode", [mode for mode in modes.MODES if mode != "XLA, unknown sizes"])  # which refuses shape=
+@pytest.mark.parametrize("shape", [(2**63,), (3, 2**70)])
+def test_a_shape_function_that_gives_sizes_of_no_tensor_is_reported(mode, shape):
+    op = differentiable_op(lambda x: x, shape=lambda _: shape)
+    errors = (SignatureError, tf.errors.OpError)
+    with pytest.raises(
+        errors, match=r"the shape function returned a size that no tensor can have\.\n  Expected: sizes below"
+    ):
+        modes.call(mode, op, X)
 
 
 def test_a_shape_function_is_not_asked_about_unknown_dimensions():

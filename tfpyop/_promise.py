@@ -48,6 +48,8 @@ class ArrayType:
 
 Types = Sequence[ArrayType]
 
+_LARGEST_SIZE = 2**63 - 1
+
 
 class Promise(Protocol):
     """What a host function promises of its outputs. Residuals are outputs too, behind those the caller sees."""
@@ -327,5 +329,12 @@ def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
             expected="a tuple of sizes" if n_outputs == 1 else f"{n_outputs} tuples of sizes",
             got=f"{result!r:.80}",
             remedy="Sizes are integers, none of them negative.",
+        )
+    if any(size > _LARGEST_SIZE for shape in read for size in shape):  # more than TensorFlow's shapes can hold
+        raise SignatureError(
+            "the shape function returned a size that no tensor can have.",
+            expected="sizes below 2**63",
+            got=f"{result!r:.80}",
+            remedy="Check the arithmetic of the shape function.",
         )
     return read
