@@ -21,11 +21,13 @@ from tfpyop._registry import REGISTRY
 from tfpyop.lowering.xla import calls as xla_calls
 from tfpyop.lowering.xla import exception_table
 from tfpyop.lowering.xla import ffi as xla_ffi
+from tfpyop.lowering.xla.call_text import ELEMENT_TYPES
 
 X = np.float32([1, 2, 3])
-FLOAT8 = [
-    *(ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3b11fnuz),
-    *(ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e4m3fnuz),
+FLOAT8 = [  # three of the five came after TensorFlow 2.18
+    getattr(ml_dtypes, name)
+    for name in ELEMENT_TYPES
+    if name.startswith("float8") and hasattr(tf.dtypes.experimental, name)
 ]
 SUB_BYTE = [
     name for name in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn") if hasattr(tf.dtypes.experimental, name)
