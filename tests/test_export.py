@@ -200,7 +200,7 @@ def test_load_does_not_advise_to_name_modules_that_are_named(directory, without_
         export.load(directory / "model", modules=["tests.saved_ops"])
     assert caught.value.expected == "tests.saved_ops:cube, tests.saved_ops:plain"
     assert caught.value.remedy.startswith(
-        "Module 'tests.saved_ops' is imported, but does not define 'tests.saved_ops:cube', 'tests.saved_ops:plain', "
+        "The imported 'tests.saved_ops' does not define 'tests.saved_ops:cube', 'tests.saved_ops:plain', "
         "which may have been renamed or removed since the model was saved. Did you mean 'tests.saved_ops:cubes' or "
     )
     message = r"'tests.saved_ops:\w+': module 'tests.saved_ops' is imported, but does not define it\.\n  Did you mean"

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,35 +101,38 @@ def _missing(path: str, ops: Sequence[RequiredOp], tokens: Sequence[Token]) -> U
     changed = [op for op in ops if REGISTRY.has(op.name)]
     unknown = [op for op in ops if op not in changed]
     rules = sorted({token.name for token in tokens for op in changed if token.op == op.name and not _is_known(token)})
-    problem = "needs ops that are not known in this process."
-    if not unknown:
-        problem = "calls numpy rules that its ops do not have in this process."
     return UnsupportedError(
-        f"the model in {path!r} {problem}",
+        f"the model in {path!r} needs ops that are not known in this process."
+        if unknown
+        else f"the model in {path!r} calls numpy rules that its ops do not have in this process.",
         expected=", ".join([*(op.name for op in unknown), *rules]),
-        remedy=" ".join(_ways_to_get(unknown, rules)),
+        remedy=_how_to_get(unknown, rules),
     )
 
 
-def _ways_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> Iterator[str]:
+def _how_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> str:
     others = [op for op in unknown if not op.is_local and not op.is_of_main]
-    if modules := sorted({op.module for op in others if op.module not in sys.modules}):
-        yield f"Name the modules that define them: load(..., modules={modules})."
-    for module in sorted({op.module for op in others if op.module in sys.modules}):
-        names = [op.name for op in others if op.module == module]
-        yield (
-            f"Module {module!r} is imported, but does not define {', '.join(map(repr, names))}, which may have been "
-            f"renamed or removed since the model was saved. {nearest(names[0], REGISTRY.names())}"
-        )
-    if any(op.is_local for op in unknown):
-        yield "Some exist in the process alone that saved the model: see tfpyop.export.check."
-    if any(op.is_of_main for op in unknown):
-        yield "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
-    if rules:
-        yield (
-            f"The ops of {', '.join(map(repr, rules))} have changed since the model was saved: attach these rules "
-            "again with @op.numpy_gradient or @op.numpy_jvp, or save the model with the ops as they are now."
-        )
+    importable = sorted({op.module for op in others if op.module not in sys.modules})
+    renamed = [op.name for op in others if op.module in sys.modules]
+    imported = sorted({op.module for op in others if op.module in sys.modules})
+    ways = [
+        f"Name the modules that define them: load(..., modules={importable})." if importable else None,
+        f"The imported {', '.join(map(repr, imported))} does not define {', '.join(map(repr, renamed))}, which may "
+        f"have been renamed or removed since the model was saved. {nearest(renamed[0], REGISTRY.names())}"
+        if renamed
+        else None,
+        "Some exist in the process alone that saved the model: see tfpyop.export.check."
+        if any(op.is_local for op in unknown)
+        else None,
+        "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
+        if any(op.is_of_main for op in unknown)
+        else None,
+        f"The ops of {', '.join(map(repr, rules))} have changed since the model was saved: attach these rules again "
+        "with @op.numpy_gradient or @op.numpy_jvp, or save the model with the ops as they are now."
+        if rules
+        else None,
+    ]
+    return " ".join(way for way in ways if way is not None)
 
 
 def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
