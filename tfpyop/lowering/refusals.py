@@ -186,6 +186,7 @@ class _Refusals:
 
     is_local = is_bound = False
     module = "tfpyop"
+    subject = f"op {_NAME!r}"
     prefers_native = False
 
     def __init__(self) -> None:
