@@ -89,6 +89,7 @@ __all__ = [
     "has_tensor_conversion",
     "install_trampoline",
     "is_profiling",
+    "is_stateful_kind",
     "is_watched",
     "keep_interrupts",
     "map_rows",
@@ -100,6 +101,7 @@ __all__ = [
     "record_operation",
     "record_operation_backprop_only",
     "register_pfor_converter",
+    "replace_function_calls",
     "separate_traces_for_xla",
     "set_attribute",
     "should_record_backprop",
@@ -198,6 +200,27 @@ def forget_gradient(name: str) -> None:
 def find_gradient(name: str) -> Any:
     """Return the gradient function of this name, None if TensorFlow has none."""
     return gradient_registry._registry.get(name, {}).get("type")
+
+
+@functools.cache
+def is_stateful_kind(kind: str) -> bool:
+    """Return whether nodes of a kind are stateful; those of an unknown kind are."""
+    definition = op_def_registry.get(kind)
+    return definition is None or bool(definition.is_stateful)
+
+
+def replace_function_calls(call: Callable[[Any, Callable[..., Any], bytes, Sequence[Any], int], Any]) -> None:
+    """Let `call` make the calls of graphs in eager code, once per process, given context and TensorFlow's way."""
+    call_function = Context.call_function
+    if hasattr(call_function, "tfpyop"):
+        return
+
+    @functools.wraps(call_function)
+    def replaced(context: Any, name: bytes, tensor_inputs: Sequence[Any], num_outputs: int) -> Any:
+        return call(context, call_function, name, tensor_inputs, num_outputs)
+
+    replaced.tfpyop = True  # type: ignore[attr-defined]  # a mark, for the next time
+    Context.call_function = replaced
 
 
 @functools.cache

@@ -19,11 +19,12 @@ from tfpyop.lowering.failures import failure
 from tfpyop.lowering.gradient_node import node_name
 from tfpyop.lowering.tensors import host_results, type_of
 from tfpyop.lowering.traced_outputs import TracedOutputs, read_call
+from tfpyop.lowering.watchdog import WATCHDOG
 
 
 def install() -> None:
     """Let TensorFlow's runtime run host functions by their tokens."""
-    install_trampoline(PREFIX, _run)
+    install_trampoline(PREFIX, WATCHDOG.watched(_run))
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:

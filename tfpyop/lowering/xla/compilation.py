@@ -11,11 +11,21 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop.lowering._tensorflow import FuncGraph, GraphOrParentsInXlaContext, InXlaContext, XLAControlFlowContext
+from tfpyop.lowering.watchdog import WATCHDOG
 
 
 def is_compiling() -> bool:
     """Whether the current graph is one that XLA compiles."""
-    return not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    graph = tf.compat.v1.get_default_graph()
+    if tf.executing_eagerly() or not GraphOrParentsInXlaContext(graph):
+        return False
+    while isinstance(graph, FuncGraph) and not InXlaContext(graph):
+        graph = graph.outer_graph
+    if isinstance(graph, FuncGraph) or not WATCHDOG.is_calling():
+        return True
+    # TensorFlow leaves a thread in the context of a compiled function while that calls host functions. What these trace
+    # is compiled only if they say so.
+    return any(map(_is_compiled, _functions_being_traced()))
 
 
 @contextlib.contextmanager
@@ -45,10 +55,10 @@ def is_outermost_compiled() -> bool:
 
 
 def _functions_being_traced() -> list[Any]:
-    """Each `tf.function` that this thread is tracing, the innermost first."""
+    """Each `tf.function` that this thread is tracing, the innermost first; in a host call only what that traces."""
     found: list[Any] = []
     frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    while frame is not None and not WATCHDOG.is_host_call(frame):
         function = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames[:1] else None
         if isinstance(function, tf.types.experimental.PolymorphicFunction) and function not in found:
             found.append(function)

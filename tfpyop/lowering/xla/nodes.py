@@ -17,6 +17,7 @@ from tfpyop._signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 from tfpyop.lowering._tensorflow import call_module, set_attribute
 from tfpyop.lowering.tensors import type_of
+from tfpyop.lowering.watchdog import WATCHDOG
 from tfpyop.lowering.xla import calls, ffi
 from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
 from tfpyop.lowering.xla.compilation import is_outermost_compiled
@@ -35,7 +36,7 @@ _ORDER = "tfpyop_order"
 
 def install() -> None:
     """Let compiled code call host functions, also such as another process has traced."""
-    ffi.register(calls.run)
+    ffi.register(WATCHDOG.watched(calls.run))
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
