@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
@@ -46,28 +46,45 @@ class Watchdog:
         """How many calls call for a look: at first one, then as many as there are threads, never after a warning."""
         self._n_threads: int | None = None
         self._is_awake = threading.Lock()  # held by the daemon thread; nobody waits for it
-        self._code: CodeType | None = None
+        self._codes: set[CodeType] = set()
 
-    def watched(self, run: Callable[..., T]) -> Callable[..., T]:
-        """Return a function that runs host calls as `run` does; its first argument tells the op by a token or site."""
-        calls, identity = self._running, threading.get_ident
+    def watched(self, run: Callable[[str, Sequence[Any]], T]) -> Callable[[str, Sequence[Any]], T]:
+        """Return a function that runs host calls of graphs as `run` does, from the token of the op and arrays."""
+        calls, finish, identity = self._running, self._running.pop, threading.get_ident
 
-        def run_watched(name: str | bytes, *arguments: Any) -> T:
+        def run_watched(token: str, arrays: Sequence[Any]) -> T:
             call = object()
             try:  # an interrupt before it leaves nothing behind
-                calls[call] = (identity(), name)
+                calls[call] = (identity(), token)
                 if len(calls) >= self._limit:
                     self._wake()
-                return run(name, *arguments)
+                return run(token, arrays)
             finally:
-                calls.pop(call, None)
+                finish(call, None)
 
-        self._code = run_watched.__code__
+        self._codes.add(run_watched.__code__)
+        return run_watched
+
+    def watched_by_xla(self, run: Callable[[bytes, int, int, int], None]) -> Callable[[bytes, int, int, int], None]:
+        """Do the same for compiled calls, whose sites begin with the token. One wrapper with `*arguments` is slower."""
+        calls, finish, identity = self._running, self._running.pop, threading.get_ident
+
+        def run_watched(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
+            call = object()
+            try:
+                calls[call] = (identity(), site)
+                if len(calls) >= self._limit:
+                    self._wake()
+                run(site, n_arguments, arguments, results)
+            finally:
+                finish(call, None)
+
+        self._codes.add(run_watched.__code__)
         return run_watched
 
     def is_host_call(self, frame: FrameType) -> bool:
         """Return whether a frame is the beginning of a host call."""
-        return frame.f_code is self._code
+        return frame.f_code in self._codes
 
     def is_calling(self) -> bool:
         """Return whether the current thread is in the middle of a host call."""

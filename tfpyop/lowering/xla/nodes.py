@@ -36,7 +36,7 @@ _ORDER = "tfpyop_order"
 
 def install() -> None:
     """Let compiled code call host functions, also such as another process has traced."""
-    ffi.register(WATCHDOG.watched(calls.run))
+    ffi.register(WATCHDOG.watched_by_xla(calls.run))
 
 
 def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
