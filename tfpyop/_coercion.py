@@ -50,6 +50,15 @@ def is_differentiable(dtype: DType) -> bool:
     return dtype_kind(dtype) in "fc"
 
 
+def finfo(dtype: DType) -> Any:
+    """Return what `np.finfo` returns, also for the dtypes that ml_dtypes adds."""
+    if dtype.kind in "fc":
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)
+
+
 def parse_dtype(value: Any) -> DType | None:
     """Read a dtype as users write it: a numpy or TensorFlow dtype, a name, a type; None stays None."""
     if value is None:

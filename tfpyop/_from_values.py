@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,11 +16,14 @@ from tfpyop._complex_step import ComplexStep, complex_step
 from tfpyop._numerical import Numerical, numerical
 from tfpyop._rule_context import RuleContext
 from tfpyop._signature import Signature
-from tfpyop._slopes import Function, Method, pull_back, push_forward, somewhere
+from tfpyop._slopes import Found, Function, Method, pull_back, push_forward
 from tfpyop.errors import RegistrationError, nearest
 
 METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
 """What `grad=` takes as text."""
+
+_MOST_REMEMBERED = 16
+"""At how many points the comparison is not repeated."""
 
 
 def read_method(grad: Any) -> Method | None:
@@ -64,28 +69,54 @@ def from_values(method: Method, signature: Signature | None) -> tuple[FromValues
       method: How they are got.
       signature: Of the op; without one, every element of an input is moved by itself.
     """
-    checked: set[str] = set()
-
-    def prepare(op: RuleContext, wanted: Sequence[bool]) -> tuple[Function, list[Array]]:
-        """The function and the point; the first time for each choice of static values, the method is checked there."""
-        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-        choice = repr(dict(op.static))
-        if choice not in checked:
-            method.check(function, point, somewhere(point, wanted))
-            checked.add(choice)
-        return function, point
+    confirmed = _Confirmed()
 
     def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
         wanted = [is_differentiable(array.dtype) for array in op.inputs]
         vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-        return pull_back(method, *prepare(op, wanted), vectors, wanted)
+        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+        gradients = pull_back(method, function, point, vectors, wanted)
+        with confirmed.once(op, point, [vector != 0 for vector in vectors]) as is_new:
+            if is_new:
+                method.confirm(function, Found.of_cotangents(function, point, vectors, gradients))
+        return gradients
 
     def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
         vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
-        values = iter(push_forward(method, *prepare(op, [vector is not None for vector in vectors]), vectors))
+        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+        found = push_forward(method, function, point, vectors)
+        with confirmed.once(op, point, [np.asarray(vector is not None) for vector in vectors]) as is_new:
+            if is_new:
+                method.confirm(function, Found.of_tangents(point, vectors, found))
+        values = iter(found)
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
     return FromValues(gradient, method), FromValues(jvp, method)
+
+
+class _Confirmed:
+    """The last points at which derivatives were compared with the function's values."""
+
+    def __init__(self) -> None:
+        self._keys: tuple[bytes, ...] = ()
+
+    @contextlib.contextmanager
+    def once(self, op: RuleContext, point: Sequence[Array], masks: Sequence[Array]) -> Iterator[bool]:
+        """Whether a point is new; if the block does not raise, it is not any more.
+
+        Args:
+          op: The call.
+          point: Its inputs.
+          masks: What else makes a difference.
+        """
+        digest = hashlib.blake2b(repr(dict(op.static)).encode(), digest_size=16)
+        for values in (*point, *masks):
+            digest.update(repr((values.dtype.str, values.shape)).encode())
+            digest.update(values.tobytes())
+        key = digest.digest()
+        yield key not in self._keys
+        if key not in self._keys:
+            self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:
@@ -103,7 +134,7 @@ def _function(op: RuleContext, signature: Signature | None) -> Function:
         values = evaluate(arrays)
         return [values[number] for number in numbers]
 
-    return Function(call, input_ranks, output_ranks)
+    return Function(call, input_ranks, output_ranks, [op.outputs[number] for number in numbers])
 
 
 def _in_float64(array: Array) -> Array:

@@ -15,17 +15,28 @@ from typing import Any
 import numpy as np
 
 from tfpyop._coercion import Array
-from tfpyop._extrapolation import Extrapolation
-from tfpyop._slopes import CREDIBLE, Derivative, Function, over_core
+from tfpyop._extrapolation import Doubts, Extrapolation, Tiniest
+from tfpyop._line import Line, relative_speed
+from tfpyop._single_precision import casts_to_single, scatters
+from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core
 from tfpyop.errors import RegistrationError, annotate
 
 MOST_STEPS = 40
 _RATIO = 0.53
 """Each step to the one before: no simple fraction, so that no period fits all steps."""
-_CHECK_RATIO = _RATIO**10
+_CHECK_AFTER = 18
+_CHECK_RATIO = _RATIO**_CHECK_AFTER
 """The step of the check to the smallest so far."""
 _BITS = 12
 """How many bits steps have, so that a number plus a step is mostly exact."""
+_NEAREST = 2.0**-4
+"""The step of a check that does not cross zero, relative to the magnitude of what is moved."""
+_LEAST = 1e-290
+"""Shorter steps are not precise."""
+_AGREED = 0.1
+"""How far slopes at the finest steps may be apart, relative to their size, to agree."""
+_TINIEST = (2.0**-42, 2.0**-43, 2.0**-44, 2.0**-45)
+"""Steps, relative to the largest one, at which slopes that agree are no noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Numerical:
 
     step: float = 0.125
     order: int = 8
-    smallest: float = 1e-2
+    smallest: float = SMALLEST
 
     def __post_init__(self) -> None:
         require_positive("numerical", "step", self.step)
@@ -59,88 +70,118 @@ class Numerical:
         Raises:
           Exception: What the function raised at the point itself; or at every step, with a note.
         """
-        line = _Line(function, point, direction)
+        line = Line(function, point, direction)
         with np.errstate(all="ignore"):  # the largest steps may leave the domain; the smaller ones count then
-            result = self._search(line, self.step / _relative_speed(line, self.smallest))
+            widest = self.step / relative_speed(line, self.smallest)
+            result, is_final = self._search(line, widest, widest)
             if not _is_credible(result) and _is_near_zero(line, self.smallest):
-                result = _joined(result, self._search(line, self.step / _relative_speed(line, None)))
+                closer, _ = self._search(line, self.step / relative_speed(line, None), widest)
+                result = _joined(result, closer, is_final)
         if line.refusal is not None and any(np.any(np.isinf(errors)) for errors in result.errors):
             _explain(line.refusal)
             raise line.refusal
         return result
 
-    def check(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> None:
-        """Nothing: every derivative is checked as it is made."""
+    def confirm(self, function: Function, found: Found) -> None:
+        """Do nothing: every derivative is checked as it is computed."""
 
-    def difference(
-        self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]
-    ) -> Sequence[Array]:
-        """One central difference of every output, at a small step: two evaluations, and nothing known of its error."""
-        line = _Line(function, point, direction)
-        with np.errstate(all="ignore"):
-            step = 1e-5 / _relative_speed(line, None)
-            pairs = zip(*line.around(step), function.output_ranks, strict=True)
-            return [(after - before) / (2 * over_core(step, rank)) for after, before, rank in pairs]
-
-    def _search(self, line: _Line, first: Array) -> Derivative:
+    def _search(self, line: Line, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
         """Try ever smaller steps until every number is precise and checked, or no step is left."""
         outputs: list[Extrapolation] = []
-        ranks = line.function.output_ranks
+        ranks, here = line.function.output_ranks, line.function.values
         for tried in range(1, MOST_STEPS + 1):
-            step = _rounded(first * _RATIO ** (tried - 1))
+            step = rounded_step(first * _RATIO ** (tried - 1))
             ahead, back = line.around(step)
             outputs = outputs or [
-                Extrapolation(rank, first, like=like, order=self.order) for rank, like in zip(ranks, ahead, strict=True)
+                Extrapolation(rank, first, widest=widest, like=like, order=self.order)
+                for rank, like in zip(ranks, ahead, strict=True)
             ]
             for output, after, before in zip(outputs, ahead, back, strict=True):
                 output.add(after, before, step)
+            if tried == 1 and here is not None:
+                _leave_undefined(outputs, here)
             if tried < self.order:
                 continue
-            if tried == self.order and any(output.has_gaps() for output in outputs):
-                for output, here in zip(outputs, line.here(), strict=True):
-                    output.leave(~np.isfinite(here))
             if any(np.any(output.precise()) for output in outputs):
-                finer = _rounded(np.maximum(step * _CHECK_RATIO, first * _RATIO**MOST_STEPS))
-                for output, after, before in zip(outputs, *line.around(finer), strict=True):
-                    output.check(after, before, finer)
-            if all(output.is_settled() for output in outputs):
+                finer = rounded_step(np.maximum(step * _CHECK_RATIO, first * _RATIO**MOST_STEPS))
+                ahead, back = line.around(finer)
+                meets = _meets(outputs, ahead, back, finer, line)
+                limits = [None] * len(outputs) if tried <= MOST_STEPS - _CHECK_AFTER else line.here()
+                for output, after, before, met, limit in zip(outputs, ahead, back, meets, limits, strict=True):
+                    output.check(after, before, finer, meets=met, here=limit)
+            if tried == self.order and here is None and any(output.has_gaps() for output in outputs):
+                _leave_undefined(outputs, line.here())
+            if all(output.is_done() for output in outputs):
                 break
-        results = [output.result() for output in outputs]
-        return Derivative(*([result[part] for result in results] for part in range(3)))
+        return _judged(line, outputs, first, self.order)
 
 
-class _Line:
-    """A function along a direction from a point. Where it raises off the point, it counts as not a number."""
-
-    def __init__(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> None:
-        self.function, self.point, self.direction = function, point, direction
-        self.refusal: Exception | None = None
-        self._here: Sequence[Array] | None = None
-
-    def here(self) -> Sequence[Array]:
-        """The outputs at the point."""
-        if self._here is None:
-            self._here = self.function.call(self.point)
-        return self._here
-
-    def around(self, step: Array) -> tuple[Sequence[Array], Sequence[Array]]:
-        """The outputs a step ahead and a step back."""
-        return self._at(step), self._at(-step)
-
-    def _at(self, step: Array) -> Sequence[Array]:
-        moved = [
-            values if vector is None else values + over_core(step, rank) * vector
-            for values, vector, rank in zip(self.point, self.direction, self.function.input_ranks, strict=True)
-        ]
-        try:
-            return self.function.call(moved)
-        except Exception as error:
-            here = self.here()  # raises if it is not the displacement that the function refuses
-            self.refusal = error
-            return [np.full(values.shape, np.nan) for values in here]
+def _leave_undefined(outputs: Sequence[Extrapolation], here: Sequence[Array]) -> None:
+    for output, values in zip(outputs, here, strict=True):
+        output.leave(~np.isfinite(values))
 
 
-def numerical(*, step: float = 0.125, order: int = 8, smallest: float = 1e-2) -> Numerical:
+def _meets(
+    outputs: Sequence[Extrapolation], ahead: Sequence[Array], back: Sequence[Array], step: Array, line: Line
+) -> list[Array | None]:
+    """Where the values on both sides of the point meet in its own; None if that is not known.
+
+    Values that a call in single precision returned may be far off. Then the function is called once more.
+    """
+
+    def meet(here: Sequence[Array]) -> list[Array | None]:
+        sides = zip(outputs, ahead, back, here, strict=True)
+        return [output.meets(after, before, step, values) for output, after, before, values in sides]
+
+    if line.function.values is None:
+        return [None] * len(outputs)
+    met = meet(line.function.values)
+    return met if all(np.all(where) for where in met) else meet(line.here())
+
+
+def _judged(line: Line, outputs: Sequence[Extrapolation], first: Array, order: int) -> tuple[Derivative, list[Array]]:
+    """Decide between the slopes of different scales, and refuse where values do not tell which one is meant.
+
+    Returns also where no other search must decide.
+    """
+    here: Sequence[Array | None] = [None] * len(outputs)
+    if not all(np.all(output.settled) for output in outputs):
+        here = line.here()
+        _leave_undefined(outputs, line.here())
+    doubts = [output.doubts(values) for output, values in zip(outputs, here, strict=True)]
+    is_single = _rounds(line, doubts, first)
+    for output, doubt, single in zip(outputs, doubts, is_single, strict=True):
+        output.decide(doubt, single)
+    if any(output.has_noise() for output in outputs):
+        for output, tiniest in zip(outputs, _tiniest_slopes(line, first), strict=True):
+            output.refuse_noise(tiniest)
+    nearest = _NEAREST / relative_speed(line, None)
+    nearest = np.where(nearest > _LEAST, nearest, first)
+    if np.any(nearest < first * _RATIO ** (order - 1) * _CHECK_RATIO):
+        step = rounded_step(nearest)
+        for output, after, before in zip(outputs, *line.around(step), strict=True):
+            output.check_nearest(after, before, step)
+    results = [output.result() for output in outputs]
+    final = [
+        doubt.rounded & ~single & (not output.is_narrow)
+        for output, doubt, single in zip(outputs, doubts, is_single, strict=True)
+    ]
+    return Derivative(*([result[part] for result in results] for part in range(3))), final
+
+
+def _rounds(line: Line, doubts: Sequence[Doubts], first: Array) -> list[Array]:
+    """For each output, where numbers that are in doubt are those of a function that rounds its values."""
+    if not any(np.any(doubt.rounded) for doubt in doubts):
+        return [np.zeros(doubt.rounded.shape, bool) for doubt in doubts]
+    scattered = scatters(line, [(doubt.rounded, doubt.noise, doubt.spacing) for doubt in doubts])
+    left = [doubt.rounded & doubt.explained & ~known for doubt, known in zip(doubts, scattered, strict=True)]
+    if not any(np.any(which) for which in left):
+        return scattered
+    cast = casts_to_single(line, first)
+    return [known | (which & single) for known, which, single in zip(scattered, left, cast, strict=True)]
+
+
+def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST) -> Numerical:
     """Derivatives by central differences in float64, for `differentiable_op(..., grad=tfpyop.numerical(...))`.
 
     Use it for functions without a rule; it is opt-in and never silent. A smooth op that works element by element costs
@@ -178,21 +219,7 @@ def require_positive(maker: str, option: str, value: Any) -> None:
     )
 
 
-def _relative_speed(line: _Line, smallest: float | None) -> Array:
-    """How fast the direction moves the inputs relative to their magnitude: the fastest of each loop element.
-
-    Without a smallest magnitude only zero has none, and counts as one.
-    """
-    speed: Array = np.zeros(())
-    for values, vector, rank in zip(line.point, line.direction, line.function.input_ranks, strict=True):
-        if vector is not None:
-            sizes = np.abs(values)
-            sizes = np.where(sizes == 0, 1.0, sizes) if smallest is None else np.maximum(sizes, smallest)
-            speed = np.maximum(speed, (np.abs(vector) / sizes).max(axis=tuple(range(-rank, 0)), initial=0.0))
-    return np.where(speed > 0, speed, 1.0)
-
-
-def _is_near_zero(line: _Line, smallest: float) -> bool:
+def _is_near_zero(line: Line, smallest: float) -> bool:
     """Whether some input that moves counts as larger than it is."""
     moved = zip(line.point, line.direction, strict=True)
     return any(
@@ -206,15 +233,16 @@ def _is_credible(result: Derivative) -> bool:
     return all(np.all(errors <= CREDIBLE * scales) for errors, scales in zip(result.errors, result.scales, strict=True))
 
 
-def _joined(first: Derivative, second: Derivative) -> Derivative:
-    """The first derivative where it is credible, the second elsewhere."""
-    is_good = [errors <= CREDIBLE * scales for errors, scales in zip(first.errors, first.scales, strict=True)]
+def _joined(first: Derivative, second: Derivative, is_final: Sequence[Array]) -> Derivative:
+    """The first derivative where it is credible or final, the second elsewhere."""
+    errors = zip(first.errors, first.scales, is_final, strict=True)
+    is_good = [(error <= CREDIBLE * scale) | final for error, scale, final in errors]
     parts = zip((first.values, first.errors, first.scales), (second.values, second.errors, second.scales), strict=True)
     return Derivative(*([*map(np.where, is_good, ours, theirs)] for ours, theirs in parts))
 
 
-def _rounded(step: Array) -> Array:
-    """A step cut to a few bits."""
+def rounded_step(step: Array) -> Array:
+    """Return a step cut to a few bits."""
     mantissa, exponent = np.frexp(step)
     return np.asarray(np.ldexp(np.rint(mantissa * 2.0**_BITS), exponent - _BITS))
 
@@ -225,3 +253,16 @@ def _explain(error: Exception) -> None:
         "Raised at a point displaced for a numerical derivative; the function was not defined at any step tried. "
         "Choose a smaller one with grad=tfpyop.numerical(step=...), or write a rule.",
     )
+
+
+def _tiniest_slopes(line: Line, first: Array) -> list[Tiniest]:
+    """For each output the slope at the finest steps that double precision has, and what these steps agree on."""
+    found = []
+    sides = [(step, line.around(step)) for step in (rounded_step(first * ratio) for ratio in _TINIEST)]
+    for number, rank in enumerate(line.function.output_ranks):
+        gaps = np.array([ahead[number] - back[number] for _, (ahead, back) in sides])
+        slopes = np.array([gap / (2 * over_core(step, rank)) for gap, (step, _) in zip(gaps, sides, strict=True)])
+        spread = np.max(np.abs(slopes - slopes[0]), axis=0)
+        agrees = np.all(gaps != 0, axis=0) & (spread <= _AGREED * np.abs(slopes[0]))
+        found.append(Tiniest(slopes[0], agrees, np.all(gaps == 0, axis=0), over_core(sides[0][0], rank)))
+    return found

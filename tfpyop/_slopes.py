@@ -6,6 +6,7 @@ elements are moved one after the other. Knows nothing of ops, and not how a deri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,14 +19,26 @@ from tfpyop.errors import GradientError
 CREDIBLE = 1e-3
 """The largest estimated error of a derivative that is returned, relative to its scale."""
 
+SMALLEST = 1e-2
+"""The magnitude that inputs nearer to zero count as."""
+_SHORT = 2.0**-16
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function to differentiate, and how many core dimensions its inputs and outputs have."""
+    """A function to differentiate.
+
+    Attributes:
+      call: Takes and returns arrays.
+      input_ranks: How many core dimensions each input has.
+      output_ranks: How many core dimensions each output has.
+      values: The outputs at the point, if they are known, in whatever precision.
+    """
 
     call: Callable[[Sequence[Array]], Sequence[Array]]
     input_ranks: Sequence[int]
     output_ranks: Sequence[int]
+    values: Sequence[Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +63,70 @@ class Method(Protocol):
         """The derivative of every output along a direction."""
         ...
 
-    def check(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> None:
-        """Raise GradientError if the method does not suit the function, as far as one direction tells."""
+    def confirm(self, function: Function, found: Found) -> None:
+        """Raise GradientError unless the function's values confirm what was found."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of a derivative along one direction, to be compared with the values of the function.
+
+    Attributes:
+      point: Where.
+      direction: Along which direction.
+      values: The numbers found: the derivatives of the outputs, or these times cotangents.
+      scales: The magnitudes of what was added up to them.
+      n_parts: How many parts were added up, at most.
+      length: The length of the direction, relative to the inputs.
+      weigh: Makes such numbers of derivatives of the outputs.
+      weigh_sizes: The same for magnitudes, which add up.
+    """
+
+    point: Sequence[Array]
+    direction: Sequence[Array | None]
+    values: list[Array]
+    scales: list[Array]
+    n_parts: int
+    length: float
+    weigh: Callable[[Sequence[Array]], list[Array]]
+    weigh_sizes: Callable[[Sequence[Array]], list[Array]]
+
+    @classmethod
+    def of_cotangents(
+        cls,
+        function: Function,
+        point: Sequence[Array],
+        cotangents: Sequence[Array | None],
+        gradients: Sequence[Array | None],
+    ) -> Found:
+        """What a VJP says about a direction that moves every number of every input that has a gradient."""
+        direction = _somewhere(point, [gradient is not None for gradient in gradients])
+        total, scale, n_parts = np.zeros(()), np.zeros(()), 1
+        with np.errstate(all="ignore"):
+            for gradient, vector, rank in zip(gradients, direction, function.input_ranks, strict=True):
+                if gradient is not None and vector is not None:
+                    parts = np.real(np.conj(gradient) * vector)
+                    total = total + parts.sum(axis=_core_axes(rank))
+                    scale = scale + np.abs(parts).sum(axis=_core_axes(rank))
+                    n_parts += math.prod(parts.shape[parts.ndim - rank :])
+        sizes = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
+        ranks = function.output_ranks
+        return cls(
+            point,
+            direction,
+            [np.asarray(total)],
+            [np.asarray(scale)],
+            max(n_parts - 1, 1),
+            _SHORT,
+            lambda slopes: [_contract(slopes, cotangents, ranks)],
+            lambda magnitudes: [_contract(magnitudes, sizes, ranks)],
+        )
+
+    @classmethod
+    def of_tangents(cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]) -> Found:
+        """What a JVP says along its own tangents."""
+        return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
 
 
 def pull_back(
@@ -139,11 +213,16 @@ def _require_credible(which: str, values: Array, errors: Array, scales: Array, p
     )
 
 
-def somewhere(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
-    """A fixed direction that moves every number of the wanted inputs, in proportion to its magnitude."""
+def _somewhere(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
+    """Return a fixed direction that moves every number of the wanted inputs, in proportion to its magnitude.
+
+    It is short, so that its product with a large gradient does not overflow.
+    """
     generator = np.random.default_rng(0)
     return [
-        generator.uniform(0.5, 1.5, values.shape) * np.where(values == 0, 1.0, np.abs(values)) if is_wanted else None
+        generator.uniform(_SHORT / 2, _SHORT, values.shape) * np.maximum(np.abs(values), SMALLEST)
+        if is_wanted
+        else None
         for values, is_wanted in zip(point, wanted, strict=True)
     ]
 

@@ -20,6 +20,8 @@ import tensorflow as tf
 from tfpyop._registry import REGISTRY
 from tfpyop._token import Token
 from tfpyop.lowering import nested_graphs
+from tfpyop.lowering.traced_outputs import read_call
+from tfpyop.lowering.xla.structs import Frame
 
 T = TypeVar("T")
 Running = tuple[int, "str | bytes"]
@@ -65,17 +67,17 @@ class Watchdog:
         self._codes.add(run_watched.__code__)
         return run_watched
 
-    def watched_by_xla(self, run: Callable[[bytes, int, int, int], None]) -> Callable[[bytes, int, int, int], None]:
+    def watched_by_xla(self, run: Callable[[bytes, Frame], None]) -> Callable[[bytes, Frame], None]:
         """Do the same for compiled calls, whose sites begin with the token. One wrapper with `*arguments` is slower."""
         calls, finish, identity = self._running, self._running.pop, threading.get_ident
 
-        def run_watched(site: bytes, n_arguments: int, arguments: int, results: int) -> None:
+        def run_watched(site: bytes, frame: Frame) -> None:
             call = object()
             try:
                 calls[call] = (identity(), site)
                 if len(calls) >= self._limit:
                     self._wake()
-                run(site, n_arguments, arguments, results)
+                run(site, frame)
             finally:
                 finish(call, None)
 
@@ -199,6 +201,8 @@ def _waits_for_tensorflow(frame: FrameType) -> bool:
 
 
 def _name_of(name: str | bytes) -> str:
-    token = name.decode().rpartition("|")[0] if isinstance(name, bytes) else name  # a site begins with its token
+    token = (
+        name.decode().rpartition("|")[0] if isinstance(name, bytes) else read_call(name)[0]
+    )  # a site begins with its token
     op = REGISTRY.find_host_op(token)
     return f"op {Token.parse(token).op!r}" if op is None else str(op.host.subject)

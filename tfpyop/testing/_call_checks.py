@@ -11,14 +11,13 @@ import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array, dtype_kind
+from tfpyop._coercion import Array, dtype_kind, finfo
 from tfpyop._promise import ArrayType
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
-from tfpyop.testing._numbers import finfo
 from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
 from tfpyop.testing._outcomes import KEEPS_STATE, Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy as Strategy
 
-from tfpyop._coercion import DType, dtype_kind
+from tfpyop._coercion import DType, dtype_kind, finfo
 from tfpyop._domain import Interval
 
 SMALLEST = 1e-12
@@ -52,11 +51,6 @@ def within(interval: Interval, dtype: DType) -> Interval:
         first = low if interval.contains(np.float64(low)) else np.nextafter(low, part.type(math.inf))
         last = high if interval.contains(np.float64(high)) else np.nextafter(high, part.type(-math.inf))
     return Interval(float(first), float(last))
-
-
-def finfo(dtype: DType) -> Any:
-    """What `np.finfo` tells, also of the dtypes that ml_dtypes adds."""
-    return np.finfo(dtype) if dtype.kind in "fc" else ml_dtypes.finfo(dtype)
 
 
 def elements(

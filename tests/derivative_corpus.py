@@ -1,0 +1,668 @@
+"""Functions of numpy and SciPy whose derivative is known, and points of every kind at which it is asked for.
+
+Derivatives are closed forms where these are short; the others are computed by mpmath, which shares no code with SciPy.
+A derivative that is not a number says that there is none at this point.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import mpmath
+import numpy as np
+import scipy.special as sc
+
+KINDS = ("regular", "large", "small", "edge", "singular")
+DIGITS = 40
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of one number, its derivative, and points by kind.
+
+    `inside` is the magnitude of the largest number inside of the function, `noise` by how much its values are off on
+    purpose, and `in_single` tells whether it is still the same function in single precision.
+    """
+
+    name: str
+    function: Callable
+    derivative: Callable
+    points: dict = field(default_factory=dict)
+    inside: float = 0.0
+    noise: float = 0.0
+    in_single: bool = True
+
+    def at(self, kind):
+        """The points of one kind."""
+        return np.float64(self.points.get(kind, ()))
+
+
+def by_mpmath(function):
+    """The derivative of a function of mpmath, number by number; not a number where mpmath refuses."""
+
+    def derivative(x):
+        with mpmath.workdps(DIGITS):
+            return np.float64([_differentiated(function, value) for value in x])
+
+    return derivative
+
+
+def _differentiated(function, value):
+    try:
+        found = mpmath.diff(function, mpmath.mpf(float(value)))
+    except (ZeroDivisionError, ValueError, mpmath.libmp.NoConvergence):
+        return np.nan
+    return float(found.real) if abs(found.imag) < 1e-25 * (1 + abs(found)) else np.nan
+
+
+def everywhere(value):
+    """A derivative that is the same everywhere."""
+    return lambda x: np.full(x.shape, value)
+
+
+def steps(at):
+    """The derivative of a function with steps: zero, and none where it jumps."""
+    return lambda x: np.where(at(x), np.nan, 0.0)
+
+
+def is_whole(x):
+    return x == np.rint(x)
+
+
+def is_half(x):
+    return is_whole(x - 0.5) & ~is_whole(x)
+
+
+# Points of functions that are defined everywhere, of positive numbers, between -1 and 1, between 0 and 1, above 1
+LINE = {
+    "regular": [0.3, 0.7, 1.7, -0.45, -2.3, 3.1],
+    "large": [12.5, 37.0, 250.0, -41.0, 1234.5, 1e6],
+    "small": [1e-3, 1e-6, -1e-9, 1e-30, -2e-5],
+    "edge": [0.0, 1.0, -1.0],
+}
+POSITIVE = {
+    "regular": [0.3, 0.7, 1.7, 2.6, 5.5],
+    "large": [12.5, 37.0, 150.0, 1234.5, 1e6],
+    "small": [1e-2, 1e-3, 1e-6, 1e-12, 1e-30],
+    "edge": [1.0, 2.0],
+    "singular": [0.0, -0.5],
+}
+BALL = {
+    "regular": [0.3, 0.7, -0.45, 0.05, -0.8],
+    "small": [1e-3, 1e-6, -1e-9, 1e-30],
+    "edge": [0.99, 0.999999, -0.9999, 0.0],
+    "singular": [1.0, -1.0, 1.5],
+}
+UNIT = {
+    "regular": [0.3, 0.7, 0.45, 0.9],
+    "small": [1e-2, 1e-4, 1e-8],
+    "edge": [0.99, 0.9999, 0.5],
+    "singular": [0.0, 1.0, -0.5],
+}
+ABOVE_ONE = {
+    "regular": [1.3, 1.7, 2.6, 5.5],
+    "large": [12.5, 37.0, 1234.5, 1e6],
+    "edge": [1.01, 1.0001],
+    "singular": [1.0, 0.5],
+}
+MODERATE = {**LINE, "large": [7.5, 12.5, -9.0, 20.0]}
+MODERATE_POSITIVE = {**POSITIVE, "large": [7.5, 12.5, 30.0]}
+
+
+CASES: list[Case] = []
+
+
+def add(name, function, derivative, base=LINE, *, inside=0.0, noise=0.0, in_single=True, **kinds):
+    CASES.append(Case(name, function, derivative, {**base, **kinds}, inside, noise, in_single))
+
+
+# -- numpy
+
+add("sin", np.sin, np.cos)
+add("cos", np.cos, lambda x: -np.sin(x))
+add("tan", np.tan, lambda x: 1 / np.cos(x) ** 2, large=[12.5, 37.0, 250.0], edge=[1.57, 1.5707, 0.0])
+add("arcsin", np.arcsin, lambda x: 1 / np.sqrt((1 - x) * (1 + x)), BALL)
+add("arccos", np.arccos, lambda x: -1 / np.sqrt((1 - x) * (1 + x)), BALL)
+add("arctan", np.arctan, lambda x: 1 / (1 + x**2))
+add("sinh", np.sinh, np.cosh)
+add("cosh", np.cosh, np.sinh)
+add("tanh", np.tanh, lambda x: 1 / np.cosh(np.clip(x, -300, 300)) ** 2)
+add("arcsinh", np.arcsinh, lambda x: 1 / np.hypot(1, x))
+add("arccosh", np.arccosh, lambda x: 1 / np.sqrt((x - 1) * (x + 1)), ABOVE_ONE)
+add("arctanh", np.arctanh, lambda x: np.where(abs(x) < 1, 1 / ((1 - x) * (1 + x)), np.nan), BALL)
+add("exp", np.exp, np.exp, large=[12.5, 37.0, -41.0, 700.0, 709.7, -800.0])
+add("exp2", np.exp2, lambda x: np.log(2) * np.exp2(x))
+add("expm1", np.expm1, np.exp)
+add("log", np.log, lambda x: np.where(x > 0, 1 / x, np.nan), POSITIVE)
+add("log2", np.log2, lambda x: np.where(x > 0, 1 / (x * np.log(2)), np.nan), POSITIVE)
+add("log10", np.log10, lambda x: np.where(x > 0, 1 / (x * np.log(10)), np.nan), POSITIVE)
+add("log1p", np.log1p, lambda x: np.where(x > -1, 1 / (1 + x), np.nan), BALL, large=[12.5, 1234.5, 1e6])
+add("sqrt", np.sqrt, lambda x: 0.5 / np.sqrt(x), POSITIVE)
+add("cbrt", np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2), edge=[1.0, -1.0], singular=[0.0])
+add("square", np.square, lambda x: 2 * x)
+add("reciprocal", np.reciprocal, lambda x: -1 / x**2, edge=[1.0, -1.0], singular=[0.0])
+add("absolute", np.abs, np.sign, edge=[1.0, -1.0], singular=[0.0])
+add("fabs", np.fabs, np.sign, edge=[1.0], singular=[0.0])
+add("sign", np.sign, steps(lambda x: x == 0), edge=[1.0], singular=[0.0])
+add("negative", np.negative, everywhere(-1.0))
+add("degrees", np.degrees, everywhere(180 / np.pi))
+add("radians", np.radians, everywhere(np.pi / 180))
+add("sinc", np.sinc, by_mpmath(mpmath.sincpi))
+add("i0 of numpy", np.i0, sc.i1, MODERATE)
+add("floor", np.floor, steps(is_whole), edge=[0.5, 1.5], singular=[0.0, 1.0, 3.0, 1e6])
+add("ceil", np.ceil, steps(is_whole), edge=[0.5, 1.5], singular=[0.0, 1.0, 3.0, 1e6])
+add("trunc", np.trunc, steps(lambda x: is_whole(x) & (x != 0)), edge=[0.5, 1.5], singular=[1.0, 3.0])
+add("rint", np.rint, steps(is_half), edge=[1.0, 2.0], singular=[0.5, 1.5, 2.5])
+add("rint far out", np.rint, steps(is_half), {"large": [1e7]}, in_single=False)
+add(
+    "round to hundredths",
+    lambda x: np.round(x, 2),
+    steps(lambda x: is_half(100 * x)),
+    large=[12.5, 37.0, 250.0],
+    edge=[0.0],
+)
+add(
+    "round to millionths",
+    lambda x: np.round(x, 6),
+    steps(lambda x: is_half(1e6 * x)),
+    in_single=False,
+    large=[12.5, 37.0, 250.0],
+    edge=[0.0],
+    small=[1e-3],
+)
+add("heaviside", lambda x: np.heaviside(x, 0.5), steps(lambda x: x == 0), edge=[1.0], singular=[0.0])
+add("maximum", lambda x: np.maximum(x, 1), lambda x: np.where(x == 1, 0.5, x > 1))
+add("minimum", lambda x: np.minimum(x, 1), lambda x: np.where(x == 1, 0.5, x < 1))
+add("clip", lambda x: np.clip(x, -1, 2), lambda x: np.where(x == -1, 0.5, (x > -1) & (x < 2)))
+add("mod", lambda x: x % 1, lambda x: np.where(is_whole(x), np.nan, 1.0), edge=[1.0, 1.00001])
+add("fmod", lambda x: np.fmod(x, 0.7), lambda x: np.where(x == 0.7, np.nan, 1.0))
+add("hypot", lambda x: np.hypot(x, 2), lambda x: x / np.hypot(x, 2))
+add("arctan2", lambda x: np.arctan2(x, 2), lambda x: 2 / (4 + x**2))
+add("power 2.5", lambda x: x**2.5, lambda x: 2.5 * x**1.5, POSITIVE, singular=[-0.5])
+add("power of 2", lambda x: np.power(2.0, x), lambda x: np.log(2) * 2.0**x)
+add("float_power", lambda x: np.float_power(x, -1.5), lambda x: -1.5 * x**-2.5, POSITIVE)
+add("logaddexp", lambda x: np.logaddexp(x, 1), lambda x: sc.expit(x - 1))
+add("logaddexp2", lambda x: np.logaddexp2(x, 1), lambda x: sc.expit((x - 1) * np.log(2)))
+add("modf", lambda x: np.modf(x)[0], lambda x: np.where(is_whole(x) & (x != 0), np.nan, 1.0))
+add("frexp", lambda x: np.frexp(x)[0], lambda x: np.exp2(-np.frexp(x)[1]), edge=[1.5], small=[3e-3])
+add("ldexp", lambda x: np.ldexp(x, 3), everywhere(8.0))
+add(
+    "interp",
+    lambda x: np.interp(x.real, [0, 1, 3], [1, 3, 0]),
+    lambda x: np.select([x < 0, x < 1, x < 3], [0, 2, -1.5]),
+    small=[1e-3, -1e-3],
+    edge=[0.5],
+)
+add("polyval", lambda x: np.polyval([1, -2, 0, 3], x), lambda x: 3 * x**2 - 4 * x)
+add("copysign", lambda x: np.copysign(x, -1), lambda x: -np.sign(x), edge=[1.0], singular=[0.0])
+add("nan_to_num", np.nan_to_num, everywhere(1.0))
+
+# -- put together of numpy
+
+add("x to the x", lambda x: x**x, lambda x: x**x * (np.log(x) + 1), MODERATE_POSITIVE)
+add(
+    "sine of the reciprocal",
+    lambda x: np.sin(1 / x),
+    lambda x: -np.cos(1 / x) / x**2,
+    small=[0.1, 1e-2, 1e-3],
+    edge=[1.0],
+    singular=[0.0],
+)
+add("gauss", lambda x: np.exp(-(x**2)), lambda x: -2 * x * np.exp(-(x**2)))
+add("logistic", lambda x: 1 / (1 + np.exp(-x)), lambda x: sc.expit(x) * sc.expit(-x))
+add("softplus", lambda x: np.log1p(np.exp(x)), sc.expit, large=[12.5, 37.0, 250.0, -41.0])
+add("relu", lambda x: np.maximum(x, 0), lambda x: np.where(x == 0, 0.5, x > 0))
+add("leaky relu", lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x == 0, 0.505, np.where(x > 0, 1, 0.01)))
+add(
+    "elu",
+    lambda x: np.where(x > 0, x, np.expm1(np.minimum(x.real, 0))),
+    lambda x: np.where(x > 0, 1, np.exp(np.minimum(x, 0))),
+)
+add("swish", lambda x: x / (1 + np.exp(-x)), lambda x: sc.expit(x) * (1 + x * sc.expit(-x)))
+add("x times its absolute", lambda x: x * np.abs(x), lambda x: 2 * np.abs(x))
+add(
+    "root of the absolute",
+    lambda x: np.sqrt(np.abs(x)),
+    lambda x: np.sign(x) * 0.5 / np.sqrt(np.abs(x)),
+    edge=[1.0],
+    singular=[0.0],
+)
+add("logarithm of the absolute", lambda x: np.log(np.abs(x)), lambda x: 1 / x, edge=[1.0], singular=[0.0])
+add("two thirds power", lambda x: np.cbrt(x) ** 2, lambda x: 2 / (3 * np.cbrt(x)), edge=[1.0], singular=[0.0])
+add("inverse square", lambda x: 1 / x**2, lambda x: -2 / x**3, edge=[1.0], singular=[0.0])
+add(
+    "two branches",
+    lambda x: np.where(x.real > 1, x**2, 3 * x),
+    lambda x: np.where(x == 1, np.nan, np.where(x > 1, 2 * x, 3)),
+)
+add("branch that conjugates", lambda x: np.where(x.real > 1, x * np.conj(x), x**2), lambda x: 2 * x)
+add("x times its conjugate", lambda x: x * np.conj(x), lambda x: 2 * x)
+add("real part", lambda x: np.real(x) * 1.0, everywhere(1.0))
+add("hole", lambda x: np.where(x == 1, 5.0, x**2), lambda x: np.where(x == 1, np.nan, 2 * x))
+add("small jump", lambda x: np.where(x.real > 1, x + 1e-7, x), lambda x: np.where(x == 1, np.nan, 1.0), in_single=False)
+add("fast sine", lambda x: np.sin(50 * x), lambda x: 50 * np.cos(50 * x))
+add("very fast sine", lambda x: np.sin(1e6 * x), lambda x: 1e6 * np.cos(1e6 * x), large=[12.5])
+add("sine too fast to see", lambda x: np.sin(1e15 * x), lambda x: 1e15 * np.cos(1e15 * x), large=[12.5])
+add(
+    "small fast waves",
+    lambda x: x + 1e-5 * np.sin(1e5 * x),
+    lambda x: 1 + np.cos(1e5 * x),
+    in_single=False,
+    large=[12.5],
+)
+add("nearly constant", lambda x: 1 + 1e-10 * x, everywhere(1e-10))
+add("constant to rounding", lambda x: 1 + np.sin(1e-15 * x), lambda x: 1e-15 * np.cos(1e-15 * x))
+add("constant", lambda x: 0 * x + 3, everywhere(0.0))
+add("tiny", lambda x: 1e-200 * np.sin(x), lambda x: 1e-200 * np.cos(x))
+add("huge", lambda x: 1e200 * np.sin(x), lambda x: 1e200 * np.cos(x))
+add("offset", lambda x: 1e6 + np.sin(x), np.cos)
+add("steep step", lambda x: np.tanh(1e6 * (x - 1)), lambda x: 1e6 / np.cosh(np.clip(1e6 * (x - 1), -300, 300)) ** 2)
+add("noise", lambda x: np.sin(x) + 1e-9 * np.sin(1e17 * x), np.cos, noise=1e-9, small=[], edge=[1.0])
+add("pythagoras", lambda x: np.sin(x) ** 2 + np.cos(x) ** 2, everywhere(0.0))
+add("rational", lambda x: (1 + x) / (1 + x**2), lambda x: (1 - 2 * x - x**2) / (1 + x**2) ** 2)
+add("pole at one", lambda x: 1 / (x - 1), lambda x: -1 / (x - 1) ** 2, edge=[0.99, 1.0001], singular=[1.0])
+add("expression that cancels", lambda x: (x + 1e8) - 1e8, everywhere(1.0), inside=1e8)
+
+# -- scipy.special: gamma and beta
+
+add(
+    "gamma",
+    sc.gamma,
+    lambda x: sc.gamma(x) * sc.digamma(x),
+    large=[12.5, 37.0, 150.0],
+    edge=[1.0, 2.0],
+    singular=[0.0, -1.0, -3.0],
+)
+add("gammaln", sc.gammaln, sc.digamma, POSITIVE, singular=[0.0, -1.0])
+add("loggamma", sc.loggamma, lambda x: np.where(x > 0, sc.digamma(x), np.nan), POSITIVE)
+add(
+    "digamma",
+    sc.digamma,
+    lambda x: np.where(is_whole(x) & (x <= 0), np.nan, by_mpmath(mpmath.digamma)(x)),
+    POSITIVE,
+    singular=[0.0, -1.0],
+)
+add("rgamma", sc.rgamma, by_mpmath(mpmath.rgamma), MODERATE, edge=[0.0, -1.0, -2.0])
+add(
+    "trigamma",
+    lambda x: sc.polygamma(1, x),
+    lambda x: np.where(x > 0, sc.polygamma(2, x), np.nan),
+    POSITIVE,
+    singular=[0.0],
+)
+add(
+    "gammainc",
+    lambda x: sc.gammainc(2.5, x),
+    lambda x: np.where(x >= 0, np.exp(1.5 * np.log(x) - x - sc.gammaln(2.5)), np.nan),
+    POSITIVE,
+    singular=[-0.5],
+)
+add(
+    "gammaincc",
+    lambda x: sc.gammaincc(2.5, x),
+    lambda x: np.where(x >= 0, -np.exp(1.5 * np.log(x) - x - sc.gammaln(2.5)), np.nan),
+    POSITIVE,
+    singular=[-0.5],
+)
+add(
+    "gammainc by its order",
+    lambda x: sc.gammainc(x, 2.0),
+    by_mpmath(lambda a: mpmath.gammainc(a, 0, 2, regularized=True)),
+    MODERATE_POSITIVE,
+    singular=[0.0],
+)
+add(
+    "gammaincinv",
+    lambda x: sc.gammaincinv(2.5, x),
+    lambda y: 1 / np.exp(1.5 * np.log(sc.gammaincinv(2.5, y)) - sc.gammaincinv(2.5, y) - sc.gammaln(2.5)),
+    UNIT,
+)
+add(
+    "beta",
+    lambda x: sc.beta(x, 2.5),
+    lambda x: sc.beta(x, 2.5) * (sc.digamma(x) - sc.digamma(x + 2.5)),
+    MODERATE_POSITIVE,
+    singular=[0.0, -1.0],
+)
+add(
+    "betaln",
+    lambda x: sc.betaln(x, 2.5),
+    lambda x: sc.digamma(x) - sc.digamma(x + 2.5),
+    MODERATE_POSITIVE,
+    singular=[0.0],
+)
+add(
+    "betainc",
+    lambda x: sc.betainc(2, 3, x),
+    lambda x: np.where((x < 0) | (x > 1), np.nan, 12 * x * (1 - x) ** 2),
+    UNIT,
+    singular=[-0.5],
+)
+add(
+    "betaincinv",
+    lambda x: sc.betaincinv(2, 3, x),
+    lambda x: 1 / (12 * sc.betaincinv(2, 3, x) * (1 - sc.betaincinv(2, 3, x)) ** 2),
+    UNIT,
+)
+add("poch", lambda x: sc.poch(x, 2), lambda x: 2 * x + 1, POSITIVE, singular=[])
+add(
+    "binom",
+    lambda x: sc.binom(10, x),
+    by_mpmath(lambda k: mpmath.binomial(10, k)),
+    regular=[0.3, 2.7, 4.5, 8.2],
+    large=[12.5, 20.3],
+    small=[1e-3],
+    edge=[2.0, 5.0],
+)
+add(
+    "factorial", sc.factorial, lambda x: sc.gamma(x + 1) * sc.digamma(x + 1), MODERATE_POSITIVE, edge=[1.0], singular=[]
+)
+
+# -- error functions
+
+_ERF = 2 / np.sqrt(np.pi)
+add("erf", sc.erf, lambda x: _ERF * np.exp(-(x**2)))
+add("erfc", sc.erfc, lambda x: -_ERF * np.exp(-(x**2)))
+add(
+    "erfcx",
+    sc.erfcx,
+    lambda x: 2 * x * sc.erfcx(x) - _ERF,
+    MODERATE,
+    regular=[0.3, 0.7, 1.7, -0.45, -2.3],
+    large=[4.5, -4.0],
+)
+add("erfi", sc.erfi, lambda x: _ERF * np.exp(x**2), large=[4.5, -9.0, 20.0])
+add("erfinv", sc.erfinv, lambda x: np.where(abs(x) < 1, np.exp(sc.erfinv(x) ** 2) / _ERF, np.nan), BALL)
+add(
+    "erfcinv",
+    sc.erfcinv,
+    lambda x: np.where((x > 0) & (x < 2), -np.exp(sc.erfcinv(x) ** 2) / _ERF, np.nan),
+    UNIT,
+    edge=[1.0, 1.9],
+    singular=[0.0, 2.0],
+)
+add("dawsn", sc.dawsn, lambda x: 1 - 2 * x * sc.dawsn(x), MODERATE)
+add("ndtr", sc.ndtr, lambda x: np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
+add("log_ndtr", sc.log_ndtr, lambda x: np.exp(-(x**2) / 2 - sc.log_ndtr(x)) / np.sqrt(2 * np.pi), MODERATE)
+add("ndtri", sc.ndtri, lambda x: np.sqrt(2 * np.pi) * np.exp(sc.ndtri(x) ** 2 / 2), UNIT)
+add("wofz", lambda x: sc.wofz(x).real, lambda x: -2 * x * np.exp(-(x**2)))
+add(
+    "voigt_profile",
+    lambda x: sc.voigt_profile(x, 1.0, 0.5),
+    by_mpmath(
+        lambda x: (
+            (mpmath.exp(-(((x + 0.5j) / mpmath.sqrt(2)) ** 2)) * mpmath.erfc(-1j * (x + 0.5j) / mpmath.sqrt(2))).real
+            / mpmath.sqrt(2 * mpmath.pi)
+        )
+    ),
+    MODERATE,
+)
+add(
+    "owens_t",
+    lambda x: sc.owens_t(x, 0.5),
+    lambda x: -np.exp(-(x**2) / 2) * sc.erf(0.5 * x / np.sqrt(2)) / (2 * np.sqrt(2 * np.pi)),
+)
+add("fresnel sine", lambda x: sc.fresnel(x)[0], lambda x: np.sin(np.pi * x**2 / 2), MODERATE)
+add("fresnel cosine", lambda x: sc.fresnel(x)[1], lambda x: np.cos(np.pi * x**2 / 2), MODERATE)
+
+# -- exponential integrals and logistic functions
+
+add("expi", sc.expi, lambda x: np.exp(x) / x, MODERATE, edge=[1.0, -1.0, 0.3725], singular=[0.0])
+add("exp1", sc.exp1, lambda x: np.where(x > 0, -np.exp(-x) / x, np.nan), POSITIVE)
+add("expn", lambda x: sc.expn(2, x), lambda x: np.where(x > 0, -sc.exp1(x), np.nan), POSITIVE)
+add("sine integral", lambda x: sc.sici(x)[0], lambda x: np.sinc(x / np.pi), large=[12.5, -41.0, 250.0, 1234.5])
+add(
+    "cosine integral",
+    lambda x: sc.sici(x)[1],
+    lambda x: np.where(x > 0, np.cos(x) / x, np.nan),
+    POSITIVE,
+    singular=[0.0],
+)
+add(
+    "hyperbolic sine integral",
+    lambda x: sc.shichi(x)[0],
+    lambda x: np.where(x == 0, 1.0, np.sinh(x) / np.where(x == 0, 1.0, x)),
+    MODERATE,
+)
+add(
+    "hyperbolic cosine integral",
+    lambda x: sc.shichi(x)[1],
+    lambda x: np.where(x > 0, np.cosh(x) / x, np.nan),
+    MODERATE_POSITIVE,
+    singular=[0.0],
+)
+add("expit", sc.expit, lambda x: sc.expit(x) * sc.expit(-x))
+add("logit", sc.logit, lambda x: np.where((x > 0) & (x < 1), 1 / (x * (1 - x)), np.nan), UNIT)
+add("log_expit", sc.log_expit, lambda x: sc.expit(-x))
+add("exprel", sc.exprel, by_mpmath(lambda x: mpmath.expm1(x) / x if x else mpmath.mpf(1)), MODERATE, edge=[1.0, -1.0])
+add("exp10", sc.exp10, lambda x: np.log(10) * 10.0**x, MODERATE)
+add("cosm1", sc.cosm1, lambda x: -np.sin(x))
+add("xlogy", lambda x: sc.xlogy(x, 2.0), everywhere(np.log(2)))
+add("xlogx", lambda x: sc.xlogy(x, x), lambda x: np.where(x > 0, 1 + np.log(x), np.nan), POSITIVE)
+add("xlog1py", lambda x: sc.xlog1py(2.0, x), lambda x: np.where(x > -1, 2 / (1 + x), np.nan), BALL)
+add("entr", sc.entr, lambda x: np.where(x > 0, -np.log(x) - 1, np.nan), POSITIVE)
+add("rel_entr", lambda x: sc.rel_entr(x, 0.5), lambda x: np.where(x > 0, np.log(2 * x) + 1, np.nan), POSITIVE)
+add("kl_div", lambda x: sc.kl_div(x, 0.5), lambda x: np.where(x > 0, np.log(2 * x), np.nan), POSITIVE)
+add("huber", lambda x: sc.huber(1.0, x), lambda x: np.clip(x, -1, 1))
+add("pseudo_huber", lambda x: sc.pseudo_huber(1.0, x), lambda x: x / np.sqrt(1 + x**2))
+add("boxcox", lambda x: sc.boxcox(x, 0.5), lambda x: x**-0.5, POSITIVE)
+add("boxcox1p", lambda x: sc.boxcox1p(x, 0.5), lambda x: (1 + x) ** -0.5, BALL, singular=[-1.0, -1.5])
+add("inv_boxcox", lambda x: sc.inv_boxcox(x, 0.5), lambda x: 1 + 0.5 * x, POSITIVE, singular=[])
+add("softsign", lambda x: x / (1 + np.abs(x)), lambda x: 1 / (1 + np.abs(x)) ** 2)
+
+# -- Bessel functions and their relatives
+
+add("j0", sc.j0, lambda x: -sc.j1(x))
+add("j1", sc.j1, lambda x: sc.j0(x) - np.where(x == 0, 0.5, sc.j1(x) / np.where(x == 0, 1.0, x)))
+add("jn", lambda x: sc.jn(2, x), lambda x: sc.jvp(2, x))
+add("jv", lambda x: sc.jv(1.5, x), lambda x: np.where(x > 0, sc.jvp(1.5, x), np.nan), POSITIVE)
+add("jve", lambda x: sc.jve(2, x), lambda x: sc.jvp(2, x))
+add("y0", sc.y0, lambda x: np.where(x > 0, -sc.y1(x), np.nan), POSITIVE)
+add("y1", sc.y1, lambda x: np.where(x > 0, sc.yvp(1, x), np.nan), POSITIVE)
+add("yn", lambda x: sc.yn(2, x), lambda x: np.where(x > 0, sc.yvp(2, x), np.nan), POSITIVE)
+add("yv", lambda x: sc.yv(0.5, x), lambda x: np.where(x > 0, sc.yvp(0.5, x), np.nan), POSITIVE)
+add("i0", sc.i0, sc.i1, MODERATE)
+add("i0e", sc.i0e, lambda x: sc.i1e(x) - np.sign(x) * sc.i0e(x), small=[1e-3, -1e-6], edge=[1.0])
+add("i1", sc.i1, lambda x: sc.ivp(1, x), MODERATE)
+add("i1e", sc.i1e, lambda x: 0.5 * (sc.i0e(x) + sc.ive(2, x)) - np.sign(x) * sc.i1e(x), edge=[1.0])
+add("iv", lambda x: sc.iv(0.5, x), lambda x: np.where(x > 0, sc.ivp(0.5, x), np.nan), MODERATE_POSITIVE)
+add("ive", lambda x: sc.ive(2, x), lambda x: 0.5 * (sc.ive(1, x) + sc.ive(3, x)) - np.sign(x) * sc.ive(2, x))
+add("k0", sc.k0, lambda x: np.where(x > 0, -sc.k1(x), np.nan), POSITIVE)
+add("k0e", sc.k0e, lambda x: np.where(x > 0, sc.k0e(x) - sc.k1e(x), np.nan), POSITIVE)
+add("k1", sc.k1, lambda x: np.where(x > 0, sc.kvp(1, x), np.nan), POSITIVE)
+add("k1e", sc.k1e, lambda x: np.where(x > 0, sc.k1e(x) - 0.5 * (sc.k0e(x) + sc.kve(2, x)), np.nan), POSITIVE)
+add("kn", lambda x: sc.kn(2, x), lambda x: np.where(x > 0, sc.kvp(2, x), np.nan), POSITIVE)
+add("kv", lambda x: sc.kv(0.5, x), lambda x: np.where(x > 0, sc.kvp(0.5, x), np.nan), POSITIVE)
+add(
+    "kve",
+    lambda x: sc.kve(2, x),
+    lambda x: np.where(x > 0, sc.kve(2, x) - 0.5 * (sc.kve(1, x) + sc.kve(3, x)), np.nan),
+    POSITIVE,
+)
+add("spherical_jn", lambda x: sc.spherical_jn(2, x), lambda x: sc.spherical_jn(2, x, derivative=True))
+add(
+    "spherical_yn",
+    lambda x: sc.spherical_yn(1, x),
+    lambda x: sc.spherical_yn(1, x, derivative=True),
+    POSITIVE,
+    singular=[0.0],
+)
+add(
+    "spherical_in",
+    lambda x: sc.spherical_in(1, x),
+    lambda x: sc.spherical_in(1, x, derivative=True),
+    MODERATE,
+    small=[1e-3, -1e-9],
+)
+add(
+    "spherical_kn",
+    lambda x: sc.spherical_kn(1, x),
+    lambda x: sc.spherical_kn(1, x, derivative=True),
+    MODERATE_POSITIVE,
+    singular=[0.0],
+)
+add("struve", lambda x: sc.struve(0, x), lambda x: 2 / np.pi - sc.struve(1, x), MODERATE)
+add("modstruve", lambda x: sc.modstruve(0, x), lambda x: 2 / np.pi + sc.modstruve(1, x), MODERATE)
+add("ber", sc.ber, sc.berp, MODERATE)
+add("bei", sc.bei, sc.beip, MODERATE)
+add("ker", sc.ker, lambda x: np.where(x > 0, sc.kerp(x), np.nan), MODERATE_POSITIVE)
+add("kei", sc.kei, lambda x: np.where(x > 0, sc.keip(x), np.nan), MODERATE_POSITIVE, singular=[-0.5])
+add("airy ai", lambda x: sc.airy(x)[0], lambda x: sc.airy(x)[1], MODERATE)
+add("airy bi", lambda x: sc.airy(x)[2], lambda x: sc.airy(x)[3], MODERATE)
+
+# -- elliptic integrals and functions
+
+add("ellipk", sc.ellipk, lambda m: np.where(m < 1, by_mpmath(mpmath.ellipk)(np.minimum(m, 0.99999999)), np.nan), BALL)
+add("ellipe", sc.ellipe, lambda m: np.where(m < 1, by_mpmath(mpmath.ellipe)(np.minimum(m, 0.99999999)), np.nan), BALL)
+add("ellipkm1", sc.ellipkm1, by_mpmath(lambda p: mpmath.ellipk(1 - p)), UNIT, singular=[])
+add("ellipkinc", lambda x: sc.ellipkinc(x, 0.3), lambda x: (1 - 0.3 * np.sin(x) ** 2) ** -0.5, MODERATE)
+add("ellipeinc", lambda x: sc.ellipeinc(x, 0.3), lambda x: (1 - 0.3 * np.sin(x) ** 2) ** 0.5, MODERATE)
+add("sn", lambda x: sc.ellipj(x, 0.3)[0], lambda x: sc.ellipj(x, 0.3)[1] * sc.ellipj(x, 0.3)[2], MODERATE)
+add("cn", lambda x: sc.ellipj(x, 0.3)[1], lambda x: -sc.ellipj(x, 0.3)[0] * sc.ellipj(x, 0.3)[2], MODERATE)
+add("dn", lambda x: sc.ellipj(x, 0.3)[2], lambda x: -0.3 * sc.ellipj(x, 0.3)[0] * sc.ellipj(x, 0.3)[1], MODERATE)
+add("elliprf", lambda x: sc.elliprf(x, 1.0, 2.0), lambda x: -sc.elliprd(1.0, 2.0, x) / 6, MODERATE_POSITIVE, edge=[1.0])
+add("agm", lambda x: sc.agm(x, 1.0), by_mpmath(lambda x: mpmath.agm(x, 1)), MODERATE_POSITIVE, singular=[0.0])
+
+# -- polynomials
+
+add("eval_legendre", lambda x: sc.eval_legendre(3, x), lambda x: (15 * x**2 - 3) / 2, MODERATE)
+add("eval_chebyt", lambda x: sc.eval_chebyt(4, x), lambda x: 32 * x**3 - 16 * x, MODERATE)
+add("eval_chebyu", lambda x: sc.eval_chebyu(3, x), lambda x: 24 * x**2 - 4, MODERATE)
+add("eval_hermite", lambda x: sc.eval_hermite(3, x), lambda x: 24 * x**2 - 12, MODERATE)
+add("eval_hermitenorm", lambda x: sc.eval_hermitenorm(3, x), lambda x: 3 * x**2 - 3, MODERATE)
+add("eval_laguerre", lambda x: sc.eval_laguerre(2, x), lambda x: x - 2, MODERATE)
+add("eval_genlaguerre", lambda x: sc.eval_genlaguerre(2, 0.5, x), lambda x: x - 2.5, MODERATE)
+add("eval_gegenbauer", lambda x: sc.eval_gegenbauer(2, 1.5, x), lambda x: 15 * x, MODERATE)
+add("eval_jacobi", lambda x: sc.eval_jacobi(1, 0.5, 1.5, x), everywhere(2.0), MODERATE)
+add(
+    "legendre of order 2.5",
+    lambda x: sc.eval_legendre(2.5, x),
+    by_mpmath(lambda x: mpmath.legendre(2.5, x)),
+    BALL,
+    edge=[0.99, -0.9, 0.0],
+    singular=[],
+)
+add("lpmv", lambda x: sc.lpmv(0, 2, x), lambda x: 3 * x, BALL, edge=[0.99, -0.9, 0.0], singular=[])
+
+# -- distributions
+
+add(
+    "pdtr",
+    lambda x: sc.pdtr(3, x),
+    lambda x: np.where(x >= 0, -np.exp(3 * np.log(x) - x) / 6, np.nan),
+    POSITIVE,
+    singular=[-0.5],
+)
+add(
+    "chdtr",
+    lambda x: sc.chdtr(3, x),
+    lambda x: np.where(x > 0, np.sqrt(x) * np.exp(-x / 2) / (2**1.5 * sc.gamma(1.5)), np.nan),
+    POSITIVE,
+    singular=[],
+)
+add(
+    "chdtrc",
+    lambda x: sc.chdtrc(3, x),
+    lambda x: np.where(x > 0, -np.sqrt(x) * np.exp(-x / 2) / (2**1.5 * sc.gamma(1.5)), np.nan),
+    POSITIVE,
+    singular=[],
+)
+add("fdtr", lambda x: sc.fdtr(2, 4, x), lambda x: np.where(x > 0, (1 + x / 2) ** -3, np.nan), POSITIVE)
+add("stdtr", lambda x: sc.stdtr(3, x), lambda x: 2 / (np.pi * np.sqrt(3) * (1 + x**2 / 3) ** 2))
+add(
+    "gdtr",
+    lambda x: sc.gdtr(1.5, 2.5, x),
+    lambda x: np.where(x >= 0, 1.5 * np.exp(1.5 * np.log(1.5 * x) - 1.5 * x - sc.gammaln(2.5)), np.nan),
+    POSITIVE,
+    singular=[-0.5],
+)
+add(
+    "bdtr",
+    lambda x: sc.bdtr(2, 5, x),
+    lambda x: np.where((x < 0) | (x > 1), np.nan, -30 * x**2 * (1 - x) ** 2),
+    UNIT,
+    singular=[-0.5],
+)
+add(
+    "tklmbda",
+    lambda x: sc.tklmbda(x, 0.5),
+    by_mpmath(lambda x: _tukey(x)),
+    regular=[0.3, -0.7, 1.2],
+    large=[1.9],
+    small=[1e-3, 1e-6],
+    edge=[0.0],
+)
+add(
+    "kolmogorov",
+    sc.kolmogorov,
+    by_mpmath(lambda x: 2 * mpmath.fsum((-1) ** (k - 1) * mpmath.exp(-2 * k**2 * x**2) for k in range(1, 60))),
+    regular=[0.5, 0.7, 1.1, 1.7, 2.6],
+    large=[5.5],
+    small=[],
+    edge=[],
+)
+
+# -- others
+
+add(
+    "lambertw",
+    lambda x: sc.lambertw(x).real,
+    by_mpmath(mpmath.lambertw),
+    regular=[0.3, 1.7, -0.2, 2.6],
+    large=[12.5, 1234.5, 1e6],
+    edge=[0.0, 1.0, -0.36],
+    singular=[-1 / np.e],
+)
+add(
+    "zeta",
+    lambda x: sc.zeta(x),
+    by_mpmath(mpmath.zeta),
+    regular=[1.5, 1.7, 2.6, 5.5],
+    large=[12.5, 37.0],
+    small=[],
+    edge=[1.01, 2.0],
+    singular=[1.0],
+)
+add(
+    "zetac",
+    sc.zetac,
+    by_mpmath(mpmath.zeta),
+    regular=[1.5, 2.6, 0.3, -0.7],
+    large=[12.5],
+    small=[1e-3],
+    edge=[1.01, 2.0],
+    singular=[1.0],
+)
+add(
+    "spence",
+    sc.spence,
+    lambda x: np.where(x > 0, by_mpmath(lambda z: mpmath.polylog(2, 1 - z))(np.maximum(x, 1e-40)), np.nan),
+    POSITIVE,
+    edge=[1.0, 2.0],
+)
+add("hyp0f1", lambda x: sc.hyp0f1(1.5, x), lambda x: sc.hyp0f1(2.5, x) / 1.5, MODERATE)
+add("hyp1f1", lambda x: sc.hyp1f1(0.5, 1.5, x), lambda x: sc.hyp1f1(1.5, 2.5, x) / 3, MODERATE)
+add(
+    "hyp2f1",
+    lambda x: sc.hyp2f1(0.5, 1.0, 1.5, x),
+    lambda x: np.where(x < 1, sc.hyp2f1(1.5, 2.0, 2.5, x) / 3, np.nan),
+    BALL,
+)
+add(
+    "hyperu",
+    lambda x: sc.hyperu(1.0, 1.5, x),
+    lambda x: np.where(x > 0, -sc.hyperu(2.0, 2.5, x), np.nan),
+    MODERATE_POSITIVE,
+    small=[1e-2],
+    singular=[0.0],
+)
+add("diric", lambda x: sc.diric(x, 5), lambda x: (-2 * np.sin(x) - 4 * np.sin(2 * x)) / 5, MODERATE)
+add("sindg", sc.sindg, lambda x: np.pi / 180 * np.cos(np.radians(x)))
+add("cosdg", sc.cosdg, lambda x: -np.pi / 180 * np.sin(np.radians(x)))
+add("tandg", sc.tandg, lambda x: np.pi / 180 / np.cos(np.radians(x)) ** 2, large=[12.5, 250.0], singular=[90.0])
+add("pbdv", lambda x: sc.pbdv(1, x)[0], lambda x: (1 - x**2 / 2) * np.exp(-(x**2) / 4), MODERATE)
+
+
+def _tukey(x):
+    """The distribution function of Tukey's lambda of 1/2: the p for which x = 2 (sqrt(p) - sqrt(1 - p))."""
+    half = x / 2
+    return (1 + half * mpmath.sqrt(2 - half**2)) / 2
