@@ -483,6 +483,7 @@ def test_a_value_that_makes_no_tensor_is_reported(value, message):
         ([1, 70_000], "f2", "int64", "[2]", "7e+04"),
         (ml_dtypes.bfloat16(1e30), "f2", "bfloat16", "[]", "1e+30"),
         ([3e38, 1e39j], "c8", "complex128", "[2]", "1e+39"),
+        (complex(1e39, np.inf), "c8", "complex128", "[]", "1e+39"),
         ([1, -300], "i1", "int64", "[2]", "300"),
         (np.uint64(2**63), "i8", "uint64", "[]", "9.22e+18"),
     ],

@@ -1,6 +1,7 @@
 """Python values on their way into and out of calls: integers, and what contains itself."""
 
 import functools
+from collections import UserList, deque
 
 import numpy as np
 import pytest
@@ -103,6 +104,18 @@ def test_plain_numbers_in_a_list_follow_the_tensors_in_it(context):
         context(lambda: square([tf.constant(2.0), 2**24 + 1]))()
     with pytest.raises(CoercionError, match="input 0 has a finite value that is too large for uint8"):
         context(lambda: square([tf.constant(2, tf.uint8), 256]))()
+
+
+@pytest.mark.parametrize("make", [list, tuple, deque, UserList])
+def test_tensors_in_any_sequence_keep_their_gradients(make):
+    stacked = differentiable_op(lambda x: x * x, signature="()->()")
+    stacked.gradient(lambda op, cotangent: 2 * op.inputs[0] * cotangent)
+    for wrap, n_times in ((lambda x: [make([x, 3.0])], 1), (lambda x: UserList(make([[x, 3.0], [4, x]])), 2)):
+        x = tf.constant(2.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(stacked(wrap(x)))
+        assert tape.gradient(y, x) == 4 * n_times
 
 
 def test_keras_and_ragged_inputs_give_integers_the_same_dtype():

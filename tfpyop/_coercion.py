@@ -368,8 +368,8 @@ def _integer_limits(dtype: DType) -> tuple[int, int]:
 
 
 def _overflow(array: Array, dtype: DType, what: str, *, remedy: str | None = None) -> CoercionError:
-    finite = array[np.isfinite(array)]
-    extremes = [part.item() for part in (finite.real.min(), finite.real.max(), finite.imag.min(), finite.imag.max())]
+    parts = [part[np.isfinite(part)] for part in (array.real, array.imag)]
+    extremes = [extreme.item() for part in parts if part.size for extreme in (part.min(), part.max())]
     return CoercionError(
         f"{what} has a finite value that is too large for {dtype}.",
         expected=describe(dtype, array.shape),

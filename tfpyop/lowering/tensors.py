@@ -31,6 +31,7 @@ from tfpyop.lowering.composites import refuse_composites
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
+_WITHOUT_TENSORS = (str, bytes, bytearray, memoryview, range)
 _PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
 _WITHOUT_ARRAYS = frozenset(
     dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.variant, tf.resource)
@@ -239,12 +240,19 @@ def _tensors_in(value: Any) -> Iterator[Any]:
     waiting, seen = [value], set()
     while waiting:
         item = waiting.pop()
-        if isinstance(item, list | tuple | dict):
+        if type(item) in _PLAIN_TYPES:
+            continue
+        if _is_sequence(item) or isinstance(item, dict):
             if id(item) not in seen:
                 seen.add(id(item))
                 waiting += item.values() if isinstance(item, dict) else item
-        elif type(item) not in _PLAIN_TYPES and _is_tensor_like(item):
+        elif _is_tensor_like(item):
             yield item
+
+
+def _is_sequence(value: Any) -> bool:
+    """Check for a list, or what numpy would take for a list; it would make arrays of tensors, without gradients."""
+    return isinstance(value, list | tuple) or (isinstance(value, Sequence) and not isinstance(value, _WITHOUT_TENSORS))
 
 
 def _is_tensor_like(value: Any) -> bool:
@@ -292,7 +300,7 @@ def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
     """A tensor of a value, or of a nested list of values, in which plain ones take the dtype of the tensors."""
     if not holds_tensor(value):
         return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
-    if isinstance(value, list | tuple):
+    if _is_sequence(value):
         return tf.stack([_stacked(item, dtype, what) for item in value])
     return tf.convert_to_tensor(value)
 
