@@ -160,7 +160,7 @@ def test_every_lock_of_the_package_is_safe():
         if (isinstance(node, ast.Attribute) and node.attr in names)
         or (isinstance(node, ast.ImportFrom) and names & {alias.name for alias in node.names})
     }
-    assert used == {"_locks.py"}
+    assert used == {"_locks.py", "watchdog.py"}  # the latter never waits for its lock
 
 
 FORK = """

@@ -443,7 +443,7 @@ CALLS = [
         plain(_added_to),
         "check_contract",
         {"dtypes": ["float32", "int64"]},
-        says="on what out= held before the call",
+        says="out=",
     ),
     Wrong(
         "only the true ones are written",

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+_DEEPEST = 20
+"""How deep containers may be nested to have a mark."""
 _BY_REPR = (type(None), bool, int, float, complex, str, bytes, bytearray, range, type(Ellipsis))
 
 
@@ -23,19 +25,21 @@ def marks_of(defaults: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: _mark_of(value) for name, value in defaults.items()}
 
 
-def _mark_of(value: Any) -> str | None:
+def _mark_of(value: Any, depth: int = 0) -> str | None:
+    if depth > _DEEPEST:  # it may contain itself
+        return None
     if type(value) in _BY_REPR:
         return repr(value)
     if isinstance(value, enum.Enum):
-        return _joined(_named(type(value)), value.name, _mark_of(value.value))
+        return _joined(_named(type(value)), value.name, _mark_of(value.value, depth + 1))
     if isinstance(value, np.dtype):
         return repr(value)
     if isinstance(value, np.ndarray | np.generic):
         return _mark_of_array(np.asarray(value))
     if isinstance(value, list | tuple | set | frozenset | dict):
-        return _mark_of_container(value)
+        return _mark_of_container(value, depth + 1)
     if isinstance(value, functools.partial):
-        return _joined("partial", *map(_mark_of, (value.func, value.args, value.keywords)))
+        return _joined("partial", *(_mark_of(part, depth + 1) for part in (value.func, value.args, value.keywords)))
     if type(value).__name__ == "DType":  # of TensorFlow, which is not imported for this
         return repr(value)
     return _named(value)
@@ -48,11 +52,11 @@ def _mark_of_array(array: np.ndarray[Any, Any]) -> str | None:
     return f"array {array.dtype!r} {list(array.shape)} {digest[:32]}"
 
 
-def _mark_of_container(value: Any) -> str | None:
+def _mark_of_container(value: Any, depth: int) -> str | None:
     kind = _named(type(value))
     if isinstance(value, dict):
-        return _joined(kind, *(_mark_of(part) for pair in value.items() for part in pair))
-    marks = [_mark_of(item) for item in value]
+        return _joined(kind, *(_mark_of(part, depth) for pair in value.items() for part in pair))
+    marks = [_mark_of(item, depth) for item in value]
     if isinstance(value, set | frozenset) and None not in marks:
         return _joined(kind, *sorted(map(str, marks)))
     return _joined(kind, *marks)

@@ -378,7 +378,7 @@ class Op(_Proxy, Generic[P, R]):
             try:
                 return getattr(self.__wrapped__, name)
             except AttributeError:
-                offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph"))]
+                offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph", "get_build"))]
                 raise AttributeError(
                     f"{self._self_entry.subject}: neither the op nor its function has an attribute {name!r}. "
                     f"{nearest(name, offered)}"

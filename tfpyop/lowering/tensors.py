@@ -33,10 +33,8 @@ from tfpyop.lowering.profiling import run_host
 _ALIGNMENT = 64
 _WITHOUT_TENSORS = (str, bytes, bytearray, memoryview, range)
 _PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
-_WITHOUT_ARRAYS = frozenset(
-    dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, tf.variant, tf.resource)
-)
-"""TensorFlow's numbers of the dtypes that are refused. It would give the first ones as plain integers."""
+_WITHOUT_ARRAYS = frozenset(dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32))
+"""TensorFlow's numbers of the dtypes that are refused. It would give them as plain integers."""
 _PATIENCE = 2.0
 """How long to wait, in seconds, for a thread to let go of memory that it was not to keep."""
 
@@ -265,12 +263,12 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
     """A tensor if the leaf is one or stands for one, None if it is a plain value."""
     if type(leaf) is EagerTensor:  # whose values are read next
         return leaf
+    require_levels(leaf, f"input {number}")
     refuse_composites(leaf, number)
     if isinstance(leaf, tf.Tensor):
         return leaf
     if not holds_tensor(leaf):
         return None
-    require_levels(leaf, f"input {number}")
     if any(map(is_symbolic, tf.nest.flatten(leaf))):
         raise UnsupportedError(
             f"input {number} is a list with a KerasTensor in it.",

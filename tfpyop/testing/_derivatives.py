@@ -22,6 +22,8 @@ from tfpyop.testing._ops import Flat, definition_of, host_op_of
 
 _METHOD = numerical()
 _CREDIBLE = 1e-5
+_ROUNDING = 800 * float(np.finfo(np.float64).eps)
+"""How far rounding may move a derivative along a direction as long as the inputs, relative to the values."""
 """The largest error, relative to the scale of a derivative, at which it can judge another."""
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 """Relative steps at which one-sided slopes are compared; at the last two a plain difference must confirm the value."""
@@ -90,9 +92,9 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
             return Slopes(zeros, zeros, [np.zeros(np.shape(values), bool) for values in here])
         smooth = _smooth(function, point, direction, here, derivative)
         counts = [
-            np.isfinite(values) & (errors <= _CREDIBLE * scales) & is_smooth
-            for values, errors, scales, is_smooth in zip(
-                derivative.values, derivative.errors, derivative.scales, smooth, strict=True
+            np.isfinite(values) & (errors <= _CREDIBLE * scales + _ROUNDING * np.abs(values_here)) & is_smooth
+            for values, errors, scales, values_here, is_smooth in zip(
+                derivative.values, derivative.errors, derivative.scales, here, smooth, strict=True
             )
         ]
     return Slopes.counted(derivative.values, derivative.errors, counts)
