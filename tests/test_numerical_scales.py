@@ -250,3 +250,9 @@ def test_the_complex_step_reports_functions_that_are_not_analytic(function):
 )
 def test_the_complex_step_suspects_no_analytic_function(function, x):
     assert np.isfinite(gradient(function, x, grad="complex-step"))
+
+
+@pytest.mark.parametrize("kind", [int, bool, np.float32])
+def test_values_of_other_dtypes_than_declared_have_a_derivative(kind):
+    (found,) = gradient(lambda x: (x > 0).astype(kind) + np.zeros(x.shape, kind), [0.5, -2.0], dtype="float64")
+    assert found.tolist() == [0, 0]

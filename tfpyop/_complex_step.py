@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._coercion import Array, finfo
+from tfpyop._coercion import Array, finfo, is_differentiable
 from tfpyop._line import Line, relative_speed
 from tfpyop._numerical import Numerical, require_positive, rounded_step
 from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core
@@ -231,4 +231,5 @@ def _unconfirmed(problem: str) -> GradientError:
 
 
 def _precision(values: Array) -> float:
-    return float(finfo(values.dtype).eps)
+    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
+    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._coercion import Array, finfo
+from tfpyop._coercion import Array, finfo, is_differentiable
 from tfpyop._noise import Samples
 from tfpyop._second_opinion import EPS, ROUNDED, SINGLE_EPS, second_opinion
 from tfpyop._singular_points import is_cusp, is_cusp_anywhere, leap
@@ -323,7 +323,8 @@ class Extrapolation:
 
 
 def _precision(values: Array) -> float:
-    return float(finfo(values.dtype).eps)
+    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
+    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)
 
 
 def _wide(values: Array) -> Array:
