@@ -27,6 +27,10 @@ _EXACT_IN_FLOAT64 = 2**53
 _INTEGER_DTYPES = (np.dtype(np.int64), np.dtype(np.uint64))
 
 
+_PLAIN = frozenset({bool, int, float, complex})
+_NUMPY = (np.ndarray, np.generic)
+
+
 def to_array(value: Any, *, what: str, remedy: str) -> Array:
     """Convert a value to an array of numbers, or an object array of strings, in native byte order.
 
@@ -41,9 +45,22 @@ def to_array(value: Any, *, what: str, remedy: str) -> Array:
     if isinstance(value, str | bytes):
         return np.array(value, dtype=object)
     _refuse_masked(value, what)
+    # What cannot raise stays out of the `try`, which would take an exception of a signal handler for the value's own.
+    is_number = type(value) in _PLAIN or isinstance(value, _NUMPY)
+    array = np.asarray(value) if is_number else _converted(value, what, remedy)
+    if array.dtype.kind == "T":  # numpy's text of any length
+        array = array.astype(object)
+    if array.dtype == object:
+        return array if _holds_strings(array) else _numbers(array, value, what, remedy)
+    if array.dtype.kind == "f" and isinstance(value, _LISTS) and _may_be_rounded(array):
+        array = _unrounded(array, value, what)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _converted(value: Any, what: str, remedy: str) -> Array:
     has_text = isinstance(value, _LISTS) and _has_text(value, what)
     try:
-        array = np.asarray(value, dtype=object if has_text else None)
+        return np.asarray(value, dtype=object if has_text else None)
     except MemoryError:
         raise
     except Exception as error:  # of numpy, or of the value's own code
@@ -57,13 +74,6 @@ def to_array(value: Any, *, what: str, remedy: str) -> Array:
             got=f"{type(value).__name__}, which raises {type(error).__name__}: {text_of(error)}",
             remedy=remedy,
         ) from error
-    if array.dtype.kind == "T":  # numpy's text of any length
-        array = array.astype(object)
-    if array.dtype == object:
-        return array if _holds_strings(array) else _numbers(array, value, what, remedy)
-    if array.dtype.kind == "f" and isinstance(value, _LISTS) and _may_be_rounded(array):
-        array = _unrounded(array, value, what)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def require_levels(value: Any, what: str) -> None:
