@@ -187,7 +187,7 @@ def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST
     Use it for functions without a rule; it is opt-in and never silent. A smooth op that works element by element costs
     `2 * order + 2` evaluations for each input, the last two as a check at a much smaller step; core dimensions multiply
     that by their number of elements. Where the result is not precise or fails the check, smaller steps are tried, up to
-    150 evaluations; where none is credible, the gradient raises GradientError.
+    360 evaluations; where none is credible, the gradient raises GradientError.
 
     Args:
       step: The largest step, relative to the magnitude of what is moved. Larger ones help noisy functions, smaller
