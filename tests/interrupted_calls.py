@@ -62,6 +62,11 @@ CALLS = {
 }
 
 
+_FEWEST = 300
+_LONGEST = 12
+"""Seconds for one kind of call at most."""
+
+
 def outcome(call, delay):
     """What comes out of calls that are interrupted after a while, as a list of at most one name."""
     try:
@@ -75,7 +80,10 @@ def outcome(call, delay):
 
 
 def interrupted(call, seconds):
-    """How often each kind of exception came out of calls, and how often each was raised."""
+    """Interrupt calls for some seconds, longer on a busy machine, until there are some hundred interrupts.
+
+    Returns how often each kind of exception came out of calls, and how often each was raised.
+    """
     rng, raised, caught = random.Random(0), collections.Counter(), collections.Counter()
 
     def stop(*_):
@@ -84,8 +92,8 @@ def interrupted(call, seconds):
         raise error
 
     signal.signal(signal.SIGALRM, stop)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    begin = time.monotonic()
+    while time.monotonic() < begin + seconds or (raised.total() < _FEWEST and time.monotonic() < begin + _LONGEST):
         caught.update(outcome(call, rng.uniform(1e-6, 5e-4)))
     return {"raised": raised, "caught": caught}
 

@@ -34,8 +34,7 @@ def test_an_interrupt_of_a_derivative_arrives_as_itself(results, kind):
     raised, caught = results[kind]["raised"], results[kind]["caught"]
     assert not [name for name in caught if name.startswith("SystemError")]
     # TensorFlow's own traceback filter loses a few: it makes a TypeError of a frame that has no line number
-    # and on a busy machine few interrupts, or none, come while a derivative is computed
-    assert caught.get("KeyboardInterrupt", 0) >= 0.5 * raised.get("KeyboardInterrupt", 0)
+    assert caught["KeyboardInterrupt"] >= 0.5 * raised["KeyboardInterrupt"] > 5
 
 
 def python_calls_during(make):

@@ -443,7 +443,7 @@ CALLS = [
         plain(_added_to),
         "check_contract",
         {"dtypes": ["float32", "int64"]},
-        says="out=",
+        says="out= is memory that is not cleared",  # at zero, what is added to looks unwritten
     ),
     Wrong(
         "only the true ones are written",
