@@ -127,8 +127,9 @@ HANDLES = {
 @pytest.mark.parametrize("mode", ["eager", "static value", "graph", "XLA"])
 def test_handles_are_refused(mode, handle):
     op = differentiable_op(lambda x, *, flag=False: x)
-    what = rf"(a handle \(tf\.{handle}\), not an array|a tensor of dtype {handle}, which has no values)"
-    message = rf"^op .*: input 0 is {what}\.\n(?s:.*)(Read the values first|Pass what the tensor stands for)"
+    message = (
+        rf"^op .*: input 0 is a tensor of dtype {handle}, which has no values\.\n(?s:.*)Pass what the tensor stands for"
+    )
     with pytest.raises(CoercionError, match=message):
         CALLS[mode](op, HANDLES[handle]())
 

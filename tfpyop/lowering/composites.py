@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfpyop.errors import CoercionError
 from tfpyop.lowering._tensorflow import CompositeTensor
 
-_WITHOUT_VALUES = (tf.resource, tf.variant)
+WITHOUT_VALUES = (tf.resource, tf.variant)
 """The dtypes of tensors that stand for something else than an array."""
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
 """The types of most values, which need no closer look."""
@@ -28,7 +28,7 @@ def refuse_composites(leaf: Any, number: int) -> None:
         kind = type(found).__name__
         what = f"a {kind}" if found is leaf else f"a list with a {kind} in it"
         raise CoercionError(f"input {number} is {what}, which is not one array.", remedy=_way_out(found))
-    refuse_handles([value for value in _values_in(leaf) if isinstance(value, tf.Tensor)], number)
+    _refuse_handles([value for value in _values_in(leaf) if isinstance(value, tf.Tensor)], number)
 
 
 def _values_in(leaf: Any) -> Iterator[Any]:
@@ -40,20 +40,24 @@ def _values_in(leaf: Any) -> Iterator[Any]:
         yield leaf
 
 
-def refuse_handles(tensors: Sequence[tf.Tensor], number: int) -> None:
+def _refuse_handles(tensors: Sequence[tf.Tensor], number: int) -> None:
     """Raise if a tensor has no values, but is the handle of a variable, dataset or list.
 
     Raises:
       CoercionError: It says what to pass instead.
     """
     for tensor in tensors:
-        if tensor.dtype in _WITHOUT_VALUES:
-            raise CoercionError(
-                f"input {number} is a tensor of dtype {tensor.dtype.name}, which has no values.",
-                expected="a tensor of numbers, booleans or strings",
-                got=f"{tensor!r:.120}",
-                remedy="Pass what the tensor stands for: the tf.Variable itself, or the tensors in a dataset or list.",
-            )
+        if tensor.dtype in WITHOUT_VALUES:
+            raise handle_error(f"input {number}", tensor.dtype)
+
+
+def handle_error(what: str, dtype: tf.DType) -> CoercionError:
+    """Return the error for a tensor that has no values."""
+    return CoercionError(
+        f"{what} is a tensor of dtype {dtype.base_dtype.name}, which has no values.",
+        expected="a tensor of numbers, booleans or strings",
+        remedy="Pass what the tensor stands for: the tf.Variable itself, or the tensors in a dataset or list.",
+    )
 
 
 def _is_composite(value: Any) -> bool:

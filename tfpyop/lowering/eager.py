@@ -8,10 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._host_op import HostOp
-from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError
+from tfpyop.errors import CoercionError, UnsupportedError
 from tfpyop.lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized, keep_interrupts
 from tfpyop.lowering.calls import Call
-from tfpyop.lowering.composites import refuse_handles
 from tfpyop.lowering.recording import record
 from tfpyop.lowering.tensors import host_results, input_arrays, tensor_of
 
@@ -50,9 +49,6 @@ def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
         inputs = input_arrays(tensors)
     except CoercionError as error:
         raise error.about(op.host.subject) from None
-    except tf.errors.InvalidArgumentError:
-        _refuse_handles(op, tensors)
-        raise
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]
     outputs = [tensor_of(array) for array in arrays]
@@ -61,11 +57,3 @@ def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     ):
         record(Call(op, list(tensors), outputs, [tensor_of(array) for array in reversed(residuals)]))
     return outputs
-
-
-def _refuse_handles(op: HostOp, tensors: Sequence[EagerTensor]) -> None:
-    try:
-        for number, tensor in enumerate(tensors):
-            refuse_handles([tensor], number)
-    except TfpyopError as error:
-        raise error.about(op.host.subject) from None

@@ -27,14 +27,16 @@ from tfpyop.lowering._tensorflow import (
     ensure_initialized,
     has_tensor_conversion,
 )
-from tfpyop.lowering.composites import refuse_composites
+from tfpyop.lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
 from tfpyop.lowering.profiling import run_host
 
 _ALIGNMENT = 64
 _WITHOUT_TENSORS = (str, bytes, bytearray, memoryview, range)
 _PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
-_WITHOUT_ARRAYS = frozenset(dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32))
-"""TensorFlow's numbers of the dtypes that are refused. It would give them as plain integers."""
+_WITHOUT_ARRAYS = frozenset(
+    dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, *WITHOUT_VALUES)
+)
+"""TensorFlow's numbers of the dtypes that are refused. It would give the quantized ones as plain integers."""
 _PATIENCE = 2.0
 """How long to wait, in seconds, for a thread to let go of memory that it was not to keep."""
 
@@ -193,15 +195,9 @@ def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
             remedy=f"Pass its integers, tf.bitcast(x, tf.{name.replace('q', '')}), or its values, "
             "tf.quantization.dequantize(x, ...).",
         )
-    try:
-        known: DType = np.dtype(dtype.as_numpy_dtype)
-    except KeyError:
-        raise CoercionError(
-            f"{what} is a handle (tf.{name}), not an array.",
-            expected="numbers, booleans or strings",
-            got=name,
-            remedy="Read the values first, and pass tensors of them.",
-        ) from None
+    if dtype.base_dtype in WITHOUT_VALUES:
+        raise handle_error(what, dtype)
+    known: DType = np.dtype(dtype.as_numpy_dtype)
     return known
 
 
