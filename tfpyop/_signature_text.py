@@ -149,10 +149,10 @@ class _Parser:
             return token.text, token.text
         if token.kind == "number":
             self._advance()
-            number = int(token.text[-30:]) if token.text.lstrip("0") else 0
-            if number > LARGEST_SIZE or len(token.text.lstrip("0")) > len(str(LARGEST_SIZE)):
+            digits = token.text.lstrip("0") or "0"
+            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:  # int() refuses very long texts
                 self._fail(f"a size of at most {LARGEST_SIZE}", token)
-            return number, str(number)
+            return int(digits), digits
         if token.text != "(":
             self._fail("a name, a number or '('")
         self._operator()
@@ -177,9 +177,8 @@ class _Parser:
     def _advance(self) -> None:
         match = _TOKEN.match(self._text, self._token.end)
         if match is None or match.lastgroup is None:
-            start = (
-                self._token.end + len(self._text[self._token.end :]) - len(self._text[self._token.end :].lstrip(" \t"))
-            )
+            rest = self._text[self._token.end :]
+            start = len(self._text) - len(rest.lstrip(" \t"))
             self._fail("a name, a number or one of -> ( ) , ? + - * //", _Token("", "", start, start))
         kind, text = match.lastgroup, match[match.lastgroup]
         token = _Token(kind, text, match.start(kind), match.end())

@@ -11,7 +11,7 @@ Term = int | str | tuple[str, "Term", "Term"]
 """One size: a number, a name, or an operator with two terms."""
 
 LARGEST_SIZE = 2**63 - 1
-_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
+OPERATORS: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
@@ -33,7 +33,7 @@ def evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
     if isinstance(term, str):
         return sizes.get(term)
     left, right = evaluate(term[1], sizes), evaluate(term[2], sizes)
-    return None if left is None or right is None else _OPERATORS[term[0]](left, right)
+    return None if left is None or right is None else OPERATORS[term[0]](left, right)
 
 
 @dataclass(frozen=True, slots=True)

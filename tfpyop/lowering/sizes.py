@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -10,15 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._signature import Place, Size, Sizes
+from tfpyop._size_terms import OPERATORS
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
-    {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "//": operator.floordiv,
-        "broadcast": lambda left, right: tf.where(tf.equal(left, 1), right, left),
-    }
+    {**OPERATORS, "broadcast": lambda left, right: tf.where(tf.equal(left, 1), right, left)}
 )
 
 

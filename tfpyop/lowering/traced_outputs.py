@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from tfpyop._coercion import STRING, Array, DType
 from tfpyop._host import HostFunction
 from tfpyop._promise import ArrayType, Types, is_compatible
 from tfpyop._signature import Place, Size
+from tfpyop._size_terms import OPERATORS
 from tfpyop._structure import Json
 from tfpyop._token import Token, split, unreadable
 from tfpyop.errors import Shape
@@ -26,13 +26,7 @@ from tfpyop.lowering.failures import changed_op
 from tfpyop.lowering.tensors import numpy_dtype
 
 _OPERATORS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
-    {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "//": operator.floordiv,
-        "broadcast": lambda left, right: right if left == 1 else left,
-    }
+    {**OPERATORS, "broadcast": lambda left, right: right if left == 1 else left}
 )
 _MOST_SHAPES = 1024
 """For how many shapes of the inputs the shapes of the outputs are kept."""
