@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpyop._coercion import Array
+from tfpyop._coercion import Array, DType, is_differentiable
 from tfpyop._slopes import Function, over_core
 
 
@@ -42,7 +42,12 @@ class Line:
         except Exception as error:
             here = self.here()  # raises if it is not the displacement that the function refuses
             self.refusal = error
-            return [np.full(values.shape, np.nan, values.dtype) for values in here]
+            return [np.full(values.shape, np.nan, _inexact(values.dtype)) for values in here]
+
+
+def _inexact(dtype: DType) -> DType:
+    """A dtype that holds NaN: the dtype itself, or float64 for whole numbers."""
+    return dtype if is_differentiable(dtype) else np.dtype(np.float64)
 
 
 def relative_speed(line: Line, smallest: float | None) -> Array:
