@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._coercion import Array, finfo, is_differentiable
+from tfpyop._coercion import Array
 from tfpyop._line import Line, relative_speed
 from tfpyop._numerical import Numerical, require_positive, rounded_step
-from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core
+from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core, precision_of
 from tfpyop.errors import GradientError
 
 _REMEDY = 'Use grad="numerical", or write a rule.'
@@ -178,12 +178,12 @@ class _Sides:
         known = [None] * len(ahead) if function.values is None else function.values
         for after, before, aside, here, rank in zip(ahead, back, turned, known, function.output_ranks, strict=True):
             length = over_core(step, rank)
-            units = 4 * max(_precision(after), _precision(aside)) * np.maximum(np.abs(after), np.abs(before))
+            units = 4 * max(precision_of(after), precision_of(aside)) * np.maximum(np.abs(after), np.abs(before))
             sides.slopes.append(((after - before) / (2 * length) + aside.imag / length) / 2)
             sides.roundings.append(units / length)
             sides.resolutions.append(units / over_core(widest, rank))
             gap = np.zeros(after.shape) if here is None else (after + before) / 2 + aside.real - 2 * here
-            own = 0.0 if here is None else 8 * _precision(here) * np.abs(here)
+            own = 0.0 if here is None else 8 * precision_of(here) * np.abs(here)
             displaced = 8 * _EPS * np.abs(sides.slopes[-1]) / over_core(speed, rank)
             sides.gaps.append(gap / length)
             sides.gap_roundings.append((2 * units + own + displaced) / length)
@@ -228,8 +228,3 @@ def _unconfirmed(problem: str) -> GradientError:
         remedy="The function may not be analytic, or have no derivative at this point, as a root at zero or a function "
         f"at the end of its domain. {_REMEDY}",
     )
-
-
-def _precision(values: Array) -> float:
-    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
-    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)

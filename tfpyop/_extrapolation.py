@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._coercion import Array, finfo, is_differentiable
+from tfpyop._coercion import Array
 from tfpyop._noise import Samples
 from tfpyop._second_opinion import EPS, ROUNDED, SINGLE_EPS, second_opinion
 from tfpyop._singular_points import is_cusp, is_cusp_anywhere, leap
-from tfpyop._slopes import CREDIBLE, core_maximum, over_core
+from tfpyop._slopes import CREDIBLE, core_maximum, over_core, precision_of
 
 RESOLVED = 64.0
 """How many units of rounding, over the widest step, a derivative may be off however small it is."""
@@ -121,7 +121,7 @@ class Extrapolation:
 
     def add(self, after: Array, before: Array, step: Array) -> None:
         """Add the values a step ahead and a step back."""
-        self._precision = max(self._precision, *(_precision(values) for values in (after, before)))
+        self._precision = max(self._precision, *(precision_of(values) for values in (after, before)))
         after, before, step = _wide(after), _wide(before), over_core(step, self._rank)
         difference = (after - before) / (2 * step)
         self._size = np.maximum(np.abs(after), np.abs(before))
@@ -193,7 +193,7 @@ class Extrapolation:
     def meets(self, after: Array, before: Array, step: Array, here: Array) -> Array:
         """Where the mean of both sides is the value at the point, up to kinks and the precision of that value."""
         middle, step = (_wide(after) + _wide(before)) / 2, over_core(step, self._rank)
-        rounding = 16 * max(_precision(here), 4 * EPS) * np.maximum(np.abs(here), np.abs(middle))
+        rounding = 16 * max(precision_of(here), 4 * EPS) * np.maximum(np.abs(here), np.abs(middle))
         reach = 4 * step * np.maximum(np.abs(self._value), self._steepest)
         is_near = np.abs(middle - _wide(here)) <= reach + rounding
         return np.asarray(is_near | ~self.precise())
@@ -320,11 +320,6 @@ class Extrapolation:
     def _drop(self, where: Array) -> None:
         self._value, self._error = np.where(where, np.nan, self._value), np.where(where, np.inf, self._error)
         self._slope = np.where(where, 0.0, self._slope)
-
-
-def _precision(values: Array) -> float:
-    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
-    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)
 
 
 def _wide(values: Array) -> Array:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -69,54 +68,69 @@ def from_values(method: Method, signature: Signature | None) -> tuple[FromValues
       method: How they are got.
       signature: Of the op; without one, every element of an input is moved by itself.
     """
-    confirmed = _Confirmed()
+    confirmation = _Confirmation(method) if isinstance(method, ComplexStep) else None
 
     def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
         wanted = [is_differentiable(array.dtype) for array in op.inputs]
         vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
         function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
         gradients = pull_back(method, function, point, vectors, wanted)
-        with confirmed.once(op, point, [vector != 0 for vector in vectors]) as is_new:
-            if is_new:
-                method.confirm(function, Found.of_cotangents(function, point, vectors, gradients))
+        if confirmation is not None:
+            masks = [vector != 0 for vector in vectors]
+            confirmation.require(
+                op, function, point, masks, lambda: Found.of_cotangents(function, point, vectors, gradients)
+            )
         return gradients
 
     def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
         vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
         function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
         found = push_forward(method, function, point, vectors)
-        with confirmed.once(op, point, [np.asarray(vector is not None) for vector in vectors]) as is_new:
-            if is_new:
-                method.confirm(function, Found.of_tangents(point, vectors, found))
+        if confirmation is not None:
+            masks = [np.asarray(vector is not None) for vector in vectors]
+            confirmation.require(op, function, point, masks, lambda: Found.of_tangents(point, vectors, found))
         values = iter(found)
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
     return FromValues(gradient, method), FromValues(jvp, method)
 
 
-class _Confirmed:
-    """The last points at which derivatives were compared with the function's values."""
+class _Confirmation:
+    """The comparison of derivatives with the function's values, once for each of the last points."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: ComplexStep) -> None:
+        self._method = method
         self._keys: tuple[bytes, ...] = ()
 
-    @contextlib.contextmanager
-    def once(self, op: RuleContext, point: Sequence[Array], masks: Sequence[Array]) -> Iterator[bool]:
-        """Whether a point is new; if the block does not raise, it is not any more.
+    def require(
+        self,
+        op: RuleContext,
+        function: Function,
+        point: Sequence[Array],
+        masks: Sequence[Array],
+        found: Callable[[], Found],
+    ) -> None:
+        """Compare the derivatives at a new point; a point that fails stays new.
 
         Args:
           op: The call.
+          function: Its function.
           point: Its inputs.
           masks: What else makes a difference.
+          found: Gives the derivatives to compare.
+
+        Raises:
+          GradientError: The function's values do not confirm them.
         """
         digest = hashlib.blake2b(repr(dict(op.static)).encode(), digest_size=16)
         for values in (*point, *masks):
             digest.update(repr((values.dtype.str, values.shape)).encode())
             digest.update(values.tobytes())
         key = digest.digest()
-        yield key not in self._keys
-        if key not in self._keys:
-            self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
+        if key in self._keys:
+            return
+        self._method.confirm(function, found())
+        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:

@@ -18,7 +18,7 @@ from tfpyop._coercion import Array
 from tfpyop._extrapolation import Doubts, Extrapolation, Tiniest
 from tfpyop._line import Line, relative_speed
 from tfpyop._single_precision import casts_to_single, scatters
-from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core
+from tfpyop._slopes import CREDIBLE, SMALLEST, Derivative, Function, over_core
 from tfpyop.errors import RegistrationError, annotate
 
 MOST_STEPS = 40
@@ -81,9 +81,6 @@ class Numerical:
             _explain(line.refusal)
             raise line.refusal
         return result
-
-    def confirm(self, function: Function, found: Found) -> None:
-        """Do nothing: every derivative is checked as it is computed."""
 
     def _search(self, line: Line, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
         """Try ever smaller steps until every number is precise and checked, or no step is left."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfpyop._coercion import Array
+from tfpyop._coercion import Array, finfo, is_differentiable
 from tfpyop.errors import GradientError
 
 CREDIBLE = 1e-3
@@ -61,10 +61,6 @@ class Method(Protocol):
 
     def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
         """The derivative of every output along a direction."""
-        ...
-
-    def confirm(self, function: Function, found: Found) -> None:
-        """Raise GradientError unless the function's values confirm what was found."""
         ...
 
 
@@ -168,6 +164,11 @@ def push_forward(
 def core_maximum(values: Array, rank: int) -> Array:
     """The largest finite number among the core elements, with core dimensions of size one."""
     return np.asarray(np.max(values, axis=_core_axes(rank), where=np.isfinite(values), initial=0.0, keepdims=True))
+
+
+def precision_of(values: Array) -> float:
+    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
+    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)
 
 
 def over_core(values: Array, rank: int) -> Array:
