@@ -140,6 +140,7 @@ def run(*arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_command_shows_what_is_missing_and_imports_what_is_named(directory):
     path = str(ROOT)
     process = run("required", directory / "model", PYTHONPATH=path)

@@ -79,11 +79,13 @@ def module(tmp_path_factory):
     del sys.modules["ops_to_export"]
 
 
+@pytest.mark.slow
 def test_an_op_with_a_rule_and_static_values_is_exported(module):
     outcome = check_export(module.dot, seed=1)
     assert (outcome.status, outcome.n_examples) == ("passed", 10)
 
 
+@pytest.mark.slow
 def test_an_op_that_depends_on_this_process_is_found_out(module, monkeypatch):
     monkeypatch.setattr(module, "scale", 2.0)
     with pytest.raises(CheckError, match=r"differs from the function in output 0.*(?s:.*)set after its module"):

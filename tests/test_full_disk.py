@@ -28,6 +28,7 @@ def can_mount():
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="mounting a disk needs a user namespace")
 def test_calls_work_while_the_disk_is_full():
     command = [*NAMESPACE, SMALL_DISK, "sh", sys.executable, "-m", full_disk.__name__]

@@ -24,6 +24,7 @@ def page(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
 def test_the_page_opens_without_errors_and_shows_tables_and_pictures(open_page, page, width):
     tab = open_page(page, width)

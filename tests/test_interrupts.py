@@ -22,6 +22,7 @@ def results():
     return json.loads(process.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eager", "out=", "a Python number"])
 def test_an_interrupt_of_a_call_arrives_as_itself(results, kind):
     raised, caught = results[kind]["raised"], results[kind]["caught"]
@@ -29,6 +30,7 @@ def test_an_interrupt_of_a_call_arrives_as_itself(results, kind):
     assert raised["KeyboardInterrupt"] > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gradient", "numpy gradient", "forward mode"])
 def test_an_interrupt_of_a_derivative_arrives_as_itself(results, kind):
     raised, caught = results[kind]["raised"], results[kind]["caught"]

@@ -101,6 +101,7 @@ def test_a_model_shows_the_names_of_its_ops():
     assert saved_ops.cube.as_layer(name="third").name == "third"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [functional, sequential])
 def test_a_model_survives_in_a_file_in_another_process(kind, tmp_path):
     model = kind(saved_ops.cube, saved_ops.hypotenuse)
@@ -199,6 +200,7 @@ def test_an_op_as_a_loss_is_saved_with_a_warning(tmp_path):
         model.save(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 def test_an_op_that_is_registered_with_keras_may_be_an_activation(tmp_path):
     program = """
 import sys, warnings

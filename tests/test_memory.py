@@ -103,6 +103,7 @@ def test_300_retraces_leave_every_table_at_the_size_it_had(trace):
     assert not any(graph() for graph in graphs)
 
 
+@pytest.mark.slow
 def test_10000_local_ops_leave_nothing():
     before = table_sizes()
     for number in range(10_000):

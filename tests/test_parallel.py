@@ -130,6 +130,7 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced():
     assert parallel_ops.picky(np.float32([1, 2])).numpy().tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_does_not_end_those_of_others():
     def hang():
         with pytest.raises(WorkerError, match="for example 0 of 1"):
@@ -347,6 +348,7 @@ def test_an_exception_that_does_not_come_out_of_a_pickle_as_it_is_becomes_one_th
         assert re.fullmatch(said, str(came))
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_workers(tmp_path):
     program = """
 import signal, threading, time, os

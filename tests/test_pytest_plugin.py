@@ -77,6 +77,7 @@ def run(directory, *options):
     return process.returncode, process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_ops_and_checks_are_collected_beside_other_tests(directory):
     status, output = run(directory, "--tfpyop", "my_ops", "-k", "user or (wrong and gradient) or (right and jvp)")
     assert status == 1

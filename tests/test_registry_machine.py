@@ -25,6 +25,8 @@ from tfpyop import export
 from tfpyop._registry import REGISTRY
 from tfpyop.errors import ExportWarning
 
+pytestmark = pytest.mark.slow
+
 X = tf.constant([1.0, 2.0])
 NAMES = ("machine.a", "machine.b")
 KINDS = {

@@ -149,6 +149,7 @@ def test_points_that_are_not_smooth_are_rejected_and_counted():
     assert outcome.n_rejected > 0
 
 
+@pytest.mark.slow
 def test_a_function_that_is_smooth_nowhere_fails_the_check():
     op = differentiable_op(lambda x: np.floor(1e9 * x) % 7, signature="()->()", grad=lambda op, grad: 0 * grad)
     with pytest.raises(CheckError, match="most examples are unfit"):
@@ -320,6 +321,7 @@ def test_complex_cotangents_are_diagnosed(rule, cause):
         check_gradient(op, seed=1, arguments=arguments(op, dtypes="complex128", largest=10))
 
 
+@pytest.mark.slow
 def test_a_function_that_works_in_single_precision_inside_is_not_blamed():
     op = differentiable_op(
         lambda x: np.sin(x.astype(np.float32)).astype(x.dtype),
@@ -336,6 +338,7 @@ def _refusing(x):
     return x * x
 
 
+@pytest.mark.slow
 def test_a_function_may_raise_beyond_a_closed_end_of_its_domain():
     op = differentiable_op(
         _refusing,
@@ -347,12 +350,14 @@ def test_a_function_may_raise_beyond_a_closed_end_of_its_domain():
     assert check_op(op, checks=["check_gradient", "check_jvp", "check_second_order"], seed=1)
 
 
+@pytest.mark.slow
 def test_a_rule_may_raise_where_there_is_no_derivative():
     op = differentiable_op(lambda a: tuple(np.linalg.slogdet(a)), signature="(n,n)->(),()", compute_dtype="float64")
     op.numpy_gradient(lambda op, s, g: g[..., None, None] * np.swapaxes(np.linalg.inv(op.inputs[0]), -1, -2))
     assert check_op(op, checks=["check_gradient", "check_second_order"], seed=1)
 
 
+@pytest.mark.slow
 def test_kinks_where_several_inputs_meet_are_not_judged():
     op = differentiable_op(
         lambda x, low, high: np.clip(x, low, high),
@@ -393,6 +398,7 @@ def test_second_derivatives_that_cancel_within_a_rule_are_not_judged_by_what_is_
     assert check_second_order(op, arguments=drawn, seed=1).status == "passed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_gradient, check_second_order])
 def test_a_rule_that_raises_where_there_is_no_derivative_is_not_blamed(check):
     singular = np.array([[1.5, -1.0, -1.0], [0.09375, 0.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -456,6 +462,7 @@ def test_ops_with_names_of_their_own_are_told_apart_by_them():
     assert {case.values[0] for case in cases} == {"squared.by.name"}
 
 
+@pytest.mark.slow
 def test_a_step_function_is_not_taken_for_one_of_single_precision():
     op = differentiable_op(np.floor, signature="()->()", grad=lambda op, g: 0 * g)
     assert check_gradient(op, seed=1).status == "passed"
@@ -514,6 +521,7 @@ def test_what_is_no_op_is_told_so(use):
         use(np.sin)
 
 
+@pytest.mark.slow
 def test_where_the_derivative_is_infinite_nothing_is_judged():
     op = differentiable_op(np.sqrt, signature="()->()", domain="[0, inf)", grad=lambda op, g: g * 0.5 / op.outputs[0])
     for check in (check_gradient, check_second_order):

@@ -37,6 +37,7 @@ def outcomes(settings):
     return json.loads(process.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("settings", marked(SETTINGS))
 def test_programs_of_graphs_and_sessions_do_what_they_should(settings, program):

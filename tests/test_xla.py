@@ -447,6 +447,7 @@ def test_long_texts_are_shortened():
     assert len(caught.value.message) < 3000
 
 
+@pytest.mark.slow
 def test_a_saved_function_runs_in_a_process_that_has_imported_the_op(tmp_path):
     (tmp_path / "saved_ops.py").write_text(
         "from tfpyop import differentiable_op\n"

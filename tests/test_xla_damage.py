@@ -41,6 +41,7 @@ def damaged(tmp_path_factory):
     return json.loads(run(f"from tests import damaged_models; damaged_models.main({directory!r})"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", damaged_models.DAMAGES)
 def test_a_damaged_model_is_refused_in_every_call(damaged, kind):
     expected = EXPECTED.get(kind, [OTHER_ARRAYS] * 2)
@@ -66,6 +67,7 @@ def test_altered_texts_of_compiled_calls_never_end_the_process(damaged):
     assert damaged["fuzz"]["refused"] > 30
 
 
+@pytest.mark.slow
 def test_frames_that_contradict_their_text_never_end_the_process():
     right, refused = map(int, re.findall(r"\d+", run("from tests import fuzzed_frames; fuzzed_frames.main()")))
     assert right > 500
