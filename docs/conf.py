@@ -39,7 +39,7 @@ napoleon_custom_sections = ["Source"]
 nitpick_ignore = [
     *(("py:exc", name) for name in ("AttributeError", "ImportError", "TypeError", "ValueError")),  # Python's own
     ("py:class", "collections.abc.Mapping"),
-    ("py:class", "tfpyop._rule_context.NamedValues"),  # read by name alone, as RuleContext says
+    ("py:class", "tfpyop._spec.rule_context.NamedValues"),  # read by name alone, as RuleContext says
 ]
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tests.fuzzed_frames import damaged_texts
 from tfpyop import differentiable_op
-from tfpyop.lowering._tensorflow import call_module, parse_saved_model
-from tfpyop.lowering.xla import nodes
-from tfpyop.lowering.xla.call_text import CallText
+from tfpyop._lowering._tensorflow import call_module, parse_saved_model
+from tfpyop._lowering.xla import nodes
+from tfpyop._lowering.xla.call_descriptor import CallText
 
 SMALL, LARGE = 4, 65536
 

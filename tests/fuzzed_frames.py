@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import differentiable_op
-from tfpyop._promise import ArrayType
-from tfpyop._registry import REGISTRY
+from tfpyop._lowering.xla import call_site, ffi
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.structs import Attributes, Buffer, Buffers, CallFrame, Span
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._spec.outputs import ArrayType
 from tfpyop.errors import TfpyopError
-from tfpyop.lowering.xla import calls, ffi
-from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
-from tfpyop.lowering.xla.structs import Attributes, Buffer, Buffers, CallFrame, Span
 
 TEXT = 4  # the type of an attribute
 ORDER = (4, ())  # int32[]
@@ -268,7 +268,7 @@ COUNTS = {"right": 0, "refused": 0}
 def run(*arguments):
     """Run a call, and note what it raises."""
     try:
-        calls.run(*arguments)
+        call_site.run(*arguments)
     except BaseException as error:
         RAISED.append(error)
         raise

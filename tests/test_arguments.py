@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._arguments import Parameters
-from tfpyop._structure import flatten
+from tfpyop._spec.parameters import Parameters
+from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import _coercion as coercion
-from tfpyop._coercion import Partners, advise_rule, as_input, cast, fit, parse_dtype
+from tfpyop._spec.coercion import Partners, advise_rule, as_input, cast, fit, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tests import saved_ops
 from tests.test_saved_model import saved
 from tfpyop import TfpyopError, UnsupportedError, export
-from tfpyop._registry import REGISTRY
-from tfpyop._token import Token
-from tfpyop.lowering._tensorflow import parse_saved_model
-from tfpyop.lowering.saved_nodes import nodes_of
+from tfpyop._lowering._tensorflow import parse_saved_model
+from tfpyop._lowering.saved.nodes import nodes_of
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.token import Token
 
 X = tf.constant([[1.0, 2.0]])
 CUBE = "tfpyop:tests.saved_ops:cube"

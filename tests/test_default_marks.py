@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from tests import modes
 from tfpyop import UnsupportedError, differentiable_op, export
-from tfpyop._default_marks import marks_of
-from tfpyop._registry import REGISTRY
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._spec.default_marks import marks_of
 from tfpyop.errors import ExportWarning
 
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from tests.derivative_corpus import CASES, KINDS
 from tfpyop import differentiable_op
-from tfpyop._complex_step import ComplexStep
-from tfpyop._numerical import Numerical
-from tfpyop._slopes import CREDIBLE, Found, Function, pull_back
+from tfpyop._numdiff.complex_step import ComplexStep
+from tfpyop._numdiff.directional import CREDIBLE, Found, Function, pull_back
+from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop.errors import GradientError
 
 PAGE = Path(__file__).parent.parent / "docs" / "numerical-derivatives.md"

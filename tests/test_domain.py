@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfpyop import RegistrationError, differentiable_op
-from tfpyop._domain import Domain, Interval
+from tfpyop._spec.domain import Domain, Interval
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests import ops
 from tfpyop import _host, differentiable_op
-from tfpyop.lowering import eager
+from tfpyop._lowering import eager
 
 X, Y = np.float32([[1.5, -2.0], [0.25, 3.0]]), np.float32([[0.5, 2.0], [-1.0, 1.0]])
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests import full_disk, parallel_ops
-from tfpyop._executors import _Task, run_task
-from tfpyop._progress import Progress
-from tfpyop._shared_arrays import InFile, put, taken
+from tfpyop._host.executor_map import _Task, run_task
+from tfpyop._host.heartbeat import Progress
+from tfpyop._host.shared_arrays import InFile, put, taken
 from tfpyop.errors import WorkerError
 
 TOKEN = f"tfpyop:{parallel_ops.__name__}:picky"
@@ -87,7 +87,9 @@ def test_a_worker_that_cannot_note_its_progress_does_not_blame_the_function(tmp_
         seek = write = full
 
     work = task(tmp_path)
-    monkeypatch.setattr("tfpyop._progress.open", full if step == "open" else lambda *a, **k: Full(), raising=False)
+    monkeypatch.setattr(
+        "tfpyop._host.heartbeat.open", full if step == "open" else lambda *a, **k: Full(), raising=False
+    )
     reply = run_task(work)
     assert isinstance(reply.error, WorkerError)
     assert reply.error.problem == "a worker cannot note which example it runs."
@@ -127,6 +129,6 @@ def test_an_array_whose_last_block_finds_no_room_goes_through_the_pipe(tmp_path,
         def __exit__(self, *exception):
             raise OSError(errno.ENOSPC, "No space left on device")  # what was buffered
 
-    monkeypatch.setattr("tfpyop._shared_arrays.open", AlmostFull, raising=False)
+    monkeypatch.setattr("tfpyop._host.shared_arrays.open", AlmostFull, raising=False)
     array = np.ones(1 << 20)
     assert put(array, tmp_path, "array") is array

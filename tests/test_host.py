@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tfpyop import _host
-from tfpyop._host import HostFunction
-from tfpyop._promise import ArrayType, OpPromise
-from tfpyop._rule_promise import CotangentPromise
-from tfpyop._signature import Signature
-from tfpyop._structure import LEAF, flat
+from tfpyop._host.function import HostFunction
+from tfpyop._spec.outputs import ArrayType, OpPromise
+from tfpyop._spec.rule_outputs import CotangentPromise
+from tfpyop._spec.signature import Signature
+from tfpyop._spec.tree import LEAF, flat
 from tfpyop.errors import CoercionError, ContractError, GradientError, SignatureError
 
 SUBJECT = "op 'acme:f' (acme.py:3)"

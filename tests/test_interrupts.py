@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context as tensorflow_context
 
 from tests import interrupted_calls
-from tfpyop.lowering._tensorflow import EagerTensor
+from tfpyop._lowering._tensorflow import EagerTensor
 
 
 @pytest.fixture(scope="module")

@@ -1,84 +1,114 @@
-"""The rules of the architecture, read from the imports and held by a process of its own."""
+"""The rules of the architecture, checked against the imports of all modules and by a process of its own."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
-    {"errors", "_version", "_prefer_native", "_token", "_locks", "_atomic_files"},
-    {"_size_terms", "_array_like"},
-    {"_signature_text"},
-    {"_signature", "_coercion", "_structure", "_progress", "_static_values", "_default_marks"},
-    {"_payload"},
-    {"_slopes", "_domain", "_shared_arrays", "parallel"},
-    {"_noise", "_line"},
-    {"_singular_points"},
-    {"_second_opinion"},
-    {"_extrapolation", "_single_precision"},
-    {"_arguments", "_registry", "_promise", "_numerical", "_complex_step", "_rule_context"},
-    {"_from_values", "_rule_values", "_executors"},
-    {"_rule_promise"},
-    {"_host"},
-    {"_rules", "_definition"},
-    {"_host_op"},
-    {"_batching", "_derivative_errors"},
-    {"lowering"},
-    {"_entry"},
-    {"_op", "_import_hooks"},
+    {"errors", "_version", "_locks", "_atomic_files", "_prefer_native", "parallel"},
+    {"_spec"},
+    {"_host", "_numdiff"},
+    {"_registry"},
+    {"_rules"},
+    {"_lowering"},
+    {"_import_hooks", "_op"},
     {"_discovery"},
     {"__init__"},
     {"testing", "export"},
-    {"_pytest_plugin", "cli", "__main__"},
+    {"cli", "__main__"},
 ]
-MODULES = sorted(PACKAGE.rglob("*.py"))
+"""The parts of the package. Each imports from the parts above it and from itself."""
+LAZY = {"_import_hooks", "cli"}
+"""The parts that import modules of the package inside of functions."""
+WITHOUT_TENSORFLOW = set.union(*LAYERS[:5], *LAYERS[6:9])
+TENSORFLOW_IN_CLI = {"tfpyop.cli.benchmark", "tfpyop.cli.serving"}
 
 
-def name_of(path):
-    return "/".join(path.relative_to(PACKAGE).with_suffix("").parts)
+def module_of(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
-            yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant))
+PATHS = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
-def layer_of(name):
-    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+def part_of(module):
+    return [*module.split("."), "__init__"][1]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_one_way(path):
-    layer = layer_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-    own = (name.split(".")[1] for name in imported(path) if name.startswith("tfpyop."))
-    assert all(layer_of(name) <= layer for name in own)
+def imported(module):
+    """The modules that a module imports, each with whether it does so inside of a function."""
+
+    def found(node, is_inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ImportFrom):
+                yield from ((nearest(f"{child.module}.{alias.name}"), is_inside) for alias in child.names)
+            elif isinstance(child, ast.Import):
+                yield from ((nearest(alias.name), is_inside) for alias in child.names)
+            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith("import_module"):
+                yield from ((arg.value, is_inside) for arg in child.args if isinstance(arg, ast.Constant))
+            yield from found(child, is_inside or isinstance(child, ast.FunctionDef | ast.Lambda))
+
+    return set(found(ast.parse(PATHS[module].read_text()), False))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_one_file_uses_private_tensorflow(path):
-    uses_private = any(name.startswith(("tensorflow.python", "tensorflow.compiler")) for name in imported(path))
-    assert uses_private == (path.name == "_tensorflow.py")
+def nearest(name):
+    """The module that a dotted name belongs to, if it is one of the package."""
+    while name.startswith("tfpyop.") and name not in PATHS:
+        name = name.rpartition(".")[0]
+    return name
 
 
-@pytest.mark.parametrize("module", ["calls", "call_text", "exception_table", "stablehlo", "structs"])
-def test_most_of_xla_knows_nothing_of_tensorflow(module):
-    assert not any(name.startswith("tensorflow") for name in imported(PACKAGE / "lowering" / "xla" / f"{module}.py"))
+def own_imports(module):
+    return {name: is_inside for name, is_inside in imported(module) if name in PATHS and name != module}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_lowerings_and_tests_use_tensorflow(path):
-    uses_tensorflow = any(name.split(".")[0] in ("tensorflow", "keras") for name in imported(path))
-    part = path.relative_to(PACKAGE).parts[0]
-    is_allowed = part in ("lowering", "testing", "export.py") or name_of(path) in ("cli/benchmark", "cli/serving")
-    assert not uses_tensorflow or is_allowed
+def test_imports_go_one_way_and_never_in_a_circle():
+    layers = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    upward = [
+        (module, name)
+        for module in PATHS
+        for name in own_imports(module)
+        if part_of(module) not in LAZY and layers[part_of(name)] > layers[part_of(module)]
+    ]
+    between_neighbours = [
+        (module, name)
+        for module in PATHS
+        for name in own_imports(module)
+        if {part_of(module), part_of(name)} == {"_host", "_numdiff"}
+    ]
+    assert upward == between_neighbours == []
+    order = graphlib.TopologicalSorter(
+        {
+            module: [
+                name for name, is_inside in own_imports(module).items() if not (is_inside and part_of(module) in LAZY)
+            ]
+            for module in PATHS
+        }
+    )
+    assert list(order.static_order())  # CycleError names the circle
+
+
+def test_only_import_hooks_and_commands_import_inside_of_functions():
+    inside = {part_of(module) for module in PATHS if any(own_imports(module).values())}
+    assert inside == LAZY
+
+
+def test_tensorflow_is_used_by_lowerings_and_its_private_parts_by_one_file():
+    tops = {module: {name.split(".")[0] for name, _ in imported(module)} for module in PATHS}
+    users = {module for module, names in tops.items() if names & {"tensorflow", "keras"}}
+    assert not {module for module in users if part_of(module) in WITHOUT_TENSORFLOW}
+    assert {module for module in users if part_of(module) == "cli"} == TENSORFLOW_IN_CLI
+    pure = ("call_site", "call_descriptor", "exception_table", "stablehlo", "structs")
+    assert not users & {f"tfpyop._lowering.xla.{module}" for module in pure}
+    private = {
+        module
+        for module in PATHS
+        if any(name.startswith(("tensorflow.python", "tensorflow.compiler")) for name, _ in imported(module))
+    }
+    assert private == {"tfpyop._lowering._tensorflow"}
 
 
 def test_decorating_imports_neither_tensorflow_nor_keras_nor_hypothesis():

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tfpyop._executors import ExecutorSource
-from tfpyop._registry import OwnedNames, Registry, Site
+from tfpyop._registry.registry import OwnedNames, Registry
+from tfpyop._spec.executor_source import ExecutorSource
+from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, WorkerError
 from tfpyop.parallel import ProcessPool
 

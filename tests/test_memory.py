@@ -11,7 +11,7 @@ from tensorflow.python.ops.script_ops import _py_funcs
 
 from tests import ops
 from tfpyop import differentiable_op
-from tfpyop._registry import REGISTRY
+from tfpyop._registry.registry import REGISTRY
 
 X = tf.constant([1.0, 2.0, 3.0])
 

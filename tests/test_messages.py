@@ -27,7 +27,7 @@ from tfpyop import (
     differentiable_op,
     get_op,
 )
-from tfpyop.lowering.xla import ffi
+from tfpyop._lowering.xla import ffi
 
 X = np.float32([1, 2, 3])
 A = np.ones((2, 3), np.float32)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfpyop
 from tests import modes
 from tfpyop import ContractError, RegistrationError, UnsupportedError, differentiable_op
-from tfpyop.lowering import native
+from tfpyop._lowering import native
 
 X = np.float32([1, 2, 3])
 

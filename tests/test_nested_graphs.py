@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfpyop import differentiable_op
-from tfpyop.lowering.watchdog import WATCHDOG, n_inter_op_threads
+from tfpyop._lowering.watchdog import WATCHDOG, n_inter_op_threads
 
 NESTED = """
 import sys, threading
@@ -108,7 +108,7 @@ import logging, os, sys, threading, time
 import tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)
 from tfpyop import differentiable_op
-from tfpyop.lowering.watchdog import WATCHDOG
+from tfpyop._lowering.watchdog import WATCHDOG
 
 WATCHDOG._patience = 1.0
 tf.random.set_seed(1)

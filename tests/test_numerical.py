@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import complex_step, differentiable_op, numerical
-from tfpyop._complex_step import ComplexStep
-from tfpyop._from_values import read_method
-from tfpyop._numerical import Numerical
-from tfpyop._slopes import Function, pull_back, push_forward
+from tfpyop._numdiff.complex_step import ComplexStep
+from tfpyop._numdiff.directional import Function, pull_back, push_forward
+from tfpyop._numdiff.finite_differences import Numerical
+from tfpyop._rules.numerical import read_method
 from tfpyop.errors import GradientError, RegistrationError
 
 NUMERICAL, COMPLEX_STEP = Numerical(), ComplexStep()

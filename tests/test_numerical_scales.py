@@ -9,8 +9,8 @@ import scipy.special
 import tensorflow as tf
 
 from tfpyop import complex_step, differentiable_op, numerical
-from tfpyop._line import Line
-from tfpyop._slopes import Function
+from tfpyop._numdiff.directional import Function
+from tfpyop._numdiff.line import Line
 from tfpyop.errors import GradientError, RegistrationError
 
 

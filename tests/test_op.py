@@ -30,7 +30,7 @@ from tfpyop import (
     get_op,
     registered_ops,
 )
-from tfpyop._token import split
+from tfpyop._registry.token import split
 
 X = np.float32([3, 6])
 Y = np.float32([4, 8])

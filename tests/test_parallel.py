@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
-from tfpyop._executors import _Reply
-from tfpyop._registry import REGISTRY
+from tfpyop._host.executor_map import _Reply
+from tfpyop._registry.registry import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool
 
@@ -90,7 +90,7 @@ def test_a_full_shared_memory_does_not_matter(monkeypatch):
     def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tfpyop._shared_arrays.open", full, raising=False)
+    monkeypatch.setattr("tfpyop._host.shared_arrays.open", full, raising=False)
     x = np.ones((2, 600_000))
     assert (parallel_ops.same(tf.constant(x)).numpy() == x).all()
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._promise import ArrayType, OpPromise, is_compatible
-from tfpyop._rule_promise import CotangentPromise, RuleInputs, SamePromise, TangentPromise
-from tfpyop._rule_values import broadcast_shapes_of, rule_values, summed_axes
-from tfpyop._signature import Signature
-from tfpyop._structure import LEAF, flat, flatten
+from tfpyop._spec.outputs import ArrayType, OpPromise, is_compatible
+from tfpyop._spec.rule_outputs import CotangentPromise, RuleInputs, SamePromise, TangentPromise
+from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes
+from tfpyop._spec.signature import Signature
+from tfpyop._spec.tree import LEAF, flat, flatten
 from tfpyop.errors import CoercionError, ContractError, SignatureError
 
 properties = settings(deadline=None)

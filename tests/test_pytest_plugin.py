@@ -67,7 +67,7 @@ def directory(tmp_path_factory):
 def run(directory, *options):
     """Run pytest with the plugin; returns status and output."""
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tfpyop._pytest_plugin", "-v", "-rs", "--tb=short", *options],
+        [sys.executable, "-m", "pytest", "-p", "tfpyop.cli.pytest_plugin", "-v", "-rs", "--tb=short", *options],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -85,7 +85,7 @@ def test_ops_and_checks_are_collected_beside_other_tests(directory):
     assert "my_ops::right[check_jvp] SKIPPED (the op has no JVP rule)" in output
     assert "test_my_ops.py::test_of_the_user PASSED" in output
     assert "Likely:   the wrong sign" in output
-    assert "_pytest_plugin.py" not in output.split("= FAILURES =")[1].split("short test summary")[0]  # no frames
+    assert "pytest_plugin.py" not in output.split("= FAILURES =")[1].split("short test summary")[0]  # no frames
     assert "test_my_ops.py::TestOps::test_op[wrong-check_gradient] FAILED" in output
 
 
@@ -108,5 +108,5 @@ def test_a_module_that_is_not_there_is_one_line(directory):
 
 
 def test_the_plugin_loads_nothing_unless_asked():
-    program = "import sys, tfpyop._pytest_plugin; assert not {'tensorflow', 'hypothesis'} & set(sys.modules)"
+    program = "import sys, tfpyop.cli.pytest_plugin; assert not {'tensorflow', 'hypothesis'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

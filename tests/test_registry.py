@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop import _registry
-from tfpyop._registry import OpsView, OwnedNames, Registry, Site
-from tfpyop._token import Token
+from tfpyop._registry.registry import OpsView, OwnedNames, Registry
+from tfpyop._registry.token import Token
+from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError
 
 NAMESPACE, SPEC, AGAIN = object(), object(), object()
@@ -117,7 +118,12 @@ def test_a_site_is_shown_from_the_working_directory(tmp_path, monkeypatch):
 def module(tmp_path, monkeypatch):
     """A module that can be edited and imported again."""
     path = tmp_path / "edited.py"
-    lines = ["import sys", "from tfpyop._registry import Site", "def f(): ...", "site = Site.of(f, sys._getframe())"]
+    lines = [
+        "import sys",
+        "from tfpyop._registry.registry import Site",
+        "def f(): ...",
+        "site = Site.of(f, sys._getframe())",
+    ]
     path.write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

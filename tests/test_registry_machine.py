@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tfpyop import export
-from tfpyop._registry import REGISTRY
+from tfpyop._registry.registry import REGISTRY
 from tfpyop.errors import ExportWarning
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from tfpyop import differentiable_op
-from tfpyop.lowering import _tensorflow, retracing
+from tfpyop._lowering import _tensorflow
+from tfpyop._lowering.xla import retracing
 
 X = np.float32([0.3, 1.0, 2.0])
 COMPILED = {"jit_compile": True, "autograph": False}

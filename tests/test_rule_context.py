@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests import modes
 from tfpyop import differentiable_op
-from tfpyop._rule_context import NamedValues, RuleContext
+from tfpyop._spec.rule_context import NamedValues, RuleContext
 
 X = np.float32([1, 2, 3])
 VALUES = {"lu": 1, "values": 2, "keys": 3}

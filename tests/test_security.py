@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tests.saved_ops import cube
 from tfpyop import UnsupportedError, export
-from tfpyop._shared_arrays import shared_directory
-from tfpyop.lowering.xla.call_text import CallText
+from tfpyop._host.shared_arrays import shared_directory
+from tfpyop._lowering.xla.call_descriptor import CallText
 
 TOKENS = ["tfpyop:trap:op", 'tfpyop:op@trap{"static":{"axis":1}}', 'tfpyop:trap:op/vjp{"batch":[[1]]}']
 

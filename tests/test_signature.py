@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._signature import Place, Signature, broadcast_shapes
+from tfpyop._spec.signature import Place, Signature, broadcast_shapes
 from tfpyop.errors import ContractError, SignatureError
 
 EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tfpyop import differentiable_op
-from tfpyop._signature import Signature
+from tfpyop._spec.signature import Signature
 from tfpyop.errors import SignatureError
 
 try:

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from tfpyop._promise import ArrayType
-from tfpyop._signature import Place
-from tfpyop.lowering.xla.call_text import ELEMENT_TYPES, CallText
-from tfpyop.lowering.xla.stablehlo import check_of_shape, host_call
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call
+from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.signature import Place
 
 F4 = np.dtype(np.float32)
 
@@ -57,7 +57,7 @@ def test_the_text_of_a_call_is_read_as_it_was_written(token, is_ordered):
 
 @pytest.mark.parametrize("name", ELEMENT_TYPES)
 def test_every_dtype_is_written_and_read(name):
-    from tfpyop._coercion import parse_dtype
+    from tfpyop._spec.coercion import parse_dtype
 
     call = CallText("t", [ArrayType(parse_dtype(name), ())], [])
     assert CallText.parse(call.text.encode()) == call

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import modes
 from tfpyop import differentiable_op, prefer_native
-from tfpyop._static_values import copied, static_values
+from tfpyop._spec.static_values import copied, static_values
 
 X = np.float32([1, 2, 3])
 

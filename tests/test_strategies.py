@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests import ops
 from tfpyop import RegistrationError, SignatureError, TfpyopError, UnsupportedError, differentiable_op
-from tfpyop._domain import Interval
+from tfpyop._spec.domain import Interval
 from tfpyop.testing import Arguments, arguments, cotangents, tangents
 
 EXAMPLES = settings(max_examples=50, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._structure import LEAF, Structure, flat, flatten
+from tfpyop._spec.tree import LEAF, Structure, flat, flatten
 
 
 class Pair(NamedTuple):

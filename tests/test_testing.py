@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
-from tfpyop.lowering.xla import is_compiling
+from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop.testing import (
     CHECKS,
     Arguments,

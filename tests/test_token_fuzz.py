@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tests import saved_ops
 from tests.test_saved_model import saved
 from tfpyop import RegistrationError, TfpyopError, UnsupportedError, export
-from tfpyop._host_op import HostOp
-from tfpyop._payload import MOST_LEVELS
-from tfpyop._promise import ArrayType, is_compatible
-from tfpyop._registry import REGISTRY
-from tfpyop._token import Token, joined, split
-from tfpyop.lowering.gradient_node import NodeGradient
-from tfpyop.lowering.traced_outputs import TracedOutputs, read_call
+from tfpyop._lowering.autodiff.gradient_node import NodeGradient
+from tfpyop._lowering.traced_outputs import TracedOutputs, read_call
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.token import Token, joined, split
+from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.payload import MOST_LEVELS
 
 bounded = settings(
     max_examples=300,

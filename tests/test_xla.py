@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from tests import ops
 from tfpyop import SignatureError, UnsupportedError, differentiable_op
-from tfpyop._registry import REGISTRY
-from tfpyop.lowering.xla import calls as xla_calls
-from tfpyop.lowering.xla import exception_table
-from tfpyop.lowering.xla import ffi as xla_ffi
-from tfpyop.lowering.xla.call_text import ELEMENT_TYPES
+from tfpyop._lowering.xla import call_site as xla_calls
+from tfpyop._lowering.xla import exception_table
+from tfpyop._lowering.xla import ffi as xla_ffi
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES
+from tfpyop._registry.registry import REGISTRY
 
 X = np.float32([1, 2, 3])
 FLOAT8 = [  # three of the five came after TensorFlow 2.18

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op, differentiable_op
-from tfpyop.lowering.xla import is_compiling
+from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop.testing import arguments
 
 

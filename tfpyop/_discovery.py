@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from tfpyop._entry import RuleEntry
 from tfpyop._op import Op, entry_of
-from tfpyop._registry import OpsView
+from tfpyop._registry.op_def import RuleEntry
+from tfpyop._registry.registry import OpsView
 from tfpyop.errors import RegistrationError, nearest
 
 

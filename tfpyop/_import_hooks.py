@@ -8,28 +8,40 @@ from typing import Any
 
 import wrapt
 
+from tfpyop._registry.bind import Lowering, load_with
 from tfpyop.errors import UnsupportedError
 
 
 def install_hooks() -> None:
     """Wait for TensorFlow to be imported, or act at once if it is."""
+    load_with(_lowering)
     wrapt.register_post_import_hook(_on_tensorflow, "tensorflow")
     wrapt.register_post_import_hook(_on_keras, "keras")
 
 
+def keras_layer() -> Any:
+    """Return the class of the layers that ops make. Imports Keras."""
+    return importlib.import_module("tfpyop._lowering.keras").OpLayer
+
+
+def _lowering() -> Lowering:
+    lowering: Lowering = importlib.import_module("tfpyop._lowering.dispatch")
+    return lowering
+
+
 def _on_tensorflow(_tensorflow: Any) -> None:
     with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
-        importlib.import_module("tfpyop.lowering.py_func").install()
-        importlib.import_module("tfpyop.lowering.eager").install()
-        importlib.import_module("tfpyop.lowering.refusals").install()
-        importlib.import_module("tfpyop.lowering.batching").install()
-        importlib.import_module("tfpyop.lowering.saved_gradient").install()
-        importlib.import_module("tfpyop.lowering.retracing").install()
-        importlib.import_module("tfpyop.lowering.xla").install()
+        importlib.import_module("tfpyop._lowering.py_func").install()
+        importlib.import_module("tfpyop._lowering.eager").install()
+        importlib.import_module("tfpyop._lowering.autodiff.deferred_errors").install()
+        importlib.import_module("tfpyop._lowering.vectorized_map").install()
+        importlib.import_module("tfpyop._lowering.saved.gradient").install()
+        importlib.import_module("tfpyop._lowering.xla.retracing").install()
+        importlib.import_module("tfpyop._lowering.xla.nodes").install()
 
 
 def _on_keras(keras: Any) -> None:
     """Let Keras find ops in the models that it loads."""
     if keras.backend.backend() == "tensorflow":
         with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
-            importlib.import_module("tfpyop.lowering.keras").install()
+            importlib.import_module("tfpyop._lowering.keras").install()

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 import numpy as np
 import wrapt
 
-from tfpyop._definition import Definition, Options, is_in_class, read_flag
-from tfpyop._entry import Entry, lowering
-from tfpyop._from_values import METHODS, from_values, read_method
-from tfpyop._registry import REGISTRY, OpsView, Site
-from tfpyop._rules import Rules
-from tfpyop._slopes import Method
-from tfpyop._token import Token
+from tfpyop._import_hooks import keras_layer
+from tfpyop._numdiff.directional import Method
+from tfpyop._registry.bind import lowering
+from tfpyop._registry.op_def import Entry
+from tfpyop._registry.registry import REGISTRY, OpsView
+from tfpyop._registry.rules import Rules
+from tfpyop._registry.token import Token
+from tfpyop._rules.numerical import METHODS, from_values, read_method
+from tfpyop._spec.op_spec import Definition, Options, is_in_class, read_flag
+from tfpyop._spec.source_location import Site
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
 
 P = ParamSpec("P")
@@ -311,7 +314,7 @@ class Op(_Proxy, Generic[P, R]):
         (None, 3)
         """
         self._self_entry.definition.require_static(static)
-        layer = importlib.import_module("tfpyop.lowering.keras").OpLayer
+        layer = keras_layer()
         return layer(self._self_entry.host_op(None, static), **({} if name is None else {"name": name}))
 
     # -- as a function among Python's

@@ -18,13 +18,13 @@ import tensorflow as tf
 
 from tfpyop._atomic_files import writing_directory
 from tfpyop._discovery import import_module
-from tfpyop._host_op import HostOp
-from tfpyop._registry import REGISTRY
-from tfpyop._token import Token
+from tfpyop._lowering._tensorflow import parse_saved_model, trace_saved_model
+from tfpyop._lowering.saved.native_model import make_native
+from tfpyop._lowering.saved.nodes import tokens_of
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError, nearest
-from tfpyop.lowering._tensorflow import parse_saved_model, trace_saved_model
-from tfpyop.lowering.native_models import make_native
-from tfpyop.lowering.saved_nodes import tokens_of
 
 __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save"]
 

@@ -16,12 +16,12 @@ import tensorflow as tf
 from rich.progress import track
 
 from tfpyop._atomic_files import write_file
-from tfpyop._coercion import Array
 from tfpyop._discovery import find_ops
-from tfpyop._domain import Interval
 from tfpyop._op import Op
-from tfpyop._signature_text import Core
-from tfpyop._size_terms import names_in
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.domain import Interval
+from tfpyop._spec.signature_text import Core
+from tfpyop._spec.size_terms import names_in
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays

@@ -11,8 +11,8 @@ import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array, dtype_kind, finfo
-from tfpyop._promise import ArrayType
+from tfpyop._spec.coercion import Array, dtype_kind, finfo
+from tfpyop._spec.outputs import ArrayType
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows

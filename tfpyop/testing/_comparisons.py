@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op
-from tfpyop._coercion import Array, dtype_kind, is_differentiable
-from tfpyop._slopes import Function
+from tfpyop._numdiff.directional import Function
+from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
 from tfpyop.testing._derivatives import (
     Slopes,
     direction_of,

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op
-from tfpyop._coercion import Array, is_differentiable
-from tfpyop._domain import Interval
+from tfpyop._spec.coercion import Array, is_differentiable
+from tfpyop._spec.domain import Interval
 from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, distance
 from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
 from tfpyop.testing._examples import Arguments

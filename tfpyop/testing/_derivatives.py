@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op, numerical
-from tfpyop._coercion import Array, is_differentiable
-from tfpyop._slopes import Derivative, Function
+from tfpyop._numdiff.directional import Derivative, Function
+from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, definition_of, host_op_of
 

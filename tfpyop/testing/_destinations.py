@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, dtype_kind
-from tfpyop._host import read_only
+from tfpyop._host.function import read_only
+from tfpyop._spec.coercion import Array, DType, dtype_kind
 from tfpyop.testing._comparisons import first_of
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, tensors_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpyop._coercion import Array, is_differentiable
-from tfpyop._slopes import Function
+from tfpyop._numdiff.directional import Function
+from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
 
 _FACTORS = {2.0: "a factor of 2 too much", 0.5: "a factor of 2 is missing", 3.0: "a factor of 3 too much"}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfpyop._coercion import Array
+from tfpyop._spec.coercion import Array
 
 _DOUBLE = ("float64", "complex128")
 

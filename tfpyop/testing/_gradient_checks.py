@@ -12,7 +12,7 @@ import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array
+from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._comparisons import (
     SUBNORMAL,

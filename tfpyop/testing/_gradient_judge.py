@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op
-from tfpyop._coercion import Array, is_differentiable
-from tfpyop._slopes import Function
+from tfpyop._numdiff.directional import Function
+from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
 from tfpyop.testing._comparisons import (
     SUBNORMAL,

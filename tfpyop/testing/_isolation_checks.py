@@ -15,8 +15,8 @@ from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import Array, dtype_kind
-from tfpyop._host_op import HostOp
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._coercion import DType
-from tfpyop._domain import Interval
+from tfpyop._spec.coercion import DType
+from tfpyop._spec.domain import Interval
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._numbers import Magnitudes, input_dtype, within

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tfpyop
 from tfpyop import Op
-from tfpyop._coercion import Array
+from tfpyop._spec.coercion import Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import definition_of, host_op_of, rules_of

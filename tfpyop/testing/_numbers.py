@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy as Strategy
 
-from tfpyop._coercion import DType, dtype_kind, finfo
-from tfpyop._domain import Interval
+from tfpyop._spec.coercion import DType, dtype_kind, finfo
+from tfpyop._spec.domain import Interval
 
 SMALLEST = 1e-12
 """Squares and products of smaller magnitudes leave single precision."""

@@ -12,12 +12,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop import Op
-from tfpyop._coercion import Array
-from tfpyop._definition import Definition
-from tfpyop._host import HostFunction
-from tfpyop._host_op import HostOp
+from tfpyop._host.function import HostFunction
 from tfpyop._op import entry_of
-from tfpyop._rules import Rules
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.rules import Rules
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.op_spec import Definition
 from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
 

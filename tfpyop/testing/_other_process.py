@@ -18,7 +18,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tfpyop._coercion import Array
+from tfpyop._spec.coercion import Array
+from tfpyop.testing._derivatives import vjp
 
 _MOST_ERROR_LINES = 4
 _MOST_SECONDS = 300
@@ -130,8 +131,6 @@ def _model(models: dict[str, Any], path: str) -> Any:
 
 def _called(model: Any, inputs: Sequence[Array], *, is_differentiated: bool) -> tuple[list[Array], list[Array | None]]:
     import tensorflow as tf
-
-    from tfpyop.testing._derivatives import vjp
 
     tensors = [tf.constant(array) for array in inputs]
     outputs = list(model.call(*tensors))

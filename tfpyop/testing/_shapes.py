@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy as Strategy
 
 from tfpyop import Op
-from tfpyop._signature import Signature
-from tfpyop._signature_text import Dimension, core_text
-from tfpyop._size_terms import names_in
+from tfpyop._spec.signature import Signature
+from tfpyop._spec.signature_text import Dimension, core_text
+from tfpyop._spec.size_terms import names_in
 from tfpyop.errors import SignatureError, UnsupportedError
 from tfpyop.testing._ops import definition_of, subject_of
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op
-from tfpyop._coercion import Array, DType, dtype_kind, is_differentiable, parse_dtype
-from tfpyop._domain import Domain, Interval
-from tfpyop._promise import ArrayType
-from tfpyop._structure import flatten
+from tfpyop._spec.coercion import Array, DType, dtype_kind, is_differentiable, parse_dtype
+from tfpyop._spec.domain import Domain, Interval
+from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._misuse import (

@@ -1,0 +1,174 @@
+"""Batching: an op over many rows as one host call, for `vectorized_map` and Jacobians.
+
+Every level of batching says which inputs have a leading dimension of rows; the others are the same for all rows. Ops
+with a signature get the rows as further loop dimensions, in one call of the user's function. Others are looped over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfpyop._host.function import HostFunction, Plan
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.outputs import ArrayType, Types, describe_types
+from tfpyop._spec.payload import Level
+from tfpyop._spec.signature import Place, Signature, Size, Sizes
+from tfpyop.errors import ContractError
+
+
+class BatchedHost(HostFunction):
+    """A host function over rows.
+
+    Args:
+      unbatched: The host function of one row.
+      signature: The signature of its op, None if it has none.
+      levels: Which inputs have rows, at each level.
+    """
+
+    is_batched = True
+
+    def __init__(self, unbatched: HostFunction, signature: Signature | None, levels: tuple[Level, ...]) -> None:
+        super().__init__(
+            unbatched.subject, function=unbatched, promise=unbatched.promise, is_stateful=unbatched.is_stateful
+        )
+        self.unbatched = unbatched
+        self.signature = signature
+        self.levels = levels
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The types of one row's outputs, with the dimensions of rows in front."""
+        self._require_rows(inputs)
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
+        counts = self._counts([type_.shape for type_ in inputs])
+        outputs = self.unbatched.output_types(rows)
+        return [ArrayType(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
+
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The sizes of one row's outputs, with the numbers of rows in front."""
+        self._require_rows(inputs)
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
+        counts: Sizes = tuple(
+            self._place_of_rows(depth) if count is None else count
+            for depth, count in enumerate(self._counts([type_.shape for type_ in inputs]))
+        )
+        return [
+            None if sizes is None else counts + tuple(map(self._behind_rows, sizes))
+            for sizes in self.unbatched.output_sizes(rows)
+        ]
+
+    def plan(self, views: Sequence[Array]) -> Plan:
+        """The plan of calls with such arrays."""
+        inputs = [ArrayType.of(view) for view in views]
+        return Plan(inputs, self.output_types(inputs))
+
+    def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
+        """Run the user's function on all rows: at once if it has a signature, else one after the other."""
+        counts = tuple(count or 0 for count in self._counts([view.shape for view in views]))
+        rows = [self._row_type(type_, number) for number, type_ in enumerate(plan.inputs)]
+        if self.signature is None or self.signature.bind([row.shape for row in rows]).missing:
+            return self._run_rows(views, rows, counts)  # rows cannot stand in front of a core dimension that is missing
+        loops = self._loop_ranks(rows)
+        outputs = self.unbatched(
+            [self._aligned(view, number, counts, max(loops) - loops[number]) for number, view in enumerate(views)]
+        )
+        promised = self.unbatched.output_types(rows)
+        return [
+            output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
+            for output, type_ in zip(outputs, promised, strict=True)
+        ]
+
+    def _require_rows(self, inputs: Types) -> None:
+        """Raise ContractError for inputs that are not rows at these levels, which a damaged model may pass."""
+        n_inputs = len(self.levels[0])
+        problem = None
+        if len(inputs) != n_inputs:
+            problem = "a call over rows has the wrong number of inputs."
+        elif any(
+            type_.shape is not None and len(type_.shape) < self._n_levels(number) for number, type_ in enumerate(inputs)
+        ):
+            problem = "an input of a call over rows has too few dimensions."
+        elif any(len(sizes) > 1 for sizes in self._row_sizes([type_.shape for type_ in inputs])):
+            problem = "the inputs of a call over rows have different numbers of rows."
+        if problem is not None:
+            rows = [f"{self._n_levels(number)} dimensions of rows" for number in range(n_inputs)]
+            raise ContractError(
+                problem,
+                subject=self.subject,
+                expected=f"{n_inputs} inputs, with {', '.join(rows)}",
+                got=describe_types(inputs),
+                remedy="vectorized_map makes such calls. The model may be damaged: save it again.",
+            )
+
+    def _place_of_rows(self, depth: int) -> Place:
+        """An input that has the rows of this level, and the axis they are in."""
+        number = self.levels[depth].index(True)
+        return Place(number, sum(outer[number] for outer in self.levels[:depth]))
+
+    def _behind_rows(self, size: Size) -> Size:
+        """A size in terms of one row, in terms of all rows."""
+        if isinstance(size, Place):
+            return Place(size.input, size.axis + sum(level[size.input] for level in self.levels))
+        return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
+
+    def _loop_ranks(self, rows: Types) -> list[int]:
+        """How many loop dimensions each input has within a row."""
+        assert self.signature is not None
+        ranks = self.signature.core_ranks([row.shape for row in rows])
+        return [len(row.shape or ()) - rank for row, rank in zip(rows, ranks, strict=True)]
+
+    def _aligned(self, view: Array, number: int, counts: tuple[int, ...], n_missing: int) -> Array:
+        """A view whose dimensions of rows are loop dimensions: in front of all others, one for each level."""
+        flags = [level[number] for level in self.levels]
+        row = view.shape[sum(flags) :]
+        leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
+        aligned: Array = view.reshape(leading + (1,) * n_missing + row)
+        if self.promise.is_like_inputs:  # each row has a vector of its own, also beside what rows share
+            aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
+        return aligned
+
+    def _run_rows(self, views: Sequence[Array], rows: Types, counts: tuple[int, ...]) -> list[Array]:
+        results = [
+            [np.array(array) for array in self.unbatched([self._row(*row, index) for row in enumerate(views)])]
+            for index in np.ndindex(*counts)
+        ]
+        if results:
+            return [np.stack(values).reshape(counts + values[0].shape) for values in zip(*results, strict=True)]
+        promised = self.unbatched.output_types(rows)
+        return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
+
+    def _row(self, number: int, view: Array, index: tuple[int, ...]) -> Array:
+        picked = tuple(place for place, level in zip(index, self.levels, strict=True) if level[number])
+        row: Array = np.array(view[picked], dtype=view.dtype, copy=None)
+        return row
+
+    def _row_type(self, type_: ArrayType, number: int) -> ArrayType:
+        return ArrayType(type_.dtype, None if type_.shape is None else type_.shape[self._n_levels(number) :])
+
+    def _n_levels(self, number: int) -> int:
+        """How many dimensions of rows an input has."""
+        return sum(level[number] for level in self.levels)
+
+    def _counts(self, shapes: Sequence[Any]) -> list[int | None]:
+        """How many rows there are at each level."""
+        return [next(iter(sizes), None) for sizes in self._row_sizes(shapes)]
+
+    def _row_sizes(self, shapes: Sequence[Any]) -> list[set[int]]:
+        """The numbers of rows that inputs have at each level, as far as they are known."""
+        axes = [0] * len(shapes)
+        found = []
+        for level in self.levels:
+            sizes = set()
+            for number, shape in enumerate(shapes):
+                if level[number]:
+                    size = None if shape is None else shape[axes[number]]
+                    sizes |= set() if size is None else {size}
+                    axes[number] += 1
+            found.append(sizes)
+        return found
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(size or 0 for size in shape)

@@ -1,0 +1,334 @@
+"""Executors: the elements of loop dimensions, run elsewhere, in threads, in processes or on a cluster.
+
+Tasks carry the op's token and arrays, never functions: who runs one has imported, or imports, the op's module.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import math
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfpyop._host.heartbeat import Progress
+from tfpyop._host.shared_arrays import InFile, put, shared_directory, taken
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.executor_source import ExecutorSource
+from tfpyop.errors import WorkerError, annotate
+from tfpyop.parallel import ProcessPool, is_worker_process
+
+_CHUNKS_A_WORKER = 4
+_USUAL_WORKERS = 4
+"""How many workers an executor is taken to have that does not tell."""
+_MOST_ATTEMPTS = 3
+"""How often a call is made again whose workers were ended by what it had no part in."""
+_LONGEST_WAIT = 0.5
+"""How long to wait, in seconds, before looking whether an example takes too long."""
+_THREAD = threading.local()
+
+Example = Sequence[Array]
+ImportHost = Callable[[str], Callable[[list[Array]], list[Array]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorMap:
+    """Maps one function over examples with an executor.
+
+    Args:
+      source: Gives the executor.
+      token: Gives the token of the function's op.
+      import_host: Called in the worker: returns the function that a token stands for. Must be importable.
+    """
+
+    source: ExecutorSource
+    token: Callable[[], str]
+    import_host: ImportHost
+
+    def is_worker(self) -> bool:
+        """Whether this thread is one of those that run tasks: then it must not wait for another one."""
+        if is_worker_process() or getattr(_THREAD, "is_worker", False):
+            return True
+        prefix = getattr(self.source.executor(), "_thread_name_prefix", None)  # of a ThreadPoolExecutor
+        return bool(prefix) and threading.current_thread().name.startswith(f"{prefix}_")
+
+    def run(self, examples: Sequence[Example], subject: str) -> list[list[Array]]:
+        """The results of all examples, in their order.
+
+        Raises:
+          WorkerError: A worker has ended, or an example took too long.
+          Exception: What the function raised for the first example that failed, with a note of its number.
+        """
+        executor = self.source.executor()
+        chunks = list(_chunks(executor, len(examples)))
+        with contextlib.ExitStack() as stack:
+            directory, progress = None, None
+            if isinstance(executor, ProcessPool):
+                directory, progress = self._share(stack, len(chunks), subject)
+            tasks = [
+                _Task(
+                    self.import_host,
+                    self.token(),
+                    _stacked(examples[begin:end], begin, directory),
+                    begin,
+                    number,
+                    directory,
+                    progress,
+                )
+                for number, (begin, end) in enumerate(chunks)
+            ]
+            call = _Call(subject, tasks, len(examples), progress)
+            if isinstance(executor, ProcessPool):
+                replies = call.replies_of_pool(executor)
+            else:
+                replies = call.replies_of_any(executor, self.source)
+            return call.results(replies)
+
+    def _share(self, stack: contextlib.ExitStack, n_tasks: int, subject: str) -> tuple[Path, Progress]:
+        try:
+            return stack.enter_context(shared_directory(n_tasks))
+        except WorkerError as error:
+            raise error.about(subject) from error.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Some examples of an op, for a worker.
+
+    Attributes:
+      import_host: Returns the function that the token stands for.
+      token: The token of the function's op.
+      arrays: Each input of all examples, stacked.
+      begin: The number of the first example.
+      number: The number of the task.
+      directory: What this process and the worker share; None if there is nothing.
+      progress: Where to note which example runs; None if nothing is shared.
+    """
+
+    import_host: ImportHost
+    token: str
+    arrays: list[Array | InFile]
+    begin: int
+    number: int
+    directory: Path | None
+    progress: Progress | None
+
+    def heartbeat(self) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """In the worker: a function that notes which example begins."""
+        if self.progress is None:
+            return contextlib.nullcontext(lambda example: None)
+        return self.progress.heartbeat(self.number)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """The results of a task, up to the first example that failed."""
+
+    results: list[list[Array | InFile]]
+    error: BaseException | None = None
+    traceback: str = ""
+
+    def __reduce__(self) -> Any:
+        """For another process: some exceptions cannot go there."""
+        return _Reply, (self.results, self.error and _picklable(self.error), self.traceback)
+
+
+_Future = concurrent.futures.Future[_Reply]
+
+
+class _RemoteError(Exception):
+    """Where the function raised in another process, as text: tracebacks stay there."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def _picklable(error: BaseException) -> BaseException:
+    """The exception, or one that tells its name where it would not come out of a pickle as it is."""
+    try:
+        text = str(error)
+    except Exception as second:  # an exception may refuse
+        text = f"(its text raised {type(second).__name__})"
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == text:
+            return error
+    except BaseException:  # its own code runs, and may even exit: the text is sent in its place
+        pass
+    told = RuntimeError(f"{type(error).__name__}: {text}")
+    for note in getattr(error, "__notes__", ()):
+        annotate(told, str(note))
+    return told
+
+
+def run_task(task: _Task) -> _Reply:
+    """In the worker: run some examples."""
+    results: list[list[Array | InFile]] = []
+    was_worker, _THREAD.is_worker = getattr(_THREAD, "is_worker", False), True
+    try:
+        host = task.import_host(task.token)
+        arrays = [taken(array) for array in task.arrays]
+        with task.heartbeat() as begin:
+            for number, example in enumerate(zip(*arrays, strict=True), task.begin):
+                begin(number)
+                values = [np.array(result) for result in host(list(example))]  # it may reuse its memory
+                results.append([put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
+    except BaseException as error:
+        return _Reply(results, error, "".join(traceback.format_exception(error)))
+    finally:
+        _THREAD.is_worker = was_worker
+    return _Reply(results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: the tasks it is made of, and what becomes of them."""
+
+    subject: str
+    tasks: Sequence[_Task]
+    count: int
+    progress: Progress | None
+
+    def replies_of_pool(self, pool: ProcessPool) -> list[_Reply]:
+        """Replies from a pool of ours, whose workers end if one does; what had no part in that is tried again."""
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
+            workers = self._started(pool)
+            try:
+                return self._replies(self._futures(workers), pool.timeout)
+            except _LateError as late:
+                pool.end(workers)
+                raise self._error(
+                    "an example took too long.",
+                    got=f"more than {pool.timeout:g} seconds for example {late.number} of {self.count}",
+                    remedy="Give the pool a longer timeout=. Its workers were ended; the next call starts new ones.",
+                ) from None
+            except (concurrent.futures.BrokenExecutor, RuntimeError) as error:
+                running, was_broken = self._running(), isinstance(error, concurrent.futures.BrokenExecutor)
+                pool.end(workers)
+                if (was_broken and running) or attempt == _MOST_ATTEMPTS:
+                    raise self._error(
+                        "a worker process ended.",
+                        got=f"while it ran example {running or 'none'} of {self.count}: {error}",
+                        remedy="The function may have crashed or run out of memory. The next call starts new workers.",
+                    ) from error
+                if self.progress is not None:
+                    self.progress.clear()
+            except Exception as error:
+                pool.end(workers)
+                raise self._not_run(error, "Its workers were ended; the next call starts new ones.") from error
+            except BaseException:  # Ctrl-C, or an exit
+                pool.end(workers)
+                raise
+        raise AssertionError
+
+    def _started(self, pool: ProcessPool) -> concurrent.futures.Executor:
+        try:
+            return pool.workers()
+        except OSError as error:
+            raise self._error(
+                "its worker processes cannot be started.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="They need room in /dev/shm, memory, and free process and file numbers of the system.",
+            ) from error
+
+    def replies_of_any(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[_Reply]:
+        """Replies from an executor of somebody else."""
+        futures: list[_Future] = []
+        try:
+            futures += self._futures(executor)
+            return self._replies(futures, None)
+        except concurrent.futures.BrokenExecutor as error:
+            source.forget()
+            raise self._error(
+                "a worker ended.",
+                got=f"{type(error).__name__}: {error}",
+                remedy="The function may have crashed or run out of memory. This executor may serve no more calls: "
+                "one that a function makes, executor=lambda: ..., is made anew by the next call.",
+            ) from error
+        except Exception as error:
+            source.forget()
+            raise self._not_run(error, "It may have been shut down: keep it as long as the op is called.") from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
+        """What the function returned for all examples; raises what it raised first."""
+        try:
+            results = [[taken(value) for value in values] for reply in replies for values in reply.results]
+        except WorkerError as unread:
+            raise unread.about(self.subject) from unread.__cause__
+        error = replies[-1].error
+        if error is None:
+            return results
+        annotate(error, f"Raised in {self.subject}, for example {len(results)} of {self.count}, by a worker.")
+        if error.__traceback__ is None:
+            raise error from _RemoteError(replies[-1].traceback)
+        raise error
+
+    def _futures(self, executor: concurrent.futures.Executor) -> list[_Future]:
+        return [executor.submit(run_task, task) for task in self.tasks]
+
+    def _replies(self, futures: Sequence[_Future], timeout: float | None) -> list[_Reply]:
+        """The replies to all tasks, or to those up to the first in which an example failed."""
+        replies: list[_Reply] = []
+        for future in futures:
+            while timeout is not None and not future.done():
+                concurrent.futures.wait([future], min(timeout / 4, _LONGEST_WAIT))
+                self._require_progress(timeout)
+            replies.append(future.result())
+            if replies[-1].error is not None:
+                break
+        return replies
+
+    def _require_progress(self, timeout: float) -> None:
+        assert self.progress is not None
+        for example, since in self.progress.running():
+            if time.monotonic() - since > timeout:
+                raise _LateError(example)
+
+    def _running(self) -> str:
+        """The numbers of the examples that ran when a worker ended."""
+        assert self.progress is not None
+        return " or ".join(str(example) for example, _ in self.progress.running())
+
+    def _not_run(self, error: Exception, remedy: str) -> WorkerError:
+        """The error for an exception that is not of the op's function: what that raises comes in a reply."""
+        return self._error("its executor does not run it.", got=f"{type(error).__name__}: {error}", remedy=remedy)
+
+    def _error(self, problem: str, *, got: str, remedy: str) -> WorkerError:
+        return WorkerError(problem, got=got, subject=self.subject, remedy=remedy)
+
+
+class _LateError(Exception):
+    """An example has run for too long."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _chunks(executor: concurrent.futures.Executor, count: int) -> Iterator[tuple[int, int]]:
+    """Where the examples of each task begin and end."""
+    if isinstance(executor, ProcessPool):
+        workers = executor.n_workers
+    else:
+        workers = getattr(executor, "_max_workers", None) or _USUAL_WORKERS
+    size = max(1, math.ceil(count / (_CHUNKS_A_WORKER * workers)))
+    for begin in range(0, count, size):
+        yield begin, min(begin + size, count)
+
+
+def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | InFile]:
+    return [
+        put(np.stack(values), directory, f"input-{begin}-{number}")
+        for number, values in enumerate(zip(*examples, strict=True))
+    ]

@@ -1,0 +1,107 @@
+"""Shared arrays: large ones go from process to process through files in memory, small ones as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfpyop._host.heartbeat import Progress
+from tfpyop._spec.coercion import Array, DType
+from tfpyop.errors import WorkerError
+
+_LARGE = 1 << 20
+"""From how many bytes on arrays go through a file in shared memory rather than a pipe."""
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """An array that is in a file, as its elements."""
+
+    path: Path
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+def put(array: Array, directory: Path | None, name: str) -> Array | InFile:
+    """The array, or the file it is put into if it is large and there is room."""
+    if directory is None or array.nbytes < _LARGE or array.dtype.hasobject:
+        return array
+    path = directory / name
+    try:
+        with open(path, "wb") as file:
+            file.write(_bytes_of(array))
+    except OSError:  # the disk is full, or too many files are open: the pipe needs neither
+        path.unlink(missing_ok=True)
+        return array
+    return InFile(path, array.dtype, array.shape)
+
+
+def taken(array: Array | InFile) -> Array:
+    """The array, out of its file if it is in one.
+
+    Raises:
+      WorkerError: The file cannot be read.
+    """
+    if not isinstance(array, InFile):
+        return array
+    try:
+        return np.memmap(array.path, array.dtype, "r", shape=array.shape)
+    except (OSError, ValueError) as error:  # the latter for a file that has been cut off
+        raise WorkerError(
+            "an array that it shares with its workers cannot be read.",
+            got=f"{array.path}: {error}",
+            remedy="Do not remove files of a call that runs, and look for limits on memory and open files (ulimit -a).",
+        ) from error
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """The memory of an array; `tofile` would not report that the last block has found no room."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+@contextlib.contextmanager
+def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Progress]]:
+    """Make a directory for one call that processes of this machine share, in memory or else on disk.
+
+    Raises:
+      WorkerError: There is no room for it.
+    """
+    directory, progress = _make_directory(n_tasks)
+    try:
+        yield directory, progress
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # another user of the machine may have removed it
+
+
+def _make_directory(n_tasks: int) -> tuple[Path, Progress]:
+    problems = []
+    for parent in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
+        if not os.access(parent, os.W_OK):
+            problems.append(f"{parent}: cannot be written")
+            continue
+        try:
+            return _make_in(parent, n_tasks)
+        except OSError as error:
+            problems.append(f"{parent}: {error.strerror or error}")
+    raise WorkerError(
+        "there is no room for the files that it shares with its workers.",
+        got="; ".join(dict.fromkeys(problems)),
+        remedy="Free space in one of these directories. TMPDIR names the second.",
+    )
+
+
+def _make_in(parent: Path, n_tasks: int) -> tuple[Path, Progress]:
+    directory = Path(tempfile.mkdtemp(prefix=f"tfpyop-{os.getpid()}-", dir=parent))
+    try:
+        return directory, Progress.create(directory / "progress", n_tasks)
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise

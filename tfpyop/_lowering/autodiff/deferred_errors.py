@@ -1,0 +1,204 @@
+"""Refusals: stand-ins for vectors that nobody can compute, as ops of the library's own.
+
+They are found by a token as other ops are, so that a saved model refuses where it is loaded, and says the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._host.function import HostFunction
+from tfpyop._lowering.tensors import dtype_of
+from tfpyop._registry.bind import bind
+from tfpyop._registry.concrete_op import HostOp, batched_op
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.rules import Rule, Rules
+from tfpyop._registry.token import PREFIX, Token
+from tfpyop._rules.missing import (
+    detached_rule,
+    missing_gradient,
+    missing_second_derivative,
+    residual_differentiated,
+)
+from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.payload import Level, levels_of, read_parts, with_levels, write_parts
+from tfpyop._spec.rule_outputs import SamePromise
+from tfpyop._spec.source_location import Site
+from tfpyop.errors import GradientError, UnsupportedError
+
+_NAME = "tfpyop:refusal"
+_LOST = "lost"
+_KINDS: Mapping[str, Callable[[HostOp], GradientError]] = {
+    "missing_gradient": missing_gradient,
+    "missing_second_derivative": missing_second_derivative,
+    "residual_differentiated": residual_differentiated,
+    "detached_rule": detached_rule,
+}
+"""The errors there are, by the names that stand for them in saved models."""
+_LOADED = "a loaded model"
+
+
+def refusing(
+    op: HostOp, error: Callable[[HostOp], GradientError], like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """Stand-ins for vectors like some tensors that nobody can compute out of others, in which they are linear.
+
+    They are zeros where the others are. Else they raise: eagerly at once, in a graph when it runs, unless nobody wants
+    them. They depend on what the vectors would depend on, and their own derivatives are such stand-ins too.
+
+    Args:
+      op: The op whose derivative it is.
+      error: What makes the error, a method of `HostOp`.
+      like: What the vectors would be like.
+      by: What they would be computed from.
+    """
+    return _Refusal.of(op, kind_of(error)).vectors(like, by)
+
+
+def kind_of(error: Callable[[HostOp], GradientError]) -> str:
+    """The name that stands for a kind of error in saved models."""
+    return next(kind for kind, known in _KINDS.items() if known is error)
+
+
+def error_of(kind: str) -> Callable[[HostOp], GradientError]:
+    """What makes an error of this kind.
+
+    Raises:
+      UnsupportedError: There is no such kind.
+    """
+    if kind not in _KINDS:
+        raise UnsupportedError(
+            f"a saved model tells of a problem {kind!r} that this version of tfpyop does not know.",
+            remedy="Load it with the version that saved it, or a newer one.",
+        )
+    return _KINDS[kind]
+
+
+def refusing_lost(like: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """Such stand-ins for the cotangents of a node whose op is not known any more."""
+    return _Refusal(_LOST, _LOADED, "", None).vectors(like, like)
+
+
+def install() -> None:
+    """Let refusals be found by their tokens."""
+    REGISTRY.add_internal(_NAME, _Refusals())
+
+
+def is_refusal(token: Token) -> bool:
+    """Whether a token is that of a refusal."""
+    return token.name.partition("#")[0] == _NAME
+
+
+def refused(token: Token) -> Token | None:
+    """The op that the refusal of this token is about; None if it is for this process only, as the op is.
+
+    Raises:
+      UnsupportedError: The token cannot be read.
+    """
+    if not token.payload:
+        return None
+    try:
+        _, _, text, _ = _read(token.payload)
+    except ValueError as error:
+        raise token.unreadable() from error
+    return Token.parse(text) if text else None
+
+
+def _read(payload: str) -> tuple[int, str, str, tuple[Level, ...]]:
+    """Read the payload of a refusal: how many stand-ins, the kind of error, the op's token, and levels of batching.
+
+    Raises:
+      ValueError: It is not one.
+    """
+    parts = read_parts(payload, ("count", "error", "op"))
+    count, error, text = (parts.get(part) for part in ("count", "error", "op"))
+    if type(count) is not int or count < 1 or not isinstance(error, str) or not isinstance(text, str):
+        raise ValueError("a refusal is of a number of vectors, for a kind of error, about an op")
+    if text and (not text.startswith(PREFIX) or is_refusal(Token.parse(text))):
+        raise ValueError("a refusal is about an op")
+    return count, error, text, levels_of(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why there are no vectors: a kind of error, and the op it is about."""
+
+    kind: str
+    subject: str
+    token: str | None
+    """The op's token; None if it is for this process only, and then the op itself is held."""
+    op: HostOp | None
+
+    @classmethod
+    def of(cls, op: HostOp, kind: str) -> _Refusal:
+        is_stable = op.has_stable_token
+        return cls(kind, op.host.subject, op.token if is_stable else None, None if is_stable else op)
+
+    def vectors(self, like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """The stand-ins, None for what is not differentiable."""
+        floating = [tensor for tensor in like if is_differentiable(dtype_of(tensor))]
+        results = iter(
+            bind(self._host_op(len(floating)), [*floating, *(tensor for tensor in by if tensor is not None)])
+        )
+        return [next(results) if is_differentiable(dtype_of(tensor)) else None for tensor in like]
+
+    def _host_op(self, count: int) -> HostOp:
+        if self.token is None:
+            return self.host_op(count, None)
+        parts = {"count": count, "error": self.kind, "op": self.token}
+        owner: _Refusals = REGISTRY.find(_NAME)
+        return owner.host_op_from_payload(write_parts(parts))
+
+    def host_op(self, count: int, payload: str | None) -> HostOp:
+        """The op of so many stand-ins."""
+
+        def refuse(arrays: Sequence[Any]) -> list[Any]:
+            if any(np.any(array) for array in arrays[count:]):
+                raise self._exception()
+            return [np.zeros(array.shape, array.dtype) for array in arrays[:count]]
+
+        def rule(context: Any, *cotangents: Any) -> list[Any]:
+            return self.vectors(context.inputs, cotangents)
+
+        owner = REGISTRY.find(_NAME)
+        host = HostFunction(self.subject, function=refuse, promise=SamePromise(count))
+        return HostOp(_NAME, host, Rules(gradient=Rule(owner.site, function=rule)), None, None, {}, owner, payload)
+
+    def _exception(self) -> Exception:
+        if self.kind == _LOST:
+            return GradientError(
+                "a second derivative was asked for, which was lost when the model was loaded and saved again.",
+                remedy="Load the model that was saved first.",
+            )
+        return error_of(self.kind)(self.op or REGISTRY.require_host_op(str(self.token)))
+
+
+class _Refusals:
+    """What makes refusals anew from their tokens, as an entry of the registry."""
+
+    is_local = is_bound = False
+    module = "tfpyop"
+    subject = f"op {_NAME!r}"
+    prefers_native = False
+
+    def __init__(self) -> None:
+        self.site = Site.of(refusing, sys._getframe())
+        self.rules = Rules()
+        self.host_op_from_payload = functools.lru_cache(256)(self._host_op_from_payload)
+
+    def rule_entry(self, kind: str) -> None:
+        """Refusals have no numpy rules."""
+
+    def _host_op_from_payload(self, payload: str) -> HostOp:
+        count, error, text, levels = _read(payload)
+        op = REGISTRY.find_host_op(text) if text else None
+        unknown = f"op {Token.parse(text).name!r}" if text else _LOADED
+        refusal = _Refusal(error, unknown if op is None else op.host.subject, text, None)
+        return batched_op(refusal.host_op(count, with_levels(payload, ())), *levels)

@@ -1,0 +1,63 @@
+"""The JVP of an op that works element by element, from its VJP in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.vectors import spread
+from tfpyop._lowering.tensors import dtype_of
+from tfpyop._spec.coercion import is_differentiable
+
+
+def elementwise_jvp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """The JVP of an op that works element by element: its VJP at one is the derivative of every element.
+
+    A complex output takes the VJP at i too, because nothing says that the function is analytic.
+    """
+    rule = call.op.rules.gradient
+    assert rule is not None
+    assert rule.op is not None
+    shape = tf.shape(call.outputs[0])
+    inputs = [tf.broadcast_to(tensor, shape) for tensor in call.inputs]
+    moved = [None if tangent is None else tf.broadcast_to(tangent, shape) for tangent in tangents]
+    results: list[tf.Tensor | None] = []
+    for number, output in enumerate(call.outputs):
+        if not is_differentiable(dtype_of(output)):
+            results.append(None)
+            continue
+        parts = []
+        for unit in (1, 1j) if output.dtype.is_complex else (1,):
+            ones = [
+                tf.cast(tf.fill(shape, unit if other == number else 0), tensor.dtype)
+                if is_differentiable(dtype_of(tensor))
+                else tensor
+                for other, tensor in enumerate(call.outputs)
+            ]
+            leaves = [*inputs, *call.outputs, *call.guarded_residuals(), *ones]
+            columns = spread(call.inputs, rule.op.call_flat(leaves, call.op.structure, call.op.static))
+            parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
+        result = tf.complex(*parts) if len(parts) == 2 else parts[0]
+        result.set_shape(output.shape)
+        results.append(result)
+    return results
+
+
+def _real_product(
+    columns: Sequence[tf.Tensor | None], tangents: Sequence[tf.Tensor | None], start: tf.Tensor
+) -> tf.Tensor:
+    """The real inner product of derivatives and tangents, element by element, added to a start.
+
+    A tangent of zero takes no part even where the derivative is infinite or NaN: inputs that nobody moves have one too.
+    """
+    for column, tangent in zip(columns, tangents, strict=True):
+        if column is None or tangent is None:
+            continue
+        pairs = [(column, tangent)]
+        if column.dtype.is_complex:
+            pairs = [(part(column), part(tangent)) for part in (tf.math.real, tf.math.imag)]
+        for derivative, moved in pairs:
+            start += tf.cast(tf.math.multiply_no_nan(derivative, moved), start.dtype)
+    return start

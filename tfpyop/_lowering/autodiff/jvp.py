@@ -1,0 +1,94 @@
+"""JVP rules: apply the rule of an op, and check what it returns against the op's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import (
+    record_operation,
+    stop_recording,
+)
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.rule_call import apply_rule, guarded_results
+from tfpyop._lowering.autodiff.vectors import or_zeros, spread
+from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
+from tfpyop._registry.rules import Rule
+from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.outputs import is_compatible
+from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
+from tfpyop.errors import TfpyopError
+
+
+def apply_jvp_rule(call: Call, rule: Rule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Apply the JVP rule of an op; return one tangent for each output, None for those without a derivative.
+
+    Args:
+      call: The call that is differentiated.
+      rule: The op's JVP rule.
+      tangents: A dense one for each input that varies, else None.
+
+    Raises:
+      ContractError: The rule returned something that is not a tangent of the outputs.
+    """
+    op = call.op
+    vectors = or_zeros(tangents, call.inputs)
+    if rule.op is not None:
+        passed = [tensor if tangent is None else tangent for tangent, tensor in zip(vectors, call.inputs, strict=True)]
+        leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
+        return spread(call.outputs, rule.op.call_flat(leaves, op.structure, op.static))
+    assert rule.function is not None
+    result = apply_rule(call, rule.function, "jvp", vectors)
+    try:
+        values = rule_values(result, len(call.outputs), "tangent", "outputs")
+        fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
+    except TfpyopError as error:
+        raise error.about(f"JVP of {op.host.subject}") from None
+    return guarded_results(call, rule.function, vectors, fitted)
+
+
+def dense_tangent(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:
+    """Return a dense tangent for a differentiable input that varies, else None."""
+    if tangent is None or not is_differentiable(dtype_of(tensor)):
+        return None
+    dense = tf.convert_to_tensor(tangent)
+    if None not in (tensor.shape.rank, dense.shape.rank):
+        return dense
+    with stop_recording():
+        check = tf.debugging.assert_equal(
+            tf.rank(dense),
+            tf.rank(tensor),
+            "tfpyop: a batch accumulator needs inputs whose rank is known (tf.ensure_shape)",
+        )
+    with tf.control_dependencies([check]):
+        return tf.identity(dense)
+
+
+def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
+    if not is_differentiable(dtype_of(output)):
+        return None
+    if value is None:
+        return tf.zeros_like(output)
+    tensor = tf.cast(tensor_of_vector(value, output, f"tangent {number}", "output"), output.dtype)
+    got, promised = type_of(tensor), type_of(output)
+    if got.shape is not None and not is_compatible(got.shape, promised.shape):
+        raise wrong_tangent_shape(number, promised, got)
+    return tensor if output.shape.rank is None or tensor.shape == output.shape else _ensured(tensor, output.shape)
+
+
+def _ensured(tensor: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    """The tensor, whose shape is checked when the graph runs.
+
+    Accumulators are told how it is differentiated: TensorFlow's own way fails where they nest, because the node has a
+    shape for an attribute, which cannot be hashed.
+    """
+    with stop_recording():
+        ensured = tf.ensure_shape(tensor, shape)
+
+    def unchanged(vector: Any) -> list[Any]:
+        return [vector]
+
+    record_operation("tfpyop shape", [ensured], [tensor], unchanged, unchanged)
+    return ensured

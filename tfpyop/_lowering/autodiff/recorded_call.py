@@ -1,0 +1,68 @@
+"""Calls: an op and the tensors that went into it and came out of it, as its derivative rules need them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering.autodiff.nondifferentiable import guarded
+from tfpyop._lowering.tensors import dtype_of
+from tfpyop._lowering.xla.compilation import is_compiling
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._rules.missing import residual_differentiated
+from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.rule_outputs import CotangentPromise, RuleInputs
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of an op, eagerly or in a graph."""
+
+    op: HostOp
+    inputs: Sequence[tf.Tensor]
+    outputs: Sequence[tf.Tensor]
+    residuals: Sequence[tf.Tensor]
+    is_second_order: bool = True
+    """For the op of a VJP rule: whether somebody may want its derivative by the primals."""
+    is_compiled: bool = field(default_factory=is_compiling)
+    """Whether it is in a graph that XLA compiles."""
+
+    @property
+    def is_of_vjp(self) -> bool:
+        """Whether this is a call of a VJP rule's op that has no rule of its own."""
+        return self.op.rules.gradient is None and isinstance(self.op.host.promise, CotangentPromise)
+
+    @cached_property
+    def primal(self) -> Call:
+        """For the op of a VJP rule: the call that it takes cotangents back through."""
+        parts = self._parts
+        return Call(self.op.primal, parts.inputs, parts.outputs, parts.residuals)
+
+    @property
+    def vectors(self) -> Sequence[tf.Tensor]:
+        """For the op of a VJP rule: the cotangents it was given."""
+        return self._parts.vectors
+
+    @cached_property
+    def _parts(self) -> RuleInputs[tf.Tensor]:
+        promise = self.op.host.promise
+        assert isinstance(promise, CotangentPromise)
+        return promise.split(self.inputs, [dtype_of(tensor) for tensor in self.inputs])
+
+    @property
+    def values(self) -> RuleInputs[Any]:
+        """The call as a rule is given it, without vectors."""
+        return RuleInputs(self.inputs, self.outputs, self.guarded_residuals(), ())
+
+    def guarded_residuals(self) -> list[tf.Tensor]:
+        """The residuals, such that differentiating a rule through them raises.
+
+        They come from the inputs in a way that only the host knows; taking them for constants would be silently wrong.
+        """
+        if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
+            return list(self.residuals)
+        return guarded(self.op, self.residuals, self.inputs, residual_differentiated)

@@ -1,0 +1,126 @@
+"""Detachment: whether a derivative rule leaves TensorFlow, so that its results lose what they depend on.
+
+Graphs show it: other people's Python functions are nodes without a gradient, and numpy refuses symbolic tensors. A rule
+that runs eagerly is traced to look at it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, may_call_functions, nodes_of_called
+from tfpyop._registry.token import PREFIX
+from tfpyop.errors import text_of
+
+_PYTHON = ("PyFunc", "PyFuncStateless")
+"""The nodes of Python functions that have no gradient."""
+
+_MISSING = re.compile(r"'SymbolicTensor' object has no attribute '(?P<name>\w+)'")
+
+
+def detached_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Those of some tensors of a graph that results depend on through Python functions of other people."""
+    ends = _in_graph(sources)
+    foreign = [node for node in _nodes_behind(_symbolic(results), ends) if _is_foreign(node)]
+    entering = [tensor for node in foreign for tensor in node.inputs]
+    behind = [tensor for node in _nodes_behind(entering, ends) for tensor in node.inputs]
+    lost = {ends[tensor.ref()] for tensor in (*entering, *behind) if tensor.ref() in ends}
+    return [source for number, source in enumerate(sources) if number in lost]
+
+
+def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
+    """Number the tensors and what stands for them in the current graph, which captures tensors from outside of it.
+
+    The gradient of a `tf.function` under a tape is a graph beside that of the function, and captures what it reads.
+    """
+    graphs, graph = [], tf.compat.v1.get_default_graph()
+    while isinstance(graph, FuncGraph):
+        graphs.append(graph)
+        graph = graph.outer_graph
+    known = {source.ref(): number for number, source in enumerate(sources)}
+    for graph in reversed(graphs):
+        for outside, inside in graph.captures:
+            if outside.ref() in known:
+                known[inside.ref()] = known[outside.ref()]
+    return known
+
+
+def leaves_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
+    """Whether a rule, called with such tensors, takes their values to Python.
+
+    It is traced as it is, and if that fails, with AutoGraph, for an `if` or a loop that asks for a value. One that
+    cannot be traced either way is taken to stay: it may be right, and refusing its derivative would break it.
+    """
+    return _leaves(rule, sources, autograph=False)
+
+
+def _leaves(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor], *, autograph: bool) -> bool:
+    found = False
+
+    def look(*symbolic: tf.Tensor) -> None:
+        nonlocal found
+        found = bool(detached_sources(rule(symbolic), symbolic))
+
+    try:
+        specs = [tf.TensorSpec(source.shape, source.dtype) for source in sources]
+        tf.function(look, autograph=autograph).get_concrete_function(*specs)
+    except Exception as error:
+        return wants_values(error) or (not autograph and _leaves(rule, sources, autograph=True))
+    return found
+
+
+def wants_values(error: BaseException) -> bool:
+    """Whether an exception says that Python cannot have the values of a graph's tensor."""
+    if isinstance(error, AttributeError):  # what only tensors with values have, such as .numpy()
+        found = _MISSING.search(text_of(error))  # AutoGraph makes the exception anew, from its text alone
+        is_of_tensor = isinstance(error.obj, tf.Tensor) or found is not None
+        return is_of_tensor and hasattr(EagerTensor, found["name"] if found else str(error.name))
+    if isinstance(error, TypeError):  # float(tensor)
+        return "'SymbolicTensor'" in text_of(error)
+    return isinstance(error, NotImplementedError) and "to a numpy array" in text_of(error)
+
+
+def _symbolic(results: Any) -> list[tf.Tensor]:
+    tensors = [value for value in tf.nest.flatten(results) if isinstance(value, tf.Tensor)]
+    return [tensor for tensor in tensors if not isinstance(tensor, EagerTensor)]
+
+
+def _nodes_behind(tensors: Iterable[tf.Tensor], ends: Container[Any]) -> list[tf.Operation]:
+    """The nodes that tensors are computed by, back to the tensors where to stop."""
+    found: dict[tf.Operation, None] = {}
+    remaining = [tensor for tensor in tensors if tensor.ref() not in ends]
+    while remaining:
+        node = remaining.pop().op
+        if node not in found:
+            found[node] = None
+            remaining += [tensor for tensor in node.inputs if tensor.ref() not in ends]
+    return list(found)
+
+
+def _is_foreign(node: tf.Operation) -> bool:
+    """Return whether a node runs other people's Python: by itself, or in a function, loop or branch."""
+    if node.type not in _PYTHON and not may_call_functions(node.type):
+        return False
+    found: set[str] = set()
+    waiting = [node.node_def]
+    while waiting:
+        written = waiting.pop()
+        if written.op in _PYTHON:
+            if not written.attr["token"].s.decode().startswith(PREFIX):
+                return True
+            continue
+        for name in _called_functions(written):
+            if name not in found:
+                found.add(name)
+                waiting += nodes_of_called(node.graph, name)
+    return False
+
+
+def _called_functions(node: Any) -> list[str]:
+    """The names of the functions that a written node calls."""
+    values = node.attr.values()
+    return [function.name for value in values for function in (value.func, *value.list.func) if function.name]

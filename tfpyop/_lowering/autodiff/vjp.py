@@ -1,0 +1,115 @@
+"""VJP rules: apply the rule of an op, and check what it returns against the op's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import EagerTensor
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.rule_call import apply_rule, guarded_results
+from tfpyop._lowering.autodiff.vectors import spread
+from tfpyop._lowering.shape_tensors import is_same_shape
+from tfpyop._lowering.tensors import array_of, dtype_of, tensor_of_vector, type_of
+from tfpyop._lowering.xla import nodes as xla_nodes
+from tfpyop._lowering.xla.compilation import is_compiling
+from tfpyop._registry.rules import Rule
+from tfpyop._spec.coercion import cast, is_differentiable, is_half
+from tfpyop._spec.outputs import is_compatible
+from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
+from tfpyop._spec.signature import sizes_of
+from tfpyop.errors import Shape, TfpyopError
+
+
+def apply_vjp_rule(call: Call, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Apply the gradient rule of an op; return one cotangent for each input, None for those without a derivative.
+
+    Args:
+      call: The call that is differentiated.
+      rule: The op's gradient rule.
+      cotangents: A dense one for each output, None for outputs without a derivative.
+
+    Raises:
+      ContractError: The rule returned something that is not a cotangent of the inputs.
+    """
+    op = call.op
+    if rule.op is not None:
+        passed = [output if vector is None else vector for vector, output in zip(cotangents, call.outputs, strict=True)]
+        leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
+        return spread(call.inputs, rule.op.call_flat(leaves, op.structure, op.static))
+    assert rule.function is not None
+    result = apply_rule(call, rule.function, "gradient", cotangents)
+    try:
+        values = rule_values(result, len(call.inputs), "cotangent", "inputs")
+        broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
+        fitted = [
+            _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
+            for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
+        ]
+    except TfpyopError as error:
+        raise error.about(f"gradient of {op.host.subject}") from error.__cause__
+    return guarded_results(call, rule.function, cotangents, fitted)
+
+
+def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
+    """Return a dense cotangent for a differentiable output, zero where nothing depends on it."""
+    if not is_differentiable(dtype_of(output)):
+        return None
+    if type(cotangent) is EagerTensor:
+        return cotangent
+    return tf.zeros_like(output) if cotangent is None else tf.convert_to_tensor(cotangent)
+
+
+def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
+    """One cotangent: cast to the primal's dtype, summed over the loop dimensions that broadcasting added."""
+    primal = call.inputs[number]
+    tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
+    if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # a graph has no values to look at yet
+        cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
+    tensor = tf.cast(tensor, primal.dtype)
+    shape, wanted = type_of(tensor).shape, type_of(primal).shape
+    if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):
+        raise wrong_cotangent_shape(number, len(call.inputs), type_of(primal), broadcast, type_of(tensor))
+    if shape is None or wanted is None or broadcast is None or None in (*shape, *wanted, *broadcast):
+        return _fit_unknown(call, tensor, number)
+    return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
+
+
+def _fit_unknown(call: Call, tensor: tf.Tensor, number: int) -> tf.Tensor:
+    """Check and sum a cotangent whose shape, or whose primal's, is known only when the graph runs."""
+    primal = call.inputs[number]
+    shape, wanted = tf.shape(tensor), tf.shape(primal)
+    problem = f"gradient of {call.op.host.subject}: the cotangent of input {number} has the wrong shape."
+    with tf.control_dependencies(_checks(call, tensor, number, problem)):
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=wanted, s1=shape).r0
+        result = tf.reshape(tf.reduce_sum(tensor, axes), wanted)
+    result.set_shape(primal.shape)
+    return result
+
+
+def _checks(call: Call, tensor: tf.Tensor, number: int, problem: str) -> list[Any]:
+    """What must happen first: nodes that raise unless a cotangent has the shape of its primal or the broadcast one."""
+    signature, shapes = call.op.signature, [type_of(primal).shape for primal in call.inputs]
+    if is_compiling():  # XLA leaves out what raises when it runs
+        allowed = [sizes_of(shapes[number], number)]
+        allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
+        known = [sizes for sizes in allowed if sizes is not None]
+        what = f"the cotangent of input {number}"
+        return [xla_nodes.check_shape(call.inputs, tensor, allowed=known, what=what, problem=problem)]
+    shape, wanted = tf.shape(tensor), tf.shape(call.inputs[number])
+    is_allowed = is_same_shape(shape, wanted)
+    if signature is not None:
+        is_allowed = tf.logical_or(is_allowed, is_same_shape(shape, _broadcast_shape(call, number)))
+    return [tf.debugging.Assert(is_allowed, [f"{problem} Expected, got:", wanted, shape])]
+
+
+def _broadcast_shape(call: Call, number: int) -> tf.Tensor:
+    """The loop dimensions of all inputs, broadcast, and the core dimensions of one, as a tensor."""
+    assert call.op.signature is not None
+    ranks = call.op.signature.core_ranks([type_of(tensor).shape for tensor in call.inputs])
+    loop = tf.zeros([0], tf.int32)
+    for tensor, rank in zip(call.inputs, ranks, strict=True):
+        loop = tf.broadcast_dynamic_shape(loop, tf.shape(tensor)[: tf.rank(tensor) - rank])
+    return tf.concat([loop, tf.shape(call.inputs[number])[tf.rank(call.inputs[number]) - ranks[number] :]], 0)

@@ -1,0 +1,98 @@
+"""Composites: values of TensorFlow that are not one array, and how to get the tensors out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import CompositeTensor
+from tfpyop.errors import CoercionError
+
+WITHOUT_VALUES = (tf.resource, tf.variant)
+"""The dtypes of tensors that stand for something else than an array."""
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
+"""The types of most values, which need no closer look."""
+
+
+def refuse_composites(leaf: Any, number: int) -> None:
+    """Raise if an input is not one array, or is a list with such a value in it.
+
+    Raises:
+      CoercionError: It says how to get the tensors out of the value.
+    """
+    found = next((value for value in _values_in(leaf) if _is_composite(value)), None)
+    if found is not None:
+        kind = type(found).__name__
+        what = f"a {kind}" if found is leaf else f"a list with a {kind} in it"
+        raise CoercionError(f"input {number} is {what}, which is not one array.", remedy=_way_out(found))
+    _refuse_handles([value for value in _values_in(leaf) if isinstance(value, tf.Tensor)], number)
+
+
+def _values_in(leaf: Any) -> Iterator[Any]:
+    """Iterate over what is in nested lists, except for plain values."""
+    if isinstance(leaf, list | tuple):
+        for item in leaf:
+            yield from _values_in(item)
+    elif type(leaf) not in _PLAIN:
+        yield leaf
+
+
+def _refuse_handles(tensors: Sequence[tf.Tensor], number: int) -> None:
+    """Raise if a tensor has no values, but is the handle of a variable, dataset or list.
+
+    Raises:
+      CoercionError: It says what to pass instead.
+    """
+    for tensor in tensors:
+        if tensor.dtype in WITHOUT_VALUES:
+            raise handle_error(f"input {number}", tensor.dtype)
+
+
+def handle_error(what: str, dtype: tf.DType) -> CoercionError:
+    """Return the error for a tensor that has no values."""
+    return CoercionError(
+        f"{what} is a tensor of dtype {dtype.base_dtype.name}, which has no values.",
+        expected="a tensor of numbers, booleans or strings",
+        remedy="Pass what the tensor stands for: the tf.Variable itself, or the tensors in a dataset or list.",
+    )
+
+
+def _is_composite(value: Any) -> bool:
+    if isinstance(value, tf.IndexedSlices):
+        return value.dense_shape is None  # any other is one array
+    return isinstance(value, CompositeTensor | tf.TensorArray | tf.distribute.DistributedValues) and not isinstance(
+        value, tf.Variable
+    )
+
+
+def _way_out(value: Any) -> str:
+    """Return what to do with a value that is not one array."""
+    if isinstance(value, tf.IndexedSlices):
+        return (
+            "Without dense_shape= the size of the tensor is unknown: use "
+            "tf.IndexedSlices(values, indices, dense_shape), or pass its .values and .indices."
+        )
+    if isinstance(value, tf.RaggedTensor):
+        return (
+            "Make one array of it with .to_tensor(), or pass its .flat_values. An op that works element by element "
+            'takes ragged tensors as they are: signature="()->()".'
+        )
+    if isinstance(value, tf.sparse.SparseTensor):
+        return "Make one array of it with tf.sparse.to_dense(x), or pass its .values and .indices."
+    if isinstance(value, tf.data.Dataset):
+        return "Call the op on the elements: dataset.map(op)."
+    if isinstance(value, tf.data.Iterator):
+        return "Pass an element: next(iterator)."
+    if isinstance(value, tf.experimental.Optional):
+        return "Pass the value in it: x.get_value(), if x.has_value()."
+    if isinstance(value, tf.distribute.DistributedValues):
+        return (
+            "Call the op on the value of each replica: strategy.run(op, args=(x,)). Outside of replicas, "
+            "strategy.experimental_local_results(x) is a tuple of them."
+        )
+    if isinstance(value, tf.TensorArray):
+        return "Make one tensor of it with .stack() or .concat()."
+    return "Pass the tensors in it as separate inputs."

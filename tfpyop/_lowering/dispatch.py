@@ -1,0 +1,110 @@
+"""Lowerings: the ways a call can reach TensorFlow. This file picks one.
+
+Imported with the first call on tensors, never by `import tfpyop`.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering import eager, graph, native
+from tfpyop._lowering._tensorflow import Weakref
+from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop.errors import CoercionError, UnsupportedError
+
+_symbolic_calls: list[Callable[[HostOp, Sequence[Any]], list[Any]]] = []
+
+
+def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
+    """Call an op in whatever context this is; returns its flat outputs as tensors."""
+    if eager.is_plain(op, leaves):
+        return eager.run(op, leaves)
+    for name, value in op.static.items():
+        if holds_tensor(value):
+            raise CoercionError(
+                f"static argument {name!r} is or holds a tensor.",
+                subject=op.host.subject,
+                expected="a Python value that is known when the graph is made",
+                got=f"{value!r:.80}",
+                remedy="Pass a Python value, or make the parameter positional: then it is an input. tf.function makes "
+                "tensors of arrays among its arguments: pass them as lists, or close over them.",
+            )
+    special = [leaf for leaf in leaves if not isinstance(leaf, tf.Tensor)]
+    if any(map(is_symbolic, special)):
+        return _call_symbolic(op, leaves)
+    if any(isinstance(leaf, tf.RaggedTensor) for leaf in special) and op.signature and op.signature.is_elementwise:
+        return _call_ragged(op, leaves)
+    tensors = as_tensors(leaves, op.host.subject)
+    if native.is_called_for(op):
+        return native.call(op, tensors)
+    if tf.executing_eagerly():
+        return eager.call(op, tensors)
+    return graph.call(op, tensors)
+
+
+def call_symbolic_with(call: Callable[[HostOp, Sequence[Any]], list[Any]]) -> None:
+    """Set the function that calls ops on symbolic tensors of Keras; done as soon as Keras is imported."""
+    _symbolic_calls[:] = [call]
+
+
+def _call_symbolic(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+    if not _symbolic_calls:
+        backend = sys.modules["keras"].backend.backend()
+        raise UnsupportedError(
+            f"Keras runs on the {backend} backend, and ops are TensorFlow's.",
+            subject=op.host.subject,
+            remedy='Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.',
+        )
+    return _symbolic_calls[0](op, leaves)
+
+
+def _call_ragged(op: HostOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
+    """Call an op that works element by element on the values of ragged tensors, which keep their rows."""
+    rows = next(leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensor))
+    flat = [leaf.flat_values if isinstance(leaf, tf.RaggedTensor) else leaf for leaf in leaves]
+    tensors = as_tensors(flat, op.host.subject)
+    values: list[tf.Tensor] = []
+
+    def collect(*parts: tf.Tensor) -> tf.Tensor:
+        values.extend(parts)
+        return rows.flat_values
+
+    try:
+        tf.ragged.map_flat_values(collect, *_with_rows(leaves, tensors, rows))
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise CoercionError(
+            "its inputs do not have the same rows.",
+            subject=op.host.subject,
+            expected="ragged tensors with the rows of the first one, and tensors that broadcast to it",
+            got=", ".join(
+                str(type_of(leaf if isinstance(leaf, tf.RaggedTensor) else tensor))
+                for leaf, tensor in zip(leaves, tensors, strict=True)
+            ),
+            remedy="Make dense tensors of them with .to_tensor(), or pass the .flat_values of tensors that agree.",
+        ) from error
+    return [rows.with_flat_values(output) for output in call(op, values)]
+
+
+def _with_rows(leaves: Sequence[Any], tensors: Sequence[tf.Tensor], rows: tf.RaggedTensor) -> list[Any]:
+    """Inputs whose flat values fit those of a ragged tensor: dense ones are broadcast to it, as TensorFlow does."""
+    if any(isinstance(leaf, tf.RaggedTensor) and leaf.shape.rank != rows.shape.rank for leaf in leaves):
+        raise ValueError("ragged tensors of different ranks")
+
+    def ones(tensor: tf.Tensor) -> tf.RaggedTensor:
+        return rows.with_flat_values(tf.ones(tf.shape(rows.flat_values), tensor.dtype))
+
+    return [
+        leaf if isinstance(leaf, tf.RaggedTensor) else tensor if tensor.shape.rank == 0 else ones(tensor) * tensor
+        for leaf, tensor in zip(leaves, tensors, strict=True)
+    ]
+
+
+def tracing_type(op: Any) -> Any:
+    """What tf.function tells an op among its arguments by: its identity."""
+    return Weakref(weakref.ref(op))

@@ -1,0 +1,99 @@
+"""Calls in graphs: a node that calls the host function, and a node that carries the gradient.
+
+Outputs, residuals and primals pass through the second, the primals for the gradient rule to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering import py_func
+from tfpyop._lowering._tensorflow import stop_recording
+from tfpyop._lowering.autodiff.differentiate import input_cotangents
+from tfpyop._lowering.autodiff.gradient_node import (
+    hold,
+    pass_through,
+    passed_inputs,
+    register_gradient,
+    unreadable_gradient,
+    with_passed,
+)
+from tfpyop._lowering.autodiff.record import record
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.status import changed_op
+from tfpyop._lowering.tensors import type_of
+from tfpyop._lowering.unknown_shapes import note_unknown_shapes
+from tfpyop._lowering.xla import nodes as xla_nodes
+from tfpyop._lowering.xla.compilation import is_compiling
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._spec.outputs import ArrayType, is_compatible
+
+
+def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Add a call of the op to the current graph."""
+    outputs = list(op.visible(call_with_residuals(op, tensors)))
+    note_unknown_shapes(op, outputs)
+    return outputs
+
+
+def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same, also returning the residuals."""
+    types = [type_of(tensor) for tensor in tensors]
+    promised = op.host.output_types(types)
+    hold(op, tf.compat.v1.get_default_graph())
+    with stop_recording():
+        if is_compiling():
+            results = xla_nodes.host_node(op, tensors, types, promised)
+        else:
+            results = py_func.host_node(op, tensors, promised)
+    is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
+    if is_differentiable:
+        return with_gradient(op, tensors, results)
+    # TensorFlow knows of PyFunc that it has no gradient, but not of XLA's node
+    return list(map(tf.stop_gradient, results)) if is_compiling() else results
+
+
+def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Give outputs and residuals of a call in the current graph the derivatives of the op."""
+    n_outputs = len(op.visible(results))
+    with stop_recording():
+        passed = pass_through(op, [*results, *tensors], "call", n_outputs)[: len(results)]
+    record(Call(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
+    return passed
+
+
+@register_gradient("call")
+def _gradient(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
+    """The gradient of the node that outputs, residuals and primals of a call pass through."""
+    n_results = _count_results(op, node, n_outputs)
+    results = list(node.outputs)[:n_results]
+    call = Call(op, passed_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
+    by_rule = input_cotangents(call, cotangents[:n_outputs])
+    return [None] * n_results + with_passed(by_rule, cotangents[n_results:])
+
+
+def _count_results(op: HostOp, node: tf.Operation, n_outputs: Any) -> int:
+    """Count the outputs and residuals among what a node passes on.
+
+    Raises:
+      UnsupportedError: The node is of a damaged model.
+      ContractError: The op has changed since the node was made.
+    """
+    n_passed = len(node.outputs)
+    if type(n_outputs) is not int or not 0 <= n_outputs <= n_passed:
+        raise unreadable_gradient(f"{n_outputs!r:.80} outputs of {n_passed}")
+    n_results = n_outputs + len(op.residual_names)
+    n_before = n_results if op.signature is None else n_passed - len(op.signature.inputs)
+    passed = list(map(type_of, node.inputs))
+    promised = op.host.output_types(passed[n_before:])
+    if not n_before == n_results == len(promised) or not all(map(_may_be, passed, promised)):
+        raise changed_op(op.host.subject, passed[:n_before], promised)
+    return n_results
+
+
+def _may_be(traced: ArrayType, promised: ArrayType) -> bool:
+    is_possible = promised.shape is None or is_compatible(promised.shape, traced.shape)
+    return traced.dtype == promised.dtype and is_possible

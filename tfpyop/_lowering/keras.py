@@ -1,0 +1,201 @@
+"""Keras: ops on its symbolic tensors become operations of a functional model, or layers.
+
+Both are saved with a model by the op's token, as in graphs. Imported when Keras is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfpyop._lowering.autodiff.gradient_node import node_name
+from tfpyop._lowering.composites import refuse_composites
+from tfpyop._lowering.dispatch import call_symbolic_with
+from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value, type_of
+from tfpyop._lowering.unknown_shapes import find_unknown_shape
+from tfpyop._registry.bind import bind
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._spec.coercion import Partners
+from tfpyop._spec.outputs import ArrayType
+from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError
+
+_PACKAGE = "tfpyop"
+
+
+def call(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+    """Call an op on inputs of which some are symbolic; returns its flat outputs, which are too.
+
+    Raises:
+      UnsupportedError: The shape of an output cannot be known.
+    """
+    _symbolic(op, leaves)  # which may raise; Keras would wrap the error
+    outputs: list[Any] = OpCall(op)(*leaves)
+    return outputs
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class OpCall(keras.Operation):
+    """One call of an op in a functional model.
+
+    Args:
+      op: The op with its static values, or the token that stands for it.
+      name: Of the operation. Default: that of the op, made unique.
+    """
+
+    def __init__(self, op: HostOp | str, *, name: str | None = None) -> None:
+        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
+        super().__init__(name=name or _unique_name(self._op.name))
+
+    def call(self, *leaves: Any) -> list[tf.Tensor]:
+        """Call the op on tensors."""
+        return bind(REGISTRY.current(self._op), leaves)
+
+    def compute_output_spec(self, *leaves: Any) -> list[keras.KerasTensor]:
+        """What the op returns for symbolic tensors."""
+        return _symbolic(REGISTRY.current(self._op), leaves)
+
+    def get_config(self) -> dict[str, Any]:
+        """The op by its token; warns if no other process could find it."""
+        _warn_of_unexportable(self._op)
+        return {"name": self.name, "op": self._op.token}
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class OpLayer(keras.layers.Layer):
+    """An op as a layer, which takes its inputs one after the other or in a list.
+
+    Args:
+      op: The op with its static values, or the token that stands for it.
+      **options: As for every layer. Default of `name`: that of the op, made unique.
+    """
+
+    def __init__(self, op: HostOp | str, **options: Any) -> None:
+        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
+        super().__init__(**{"name": _unique_name(self._op.name), **options})
+        self.supports_jit = self._op.owner.definition.is_compilable
+        self.built = True
+
+    def call(self, *inputs: Any) -> Any:
+        """Call the op on tensors."""
+        return self._applied(lambda op, leaves: _with_shapes(op, bind(op, leaves)), inputs)
+
+    def compute_output_spec(self, *inputs: Any) -> Any:
+        """What the op returns for symbolic tensors."""
+        return self._applied(_symbolic, inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The op by its token; warns if no other process could find it."""
+        _warn_of_unexportable(self._op)
+        return {**super().get_config(), "op": self._op.token}
+
+    def _applied(self, function: Callable[[HostOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
+        """What a function of op and flat inputs returns, arranged as the op's outputs are."""
+        entry = REGISTRY.current(self._op).owner
+        division = entry.divide(_spread(inputs), self._op.static)
+        return entry.pack(function(entry.host_op(division.structure, division.static), division.leaves))
+
+
+def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
+    """What an op returns for inputs of which some are symbolic."""
+    known = list(map(_type_of, leaves))
+    partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
+    try:
+        for number, leaf in enumerate(leaves):
+            refuse_composites(leaf, number)
+        types = [
+            type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
+            for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
+        ]
+    except TfpyopError as error:
+        raise error.about(op.host.subject) from error.__cause__
+    outputs = op.visible(op.host.output_types(types))
+    _require_shapes(op, [type_.shape for type_ in outputs])
+    return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
+
+
+def _with_shapes(op: HostOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """The outputs, for Keras, whose layers and losses read shapes."""
+    _require_shapes(op, [type_of(output).shape for output in outputs])
+    return outputs
+
+
+def _require_shapes(op: HostOp, shapes: Sequence[Shape | None]) -> None:
+    for number, shape in enumerate(shapes):
+        if shape is None:
+            raise _unknown_shape(op.host.subject, number)
+
+
+def _unknown_shape(subject: str, number: int) -> UnsupportedError:
+    return UnsupportedError(
+        f"the shape of output {number} is not known, and Keras needs it.",
+        subject=subject,
+        remedy='Give the op a signature=, for example "(n)->()" or "()->()", or a shape=.',
+    )
+
+
+class _UnknownShapeError(UnsupportedError, ValueError):
+    """The same for code of Keras that expects TensorFlow's error, which is a ValueError."""
+
+
+def install() -> None:
+    """Let ops take symbolic tensors, and let Keras name the op whose unknown shape it reads.
+
+    Keras reads shapes long after the op was called, when a layer returns or in another layer, and until then
+    `tf.ensure_shape` may still tell it.
+    """
+    call_symbolic_with(call)
+    for name in ("as_list", "__len__"):
+        _explain_in_keras(name)
+
+
+def _explain_in_keras(name: str) -> None:
+    read = getattr(tf.TensorShape, name)
+    if hasattr(read, "tfpyop"):
+        return
+
+    @functools.wraps(read)
+    def explained(shape: tf.TensorShape) -> Any:
+        try:
+            return read(shape)
+        except ValueError as error:
+            found = find_unknown_shape()
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if found is None or shape.rank is not None or not reader.startswith("keras."):
+                raise
+            told = _unknown_shape(*found)
+            raise _UnknownShapeError(told.problem, subject=told.subject, remedy=told.remedy) from error
+
+    explained.tfpyop = True  # type: ignore[attr-defined]  # a mark, for the next time
+    setattr(tf.TensorShape, name, explained)
+
+
+def _type_of(leaf: Any) -> ArrayType | None:
+    """The type of a tensor, also of a symbolic one; None for a plain value."""
+    if isinstance(leaf, keras.KerasTensor):
+        return ArrayType(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
+    return type_of(leaf) if isinstance(leaf, tf.Tensor) else None
+
+
+def _warn_of_unexportable(op: HostOp) -> None:
+    error = op.export_problem()
+    if error is not None:
+        warnings.warn(str(error), ExportWarning, stacklevel=3)
+
+
+def _spread(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a layer, which models with several inputs give in a list."""
+    return tuple(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], list | tuple) else inputs
+
+
+def _unique_name(name: str) -> str:
+    """The op's own name, with a number from its second use on."""
+    own = node_name(name)
+    number = keras.backend.get_uid(own)
+    return own if number == 1 else f"{own}_{number - 1}"

@@ -1,0 +1,171 @@
+"""Native calls: an op's implementation in TensorFlow ops in the place of its function, with the op's own derivatives.
+
+Used on request, and where Python cannot run. What it returns is held to the same promise, as far as it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering import graph, vectorized_map
+from tfpyop._lowering._tensorflow import CompositeTensor, set_attribute, stop_recording
+from tfpyop._lowering.autodiff.record import record
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.shape_tensors import is_same_shape, sizes_tensor
+from tfpyop._lowering.tensors import dtype_of, holds_tensor, type_of
+from tfpyop._lowering.xla import nodes as xla_nodes
+from tfpyop._lowering.xla.compilation import is_compiling
+from tfpyop._prefer_native import is_preferred
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._spec.array_like import require_levels
+from tfpyop._spec.coercion import fit
+from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.signature import Sizes
+from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
+
+_ACCELERATORS = ("GPU", "TPU")
+
+
+def is_called_for(op: HostOp) -> bool:
+    """Whether the native implementation is to be called: it is preferred, or XLA compiles for where Python cannot run.
+
+    Raises:
+      UnsupportedError: There is no native implementation, and Python cannot run there or the op is to prefer it.
+    """
+    if _is_python_far():
+        if op.rules.native is None:
+            raise UnsupportedError(
+                "XLA compiles this function for an accelerator, where Python cannot run.",
+                subject=op.host.subject,
+                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the call on the CPU: "
+                'with tf.device("CPU") inside of the compiled function.',
+            )
+        return True
+    is_wanted = is_preferred(op.prefers_native)
+    if op.rules.native is None and op.prefers_native and is_wanted and op.rules is op.owner.rules:
+        raise UnsupportedError(
+            'it was made with prefer="native", but has no native implementation.',
+            subject=op.host.subject,
+            remedy="Attach one with @op.native, or leave prefer= out. prefer_native(False) runs the function.",
+        )
+    return is_wanted and op.rules.native is not None
+
+
+def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call the native implementation, with the derivatives of the op if it can have them, else with its own."""
+    if op.rules.non_differentiable:
+        return [tf.stop_gradient(tensor) for tensor in results(op, tensors)]
+    promised = _promised(op, tensors)
+    is_differentiable = op.is_differentiable(list(map(dtype_of, tensors)), [type_.dtype for type_ in promised])
+    if not is_differentiable or not _has_rules_for_it(op):
+        return results(op, tensors)
+    with stop_recording():
+        outputs = [tf.identity(tensor) for tensor in results(op, tensors)]
+    if tf.executing_eagerly():
+        record(Call(op, list(tensors), outputs, []))
+        return outputs
+    passed = graph.with_gradient(op, tensors, outputs)
+    passed[0].op.pfor_converter = lambda rows: vectorized_map.rows_of_native(op, len(outputs), rows)
+    return passed
+
+
+def _promised(op: HostOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArrayType]:
+    """What the outputs will be; residuals are not part of a native call."""
+    return op.visible(op.host.output_types([type_of(tensor) for tensor in tensors]))
+
+
+def _has_rules_for_it(op: HostOp) -> bool:
+    """Whether the op's derivative rules can follow a native call: Python must be able to run numpy rules.
+
+    Without residuals there is nothing for rules that were made for them.
+    """
+    rules = [rule for rule in (op.rules.gradient, op.rules.jvp) if rule is not None]
+    if not rules or op.residual_names:
+        return False
+    return not (any(rule.op is not None for rule in rules) and _is_python_far())
+
+
+def results(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """What the native implementation returns, held to what the op promises, with derivatives of its own.
+
+    Raises:
+      TfpyopError: It breaks the promise.
+    """
+    promised = _promised(op, tensors)
+    try:
+        fitted = [_fit(value, promised[number], number) for number, value in enumerate(op.call_native(tensors))]
+        return _held(op, tensors, fitted, promised=promised)
+    except TfpyopError as error:
+        raise error.about(f"native implementation of {op.host.subject}") from None
+    except Exception as error:
+        called = ", ".join(str(type_of(tensor)) for tensor in tensors)
+        annotate(error, f"Raised in the native implementation of {op.host.subject}, called with {called}.")
+        raise
+
+
+def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
+    dtype = tf.as_dtype(promised.dtype)
+    if value is None:
+        remedy = "Does the native implementation lack a return statement?"
+        raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
+    if not holds_tensor(value) and not isinstance(value, CompositeTensor):
+        value = fit(value, promised.dtype, what=f"output {number}")  # as the result of the numpy function
+    require_levels(value, f"output {number}")
+    tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
+    got = type_of(tensor)
+    is_right_shape = got.shape is None or is_compatible(got.shape, promised.shape)
+    if dtype_of(tensor) != promised.dtype or not is_right_shape:
+        raise ContractError(
+            f"output {number} is not what the op promises.",
+            expected=str(promised),
+            got=str(got),
+            remedy="Cast it with tf.cast, or mend its shape: it must return what the numpy function does.",
+        )
+    return tensor
+
+
+def _held(
+    op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArrayType]
+) -> list[tf.Tensor]:
+    """The results, held to the shapes that are not known yet: by XLA when it compiles, or else when the graph runs."""
+    if tf.executing_eagerly():  # there every shape is known, and has been compared
+        return list(results)
+    sizes = op.host.output_sizes([type_of(tensor) for tensor in tensors])
+    held = []
+    for number, tensor in enumerate(results):
+        shape, wanted = type_of(tensor).shape, promised[number].shape
+        expected = sizes[number]
+        checks = []
+        if expected is not None and (shape is None or None in shape):
+            checks = [_check(op, tensors, tensor, number=number, expected=expected)]
+        with tf.control_dependencies(checks):
+            held.append(tensor if wanted is None or wanted == shape else tf.ensure_shape(tensor, wanted))
+    return held
+
+
+def _check(
+    op: HostOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
+) -> tf.Operation:
+    problem = (
+        f"native implementation of {op.host.subject}: output {number} does not have the shape that the op promises."
+    )
+    if is_compiling():
+        what = f"output {number} of the native implementation"
+        return xla_nodes.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)
+    wanted, shape = sizes_tensor(expected, tensors), tf.shape(tensor)
+    check = tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
+    set_attribute(
+        check, xla_nodes.TOKEN_ATTRIBUTE, ""
+    )  # XLA would leave it out: the function is traced once more for it
+    return check
+
+
+def _is_python_far() -> bool:
+    """Whether XLA compiles for where Python cannot run."""
+    if not is_compiling() or not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
+        return False
+    placed = tf.DeviceSpec.from_string(tf.no_op().device).device_type
+    return bool(placed != "CPU")

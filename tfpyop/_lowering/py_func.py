@@ -1,0 +1,55 @@
+"""Host calls in graphs: TensorFlow's PyFunc nodes, pure or stateful, which its runtime runs by our tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import install_trampoline
+from tfpyop._lowering.autodiff.gradient_node import node_name
+from tfpyop._lowering.status import failure
+from tfpyop._lowering.tensors import host_results, type_of
+from tfpyop._lowering.traced_outputs import TracedOutputs, read_call
+from tfpyop._lowering.watchdog import WATCHDOG
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.token import PREFIX, joined
+from tfpyop._spec.coercion import STRING, Array
+from tfpyop._spec.outputs import ArrayType
+from tfpyop.errors import TfpyopError
+
+
+def install() -> None:
+    """Let TensorFlow's runtime run host functions by their tokens."""
+    install_trampoline(PREFIX, WATCHDOG.watched(_run))
+
+
+def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+    """Add a node that calls the host function; returns its outputs, without a gradient."""
+    dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
+    node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
+    traced = TracedOutputs.of(op.host, list(map(type_of, tensors)), promised)
+    outputs = node(input=list(tensors), token=joined(op.token, traced.text), Tout=dtypes, name=node_name(op.name))
+    if not promised:
+        return []
+    for output, type_ in zip(outputs, promised, strict=True):
+        output.set_shape(type_.shape)
+    return list(outputs)
+
+
+def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
+    """What TensorFlow's runtime calls for a node."""
+    token, traced = read_call(text)
+    host = REGISTRY.require_host_op(token).host
+    try:
+        results = host_results(host, arrays)
+    except TfpyopError:
+        raise
+    except BaseException as error:
+        raise failure(host.subject, [np.asarray(array) for array in arrays], error) from error
+    if traced is not None:
+        traced.check(host.subject, arrays, results)
+    return results

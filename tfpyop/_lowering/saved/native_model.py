@@ -1,0 +1,146 @@
+"""Native models: saved models in which host calls are replaced by the native implementations of their ops.
+
+Works on the written graphs, so that it does not matter when they were traced. TensorFlow differentiates what is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering import native
+from tfpyop._lowering._tensorflow import first_of_output
+from tfpyop._lowering.autodiff.gradient_node import SAVED
+from tfpyop._lowering.saved.nodes import host_tokens, nodes_of
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.registry import REGISTRY
+from tfpyop.errors import UnsupportedError
+
+_GRADIENT = "_gradient_op_type"
+_OWN_GRADIENT = re.compile(rf"{SAVED}|.+#[0-9a-f]{{8}}-\d+")
+"""What gradients of ops are called in graphs: by the name that saving gives them, or one of a process."""
+
+
+def make_native(meta_graph: Any) -> None:
+    """Replace all host calls in the graphs of a saved model, in place.
+
+    Raises:
+      UnsupportedError: An op has no native implementation, or one that cannot stand in its place.
+    """
+    _drop_gradients(meta_graph)
+    library = meta_graph.graph_def.library
+    scopes = [_Scope(meta_graph.graph_def.node, [])]
+    scopes += [_Scope(function.node_def, function) for function in library.function]
+    calls = [
+        (scope, node, REGISTRY.require_host_op(str(token)))
+        for scope in scopes
+        for node in scope.nodes
+        for token in host_tokens(node)
+    ]
+    _require_native([op for _, _, op in calls])
+    for scope, node, op in calls:
+        _replace(node, op, scope, library)
+
+
+class _Scope:
+    """The nodes of a graph or a function, and the shapes of what they are given."""
+
+    def __init__(self, nodes: Any, function: Any) -> None:
+        self.nodes = list(nodes)
+        self._by_name = {node.name: node for node in nodes}
+        self._shapes = {node.name: _shapes(node.attr) for node in nodes}
+        if function:
+            arguments = enumerate(function.signature.input_arg)
+            self._shapes |= {argument.name: _shapes(function.arg_attr[number].attr) for number, argument in arguments}
+
+    def shape(self, name: str) -> tf.TensorShape:
+        """The shape of an input as a node names it: `node`, `node:1` or, in functions, `node:output:1`."""
+        node, *rest = name.split(":")
+        shapes = self._shapes.get(node, [])
+        number = int(rest[-1]) if rest else 0
+        if len(rest) == 2:
+            number += first_of_output(self._by_name[node], rest[0])
+        return shapes[number] if number < len(shapes) else tf.TensorShape(None)
+
+
+def _shapes(attributes: Any) -> list[tf.TensorShape]:
+    if "_output_shapes" not in attributes:
+        return []
+    return [tf.TensorShape(shape) for shape in attributes["_output_shapes"].list.shape]
+
+
+def _require_native(ops: Sequence[HostOp]) -> None:
+    for op in ops:
+        if op.is_batched or op.host.is_stateful:
+            problem = "it is stateful or called by vectorized_map, and cannot be native in a saved model."
+            remedy = "Give the op a whole batch instead, or save the model without native=True."
+        elif op.rules.native is None and op.is_of_rule:
+            problem = "this rule is called in the model, and has no native implementation."
+            remedy = "Attach one to what @op.numpy_gradient returned, with @that.native; or save no training function."
+        elif op.rules.native is None:
+            problem = "it has no native implementation, which a native model needs."
+            remedy = "Attach one with @op.native."
+        else:
+            continue
+        raise UnsupportedError(problem, subject=op.host.subject, remedy=remedy)
+
+
+def _replace(node: Any, op: HostOp, scope: _Scope, library: Any) -> None:
+    """Make a node call the native implementation, traced for the dtypes and shapes that are known here."""
+    dtypes = list(map(tf.as_dtype, node.attr["Tin"].list.type))
+    names = [name for name in node.input if not name.startswith("^")]
+    specs = [tf.TensorSpec(scope.shape(name), dtype) for name, dtype in zip(names, dtypes, strict=True)]
+    call, functions = _traced(op, specs)
+    known = {function.signature.name for function in library.function}
+    library.function.extend(function for function in functions if function.signature.name not in known)
+    kept = [*node.input]
+    name, shapes = node.name, type(node)()
+    shapes.attr["_output_shapes"].CopyFrom(node.attr["_output_shapes"])
+    node.CopyFrom(call)
+    node.MergeFrom(shapes)
+    node.name = name
+    del node.input[:]
+    node.input.extend(kept)
+
+
+def _traced(op: HostOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
+    """A node that calls the native implementation, and the functions behind it."""
+    native_call: Any = tf.function(lambda *tensors: native.results(op, tensors), autograph=False)
+    function = native_call.get_concrete_function(*specs)
+    if function.captured_inputs:
+        raise UnsupportedError(
+            "its native implementation closes over tensors or variables, which a native model would lose.",
+            subject=op.host.subject,
+            remedy="Make constants of them inside of it, with tf.constant.",
+        )
+    with tf.Graph().as_default() as graph:
+        function(*(tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs))
+    definition = graph.as_graph_def()
+    [call] = [node for node in definition.node if node.op in ("PartitionedCall", "StatefulPartitionedCall")]
+    return call, definition.library.function
+
+
+def _drop_gradients(meta_graph: Any) -> None:
+    """Leave the derivatives to TensorFlow: the gradient functions of ops are host calls themselves."""
+    library = meta_graph.graph_def.library
+    for node in nodes_of(meta_graph.graph_def):
+        if _GRADIENT in node.attr and _OWN_GRADIENT.fullmatch(node.attr[_GRADIENT].s.decode()):
+            del node.attr[_GRADIENT]
+    dropped = {
+        gradient.gradient_func
+        for gradient in library.registered_gradients
+        if _OWN_GRADIENT.fullmatch(gradient.registered_op_type)
+    }
+    _keep(library.registered_gradients, lambda gradient: gradient.gradient_func not in dropped)
+    _keep(library.function, lambda function: function.signature.name not in dropped)
+    for name in dropped:
+        meta_graph.object_graph_def.concrete_functions.pop(name, None)
+
+
+def _keep(repeated: Any, is_kept: Callable[[Any], bool]) -> None:
+    kept = [item for item in repeated if is_kept(item)]
+    del repeated[:]
+    repeated.extend(kept)

@@ -1,0 +1,37 @@
+"""Saved nodes: which ops the nodes of a saved model stand for. Nothing is imported or run to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tfpyop._lowering.autodiff.deferred_errors import is_refusal, refused
+from tfpyop._lowering.autodiff.gradient_node import ATTRIBUTE, NodeGradient
+from tfpyop._lowering.traced_outputs import read_call
+from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
+from tfpyop._registry.token import Token
+
+
+def tokens_of(meta_graph: Any) -> Iterator[Token]:
+    """The ops that are called in a graph and its functions, or whose gradients are."""
+    for node in nodes_of(meta_graph.graph_def):
+        tokens = host_tokens(node)
+        if ATTRIBUTE in node.attr:
+            tokens.append(Token.parse(NodeGradient.parse(node.attr[ATTRIBUTE].s).token))
+        calls = [refused(token) if is_refusal(token) else token for token in tokens]
+        yield from (token for token in calls if token is not None)
+
+
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """All nodes of a written graph and of the functions that it calls."""
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        yield from nodes
+
+
+def host_tokens(node: Any) -> list[Token]:
+    """The token of the host function that a written node calls, if it calls one."""
+    values = [node.attr[name].s for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
+    tokens = [token for token in map(Token.of_node, values) if token is not None]
+    if tokens and "token" in node.attr:
+        read_call(node.attr["token"].s.decode())
+    return tokens

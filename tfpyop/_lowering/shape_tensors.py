@@ -1,0 +1,37 @@
+"""Shapes in graphs, as tensors: what the sizes of a signature come to, and whether two shapes are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._spec.signature import Place, Size, Sizes
+from tfpyop._spec.size_terms import OPERATORS
+
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
+    {**OPERATORS, "broadcast": lambda left, right: tf.where(tf.equal(left, 1), right, left)}
+)
+
+
+def sizes_tensor(sizes: Sizes, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """A shape in terms of the inputs' dimensions, as an int32 tensor."""
+    return tf.stack([_size(size, inputs) for size in sizes]) if sizes else tf.zeros([0], tf.int32)
+
+
+def is_same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """Whether two shapes, which may be of different ranks, are the same."""
+    rank = tf.maximum(tf.size(left), tf.size(right))
+    padded = [tf.pad(shape, [[rank - tf.size(shape), 0]], constant_values=-1) for shape in (left, right)]
+    return tf.reduce_all(tf.equal(*padded))
+
+
+def _size(size: Size, inputs: Sequence[tf.Tensor]) -> Any:
+    if isinstance(size, int):
+        return tf.constant(size)
+    if isinstance(size, Place):
+        return tf.shape(inputs[size.input])[size.axis]
+    name, left, right = size
+    return _OPERATORS[name](_size(left, inputs), _size(right, inputs))

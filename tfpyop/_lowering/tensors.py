@@ -1,0 +1,352 @@
+"""Between tensors and arrays: inputs of any kind become tensors, tensors lend their memory, arrays become tensors."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from sys import getrefcount
+from typing import Any
+from weakref import getweakrefcount
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._host.function import HostFunction, read_only
+from tfpyop._lowering._tensorflow import (
+    CompositeTensor,
+    EagerTensor,
+    NotOkStatusError,
+    ensure_initialized,
+    has_tensor_conversion,
+)
+from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
+from tfpyop._lowering.profiling import run_host
+from tfpyop._spec.array_like import require_levels
+from tfpyop._spec.coercion import STRING, Array, DType, Partners, as_input, dtype_kind, fit
+from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.rule_values import fit_vector
+from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
+
+_ALIGNMENT = 64
+_WITHOUT_TENSORS = (str, bytes, bytearray, memoryview, range)
+_PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
+_WITHOUT_ARRAYS = frozenset(
+    dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, *WITHOUT_VALUES)
+)
+"""TensorFlow's numbers of the dtypes that are refused. It would give the quantized ones as plain integers."""
+_PATIENCE = 2.0
+"""How long to wait, in seconds, for a thread to let go of memory that it was not to keep."""
+
+
+def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
+    """Make tensors of the inputs of one call: tensors keep their dtypes, plain values follow them.
+
+    Raises:
+      CoercionError: An input is nothing a tensor can be made of.
+    """
+    try:
+        tensors = [_tensor_like(leaf, number) for number, leaf in enumerate(leaves)]
+        _require_array_dtypes(tensors)
+        if all(tensor is not None for tensor in tensors):
+            return tensors
+        partners = Partners.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
+        return [
+            tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
+            for number, tensor in enumerate(tensors)
+        ]
+    except TfpyopError as error:
+        raise error.about(subject) from error.__cause__
+
+
+def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
+    """Return the memory of eager tensors, which are the inputs of a call, as `array_of` does.
+
+    Raises:
+      CoercionError: A tensor has a dtype that arrays do not have.
+    """
+    for tensor in tensors:
+        if tensor._datatype_enum() in _WITHOUT_ARRAYS:
+            _require_array_dtypes(tensors)
+    return [array_of(tensor) for tensor in tensors]
+
+
+def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
+    for number, tensor in enumerate(tensors):
+        if tensor is not None:
+            numpy_dtype(tensor.dtype, f"input {number}")
+
+
+def array_of(tensor: Any) -> Array:
+    """The memory of an eager tensor as an array, without a copy. It must not be written."""
+    try:
+        array = tensor._numpy_internal()
+    except NotOkStatusError:
+        array = tensor._numpy()  # raises the error that TensorFlow makes of the status
+    if type(array) is np.ndarray:
+        return array
+    return np.asarray(array, dtype=STRING if tensor.dtype == tf.string else None)
+
+
+def tensor_of(array: Array) -> tf.Tensor:
+    """An eager tensor in host memory of an array that TensorFlow can take."""
+    return tf.constant(array) if array.dtype == STRING else EagerTensor(array, None, None)
+
+
+def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
+    """Run a host function; returns arrays that TensorFlow can take without anybody else holding their memory."""
+    views = [read_only(array) for array in arrays]
+    plan = host.plan(views)
+    if plan.n_destinations:
+        out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
+        return _released(run_host(host, plan, views, out), out)
+    return [_detached(array) for array in run_host(host, plan, views)]
+
+
+def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
+    """Arrays that nobody else holds.
+
+    Those in `out` are taken as they are, unless the function kept them. TensorFlow adopts memory that is aligned well
+    enough and copies any other, so of the others only aligned ones are copied here.
+    """
+    is_written = [given is array for given, array in zip(out, arrays, strict=False)]
+    others = [_detached(array) for array in arrays[len(out) :]]
+    replaced = [None if written else _detached(array) for written, array in zip(is_written, arrays, strict=False)]
+    arrays.clear()
+    taken = [np.array(array) for array in out] if are_kept(out) else list(out)
+    return [given if array is None else array for given, array in zip(taken, replaced, strict=True)] + others
+
+
+def _detached(array: Array) -> Array:
+    """The array, or a copy if TensorFlow would adopt its memory."""
+    is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
+    return np.array(array) if is_adopted else array
+
+
+def are_kept(arrays: Sequence[Array]) -> bool:
+    """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
+    for array in arrays:
+        if getrefcount(array) > _UNKEPT[0] or getweakrefcount(array):
+            return True
+        base = array.base  # of views of views; what is not an array, such as memory that XLA lends, is no one call's
+        if type(base) is np.ndarray and (getrefcount(base) > _UNKEPT[1] or getweakrefcount(base)):
+            return True
+    return False
+
+
+def take_back(arrays: Sequence[Array]) -> None:
+    """Take writable arrays back that somebody has kept, before their memory serves something else.
+
+    A thread that still writes would destroy what comes there: it is waited for. One that begins after that gets an
+    exception, unless it has made a view of its own.
+    """
+    end = time.monotonic() + _PATIENCE
+    while are_kept(arrays) and time.monotonic() < end:
+        time.sleep(0.005)
+    for array in arrays:
+        array.setflags(write=False)
+
+
+def _references_unkept() -> tuple[int, int]:
+    """What `are_kept` counts of an array that nobody has."""
+    for array in [np.empty(1).view()]:
+        base = array.base
+        return getrefcount(array), getrefcount(base)
+    raise AssertionError
+
+
+_UNKEPT = _references_unkept()
+
+
+def _aligned(type_: ArrayType) -> Array:
+    n_bytes = math.prod(size or 0 for size in type_.shape or ()) * type_.dtype.itemsize
+    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    array: Array = memory[start : start + n_bytes].view(type_.dtype).reshape(type_.shape or ())
+    return array
+
+
+def dtype_of(tensor: tf.Tensor) -> DType:
+    """The dtype of a tensor as numpy has it."""
+    return numpy_dtype(tensor.dtype)
+
+
+@functools.cache
+def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
+    """Return the numpy dtype of a TensorFlow dtype.
+
+    Args:
+      dtype: The dtype of a tensor.
+      what: How errors call the tensor.
+
+    Raises:
+      CoercionError: Arrays do not have this dtype. A quantized one means numbers that depend on a scale elsewhere.
+    """
+    if dtype == tf.string:
+        return STRING
+    name = dtype.base_dtype.name
+    if dtype.is_quantized:
+        raise CoercionError(
+            f"{what} has the quantized dtype {name}, which arrays do not have.",
+            expected="numbers, booleans or strings",
+            got=name,
+            remedy=f"Pass its integers, tf.bitcast(x, tf.{name.replace('q', '')}), or its values, "
+            "tf.quantization.dequantize(x, ...).",
+        )
+    if dtype.base_dtype in WITHOUT_VALUES:
+        raise handle_error(what, dtype)
+    known: DType = np.dtype(dtype.as_numpy_dtype)
+    return known
+
+
+def type_of(tensor: tf.Tensor) -> ArrayType:
+    """The dtype and static shape of a tensor."""
+    shape = tensor.shape
+    return ArrayType(dtype_of(tensor), None if shape.rank is None else tuple(shape.as_list()))
+
+
+@functools.cache
+def _adopted_alignment() -> int:
+    """The smallest alignment at which this build of TensorFlow adopts an array: 64 on x86, tried out once."""
+    ensure_initialized()
+    buffer = np.zeros(512, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    for alignment in (8, 16, 32):
+        array = buffer[start + alignment : start + alignment + 64]
+        tensor = EagerTensor(array, None, None)
+        array[0] = 1
+        adopted = bool(tensor._numpy()[0])
+        array[0] = 0
+        if adopted:
+            return alignment
+    return _ALIGNMENT
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether a value is a tensor, stands for one, or is a container with one in it."""
+    return next(_tensors_in(value), None) is not None
+
+
+def _tensors_in(value: Any) -> Iterator[Any]:
+    """What is a tensor, or stands for one, in a value and the containers in it, which may contain themselves."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if type(item) in _PLAIN_TYPES:
+            continue
+        if _is_sequence(item) or isinstance(item, dict):
+            if id(item) not in seen:
+                seen.add(id(item))
+                waiting += item.values() if isinstance(item, dict) else item
+        elif _is_tensor_like(item):
+            yield item
+
+
+def _is_sequence(value: Any) -> bool:
+    """Check for a list, or what numpy would take for a list; it would make arrays of tensors, without gradients."""
+    return isinstance(value, list | tuple) or (isinstance(value, Sequence) and not isinstance(value, _WITHOUT_TENSORS))
+
+
+def _is_tensor_like(value: Any) -> bool:
+    if isinstance(value, tf.Tensor | tf.Variable | tf.IndexedSlices) or hasattr(value, "__tf_tensor__"):
+        return True
+    return has_tensor_conversion(type(value)) and not isinstance(value, CompositeTensor)
+
+
+def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
+    """A tensor if the leaf is one or stands for one, None if it is a plain value."""
+    if type(leaf) is EagerTensor:  # whose values are read next
+        return leaf
+    require_levels(leaf, f"input {number}")
+    refuse_composites(leaf, number)
+    if isinstance(leaf, tf.Tensor):
+        return leaf
+    if not holds_tensor(leaf):
+        return None
+    if any(map(is_symbolic, tf.nest.flatten(leaf))):
+        raise UnsupportedError(
+            f"input {number} is a list with a KerasTensor in it.",
+            got=f"{leaf!r:.120}",
+            remedy="Stack them with keras.ops.stack, or pass them as separate inputs or as a tuple.",
+        )
+    try:
+        return _stacked(leaf, _dtype_in(next(_tensors_in(leaf))), f"input {number}")
+    except CoercionError:
+        raise
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        raise CoercionError(
+            f"input {number} is a list of tensors that do not make one tensor.",
+            expected="tensors of one shape and dtype",
+            got=f"{leaf!r:.120}",
+            remedy="Stack them with tf.stack, or pass them as separate inputs or as a tuple.",
+        ) from error
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a symbolic tensor of Keras, which exists only if Keras has been imported."""
+    keras = sys.modules.get("keras")
+    return isinstance(value, getattr(keras, "KerasTensor", ()))
+
+
+def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
+    """A tensor of a value, or of a nested list of values, in which plain ones take the dtype of the tensors."""
+    if not holds_tensor(value):
+        return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
+    if _is_sequence(value):
+        return tf.stack([_stacked(item, dtype, what) for item in value])
+    return tf.convert_to_tensor(value)
+
+
+def _advise_list(actual: DType, promised: DType) -> str:
+    return "Plain values in a list take the dtype of the tensors in it: cast the tensors, or pass values that fit."
+
+
+def _dtype_in(value: Any) -> DType:
+    """The dtype of what is a tensor or stands for one."""
+    return numpy_dtype(tf.as_dtype(value.dtype if hasattr(value, "dtype") else tf.convert_to_tensor(value).dtype))
+
+
+def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> tf.Tensor:
+    """Make a tensor of the cotangent or tangent that a rule in TensorFlow ops returned.
+
+    Args:
+      value: A tensor, or a plain value, which is held to the rules for arrays.
+      like: The input that the cotangent is of, or the output that the tangent is of.
+      what: How errors call the value.
+      like_what: How errors call what it is of.
+
+    Raises:
+      CoercionError: The value is not a tensor of numbers, or is complex where `like` is not.
+    """
+    dtype = dtype_of(like)
+    if not holds_tensor(value) and not isinstance(value, CompositeTensor):
+        return tf.constant(fit_vector(value, dtype, what))
+    require_levels(value, what)
+    problem, got = None, f"{type(value).__name__}: {shown(value)}"
+    try:
+        tensor: tf.Tensor = tf.convert_to_tensor(value, dtype_hint=like.dtype)
+        kind = dtype_kind(dtype_of(tensor))
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        problem, kind = error, ""
+    if not kind or kind not in "biufc":
+        raise CoercionError(
+            f"{what} is not a tensor of numbers.",
+            expected=str(type_of(like)),
+            got=got,
+            remedy="Return a tensor for it, or None where there is no dependence.",
+        ) from problem
+    if kind == "c" and dtype_kind(dtype) != "c":
+        raise CoercionError(
+            f"{what} is complex, but the {like_what} is real.",
+            expected=str(type_of(like)),
+            got=str(type_of(tensor)),
+            remedy="Return the real part: tf.math.real(...).",
+        )
+    return tensor
+
+
+def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
+    """A tensor of a plain value, whose dtype follows the tensors beside it."""
+    return tf.constant(as_input(leaf, partners, what=f"input {number}"))

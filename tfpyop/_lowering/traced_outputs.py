@@ -1,0 +1,154 @@
+"""Traced outputs: what a graph takes the outputs of a host call to be, kept in the node behind the token.
+
+The op may be another one when the node runs: its module was edited, or the graph comes from a saved model. XLA compares
+buffers; TensorFlow's runtime compares dtypes and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._host.function import HostFunction
+from tfpyop._lowering.status import changed_op
+from tfpyop._lowering.tensors import numpy_dtype
+from tfpyop._registry.token import Token, split, unreadable
+from tfpyop._spec.coercion import STRING, Array, DType
+from tfpyop._spec.outputs import ArrayType, Types, is_compatible
+from tfpyop._spec.signature import Place, Size
+from tfpyop._spec.size_terms import OPERATORS
+from tfpyop._spec.tree import Json
+from tfpyop.errors import Shape
+
+_OPERATORS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
+    {**OPERATORS, "broadcast": lambda left, right: right if left == 1 else left}
+)
+_MOST_SHAPES = 1024
+"""For how many shapes of the inputs the shapes of the outputs are kept."""
+
+_InputShapes = tuple[tuple[int, ...], ...]
+_Outputs = Sequence[tuple[DType, Sequence[Size | None] | None]]
+"""The dtype of each output, and its sizes: numbers, terms of the inputs' sizes, or None where nothing is known."""
+
+
+class TracedOutputs:
+    """The outputs of one host call as they were when its graph was traced."""
+
+    def __init__(self, outputs: _Outputs) -> None:
+        self._outputs = outputs
+        self._known: dict[_InputShapes, list[ArrayType]] = {}
+
+    @classmethod
+    def of(cls, host: HostFunction, inputs: Types, outputs: Types) -> TracedOutputs:
+        """The outputs of a call with such inputs; sizes that are not known yet are in terms of the inputs' sizes."""
+        if all(None not in (type_.shape or ()) for type_ in outputs):
+            return cls([(type_.dtype, type_.shape) for type_ in outputs])
+        pairs = zip(outputs, host.output_sizes(inputs), strict=True)
+        return cls([(type_.dtype, type_.shape if sizes is None else sizes) for type_, sizes in pairs])
+
+    @property
+    def text(self) -> str:
+        """Everything as JSON."""
+        written = [
+            (tf.as_dtype(dtype).name, None if sizes is None else list(map(_to_json, sizes)))
+            for dtype, sizes in self._outputs
+        ]
+        return json.dumps(written, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> TracedOutputs:
+        """Read what `text` gave.
+
+        Raises:
+          ValueError: It did not give this.
+        """
+        try:
+            return cls([_read_output(*output) for output in json.loads(text)])
+        except (TypeError, RecursionError) as error:  # of a dtype too
+            raise ValueError("it does not tell outputs") from error
+
+    def check(self, subject: str, inputs: Sequence[Any], results: Sequence[Array]) -> None:
+        """Compare results with what the graph takes them to be, for inputs of these shapes.
+
+        Raises:
+          ContractError: The op has changed.
+          UnsupportedError: The sizes are in terms of inputs that are not there.
+        """
+        shapes = tuple([getattr(array, "shape", ()) for array in inputs])  # one text is not an array
+        expected = self._known.get(shapes)
+        if expected is None:
+            if len(self._known) >= _MOST_SHAPES:
+                self._known.clear()
+            expected = self._known[shapes] = self._expected(subject, shapes)
+        if len(results) == len(expected):
+            for array, type_ in zip(results, expected):  # noqa: B905 - every call comes along here
+                if array.shape != type_.shape and not is_compatible(array.shape, type_.shape):
+                    break
+                if array.dtype != type_.dtype and type_.dtype != STRING:
+                    break
+            else:
+                return
+        raise changed_op(subject, expected, [ArrayType.of(array) for array in results])
+
+    def _expected(self, subject: str, shapes: _InputShapes) -> list[ArrayType]:
+        try:
+            return [ArrayType(dtype, _shape(sizes, shapes)) for dtype, sizes in self._outputs]
+        except (IndexError, ZeroDivisionError) as error:
+            raise unreadable(subject, self.text) from error
+
+
+@functools.lru_cache(maxsize=4096)
+def read_call(text: str) -> tuple[str, TracedOutputs | None]:
+    """Read what a node holds: the token, and what the graph takes the outputs to be; None in models of version 0.1.
+
+    Raises:
+      UnsupportedError: It cannot be read.
+    """
+    token, outputs = split(text)
+    try:
+        return token, None if outputs is None else TracedOutputs.parse(outputs)
+    except ValueError as error:
+        raise Token.parse(token).unreadable(outputs) from error
+
+
+def _shape(sizes: Sequence[Size | None] | None, shapes: _InputShapes) -> Shape | None:
+    return None if sizes is None else tuple(None if size is None else _evaluate(size, shapes) for size in sizes)
+
+
+def _evaluate(size: Size, shapes: _InputShapes) -> int:
+    if isinstance(size, int):
+        return size
+    if isinstance(size, Place):
+        return shapes[size.input][size.axis]
+    name, left, right = size
+    return _OPERATORS[name](_evaluate(left, shapes), _evaluate(right, shapes))
+
+
+def _to_json(size: Size | None) -> Json:
+    if isinstance(size, Place):
+        return [size.input, size.axis]
+    return size if size is None or isinstance(size, int) else [size[0], *map(_to_json, size[1:])]
+
+
+def _read_output(dtype: Json, sizes: Json) -> tuple[DType, Sequence[Size | None] | None]:
+    if not isinstance(dtype, str) or not (sizes is None or isinstance(sizes, list)):
+        raise ValueError("an output has a dtype and sizes")
+    read = None if sizes is None else [None if size is None else _read_size(size) for size in sizes]
+    return numpy_dtype(tf.as_dtype(dtype)), read
+
+
+def _read_size(size: Json) -> Size:
+    if type(size) is int:
+        return size
+    if not isinstance(size, list):
+        raise ValueError("a size is a number or a list")
+    if len(size) == 2 and all(type(number) is int and number >= 0 for number in size):
+        return Place(*size)
+    if len(size) == 3 and size[0] in _OPERATORS:
+        return (size[0], _read_size(size[1]), _read_size(size[2]))
+    raise ValueError("a list is a place or a term")

@@ -1,0 +1,140 @@
+"""Batching in TensorFlow: how `vectorized_map` converts the nodes of ops, with their derivatives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._host.batched import BatchedHost
+from tfpyop._lowering import graph
+from tfpyop._lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
+from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
+from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
+from tfpyop._registry.concrete_op import HostOp, batched_op, unbatched_op
+from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.rules import Rule, Rules
+from tfpyop._registry.token import Token
+from tfpyop._spec.payload import Level
+from tfpyop._spec.rule_context import RuleContext
+from tfpyop.errors import UnsupportedError
+
+
+def install() -> None:
+    """Let `vectorized_map` convert our nodes; other people's are passed on to TensorFlow's own way."""
+    for kind, attribute in (("PyFunc", "token"), ("PyFuncStateless", "token"), ("XlaCallModule", TOKEN_ATTRIBUTE)):
+        register_pfor_converter(kind, functools.partial(_convert, attribute))
+
+
+def _convert(attribute: str, pfor_input: Any) -> list[Any]:
+    token = Token.of_node(_attribute(pfor_input, attribute))
+    op = None if token is None else REGISTRY.find_host_op(str(token))
+    if op is None:
+        name = _attribute(pfor_input, attribute).decode(errors="replace") or "a module"
+        raise ConversionNotImplementedError(f"{name} is a function that TensorFlow cannot vectorize")
+    if op.host.is_stateful:
+        raise UnsupportedError(
+            "it is stateful, and TensorFlow runs what vectorized_map maps once more for the first row.",
+            subject=op.host.subject,
+            remedy="Use tf.map_fn, which runs it once for every row, in order.",
+        )
+    level = tuple(item.is_stacked for item in pfor_input.inputs)
+    called = _differentiable(op, level) if any(level) else op  # TensorFlow takes XLA's nodes for stateful: ask for all
+    results = graph.call_with_residuals(called, [item.t for item in pfor_input.inputs])
+    return [wrap_for_pfor(tensor, any(level)) for tensor in results]
+
+
+def _attribute(pfor_input: Any, name: str) -> bytes:
+    """An attribute of a node; empty if it has none of this name."""
+    try:
+        value: bytes = pfor_input.get_attr(name)
+    except ValueError:
+        return b""
+    return value
+
+
+def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
+    """Convert the node with the derivatives of a native call, whose own nodes have been converted one by one."""
+    level = tuple(item.is_stacked for item in pfor_input.inputs[n_results:])
+    if not any(level):
+        return [wrap_for_pfor(item.t, item.is_stacked) for item in pfor_input.inputs]
+    pfor_input.stack_inputs(range(n_results))
+    tensors = [item.t for item in pfor_input.inputs]
+    results = graph.with_gradient(_differentiable(op, level), tensors[n_results:], tensors[:n_results])
+    flags = [*[True] * n_results, *level]
+    return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
+
+
+def op_of_token(token: str) -> HostOp:
+    """The op that a token stands for, with its derivatives, also if it is one over rows.
+
+    Raises:
+      UnsupportedError: It is not known.
+    """
+    op: HostOp = REGISTRY.require_host_op(token)
+    if not isinstance(op.host, BatchedHost):
+        return op
+    over_rows = unbatched_op(op)
+    for level in reversed(op.host.levels):
+        over_rows = _differentiable(over_rows, level)
+    return over_rows
+
+
+def _differentiable(op: HostOp, level: Level) -> HostOp:
+    """The op over rows. Its derivatives are those of one row, over rows."""
+    batched = batched_op(op, level)
+    if op.rules.non_differentiable:
+        return batched
+
+    def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
+        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+            return input_cotangents(call, vectors)
+
+        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
+        return [
+            result if result is None or is_stacked else tf.reduce_sum(result, axis=0)
+            for result, is_stacked in zip(results, level, strict=True)
+        ]
+
+    def jvp(context: RuleContext, *tangents: tf.Tensor | None) -> list[tf.Tensor | None]:
+        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+            return output_tangents(call, vectors)
+
+        return _over_rows(op, context, level, tangents, level, of_row)
+
+    site = op.owner.site
+    return replace(batched, rules=Rules(Rule(site, function=gradient), Rule(site, function=jvp)))
+
+
+def _over_rows(
+    op: HostOp,
+    context: RuleContext,
+    level: Level,
+    vectors: Sequence[tf.Tensor | None],
+    vector_level: Sequence[bool],
+    of_row: Callable[[Call, Sequence[Any]], list[tf.Tensor | None]],
+) -> list[tf.Tensor | None]:
+    """Apply a derivative of one row to every row; results that are None for one are None for all."""
+    residuals = list(vars(context.residuals).values())
+    values = [*context.inputs, *context.outputs, *residuals, *vectors]
+    flags = [*level, *[True] * (len(context.outputs) + len(residuals)), *vector_level]
+    stacked = [value for value, flag in zip(values, flags, strict=True) if flag and value is not None]
+    is_none: list[bool] = []
+
+    def row(elements: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        remaining = iter(elements)
+        whole = [
+            next(remaining) if flag and value is not None else value for value, flag in zip(values, flags, strict=True)
+        ]
+        ends = (len(level), len(level) + len(context.outputs), len(values) - len(vectors))
+        call = Call(REGISTRY.current(op), whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]])
+        results = of_row(call, whole[ends[2] :])
+        is_none[:] = [result is None for result in results]
+        return [result for result in results if result is not None]
+
+    mapped = iter(map_rows(row, stacked))
+    return [None if missing else next(mapped) for missing in is_none]

@@ -1,0 +1,137 @@
+"""Buffers: the memory that XLA lends for one call, checked against what the text of the call declares.
+
+The text comes from a model file, which may be damaged or malicious, and two sites with one text may have different
+buffers. So every call compares all buffers before any memory is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pickle import PickleBuffer
+from typing import Any
+
+import numpy as np
+
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.structs import LENT, LENT_FROM, Buffer, Frame, pointers, reader, sizes
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.outputs import ArrayType, Types, is_compatible
+from tfpyop.errors import UnsupportedError, describe
+
+_READ_ONLY: Any = PickleBuffer(memoryview(LENT).toreadonly())
+"""The same memory for inputs: numpy does not make arrays on it writable again, as it would through a memoryview."""
+
+_Shape = tuple[int, ...]
+_BufferType = tuple[int, _Shape]
+"""XLA's number of an element type, and a shape."""
+
+_ORDER = ArrayType(np.dtype(np.int32), ())
+"""The type of the argument and of the result that keep stateful calls in order."""
+_NAMES = {number: name for name, (_, number) in ELEMENT_TYPES.items()}
+_MOST_LISTED = 8
+
+_array = np.ndarray
+_read_buffer = reader(Buffer, "dtype", "data", "rank", "sizes")
+
+
+class CallBuffers:
+    """The buffers of all calls from sites that are alike.
+
+    Attributes:
+      inputs: The types of the arguments, with all sizes.
+      outputs: The types of the results.
+    """
+
+    def __init__(self, declared: CallText, frame: Frame) -> None:
+        """Take the sizes that the declaration leaves open from the buffers of the first call.
+
+        Args:
+          declared: What the text of the sites declares.
+          frame: The call frame of the first call.
+
+        Raises:
+          UnsupportedError: The buffers are not as declared.
+        """
+        order = [_ORDER] * declared.is_ordered
+        types = [*declared.inputs, *order], [*declared.outputs, *order]
+        actual = _actual_types(frame)
+        if not all(map(_are_declared, actual, types)):
+            raise _mismatch(types, actual)
+        self.inputs, self.outputs = (
+            [ArrayType(type_.dtype, shape) for type_, (_, shape) in zip(side, found, strict=False)]
+            for side, found in zip((declared.inputs, declared.outputs), actual, strict=True)
+        )
+        self._types = types
+        self._end_of_inputs = len(self.inputs)  # what comes behind inputs and outputs is the order of stateful calls
+        self._end_of_outputs = len(types[0]) + len(self.outputs)
+        self._n_arguments, self._n_results = map(len, actual)
+        self._read_arguments, self._read_results = pointers(self._n_arguments), pointers(self._n_results)
+        self._expected = [
+            (element_type, len(shape), sizes(len(shape)), shape, type_.dtype, memory)
+            for side, found, memory in zip(types, actual, (_READ_ONLY, LENT), strict=True)
+            for type_, (element_type, shape) in zip(side, found, strict=True)
+        ]
+
+    def arrays(self, frame: Frame) -> tuple[list[Array], list[Array]]:
+        """Return arrays on the arguments and on the results of a call, which must have buffers as declared.
+
+        Raises:
+          UnsupportedError: A buffer has another dtype, rank or size, or there are more or fewer buffers.
+        """
+        _, n_arguments, arguments, n_results, results, _, _, _ = frame
+        if n_arguments != self._n_arguments or n_results != self._n_results:
+            raise _mismatch(self._types, _actual_types(frame))
+        arrays: list[Array] = []
+        buffers = self._read_arguments(arguments) + self._read_results(results)
+        for (element_type, rank, read_sizes, shape, dtype, memory), buffer in zip(self._expected, buffers):  # noqa: B905 - of one length, and in every call
+            got_type, data, got_rank, sizes_address = _read_buffer(buffer)
+            if got_type != element_type or got_rank != rank or read_sizes(sizes_address) != shape:
+                raise _mismatch(self._types, _actual_types(frame))
+            if not data:
+                if 0 not in shape:  # only what has no elements may have no memory
+                    raise _mismatch(self._types, _actual_types(frame))
+                data = LENT_FROM
+            arrays.append(_array(shape, dtype, memory, data - LENT_FROM))
+        return arrays[: self._end_of_inputs], arrays[n_arguments : self._end_of_outputs]
+
+
+def shapes_of(frame: Frame) -> list[_Shape]:
+    """Return the shapes of the arguments of a call."""
+    return [shape for _, shape in _types_of(*frame[1:3])]
+
+
+def _actual_types(frame: Frame) -> tuple[list[_BufferType], list[_BufferType]]:
+    """Return what the arguments and what the results of a call are."""
+    return _types_of(*frame[1:3]), _types_of(*frame[3:5])
+
+
+def _types_of(count: int, address: int) -> list[_BufferType]:
+    types: list[_BufferType] = []
+    for buffer in pointers(count)(address):
+        element_type, _, rank, sizes_address = _read_buffer(buffer)
+        types.append((element_type, sizes(rank)(sizes_address)))
+    return types
+
+
+def _are_declared(actual: Sequence[_BufferType], declared: Types) -> bool:
+    return len(actual) == len(declared) and all(
+        element_type == ELEMENT_TYPES[type_.dtype.name][1] and is_compatible(shape, type_.shape)
+        for (element_type, shape), type_ in zip(actual, declared, strict=True)
+    )
+
+
+def _mismatch(expected: Sequence[Types], actual: Sequence[Sequence[_BufferType]]) -> UnsupportedError:
+    got = [[describe(_NAMES.get(number, f"type {number}"), shape) for number, shape in side] for side in actual]
+    return UnsupportedError(
+        "the arrays of a compiled call are not those that its model declares.",
+        expected=" -> ".join(_listed(list(map(str, side))) for side in expected),
+        got=" -> ".join(map(_listed, got)),
+        remedy="The file may be damaged, or written by a newer tfpyop: save the model again with this version.",
+    )
+
+
+def _listed(types: Sequence[str]) -> str:
+    """Render types, of very many the first ones."""
+    text = ", ".join(types[:_MOST_LISTED])
+    rest = len(types) - _MOST_LISTED
+    return (f"{text} and {rest} more" if rest > 0 else text) or "nothing"

@@ -1,0 +1,95 @@
+"""What a compiled call tells the host about itself, as text that XLA carries: the token, and the types of its arrays.
+
+Owns the text and the numbers of XLA's dtypes. Knows nothing of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfpyop._spec.coercion import parse_dtype
+from tfpyop._spec.outputs import ArrayType, Types
+from tfpyop.errors import RegistrationError, Shape, UnsupportedError
+
+ELEMENT_TYPES = {
+    "bool": ("i1", 1),
+    "int8": ("i8", 2),
+    "int16": ("i16", 3),
+    "int32": ("i32", 4),
+    "int64": ("i64", 5),
+    "uint8": ("ui8", 6),
+    "uint16": ("ui16", 7),
+    "uint32": ("ui32", 8),
+    "uint64": ("ui64", 9),
+    "float16": ("f16", 10),
+    "bfloat16": ("bf16", 16),
+    "float32": ("f32", 11),
+    "float64": ("f64", 12),
+    "complex64": ("complex<f32>", 15),
+    "complex128": ("complex<f64>", 18),
+    "float8_e5m2": ("f8E5M2", 19),
+    "float8_e4m3fn": ("f8E4M3FN", 20),
+    "float8_e4m3b11fnuz": ("f8E4M3B11FNUZ", 23),
+    "float8_e5m2fnuz": ("f8E5M2FNUZ", 24),
+    "float8_e4m3fnuz": ("f8E4M3FNUZ", 25),
+}
+"""For each dtype by name: its MLIR type, and its number in XLA."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallText:
+    """What one compiled call is: whose function, and the types of what it is given and returns."""
+
+    token: str
+    inputs: Types
+    outputs: Types
+    is_ordered: bool = False
+    """Whether a last input and a last output, of no content, keep the order of calls."""
+
+    @property
+    def text(self) -> str:
+        """Everything in one line; equal for calls that are alike in all of it."""
+        inputs, outputs = (",".join(map(_type_text, types)) for types in (self.inputs, self.outputs))
+        return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
+
+    @classmethod
+    def parse(cls, site: bytes) -> CallText:
+        """Read what `text` gave.
+
+        Raises:
+          UnsupportedError: The text is damaged.
+        """
+        try:
+            token, _, types = site.decode().rpartition("|")
+            inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
+        except (ValueError, RegistrationError) as error:
+            raise unreadable(repr(site[:200])) from error
+        return cls(token, inputs, outputs, types.endswith("!"))
+
+
+def _type_text(type_: ArrayType) -> str:
+    return f"{type_.dtype.name}[{' '.join('?' if size is None else str(size) for size in type_.shape or ())}]"
+
+
+def _read_types(text: str) -> list[ArrayType]:
+    return [_read_type(part) for part in text.split(",")] if text else []
+
+
+def _read_type(text: str) -> ArrayType:
+    """Read what `_type_text` gave, and nothing else that Python would take for a number or numpy for a dtype."""
+    name, _, sizes = text.removesuffix("]").partition("[")
+    dtype = parse_dtype(name)
+    shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
+    type_ = None if dtype is None or name not in ELEMENT_TYPES else ArrayType(dtype, shape)
+    if type_ is None or _type_text(type_) != text:
+        raise ValueError(text)
+    return type_
+
+
+def unreadable(got: str) -> UnsupportedError:
+    """Return the error for a compiled call whose text is not one that this version writes."""
+    return UnsupportedError(
+        "what a compiled model says of a call cannot be read.",
+        got=got,
+        remedy="The file may be damaged, or written by a newer tfpyop: save the model again with this version.",
+    )

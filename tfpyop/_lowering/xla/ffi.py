@@ -1,0 +1,197 @@
+"""The FFI boundary: compiled code calls one Python handler through XLA's foreign function interface.
+
+Owns registration, the handler and how exceptions leave it; knows nothing of ops. A handler must return to C under all
+circumstances: what escapes it makes ctypes return garbage, and the process dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._locks import SafeLock
+from tfpyop._lowering._tensorflow import TESTED
+from tfpyop._lowering.status import CANCELLED, shortened, status_of
+from tfpyop._lowering.xla.call_descriptor import unreadable
+from tfpyop._lowering.xla.exception_table import guarded_from_the_start
+from tfpyop._lowering.xla.structs import (
+    INTEGERS,
+    MEMORY,
+    POINTERS,
+    Api,
+    Bundle,
+    ErrorArguments,
+    Extension,
+    Frame,
+    MetadataExtension,
+    RegisterArguments,
+    Span,
+    read_frame,
+    reader,
+)
+from tfpyop.errors import UnsupportedError
+
+TARGET = "tfpyop_host_call"
+"""What modules name in their custom calls."""
+
+TESTED_API = {(0, 1, 88), (0, 1, 192), (0, 2, 192)}
+"""Major and minor version and struct size of the API in TensorFlow 2.18 and 2.19, in 2.20, and in 2.21."""
+
+Run = Callable[[bytes, Frame], None]
+"""Runs one call, given the site's text and what is read of the call frame."""
+
+
+_Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_METADATA_EXTENSION = 1
+_TEXT = 4
+"""The type of an attribute that is text."""
+_INTERRUPTED = ErrorArguments(
+    ctypes.sizeof(ErrorArguments), None, b"interrupted while an exception was reported", CANCELLED
+)
+_INTERRUPTED_ADDRESS = ctypes.addressof(_INTERRUPTED)
+_MOST_CHARACTERS = 2000
+"""How long the text of an error may be: TensorFlow takes a minute to read 40,000 characters of XLA's."""
+
+_HANDLERS: list[Any] = []
+"""XLA calls them as long as the process lives."""
+_LOCK = SafeLock()
+
+
+def register(run: Run) -> None:
+    """Let compiled code call `run`; once per process.
+
+    Raises:
+      UnsupportedError: This TensorFlow's XLA is not one that the structs here are known to fit.
+    """
+    with _LOCK:
+        if _HANDLERS:
+            return
+        api = _load_api()
+        handler = _Function(_handler(api, run))
+        bundle = Bundle(None, None, None, ctypes.cast(handler, ctypes.c_void_p).value)
+        arguments = RegisterArguments(
+            ctypes.sizeof(RegisterArguments), None, Span.of(TARGET.encode()), Span.of(b"Host"), bundle, 0
+        )
+        error = _Function(api.handler_register)(ctypes.addressof(arguments))
+        if error:
+            raise UnsupportedError(
+                "XLA refused the handler for host calls.",
+                got=f"TensorFlow {tf.__version__}",
+                remedy="Call the op outside of jit_compile=True, or attach an implementation with @op.native.",
+            )
+        _HANDLERS.append(handler)
+
+
+def _load_api() -> Api:
+    try:
+        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), _library_name()))
+        get_api = library["_ZN3xla3ffi12GetXlaFfiApiEv"]
+    except (OSError, AttributeError) as error:
+        raise _unsupported(str(error)) from None
+    get_api.restype = ctypes.c_void_p
+    api = Api.from_address(get_api())
+    check_version(api.version.major, api.version.minor, api.struct_size)
+    return api
+
+
+def check_version(major: int, minor: int, struct_size: int) -> None:
+    """Raise UnsupportedError for an API other than those that were tested."""
+    if (major, minor, struct_size) not in TESTED_API:
+        raise _unsupported(f"XLA FFI {major}.{minor} with a struct of {struct_size} bytes")
+
+
+def _unsupported(got: str) -> UnsupportedError:
+    return UnsupportedError(
+        "this TensorFlow's XLA cannot call Python.",
+        expected=f"XLA FFI 0.1 or 0.2, as TensorFlow {TESTED} have it",
+        got=f"TensorFlow {tf.__version__}: {got}",
+        remedy="Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a "
+        "TensorFlow implementation with @op.native.",
+    )
+
+
+def _library_name() -> str:
+    return "libtensorflow_cc.2.dylib" if sys.platform == "darwin" else "libtensorflow_cc.so.2"
+
+
+def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
+    """The function that XLA calls with the address of a call frame; it returns the address of an error, or None."""
+    create_error = _Function(api.error_create)
+    version = (api.version.major, api.version.minor)
+    read_span = reader(Span, "start", "length")
+
+    def handle(address: int) -> int | None:
+        try:
+            frame = read_frame(address)
+            extension, _, _, _, _, n_attributes, types, attributes = frame
+            if extension and _answer(extension, version):
+                return None
+            if n_attributes != 1 or INTEGERS[types >> 2] != _TEXT:
+                raise unreadable(f"{n_attributes} attributes, or one that is not text")
+            start, length = read_span(POINTERS[attributes >> 3])
+            run(MEMORY[start : start + length], frame)
+            return None
+        except BaseException as error:
+            return _returned(create_error, error)
+
+    handle.__code__ = guarded_from_the_start(handle.__code__)
+    return handle
+
+
+def _answer(extension: int, version: tuple[int, int]) -> bool:
+    """Tell our API version if XLA asks for it, which it does once."""
+    if Extension.from_address(extension).type != _METADATA_EXTENSION:
+        return False
+    metadata = MetadataExtension.from_address(extension).metadata.contents
+    metadata.version.major, metadata.version.minor = version
+    return True
+
+
+def _returned(create_error: Any, error: BaseException) -> int:
+    """Make an exception an error of XLA's. One that is to stop the program is raised in the calling frame, too."""
+    try:
+        code = status_of(error)
+        if code == CANCELLED:
+            _raise_in_caller(error)
+        text = (
+            shortened(str(error) or type(error).__name__, _MOST_CHARACTERS)
+            .replace("\0", "\\0")
+            .encode(errors="backslashreplace")
+        )
+        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, text, code)
+        address: int = create_error(ctypes.addressof(arguments))
+        return address
+    except BaseException:  # a second Ctrl-C, or a __str__ that raises
+        fallback: int = create_error(_INTERRUPTED_ADDRESS)
+        return fallback
+
+
+def _raise_in_caller(error: BaseException) -> None:
+    """Raise KeyboardInterrupt and the like where Python called into C, instead of the error that comes back there.
+
+    The text of a status could not do that. Where another thread made the call there is no such frame.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    if frame is None:
+        return
+    caller, previous, previous_local = frame, sys.gettrace(), frame.f_trace
+
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
+        if frame is caller:
+            sys.settrace(previous)
+            caller.f_trace = previous_local
+            raise error.with_traceback(None)
+
+    caller.f_trace = trace
+    sys.settrace(trace)
+
+
+_returned.__code__ = guarded_from_the_start(_returned.__code__)

@@ -1,0 +1,198 @@
+"""Host calls in graphs that XLA compiles: nodes that hold a StableHLO module with a custom call.
+
+Owns what must be known when a graph is made: dtypes, shapes, the order of stateful calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfpyop._host.function import HostFunction
+from tfpyop._lowering._tensorflow import call_module, set_attribute
+from tfpyop._lowering.tensors import type_of
+from tfpyop._lowering.watchdog import WATCHDOG
+from tfpyop._lowering.xla import call_site, ffi
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.compilation import is_outermost_compiled
+from tfpyop._lowering.xla.dynamic_sizes import may_be_dynamic
+from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call, is_too_large
+from tfpyop._registry.concrete_op import HostOp
+from tfpyop._spec.coercion import STRING
+from tfpyop._spec.outputs import ArrayType, OpPromise, Promise, Types
+from tfpyop._spec.signature import Sizes
+from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
+
+TOKEN_ATTRIBUTE = "_tfpyop_token"
+"""The attribute of a node that names its host function; empty for a check, which has none."""
+
+_SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
+"""How the names of dtypes begin whose numbers are shorter than a byte."""
+
+_ORDER = "tfpyop_order"
+"""The collection of a graph that holds what the next stateful call comes after."""
+
+
+def install() -> None:
+    """Let compiled code call host functions, also such as another process has traced."""
+    ffi.register(WATCHDOG.watched_by_xla(call_site.run))
+
+
+def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+    """Add a node that calls the host function; returns its outputs, without a gradient.
+
+    Raises:
+      UnsupportedError: XLA has no such dtype, no way to call Python, or no order for a stateful call.
+      SignatureError: The shapes of the outputs do not follow from those of the inputs.
+    """
+    try:
+        _check_dtypes([*types, *promised])
+        _check_memory(types, "input {}")
+        _check_memory(promised, "output {}")
+        sizes = _sizes(op.host, types, promised)
+        graph = tf.compat.v1.get_default_graph()
+        order = _order(graph) if op.host.is_stateful else []
+        install()
+    except TfpyopError as error:
+        raise error.about(op.host.subject) from None
+    if not promised and not order:
+        return []
+    call = CallText(op.token, types, promised, is_ordered=op.host.is_stateful)
+    module = host_call(
+        ffi.TARGET,
+        call,
+        sizes,
+        problem=f"{op.host.subject}: an output has no possible shape:",
+        is_kept=may_be_dynamic(
+            tensors
+        ),  # XLA refuses what it keeps; of what it drops, it would take sizes from the air
+    )
+    results = call_module(
+        [*tensors, *order],
+        version=9,
+        module=module,
+        Tout=[*(tf.as_dtype(type_.dtype) for type_ in promised), *([tf.int32] * len(order))],
+        Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
+        platforms=["CPU"],
+    )
+    set_attribute(results[0].op, TOKEN_ATTRIBUTE, op.token)
+    if order:
+        graph.get_collection_ref(_ORDER)[:] = results[-1:]
+    return list(results[: len(promised)])
+
+
+def check_shape(
+    inputs: Sequence[tf.Tensor], tensor: tf.Tensor, *, allowed: Sequence[Sizes], what: str, problem: str
+) -> tf.Operation:
+    """A node for which XLA refuses to compile unless a tensor has one of these shapes.
+
+    Args:
+      inputs: What the shapes are told in terms of.
+      tensor: The tensor.
+      allowed: Shapes in terms of the inputs' dimensions.
+      what: What the tensor is.
+      problem: What the error says, before the shape.
+
+    Raises:
+      SignatureError: The rank of the tensor, or of an input, is not known.
+      ContractError: No shape of the tensor's rank is allowed.
+    """
+    types = [type_of(input_) for input_ in inputs]
+    own = type_of(tensor)
+    _check_ranks(types, "input {}")
+    _check_ranks([own], what)
+    candidates = [sizes for sizes in allowed if len(sizes) == len(own.shape or ())]
+    if not candidates:
+        ranks = sorted({len(sizes) for sizes in allowed})
+        raise ContractError(problem, expected=f"{' or '.join(map(str, ranks))} dimensions", got=str(own))
+    graph = tf.compat.v1.get_default_graph()
+    n_nodes = len(graph.get_operations())
+    module = check_of_shape([*types, own], candidates, f"{problem} It is")
+    call_module([*inputs, tensor], version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
+    node: tf.Operation = graph.get_operations()[n_nodes]
+    set_attribute(node, TOKEN_ATTRIBUTE, "")
+    node.pfor_converter = lambda _: tf.no_op()  # rows of one shape need one check
+    return node
+
+
+def _check_dtypes(types: Types) -> None:
+    for type_ in types:
+        name = type_.dtype.name
+        if name.startswith(_SUB_BYTE):
+            raise UnsupportedError(
+                f"XLA packs several {name} numbers into a byte, and TensorFlow stores one in each.",
+                got=str(type_),
+                remedy="TensorFlow does not convert them, so its own results are wrong too. Cast such tensors outside "
+                "of functions with jit_compile=True, for example with tf.cast(x, tf.int8), or leave the op outside.",
+            )
+        if name not in ELEMENT_TYPES:
+            raise UnsupportedError(
+                f"XLA has no arrays of {'strings' if type_.dtype == STRING else type_.dtype}.",
+                expected=f"one of {', '.join(ELEMENT_TYPES)}",
+                got=str(type_),
+                remedy="Leave the op outside of functions with jit_compile=True, or pass numbers.",
+            )
+
+
+def _check_memory(types: Types, what: str) -> None:
+    for number, type_ in enumerate(types):
+        if is_too_large(type_):
+            raise UnsupportedError(
+                f"{what.format(number)} is larger than any memory.",
+                expected="at most 2**48 bytes",
+                got=str(type_),
+                remedy="Correct the sizes in the signature, or call the op on parts.",
+            )
+
+
+def _check_ranks(types: Types, what: str) -> None:
+    for number, type_ in enumerate(types):
+        if type_.shape is None:
+            raise SignatureError(
+                f"the rank of {what.format(number)} is not known, and XLA must know it when it compiles.",
+                got=str(type_),
+                remedy="Say it with tf.ensure_shape or input_signature=; sizes may stay unknown.",
+            )
+
+
+def _sizes(host: HostFunction, types: Types, promised: Sequence[ArrayType]) -> list[Sizes]:
+    """The shapes of the outputs in terms of the inputs' dimensions."""
+    _check_ranks(types, "input {}")
+    sizes = host.output_sizes(types)
+    for number, (known, type_) in enumerate(zip(sizes, promised, strict=True)):
+        if known is None:
+            raise SignatureError(
+                f"the shape of output {number} is not known, and XLA must know it when it compiles.",
+                expected="sizes that follow from those of the inputs",
+                got=f"{type_} for inputs {', '.join(map(str, types))}",
+                remedy=_remedy(host.promise, types),
+            )
+    return [known for known in sizes if known is not None]
+
+
+def _remedy(promise: Promise, types: Types) -> str:
+    signature = promise.signature if isinstance(promise, OpPromise) else None
+    if signature is not None:
+        names = ", ".join(sorted(signature.run_time_names))
+        return (
+            f"Signature {signature.text!r} leaves {names} to the run time. Write what it is in terms of the inputs, as "
+            'in "(n)->(n//2+1)", or pad the output to such a size.'
+        )
+    example = ",".join(["()"] * len(types))
+    if isinstance(promise, OpPromise) and promise.shape is not None:
+        return (
+            f'shape= tells it for known sizes only. Write a signature, for example "{example}->()" for a function that '
+            "works element by element, or make all sizes known with input_signature= or tf.ensure_shape."
+        )
+    return f'Give the op a signature, for example signature="{example}->()" if it works element by element.'
+
+
+def _order(graph: tf.Graph) -> list[tf.Tensor]:
+    """What a stateful call must come after: the one before it in the same graph, or nothing."""
+    if not is_outermost_compiled():
+        raise UnsupportedError(
+            "it is stateful, and XLA promises no order to calls in loops, branches and inner functions.",
+            remedy="Call it in the function with jit_compile=True itself, or outside of it.",
+        )
+    return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]

@@ -1,0 +1,59 @@
+"""Retracing: a `tf.function` that calls ops has one trace for compiled functions and one for all other calls.
+
+The nodes of a call and of its derivatives differ between the two. TensorFlow would use whichever trace was made first.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import TESTED, separate_traces_for_xla
+from tfpyop._lowering.autodiff.gradient_node import is_gradient_node
+from tfpyop._lowering.saved.nodes import nodes_of
+from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
+from tfpyop._registry.token import PREFIX
+
+_LOGGER = logging.getLogger("tfpyop")
+
+
+def install() -> None:
+    """Let `tf.function` trace functions that call ops once more for XLA, and other functions as before."""
+    if not separate_traces_for_xla(_can_serve):
+        _LOGGER.warning(
+            "The function cache of TensorFlow %s is not as in %s. A tf.function that was traced without XLA is not "
+            "traced again when a compiled function calls it, and XLA refuses its PyFuncStateless nodes: decorate it "
+            "with jit_compile=True too.",
+            tf.__version__,
+            TESTED,
+        )
+
+
+def _can_serve(trace: Any) -> bool:
+    """Return whether a trace is the same with XLA and without: it is compiled by itself, or holds no node of ours."""
+    attributes = trace.function_def.attr  # TensorFlow's own, to which [] would add what is not there
+    if "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b:
+        return True
+    graph = trace.graph
+    if not hasattr(graph, "_tfpyop_is_neutral"):
+        graph._tfpyop_is_neutral = not _holds_own_node(graph)
+    is_neutral: bool = graph._tfpyop_is_neutral
+    return is_neutral
+
+
+def _holds_own_node(graph: tf.Graph) -> bool:
+    try:
+        written = graph.as_graph_def()
+    except ValueError:  # above 2 GB; a trace too many does no harm
+        return True
+    return any(map(_is_own, nodes_of(written)))
+
+
+def _is_own(node: Any) -> bool:
+    """Return whether a node belongs to a call of an op or to its derivatives."""
+    if node.op in ("PyFunc", "PyFuncStateless"):
+        is_own: bool = node.attr["token"].s.startswith(PREFIX.encode())
+        return is_own
+    return TOKEN_ATTRIBUTE in node.attr or is_gradient_node(node)

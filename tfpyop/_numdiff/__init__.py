@@ -1,0 +1,1 @@
+"""Derivatives computed from the values of a function. Uses numpy only."""

@@ -1,0 +1,230 @@
+"""Derivatives by the complex step, for analytic functions that take complex input.
+
+Source: W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real functions", SIAM Review 40
+(1998).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core, precision_of
+from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
+from tfpyop._numdiff.line import Line, relative_speed
+from tfpyop._spec.coercion import Array
+from tfpyop.errors import GradientError
+
+_REMEDY = 'Use grad="numerical", or write a rule.'
+_WIDEST = 2.0**-7
+"""The largest step of the comparison, relative to the magnitude of what is moved."""
+_CONTINUOUS = 2.0**-9
+"""How much more precisely the values around must meet the one at the point."""
+_EPS = float(np.finfo(np.float64).eps)
+_SHRINK = 2.0**-4
+_SEARCHES = ((SMALLEST, 10), (None, 4))
+"""As which magnitude inputs near zero count, and how many steps are tried then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComplexStep:
+    """One evaluation at a tiny imaginary step: exact to rounding, for analytic functions that take complex input.
+
+    Args:
+      step: The step, relative to the direction.
+    """
+
+    step: float = 1e-30
+
+    def __post_init__(self) -> None:
+        require_positive("complex_step", "step", self.step)
+
+    def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
+        """The derivative of every output along a direction."""
+        if any(values.dtype.kind == "c" for values in point):
+            raise GradientError(
+                "the complex step cannot differentiate by an input that is complex already.", remedy=_REMEDY
+            )
+        lengths = [np.max(np.abs(vector), initial=0.0) for vector in direction if vector is not None]
+        step = self.step / (max(lengths, default=0.0) or 1.0)
+        moved = [
+            values + 1j * step * (0.0 if vector is None else vector) if values.dtype.kind == "f" else values
+            for values, vector in zip(point, direction, strict=True)
+        ]
+        try:
+            outputs = function.call(moved)
+        except TypeError as error:
+            raise GradientError(
+                f"the complex step calls the function with complex input, which it does not take: {error}",
+                remedy=_REMEDY,
+            ) from error
+        for number, output in enumerate(outputs):
+            if output.dtype.kind == "f":
+                raise GradientError(
+                    f"the complex step needs complex outputs for complex inputs, but output {number} is real.",
+                    remedy=f"The function dropped the imaginary part: {_REMEDY[0].lower()}{_REMEDY[1:]}",
+                )
+        known = [output.real for output in outputs] if function.values is None else function.values
+        with np.errstate(all="ignore"):
+            values = [
+                np.where(np.isfinite(here), output.imag / step, np.nan)
+                for output, here in zip(outputs, known, strict=True)
+            ]
+        rounding = [float(np.finfo(output.dtype).eps) for output in outputs]
+        sizes = [np.where(np.isfinite(value), np.abs(value), 0.0) for value in values]
+        errors = [
+            np.where(np.isfinite(here) & ~np.isfinite(value), np.inf, eps * size)
+            for here, value, eps, size in zip(known, values, rounding, sizes, strict=True)
+        ]
+        return Derivative(values, errors, sizes)
+
+    def confirm(self, function: Function, found: Found) -> None:
+        """Compare what was found along one direction with the function's values, at the cost of three evaluations.
+
+        A central difference and a complex step of the same length err by the same amount to opposite sides if the
+        function is analytic. Where their mean does not confirm what was found, shorter steps are tried, and at last a
+        numerical derivative.
+
+        Raises:
+          GradientError: The function is not analytic, or no step can confirm that it is.
+        """
+        line = Line(function, found.point, found.direction)
+        doubtful = [~np.isnan(values) for values in found.values]  # not a number where the function is none
+        with np.errstate(all="ignore"):
+            for smallest, n_steps in _SEARCHES:
+                widest = _WIDEST / relative_speed(line, smallest)
+                for number in range(n_steps):
+                    if not any(np.any(doubt) for doubt in doubtful):
+                        return
+                    confirmed = _confirmed(line, found, rounded_step(widest * _SHRINK**number))
+                    doubtful = [doubt & ~sure for doubt, sure in zip(doubtful, confirmed, strict=True)]
+            _require_agreement(function, found, doubtful)
+
+
+def complex_step(*, step: float = 1e-30) -> ComplexStep:
+    """Derivatives by one evaluation at a tiny imaginary step, for `differentiable_op(..., grad=tfpyop.complex_step())`.
+
+    Exact to rounding, for functions that are analytic and take complex input; others raise GradientError. At every new
+    point, three more evaluations compare the derivative along one direction with the values of the function.
+
+    Args:
+      step: The imaginary step, relative to the direction. It must be tiny beside the inputs and the scale on which the
+        function changes; nothing cancels, so that only underflow limits it below.
+
+    Returns:
+      A value for `grad=`.
+
+    Raises:
+      RegistrationError: The step is not a positive finite number.
+
+    Source: W. Squire and G. Trapp, SIAM Review 40 (1998).
+
+    >>> from tfpyop import complex_step, differentiable_op
+    >>> op = differentiable_op(lambda x: x**3, signature="()->()", grad=complex_step())
+    """
+    return ComplexStep(step)
+
+
+def _confirmed(line: Line, found: Found, step: Array) -> list[Array]:
+    """Where differences over one step confirm what was found, as precisely as it is promised."""
+    sides = _Sides.of(line, step)
+    numbers = zip(
+        found.values,
+        found.scales,
+        found.weigh(sides.slopes),
+        found.weigh_sizes(sides.roundings),
+        found.weigh_sizes(sides.resolutions),
+        found.weigh(sides.gaps),
+        found.weigh_sizes(sides.gap_roundings),
+        strict=True,
+    )
+    confirmed = []
+    for value, scale, slope, rounding, resolution, gap, gap_rounding in numbers:
+        tolerance = CREDIBLE * scale / found.n_parts
+        is_telling = rounding <= 1.1 * np.maximum(tolerance, resolution)
+        is_close = np.abs(slope - value) <= tolerance + rounding
+        confirmed.append(is_telling & is_close & (np.abs(gap) <= _CONTINUOUS * tolerance + gap_rounding))
+    return confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What the values on all sides of a point tell of each output.
+
+    Attributes:
+      slopes: The means of a central difference and a complex step, in which what both err by cancels.
+      roundings: How far rounding may move these.
+      resolutions: The same over the largest step.
+      gaps: By how much the values around miss the value at the point, divided by the step; zero if that is not known.
+      gap_roundings: How far rounding may move these.
+    """
+
+    slopes: list[Array]
+    roundings: list[Array]
+    resolutions: list[Array]
+    gaps: list[Array]
+    gap_roundings: list[Array]
+
+    @classmethod
+    def of(cls, line: Line, step: Array) -> _Sides:
+        """Call the function at three points."""
+        function, sides = line.function, cls([], [], [], [], [])
+        speed = relative_speed(line, SMALLEST)
+        widest = _WIDEST / speed
+        ahead, back = line.around(step)
+        turned = line.at(line.displaced(1j * step))
+        known = [None] * len(ahead) if function.values is None else function.values
+        for after, before, aside, here, rank in zip(ahead, back, turned, known, function.output_ranks, strict=True):
+            length = over_core(step, rank)
+            units = 4 * max(precision_of(after), precision_of(aside)) * np.maximum(np.abs(after), np.abs(before))
+            sides.slopes.append(((after - before) / (2 * length) + aside.imag / length) / 2)
+            sides.roundings.append(units / length)
+            sides.resolutions.append(units / over_core(widest, rank))
+            gap = np.zeros(after.shape) if here is None else (after + before) / 2 + aside.real - 2 * here
+            own = 0.0 if here is None else 8 * precision_of(here) * np.abs(here)
+            displaced = 8 * _EPS * np.abs(sides.slopes[-1]) / over_core(speed, rank)
+            sides.gaps.append(gap / length)
+            sides.gap_roundings.append((2 * units + own + displaced) / length)
+        return sides
+
+
+def _require_agreement(function: Function, found: Found, doubtful: Sequence[Array]) -> None:
+    """Raise GradientError unless a credible numerical derivative agrees with numbers that are in doubt."""
+    try:
+        trusted = Numerical().along(function, found.point, found.direction)
+    except Exception as error:
+        raise _unconfirmed("the function raises near this point, so no difference can confirm it.") from error
+    numbers = zip(
+        doubtful,
+        found.values,
+        found.weigh(trusted.values),
+        found.weigh_sizes(trusted.errors),
+        found.weigh_sizes(trusted.scales),
+        strict=True,
+    )
+    for number, (doubt, value, slope, own_error, scale) in enumerate(numbers):
+        is_credible = own_error <= CREDIBLE * scale
+        failed = np.argwhere(doubt & ~(is_credible & (np.abs(value - slope) <= CREDIBLE * scale + own_error)))
+        if not len(failed):
+            continue
+        index = tuple(failed[0])
+        if not is_credible[index]:
+            raise _unconfirmed(f"differences of values do not confirm {value[index] / found.length:.6g}.")
+        n_outputs = len(function.output_ranks)
+        where = f"output {number}" if len(found.values) == n_outputs else f"outputs 0 to {n_outputs - 1}"
+        raise GradientError(
+            f"the complex step gives a wrong derivative of {where}: the function is not analytic.",
+            expected=f"{slope[index] / found.length:.6g} along a test direction, by central differences",
+            got=f"{value[index] / found.length:.6g} by the complex step",
+            remedy=f"Functions such as conj, abs, real and vdot have no complex derivative. {_REMEDY}",
+        )
+
+
+def _unconfirmed(problem: str) -> GradientError:
+    return GradientError(
+        "the complex step cannot be trusted here: " + problem,
+        remedy="The function may not be analytic, or have no derivative at this point, as a root at zero or a function "
+        f"at the end of its domain. {_REMEDY}",
+    )

@@ -1,0 +1,265 @@
+"""Derivatives by central differences at shrinking steps, extrapolated, and checked at a much smaller step.
+
+Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982);
+the scale of a function is searched for, and the check at another scale added, because nobody says where it changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
+from tfpyop._numdiff.line import Line, relative_speed
+from tfpyop._numdiff.ridders import Doubts, Extrapolation, Tiniest
+from tfpyop._numdiff.single_precision import casts_to_single, scatters
+from tfpyop._spec.coercion import Array
+from tfpyop.errors import RegistrationError, annotate
+
+MOST_STEPS = 40
+_RATIO = 0.53
+"""Each step to the one before: no simple fraction, so that no period fits all steps."""
+_CHECK_AFTER = 18
+_CHECK_RATIO = _RATIO**_CHECK_AFTER
+"""The step of the check to the smallest so far."""
+_BITS = 12
+"""How many bits steps have, so that a number plus a step is mostly exact."""
+_NEAREST = 2.0**-4
+"""The step of a check that does not cross zero, relative to the magnitude of what is moved."""
+_LEAST = 1e-290
+"""Shorter steps are not precise."""
+_AGREED = 0.1
+"""How far slopes at the finest steps may be apart, relative to their size, to agree."""
+_TINIEST = (2.0**-42, 2.0**-43, 2.0**-44, 2.0**-45)
+"""Steps, relative to the largest one, at which slopes that agree are no noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numerical:
+    """Central differences at shrinking steps, extrapolated to step zero by Ridders' method.
+
+    Args:
+      step: The largest step, relative to the magnitude of what is moved.
+      order: How many steps are tried at least, each about half of the one before and at the cost of two evaluations.
+      smallest: The magnitude that inputs nearer to zero count as.
+    """
+
+    step: float = 0.125
+    order: int = 8
+    smallest: float = SMALLEST
+
+    def __post_init__(self) -> None:
+        require_positive("numerical", "step", self.step)
+        require_positive("numerical", "smallest", self.smallest)
+        is_whole = isinstance(self.order, Integral) and not isinstance(self.order, bool)
+        if not is_whole or not 1 <= self.order <= MOST_STEPS:
+            raise RegistrationError(
+                "numerical(order=...) is not a number of steps.",
+                expected=f"a whole number from 1 to {MOST_STEPS}",
+                got=repr(self.order),
+            )
+
+    def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
+        """The derivative of every output along a direction, each number from the steps that suit it best.
+
+        Raises:
+          Exception: What the function raised at the point itself; or at every step, with a note.
+        """
+        line = Line(function, point, direction)
+        with np.errstate(all="ignore"):  # the largest steps may leave the domain; the smaller ones count then
+            widest = self.step / relative_speed(line, self.smallest)
+            result, is_final = self._search(line, widest, widest)
+            if not _is_credible(result) and _is_near_zero(line, self.smallest):
+                closer, _ = self._search(line, self.step / relative_speed(line, None), widest)
+                result = _joined(result, closer, is_final)
+        if line.refusal is not None and any(np.any(np.isinf(errors)) for errors in result.errors):
+            _explain(line.refusal)
+            raise line.refusal
+        return result
+
+    def _search(self, line: Line, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
+        """Try ever smaller steps until every number is precise and checked, or no step is left."""
+        outputs: list[Extrapolation] = []
+        ranks, here = line.function.output_ranks, line.function.values
+        for tried in range(1, MOST_STEPS + 1):
+            step = rounded_step(first * _RATIO ** (tried - 1))
+            ahead, back = line.around(step)
+            outputs = outputs or [
+                Extrapolation(rank, first, widest=widest, like=like, order=self.order)
+                for rank, like in zip(ranks, ahead, strict=True)
+            ]
+            for output, after, before in zip(outputs, ahead, back, strict=True):
+                output.add(after, before, step)
+            if tried == 1 and here is not None:
+                _leave_undefined(outputs, here)
+            if tried < self.order:
+                continue
+            if any(np.any(output.precise()) for output in outputs):
+                finer = rounded_step(np.maximum(step * _CHECK_RATIO, first * _RATIO**MOST_STEPS))
+                ahead, back = line.around(finer)
+                meets = _meets(outputs, ahead, back, finer, line)
+                limits = [None] * len(outputs) if tried <= MOST_STEPS - _CHECK_AFTER else line.here()
+                for output, after, before, met, limit in zip(outputs, ahead, back, meets, limits, strict=True):
+                    output.check(after, before, finer, meets=met, here=limit)
+            if tried == self.order and here is None and any(output.has_gaps() for output in outputs):
+                _leave_undefined(outputs, line.here())
+            if all(output.is_done() for output in outputs):
+                break
+        return _judged(line, outputs, first, self.order)
+
+
+def _leave_undefined(outputs: Sequence[Extrapolation], here: Sequence[Array]) -> None:
+    for output, values in zip(outputs, here, strict=True):
+        output.leave(~np.isfinite(values))
+
+
+def _meets(
+    outputs: Sequence[Extrapolation], ahead: Sequence[Array], back: Sequence[Array], step: Array, line: Line
+) -> list[Array | None]:
+    """Where the values on both sides of the point meet in its own; None if that is not known.
+
+    Values that a call in single precision returned may be far off. Then the function is called once more.
+    """
+
+    def meet(here: Sequence[Array]) -> list[Array | None]:
+        sides = zip(outputs, ahead, back, here, strict=True)
+        return [output.meets(after, before, step, values) for output, after, before, values in sides]
+
+    if line.function.values is None:
+        return [None] * len(outputs)
+    met = meet(line.function.values)
+    return met if all(np.all(where) for where in met) else meet(line.here())
+
+
+def _judged(line: Line, outputs: Sequence[Extrapolation], first: Array, order: int) -> tuple[Derivative, list[Array]]:
+    """Decide between the slopes of different scales, and refuse where values do not tell which one is meant.
+
+    Returns also where no other search must decide.
+    """
+    here: Sequence[Array | None] = [None] * len(outputs)
+    if not all(np.all(output.settled) for output in outputs):
+        here = line.here()
+        _leave_undefined(outputs, line.here())
+    doubts = [output.doubts(values) for output, values in zip(outputs, here, strict=True)]
+    is_single = _rounds(line, doubts, first)
+    for output, doubt, single in zip(outputs, doubts, is_single, strict=True):
+        output.decide(doubt, single)
+    if any(output.has_noise() for output in outputs):
+        for output, tiniest in zip(outputs, _tiniest_slopes(line, first), strict=True):
+            output.refuse_noise(tiniest)
+    nearest = _NEAREST / relative_speed(line, None)
+    nearest = np.where(nearest > _LEAST, nearest, first)
+    if np.any(nearest < first * _RATIO ** (order - 1) * _CHECK_RATIO):
+        step = rounded_step(nearest)
+        for output, after, before in zip(outputs, *line.around(step), strict=True):
+            output.check_nearest(after, before, step)
+    results = [output.result() for output in outputs]
+    final = [
+        doubt.rounded & ~single & (not output.is_narrow)
+        for output, doubt, single in zip(outputs, doubts, is_single, strict=True)
+    ]
+    return Derivative(*([result[part] for result in results] for part in range(3))), final
+
+
+def _rounds(line: Line, doubts: Sequence[Doubts], first: Array) -> list[Array]:
+    """For each output, where numbers that are in doubt are those of a function that rounds its values."""
+    if not any(np.any(doubt.rounded) for doubt in doubts):
+        return [np.zeros(doubt.rounded.shape, bool) for doubt in doubts]
+    scattered = scatters(line, [(doubt.rounded, doubt.noise, doubt.spacing) for doubt in doubts])
+    left = [doubt.rounded & doubt.explained & ~known for doubt, known in zip(doubts, scattered, strict=True)]
+    if not any(np.any(which) for which in left):
+        return scattered
+    cast = casts_to_single(line, first)
+    return [known | (which & single) for known, which, single in zip(scattered, left, cast, strict=True)]
+
+
+def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST) -> Numerical:
+    """Derivatives by central differences in float64, for `differentiable_op(..., grad=tfpyop.numerical(...))`.
+
+    Use it for functions without a rule; it is opt-in and never silent. A smooth op that works element by element costs
+    `2 * order + 2` evaluations for each input, the last two as a check at a much smaller step; core dimensions multiply
+    that by their number of elements. Where the result is not precise or fails the check, smaller steps are tried, up to
+    360 evaluations; where none is credible, the gradient raises GradientError.
+
+    Args:
+      step: The largest step, relative to the magnitude of what is moved. Larger ones help noisy functions, smaller
+        ones those that change fast or end nearby.
+      order: How many steps are tried at least, each about half of the one before. More cost more and help where
+        extrapolation converges slowly.
+      smallest: The magnitude that inputs nearer to zero count as, in their units, because zero has none.
+
+    Returns:
+      A value for `grad=`. Typical relative errors of smooth functions are below 1e-10.
+
+    Raises:
+      RegistrationError: An option is not a positive finite number, or `order` is not a whole number from 1 to 40.
+
+    Source: Ridders' method, Advances in Engineering Software 4 (1982).
+
+    >>> from tfpyop import differentiable_op, numerical
+    >>> op = differentiable_op(lambda x: x**3, signature="()->()", grad=numerical(order=6))
+    """
+    return Numerical(step, order, smallest)
+
+
+def require_positive(maker: str, option: str, value: Any) -> None:
+    """Raise RegistrationError unless an option is a positive finite number."""
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
+        return
+    raise RegistrationError(
+        f"{maker}({option}=...) is not a magnitude.", expected="a positive finite number", got=repr(value)
+    )
+
+
+def _is_near_zero(line: Line, smallest: float) -> bool:
+    """Whether some input that moves counts as larger than it is."""
+    moved = zip(line.point, line.direction, strict=True)
+    return any(
+        np.any((vector != 0) & (values != 0) & (np.abs(values) < smallest))
+        for values, vector in moved
+        if vector is not None
+    )
+
+
+def _is_credible(result: Derivative) -> bool:
+    return all(np.all(errors <= CREDIBLE * scales) for errors, scales in zip(result.errors, result.scales, strict=True))
+
+
+def _joined(first: Derivative, second: Derivative, is_final: Sequence[Array]) -> Derivative:
+    """The first derivative where it is credible or final, the second elsewhere."""
+    errors = zip(first.errors, first.scales, is_final, strict=True)
+    is_good = [(error <= CREDIBLE * scale) | final for error, scale, final in errors]
+    parts = zip((first.values, first.errors, first.scales), (second.values, second.errors, second.scales), strict=True)
+    return Derivative(*([*map(np.where, is_good, ours, theirs)] for ours, theirs in parts))
+
+
+def rounded_step(step: Array) -> Array:
+    """Return a step cut to a few bits."""
+    mantissa, exponent = np.frexp(step)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2.0**_BITS), exponent - _BITS))
+
+
+def _explain(error: Exception) -> None:
+    annotate(
+        error,
+        "Raised at a point displaced for a numerical derivative; the function was not defined at any step tried. "
+        "Choose a smaller one with grad=tfpyop.numerical(step=...), or write a rule.",
+    )
+
+
+def _tiniest_slopes(line: Line, first: Array) -> list[Tiniest]:
+    """For each output the slope at the finest steps that double precision has, and what these steps agree on."""
+    found = []
+    sides = [(step, line.around(step)) for step in (rounded_step(first * ratio) for ratio in _TINIEST)]
+    for number, rank in enumerate(line.function.output_ranks):
+        gaps = np.array([ahead[number] - back[number] for _, (ahead, back) in sides])
+        slopes = np.array([gap / (2 * over_core(step, rank)) for gap, (step, _) in zip(gaps, sides, strict=True)])
+        spread = np.max(np.abs(slopes - slopes[0]), axis=0)
+        agrees = np.all(gaps != 0, axis=0) & (spread <= _AGREED * np.abs(slopes[0]))
+        found.append(Tiniest(slopes[0], agrees, np.all(gaps == 0, axis=0), over_core(sides[0][0], rank)))
+    return found

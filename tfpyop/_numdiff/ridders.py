@@ -1,0 +1,326 @@
+"""Extrapolation of central differences to step zero: the estimates of one output, and which of them to believe.
+
+Source: C. J. F. Ridders, Advances in Engineering Software 4 (1982), with Neville's scheme for steps of any ratio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfpyop._numdiff.directional import CREDIBLE, core_maximum, over_core, precision_of
+from tfpyop._numdiff.noise import Samples
+from tfpyop._numdiff.second_opinion import EPS, ROUNDED, SINGLE_EPS, second_opinion
+from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap
+from tfpyop._spec.coercion import Array
+
+RESOLVED = 64.0
+"""How many units of rounding, over the widest step, a derivative may be off however small it is."""
+_MOST_COLUMNS = 8
+_PRECISE = 1e-8
+"""The relative error that ends the search."""
+_COMPARABLE = 1e-2
+"""Numbers this much smaller than the largest among the core elements, or than nearby slopes, count as that large."""
+_CONFIRMED = 1e-4
+"""How far a difference over a small step may be off, relative to the scale, to confirm a derivative."""
+_CHANCE = 0.02
+"""How far a check may be off, relative to the scale, because of noise that the estimated error admits."""
+_FAR_BETTER = 0.01
+"""How much smaller an error must be not to be mere chance where rounding prevails."""
+_NEARBY = 1e-9
+"""How far a derivative may be off, relative to the slopes over the widest step, however small it is."""
+_MOST_ROUNDED = 1e-4
+"""How large noise may be, relative to the function, where the function is known to round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What the values at the steps tried do not decide.
+
+    Attributes:
+      rounded: Which numbers count only if the function rounds its values, for example to single precision.
+      flat: Which numbers are zero unless it does.
+      explained: Where rounding to single precision explains all of the noise.
+      noise: The noise of the values.
+      spacing: At which distance of points the noise shows.
+    """
+
+    rounded: Array
+    flat: Array
+    explained: Array
+    noise: Array
+    spacing: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tiniest:
+    """What differences at the finest steps of double precision say.
+
+    Attributes:
+      slopes: The slopes there.
+      agree: Where all of these steps agree on a slope other than zero.
+      flat: Where the values do not change at any of them.
+      step: The largest of these steps.
+    """
+
+    slopes: Array
+    agree: Array
+    flat: Array
+    step: Array
+
+
+class Extrapolation:
+    """The table of one output: of every number it keeps the entry with the smallest error, until that is disproved.
+
+    Args:
+      rank: How many core dimensions the output has.
+      first: The largest step of each loop element.
+      widest: The step over which the resolution of the values counts.
+      like: Values of the output.
+      order: After how many steps a credible estimate gives way only to a far better one, because of chance.
+    """
+
+    def __init__(self, rank: int, first: Array, *, widest: Array, like: Array, order: int) -> None:
+        self._rank = rank
+        self._first, self._widest = over_core(first, rank), over_core(widest, rank)
+        self._row: list[Array] = []
+        self._rows: list[tuple[Array, Array, Array]] = []
+        self._checks: list[tuple[Array, Array, Array, Array]] = []
+        self._order = order
+        self._precision = EPS
+        self._value: Array = np.full(like.shape, np.nan, np.complex128 if like.dtype.kind == "c" else np.float64)
+        self._error: Array = np.full(like.shape, np.inf)
+        self._slope: Array = np.zeros(like.shape)
+        self._steepest: Array = np.zeros(like.shape)
+        self._finest: Array = np.zeros(like.shape)
+        self._size: Array = np.zeros(like.shape)
+        self._first_slope: Array = np.zeros(like.shape)
+        self._settled: Array = np.zeros(like.shape, bool)
+        self._undefined: Array = np.zeros(like.shape, bool)
+        self._noise: Array = np.zeros(like.shape)
+        self._largest: Array = np.zeros(like.shape)
+        self._rounds: Array = np.zeros(like.shape, bool)
+        self._refuted: Array = np.zeros(like.shape, bool)
+
+    @property
+    def settled(self) -> Array:
+        """Which numbers are precise and checked, or have no derivative because the function is not finite."""
+        return self._settled
+
+    def is_done(self) -> bool:
+        """Whether further steps tell nothing more."""
+        if np.all(self._settled):
+            return True
+        return self.is_narrow and bool(np.all(self._rows[-1][0] <= 8 * self._precision * self._first))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the function returns numbers of less than double precision."""
+        return self._precision > EPS
+
+    def add(self, after: Array, before: Array, step: Array) -> None:
+        """Add the values a step ahead and a step back."""
+        self._precision = max(self._precision, *(precision_of(values) for values in (after, before)))
+        after, before, step = _wide(after), _wide(before), over_core(step, self._rank)
+        difference = (after - before) / (2 * step)
+        self._size = np.maximum(np.abs(after), np.abs(before))
+        slope, steepest = self._slopes_nearby(after, before, step)
+        rounding = self._precision * self._size / step
+        row = [difference]
+        is_enough = (len(self._rows) >= self._order) & (self._error <= CREDIBLE * self._scale())
+        bound = np.where(is_enough, _FAR_BETTER, 1.0) * self._error
+        for column, coarser in enumerate(self._row[:_MOST_COLUMNS]):
+            factor = (self._rows[-1 - column][0] / step) ** 2
+            entry = row[-1] + (row[-1] - coarser) / (factor - 1)
+            error = np.maximum(np.maximum(np.abs(entry - row[-1]), np.abs(entry - coarser)), rounding)
+            better = ~self._settled & (error < np.fmax(bound, _PRECISE * np.abs(entry))) & (error < self._error)
+            self._value, self._error = np.where(better, entry, self._value), np.where(better, error, self._error)
+            self._slope, self._finest = np.where(better, slope, self._slope), np.where(better, step, self._finest)
+            self._steepest = np.where(better, steepest, self._steepest)
+            row.append(entry)
+        self._row = row
+        self._rows.append((np.broadcast_to(step, difference.shape), after, before))
+
+    def precise(self) -> Array:
+        """Which numbers are precise and wait for a check: to many digits, or as far as rounding allows.
+
+        None of a function that returns less than double precision: no smaller step could confirm them.
+        """
+        if self.is_narrow:
+            return np.zeros(self._settled.shape, bool)
+        rounding = 64 * EPS * self._size / self._first
+        return ~self._settled & (self._error <= _PRECISE * self._scale() + rounding)
+
+    def check(self, after: Array, before: Array, step: Array, *, meets: Array | None, here: Array | None) -> None:
+        """Settle precise numbers that a difference at a much smaller step confirms within its rounding; drop others.
+
+        Args:
+          after: The values a small step ahead.
+          before: The values a small step back.
+          step: The small step of each loop element.
+          meets: Where the values on both sides meet in that of the point itself, if it is known.
+          here: The values at the point in double precision, if they are known.
+        """
+        after, before = _wide(after), _wide(before)
+        self._checks.append((after, before, over_core(step, self._rank), 8 * self._first))
+        waiting = self.precise()
+        limit = (after + before) / 2 if here is None else _wide(here)
+        agrees = ~is_cusp(self._samples, limit, EPS) & (True if meets is None else meets)
+        for check in self._checks:
+            agrees = agrees & self._agrees(*check)
+        self._settled = self._settled | (waiting & agrees)
+        self._drop(waiting & ~agrees)
+
+    def check_nearest(self, after: Array, before: Array, step: Array) -> None:
+        """Refuse numbers that a difference over a step shorter than the distance from zero contradicts."""
+        step = over_core(step, self._rank)
+        self._checks.append((_wide(after), _wide(before), step, step))
+        self._refuted = self._refuted | (~self._undefined & ~self._agrees(*self._checks[-1]))
+        self.refuse(self._refuted)
+
+    def _agrees(self, after: Array, before: Array, step: Array, magnitude: Array) -> Array:
+        """Where a difference over a much smaller step confirms the value; or tells nothing, over a larger one.
+
+        The magnitude is that of what is moved; steps are precise to its rounding.
+        """
+        rounding = 16 * self._precision * np.maximum(np.abs(after), np.abs(before)) / step
+        chance = np.minimum(10 * self._error * self._finest / step, _CHANCE * self._scale())
+        apart = np.abs((after - before) / (2 * step) - self._value)
+        tolerance = (_CONFIRMED + 4 * EPS * magnitude / step) * self._scale()
+        return np.asarray((apart <= tolerance + rounding + chance) | (step > 0.1 * self._finest))
+
+    def meets(self, after: Array, before: Array, step: Array, here: Array) -> Array:
+        """Where the mean of both sides is the value at the point, up to kinks and the precision of that value."""
+        middle, step = (_wide(after) + _wide(before)) / 2, over_core(step, self._rank)
+        rounding = 16 * max(precision_of(here), 4 * EPS) * np.maximum(np.abs(here), np.abs(middle))
+        reach = 4 * step * np.maximum(np.abs(self._value), self._steepest)
+        is_near = np.abs(middle - _wide(here)) <= reach + rounding
+        return np.asarray(is_near | ~self.precise())
+
+    def leave(self, undefined: Array) -> None:
+        """Settle numbers where the function is not finite: they have no derivative."""
+        self._drop(undefined)
+        self._settled, self._undefined = self._settled | undefined, self._undefined | undefined
+        self._error = np.where(undefined, 0.0, self._error)
+
+    def has_gaps(self) -> bool:
+        """Whether some number has no estimate."""
+        return bool(np.any(~self._settled & np.isinf(self._error)))
+
+    def doubts(self, here: Array | None) -> Doubts:
+        """Ask for a second opinion on numbers that are not settled, or that differences leave all at once.
+
+        Args:
+          here: The values at the point, if some number is not settled.
+        """
+        rounded, flat, explained = (np.zeros(self._value.shape, bool) for _ in range(3))
+        leaps = np.where(self._settled & ~self._undefined, leap(self._samples, self._value, self._error, EPS), 0.0)
+        which = ~self._undefined & (~self._settled | (leaps > 0))
+        if not np.any(which):
+            return Doubts(rounded, flat, explained, self._noise, self._noise)
+        opinion = second_opinion(
+            self._samples.only(which),
+            self._settled[which],
+            self._value[which],
+            leaps=leaps[which],
+            widest=np.broadcast_to(self._widest, which.shape)[which],
+            precision=self._precision,
+            is_closer=bool(np.any(self._first < self._widest)),
+        )
+        self._value[which] = np.where(opinion.counts, opinion.value, self._value[which])
+        self._error[which] = np.where(opinion.counts, opinion.error, self._error[which])
+        self._finest[which] = np.where(opinion.counts, opinion.step, self._finest[which])
+        self._noise[which] = np.where(opinion.counts, opinion.noise, 0.0)
+        self._largest[which] = opinion.largest
+        rounded[which], flat[which], explained[which] = opinion.rounded, opinion.flat, opinion.explained
+        if here is not None:
+            is_broken = ~self._settled & self._is_broken(_wide(here), flat)
+            self._drop(is_broken)
+            flat[is_broken] = False
+        return Doubts(rounded, flat, explained, self._noise, self._spacing())
+
+    def _is_broken(self, here: Array, flat: Array) -> Array:
+        """Where the values around the point do not tend to its value, or too slowly."""
+        samples, noise = self._samples, np.where(np.isfinite(self._noise), self._noise, 0.0)
+        middle = (samples.after[-1] + samples.before[-1]) / 2
+        rounding = 64 * self._precision * np.maximum(np.abs(here), samples.sizes[-1])
+        reach = 4 * samples.steps[-1] * np.maximum(np.abs(self._value), self._steepest)
+        is_apart = np.abs(middle - here) > 4 * noise + rounding + reach
+        return np.asarray(is_cusp_anywhere(samples, here, self._precision, noise) | (is_apart & ~flat))
+
+    def _spacing(self) -> Array:
+        """At which distance of points noise shows: where it is large beside the change due to the slope."""
+        cell = 8 * max(self._precision, SINGLE_EPS) * self._widest
+        drifting = np.maximum(self._noise / (4 * np.abs(self._value)), cell)
+        return np.where(drifting <= 8 * cell, drifting, 2 * cell)
+
+    def _flatten(self, where: Array) -> None:
+        """Settle numbers as zero: the point lies inside of a wide step."""
+        self._value, self._error = np.where(where, 0.0, self._value), np.where(where, 0.0, self._error)
+        self._noise, self._settled = np.where(where, 0.0, self._noise), self._settled | where
+
+    def refuse(self, where: Array) -> None:
+        """Give numbers no estimate."""
+        self._drop(where)
+        self._settled = self._settled & ~where
+
+    def has_noise(self) -> bool:
+        """Whether some estimate counts only because its differences are taken for noise in double precision."""
+        return not self.is_narrow and bool(np.any(self._is_noise()))
+
+    def refuse_noise(self, tiniest: Tiniest) -> None:
+        """Give no estimate to numbers for which the finest steps show another slope, or none: that is no noise."""
+        other = tiniest.agree & (np.abs(tiniest.slopes - self._value) > 0.5 * np.abs(tiniest.slopes))
+        flat = tiniest.flat & (np.abs(self._value) * tiniest.step > 4 * EPS * self._size)
+        self.refuse(self._is_noise() & (other | (flat & ~self._rounds)))
+
+    def decide(self, doubts: Doubts, rounds: Array) -> None:
+        """Keep or refuse numbers that were in doubt, as it is known now where the function rounds its values."""
+        self._rounds = rounds
+        self.refuse(doubts.rounded & ~rounds)
+        self._flatten(doubts.flat & ~rounds)
+
+    def result(self) -> tuple[Array, Array, Array]:
+        """Values, errors and the scales to compare these with."""
+        precision = np.where(self._rounds, max(self._precision, SINGLE_EPS), self._precision)
+        most = np.where(precision > EPS, _MOST_ROUNDED, ROUNDED) * self._largest
+        error = np.where(self._noise > most, np.inf, self._error)
+        noise = np.minimum(self._noise, np.where(precision > EPS, precision, ROUNDED) * self._largest)
+        size = np.maximum(precision * np.where(np.isfinite(self._size), self._size, 0.0), noise)
+        sizes = np.where(np.isfinite(self._value), np.abs(self._value), 0.0)
+        scale = np.maximum(sizes, _COMPARABLE * core_maximum(sizes, self._rank))
+        first_slope = np.where(np.isfinite(self._first_slope), self._first_slope, 0.0)
+        scale = scale + (RESOLVED * size / self._widest + _NEARBY * first_slope) / CREDIBLE
+        return self._value, error, np.where(np.isfinite(scale), scale, 0.0)
+
+    @property
+    def _samples(self) -> Samples:
+        return Samples(*(np.array(part) for part in zip(*self._rows, strict=True)))
+
+    def _is_noise(self) -> Array:
+        return ~self._settled & np.isfinite(self._error)
+
+    def _slopes_nearby(self, after: Array, before: Array, step: Array) -> tuple[Array, Array]:
+        """The smaller and the larger of the slopes between this step and the last, ahead and back."""
+        if not self._rows:
+            return np.zeros(after.shape), np.zeros(after.shape)
+        last, *values = self._rows[-1]
+        sides = [np.abs(old - new) / (last - step) for old, new in zip(values, (after, before), strict=True)]
+        steepest = np.maximum(*sides)
+        if len(self._rows) == 1:
+            self._first_slope = steepest
+        return np.minimum(*sides), steepest
+
+    def _scale(self) -> Array:
+        sizes = np.where(np.isfinite(self._value), np.abs(self._value), 0.0)
+        nearby = np.maximum(core_maximum(sizes, self._rank), self._slope)
+        return np.maximum(sizes, _COMPARABLE * nearby)
+
+    def _drop(self, where: Array) -> None:
+        self._value, self._error = np.where(where, np.nan, self._value), np.where(where, np.inf, self._error)
+        self._slope = np.where(where, 0.0, self._slope)
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)

@@ -1,0 +1,146 @@
+"""Whether a function casts its inputs to single precision, though it returns double precision.
+
+Such a function is constant around every number of single precision, up to the middle between it and the next, and
+changes from one to the next as far as single precision resolves. Rounding to a number of digits has steps of another
+width: at the point, or at another magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tfpyop._numdiff.directional import over_core
+from tfpyop._numdiff.line import Line
+from tfpyop._spec.coercion import Array
+
+_NEAR = (0.1127017, -0.2360680, 0.3819660)
+"""Where the function is probed near the point, relative to the largest step: no numbers with few digits."""
+_MOST_OF_THEM = 2
+_FAR = (0.0763932, 12.708204)
+"""By what inputs are multiplied to probe the function at other magnitudes."""
+_INSIDE = 0.45
+"""How far a number may move, in units of single precision, and still be rounded to the same one."""
+_WIDE = 2**17
+"""How many numbers further the slope is taken from."""
+_UNITS = 2.5
+"""A change of so many units of single precision must be seen."""
+_TELLING = 16
+"""How many units the function must change over the wide step to tell anything."""
+_SCATTERED = 32
+"""How many points are compared to see whether values scatter."""
+_CLEAR = 0.25
+"""Which part of the noise a change must be to count."""
+_FEWEST_CHANGES = 6
+_OFTEN = 1 / 3
+_SINGLE = float(np.finfo(np.float32).eps)
+
+
+def casts_to_single(line: Line, first: Array) -> list[Array]:
+    """For each output, where the function behaves as one that casts its inputs to single precision."""
+    near = [_probe(line, base) for base in _near(line, first)]
+    far = [_probe(line, base) for base in _far(line)]
+    found = []
+    for number in range(len(line.function.output_ranks)):
+        n_casts = np.sum([probe[number][0] for probe in near], axis=0)
+        smaller, larger = (probe[number] for probe in far)
+        found.append((n_casts >= _MOST_OF_THEM) & np.where(smaller[1], smaller[0], larger[0] | ~larger[1]))
+    return found
+
+
+def _near(line: Line, first: Array) -> Iterator[list[Array]]:
+    for part in _NEAR:
+        yield [_rounded(values) for values in line.displaced(part * first)]
+
+
+def _far(line: Line) -> Iterator[list[Array]]:
+    for factor in _FAR:
+        yield [
+            _rounded(values if vector is None else np.where(vector == 0, values, factor * values))
+            for values, vector in zip(line.point, line.direction, strict=True)
+        ]
+
+
+def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
+    """For each output, where the function behaves around one point as one that casts, and where it changes enough."""
+    cells = [_cells(values, vector) for values, vector in zip(base, line.direction, strict=True)]
+
+    def at(distance: float | Array) -> Sequence[Array]:
+        ranks = line.function.input_ranks
+        return line.at(
+            [
+                values + over_core(np.asarray(distance), rank) * cell
+                for values, cell, rank in zip(base, cells, ranks, strict=True)
+            ]
+        )
+
+    here, wide = at(0.0), at(_WIDE)
+    units = [_SINGLE * np.abs(value) for value in here]
+    slopes = [np.abs(far - value) / _WIDE for far, value in zip(wide, here, strict=True)]
+    stride: Array = np.ones(())
+    for unit, slope, rank in zip(units, slopes, line.function.output_ranks, strict=True):
+        wanted = np.where(slope > 0, np.floor(_UNITS * unit / slope), 1.0)
+        stride = np.maximum(stride, np.minimum(wanted, _WIDE).max(axis=tuple(range(-rank, 0)), initial=1.0))
+    inside = [at(-_INSIDE), at(_INSIDE)]
+    beyond = [(1.0, at(1.0)), (2.0, at(2.0)), (stride, at(stride))]
+    found = []
+    for number, (value, unit, slope, rank) in enumerate(
+        zip(here, units, slopes, line.function.output_ranks, strict=True)
+    ):
+        is_telling = np.isfinite(value) & (slope * _WIDE >= _TELLING * unit)
+        is_constant = (inside[0][number] == value) & (inside[1][number] == value)
+        changes: Array = beyond[0][1][number] != value
+        for n_cells, values in beyond[1:]:
+            changes = changes | (
+                (values[number] != value) & (over_core(np.asarray(n_cells), rank) * slope <= _UNITS * unit)
+            )
+        found.append((is_telling & is_constant & changes, is_telling))
+    return found
+
+
+def _cells(values: Array, vector: Array | None) -> Array:
+    """From each number that moves to the next one of single precision, in the direction of the movement."""
+    if vector is None:
+        return np.zeros(values.shape)
+    if vector.dtype.kind == "c":
+        return _cells(values.real, vector.real) + 1j * _cells(values.imag, vector.imag)
+    return np.sign(vector) * np.spacing(np.abs(values).astype(np.float32)).astype(np.float64)
+
+
+def _rounded(values: Array) -> Array:
+    """Numbers of single precision, as numbers of double precision."""
+    if values.dtype.kind not in "fc":
+        return values
+    single = np.complex64 if values.dtype.kind == "c" else np.float32
+    return values.astype(single).astype(values.dtype)
+
+
+def scatters(line: Line, doubts: Sequence[tuple[Array, Array, Array]]) -> list[Array]:
+    """For each output, where values nearby scatter around a slope as rounding errors do, and not as equal steps.
+
+    Args:
+      line: The function along a direction.
+      doubts: For each output which numbers are in doubt, their noise, and at which spacing it shows.
+    """
+    spacing: Array = np.zeros(())
+    for (which, _, spacings), rank in zip(doubts, line.function.output_ranks, strict=True):
+        widest = np.where(which, spacings, 0.0).max(axis=tuple(range(-rank, 0)), initial=0.0)
+        spacing = np.maximum(spacing, widest)
+    rows = [line.at(line.displaced(spacing * number)) for number in range(-_SCATTERED // 2, _SCATTERED // 2)]
+    found = []
+    for number, (which, noise, _) in enumerate(doubts):
+        changes = np.diff(np.array([row[number].astype(np.complex128) for row in rows]), axis=0)
+        found.append(which & _turns(changes, noise))
+    return found
+
+
+def _turns(changes: Array, noise: Array) -> Array:
+    """Where changes that are large beside the noise go up and down."""
+    clear = np.abs(changes) >= _CLEAR * noise
+    last, n_clear, n_turns = np.zeros(noise.shape, changes.dtype), np.zeros(noise.shape), np.zeros(noise.shape)
+    for change, is_clear in zip(changes, clear, strict=True):
+        n_turns += is_clear & (np.real(change * np.conj(last)) < 0)
+        n_clear += is_clear
+        last = np.where(is_clear, change, last)
+    return np.asarray((n_clear >= _FEWEST_CHANGES) & (n_turns >= _OFTEN * n_clear))

@@ -1,0 +1,56 @@
+"""What values around a point say about it: whether they jump, or approach it as at a root, a logarithm or a pole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfpyop._numdiff.noise import Samples
+from tfpyop._spec.coercion import Array
+
+_ROWS = 6
+"""At how many steps the approach to the point is seen."""
+_SLOW = 0.95
+"""The power of the step by which values approach the point at a kink is one; at a cusp it is smaller."""
+_STEADY = 0.15
+"""How much that power may vary to be no noise."""
+
+
+def is_cusp(samples: Samples, limit: Array, precision: float) -> Array:
+    """Return where, at the finest steps, values approach their limit more slowly than at a kink."""
+    if len(samples.steps) < _ROWS:
+        return np.zeros(limit.shape, bool)
+    is_clear, is_slow = _approach(samples.last(_ROWS), limit, 64 * precision, np.zeros(()))
+    return np.asarray(is_clear & is_slow)
+
+
+def is_cusp_anywhere(samples: Samples, limit: Array, precision: float, noise: Array) -> Array:
+    """Return the same at the finest steps at which the approach is not lost in noise."""
+    found, decided = np.zeros(limit.shape, bool), np.zeros(limit.shape, bool)
+    for end in range(len(samples.steps), _ROWS - 1, -1):
+        is_clear, is_slow = _approach(samples.upto(end).last(_ROWS), limit, 64 * precision, 8 * noise)
+        found = found | (is_clear & ~decided & is_slow)
+        decided = decided | is_clear
+    return found
+
+
+def _approach(samples: Samples, limit: Array, precision: float, noise: Array) -> tuple[Array, Array]:
+    """Where the mean of both sides is clearly off its limit at every step, and approaches it slowly."""
+    gaps = (samples.after + samples.before) / 2 - limit
+    powers = np.diff(np.log(np.abs(gaps)), axis=0) / np.diff(np.log(samples.steps), axis=0)
+    is_clear = np.all(np.abs(gaps) > precision * samples.sizes + noise, axis=0)
+    return is_clear, np.all(powers < _SLOW, axis=0) & (np.ptp(powers, axis=0) < _STEADY)
+
+
+def leap(samples: Samples, value: Array, error: Array, precision: float) -> Array:
+    """Return the step at which differences leave a slope all at once, as those of a function with jumps do.
+
+    Zero where they do not: a smooth function leaves its slope little by little as the step grows.
+    """
+    found: Array = np.zeros(value.shape)
+    apart = np.abs((samples.after - samples.before) / (2 * samples.steps) - value)
+    for far, near, step, size in zip(apart, apart[1:], samples.steps[1:], samples.sizes[1:], strict=False):
+        largest = np.maximum(np.abs(value), far)
+        explained = 1e-6 * largest + 16 * precision * size / step + 4 * error
+        leaps = (far > 0.1 * largest) & (far > 4 * explained) & (near <= explained)
+        found = np.where(leaps, step, found)
+    return found

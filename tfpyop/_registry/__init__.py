@@ -1,0 +1,1 @@
+"""Ops, their rules and their tokens. Pure Python."""

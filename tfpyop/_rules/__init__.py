@@ -1,0 +1,1 @@
+"""The kinds of derivative rules, and what follows from each."""

@@ -1,0 +1,155 @@
+"""Derivatives from values: what `grad=` may ask for instead of a rule, and the numpy rules that come of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tfpyop._numdiff.complex_step import ComplexStep, complex_step
+from tfpyop._numdiff.directional import Found, Function, Method, pull_back, push_forward
+from tfpyop._numdiff.finite_differences import Numerical, numerical
+from tfpyop._spec.coercion import Array, is_differentiable, widen
+from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.signature import Signature
+from tfpyop.errors import RegistrationError, nearest
+
+METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
+"""What `grad=` takes as text."""
+
+_MOST_REMEMBERED = 16
+"""At how many points the comparison is not repeated."""
+
+
+def read_method(grad: Any) -> Method | None:
+    """The method that `grad=` asks for; None if it is a rule, or nothing."""
+    if isinstance(grad, Numerical | ComplexStep):
+        return grad
+    if grad is numerical or grad is complex_step:
+        written = f"grad=tfpyop.{grad.__name__}"
+        raise RegistrationError(f"{written} is neither a rule nor a method.", remedy=f"Call it: {written}().")
+    if not isinstance(grad, str):
+        return None
+    if grad not in METHODS:
+        raise RegistrationError(f"grad={grad!r} is neither a rule nor a method.", remedy=nearest(grad, METHODS))
+    return METHODS[grad]
+
+
+@dataclass(frozen=True, slots=True)
+class FromValues:
+    """A numpy rule that gets derivatives from values of the op's function; for methods it is that of any instance."""
+
+    rule: Callable[..., Any]
+    method: Method
+
+    @property
+    def option(self) -> str:
+        """What asks for such rules."""
+        return next(f'grad="{name}"' for name, method in METHODS.items() if type(method) is type(self.method))
+
+    def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
+        """Call the rule as any other."""
+        values: list[Array | None] = self.rule(op, *vectors)
+        return values
+
+    def __get__(self, instance: object, owner: type | None = None) -> FromValues:
+        """It takes no instance: the function it asks for values is bound already."""
+        return self
+
+
+def from_values(method: Method, signature: Signature | None) -> tuple[FromValues, FromValues]:
+    """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
+
+    Args:
+      method: How they are got.
+      signature: Of the op; without one, every element of an input is moved by itself.
+    """
+    confirmation = _Confirmation(method) if isinstance(method, ComplexStep) else None
+
+    def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
+        wanted = [is_differentiable(array.dtype) for array in op.inputs]
+        vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
+        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+        gradients = pull_back(method, function, point, vectors, wanted)
+        if confirmation is not None:
+            masks = [vector != 0 for vector in vectors]
+            confirmation.require(
+                op, function, point, masks, lambda: Found.of_cotangents(function, point, vectors, gradients)
+            )
+        return gradients
+
+    def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
+        vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
+        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+        found = push_forward(method, function, point, vectors)
+        if confirmation is not None:
+            masks = [np.asarray(vector is not None) for vector in vectors]
+            confirmation.require(op, function, point, masks, lambda: Found.of_tangents(point, vectors, found))
+        values = iter(found)
+        return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
+
+    return FromValues(gradient, method), FromValues(jvp, method)
+
+
+class _Confirmation:
+    """The comparison of derivatives with the function's values, once for each of the last points."""
+
+    def __init__(self, method: ComplexStep) -> None:
+        self._method = method
+        self._keys: tuple[bytes, ...] = ()
+
+    def require(
+        self,
+        op: RuleContext,
+        function: Function,
+        point: Sequence[Array],
+        masks: Sequence[Array],
+        found: Callable[[], Found],
+    ) -> None:
+        """Compare the derivatives at a new point; a point that fails stays new.
+
+        Args:
+          op: The call.
+          function: Its function.
+          point: Its inputs.
+          masks: What else makes a difference.
+          found: Gives the derivatives to compare.
+
+        Raises:
+          GradientError: The function's values do not confirm them.
+        """
+        digest = hashlib.blake2b(repr(dict(op.static)).encode(), digest_size=16)
+        for values in (*point, *masks):
+            digest.update(repr((values.dtype.str, values.shape)).encode())
+            digest.update(values.tobytes())
+        key = digest.digest()
+        if key in self._keys:
+            return
+        self._method.confirm(function, found())
+        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
+
+
+def _function(op: RuleContext, signature: Signature | None) -> Function:
+    """The op's function as derivatives from values see it: with the outputs that have one, without its residuals."""
+    evaluate = op._evaluate
+    assert evaluate is not None
+    input_ranks, n_loop = [array.ndim for array in op.inputs], 0
+    if signature is not None:
+        shapes = [array.shape for array in op.inputs]
+        input_ranks, n_loop = signature.core_ranks(shapes), len(signature.bind(shapes).loop or ())
+    numbers = [number for number, array in enumerate(op.outputs) if is_differentiable(array.dtype)]
+    output_ranks = [op.outputs[number].ndim - n_loop for number in numbers]
+
+    def call(arrays: Sequence[Array]) -> list[Array]:
+        values = evaluate(arrays)
+        return [values[number] for number in numbers]
+
+    return Function(call, input_ranks, output_ranks, [op.outputs[number] for number in numbers])
+
+
+def _in_float64(array: Array) -> Array:
+    return widen(array, np.dtype(np.float64), what="an input")

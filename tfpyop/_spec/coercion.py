@@ -1,0 +1,385 @@
+"""Dtype rules: which dtype a value takes on the way in and on the way out, and which casts are refused.
+
+In: tensors keep theirs; Python numbers and float64 arrays follow the floating dtype of the tensors. Out: declared, or
+the result type of the inputs; a result may be cast to it only within its kind, and no finite value may become infinite.
+Python integers take a dtype by the tensors beside them, never by their own values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfpyop._spec.array_like import Array as Array
+from tfpyop._spec.array_like import to_array
+from tfpyop.errors import CoercionError, RegistrationError, describe, shown
+
+DType = np.dtype[Any]
+
+STRING = np.dtype(object)
+"""How numpy holds what TensorFlow calls a string: objects, each of them bytes."""
+
+_KINDS = "buifc"
+"""Kinds of numbers, each of which may be cast to itself and to those behind it."""
+
+_INPUT_REMEDY = (
+    "If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames."
+)
+_RETURN_REMEDY = "Return an array; for several outputs name them in the signature, or give dtype= in their form."
+
+_EXTENSION_KINDS = {
+    **dict.fromkeys(["bfloat16", "float8", "float4"], "f"),
+    **dict.fromkeys(["int4", "int2"], "i"),
+    **dict.fromkeys(["uint4", "uint2"], "u"),
+}
+"""The kinds of the dtypes that ml_dtypes adds, by how their names begin."""
+
+
+def dtype_kind(dtype: DType) -> str:
+    """`b`, `u`, `i`, `f` or `c` for numbers, numpy's letter for the rest; knows the dtypes ml_dtypes adds."""
+    if dtype.kind != "V":
+        return dtype.kind
+    return next((kind for name, kind in _EXTENSION_KINDS.items() if dtype.name.startswith(name)), "V")
+
+
+def is_differentiable(dtype: DType) -> bool:
+    """Whether derivatives exist for this dtype: floating and complex."""
+    return dtype_kind(dtype) in "fc"
+
+
+def finfo(dtype: DType) -> Any:
+    """Return what `np.finfo` returns, also for the dtypes that ml_dtypes adds."""
+    if dtype.kind in "fc":
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)
+
+
+def parse_dtype(value: Any) -> DType | None:
+    """Read a dtype as users write it: a numpy or TensorFlow dtype, a name, a type; None stays None."""
+    if value is None:
+        return None
+    given = value
+    try:
+        value = getattr(value, "as_numpy_dtype", value)
+    except KeyError:  # TensorFlow's dtypes of things that are not arrays
+        value = np.dtype([(str(given), np.void)])
+    if given is not value and getattr(value, "names", None):  # a quantized dtype of TensorFlow, or one of a handle
+        raise RegistrationError(f"{given!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text.")
+    if isinstance(value, str) and value == "string":
+        return STRING
+    if isinstance(value, str) and value.startswith(tuple(_EXTENSION_KINDS)):
+        import ml_dtypes
+
+        value = getattr(ml_dtypes, value, value)
+    try:
+        dtype: DType = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):  # refused below; the last for "05f4"
+        dtype = np.dtype("V0")
+    if dtype.kind in "OSU":
+        return STRING
+    if dtype_kind(dtype) not in _KINDS or dtype.name in ("longdouble", "clongdouble", "float128", "complex256"):
+        raise RegistrationError(
+            f"{value!r} is not a dtype of a tensor.", remedy='Give for example np.float32, tf.int64 or "string".'
+        )
+    return dtype.newbyteorder("=") if dtype.kind != "V" else dtype
+
+
+def result_dtype(dtypes: Iterable[DType]) -> DType:
+    """The dtype of a result that nobody declared.
+
+    Floating and complex inputs decide alone if there are any, so that an integer parameter does not widen float32.
+    """
+    dtypes = list(dtypes)
+    numbers = [dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS]
+    deciding = [dtype for dtype in numbers if is_differentiable(dtype)] or numbers
+    try:
+        return np.result_type(*deciding)
+    except (TypeError, ValueError):
+        raise CoercionError(
+            "the output dtype does not follow from the inputs.",
+            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in deciding or dtypes) or "no inputs",
+            remedy="Pass numbers, or declare it if the function reads text: dtype=np.float32."
+            if STRING in dtypes
+            else "Declare it, for example with dtype=np.float32.",
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """The dtypes that numbers without one of their own take from the tensors beside them."""
+
+    floating: DType | None = None
+    """The real floating dtype of the tensors, if one is floating."""
+    integer: DType | None = None
+    """The result type of the integer tensors, if they have one and none is floating."""
+
+    @classmethod
+    def of(cls, dtypes: Iterable[DType]) -> Partners:
+        """Read what the tensors of one call have to give.
+
+        Raises:
+          CoercionError: Their floating dtypes have no common one.
+        """
+        dtypes = set(dtypes)
+        floating = [dtype for dtype in dtypes if is_differentiable(dtype)]
+        if floating:
+            return cls(floating=real_dtype(_common_floating(floating)))
+        return cls(integer=_common_integer([dtype for dtype in dtypes if dtype_kind(dtype) in "ui"]))
+
+
+def _common_floating(dtypes: Sequence[DType]) -> DType:
+    try:
+        return np.result_type(*dtypes)
+    except (TypeError, ValueError):
+        raise CoercionError(
+            "the dtype of a plain number does not follow from the tensors beside it.",
+            got=" and ".join(sorted(map(str, dtypes))),
+            remedy="Make a tensor of it, for example tf.constant(x, tf.float32).",
+        ) from None
+
+
+def _common_integer(dtypes: Sequence[DType]) -> DType | None:
+    """The result type of integer dtypes; None if there is none that is an integer dtype."""
+    try:
+        common = np.result_type(*dtypes)
+    except (TypeError, ValueError):
+        return None
+    return common if dtype_kind(common) in "ui" else None
+
+
+def real_dtype(dtype: DType) -> DType:
+    """The dtype of the real part: complex64 to float32, complex128 to float64, others unchanged."""
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
+def complex_dtype(dtype: DType) -> DType:
+    """The complex dtype of at least this floating dtype's precision."""
+    return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
+
+
+def as_input(value: Any, partners: Partners, *, what: str) -> Array:
+    """Give a value that is not a tensor the dtype it has as an input.
+
+    Args:
+      value: A Python number, string, list of these, or a numpy array.
+      partners: The dtypes of the tensors of the same call.
+      what: How errors call the value.
+    """
+    array = to_array(value, what=what, remedy=_INPUT_REMEDY)
+    kind = dtype_kind(array.dtype)
+    if kind in "USO":
+        return _as_strings(array, what)
+    if kind not in _KINDS:
+        raise CoercionError(
+            f"{what} has a dtype that no tensor has.",
+            expected="numbers, booleans or strings",
+            got=describe(array.dtype, array.shape),
+            remedy="Convert it with numpy first, for example with .astype(np.int64).",
+        )
+    if kind in "ui" and not isinstance(value, np.ndarray | np.generic):
+        return _cast_python_integers(array, partners, what)
+    if kind == "f" and array.dtype.itemsize >= 8 and array.dtype.kind == "f":
+        return cast(array, partners.floating or np.dtype(np.float32), what=what)
+    if kind == "c" and array.dtype.itemsize >= 16:
+        return cast(array, complex_dtype(partners.floating or np.dtype(np.float32)), what=what)
+    return array
+
+
+def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
+    """Give Python integers a dtype that does not depend on their values."""
+    if partners.floating is not None:
+        return cast(array, partners.floating, what=what)
+    dtype = np.dtype(np.int32) if partners.integer is None else partners.integer
+    if _fits(array, dtype):
+        return array.astype(dtype)
+    rule = "become int32" if partners.integer is None else "take the dtype of the integer tensors beside them"
+    remedy = f"Python integers {rule}. Pass np.{array.dtype}(x) for another dtype."
+    raise _overflow(array, dtype, what, remedy=remedy)
+
+
+Advice = Callable[[DType, DType], str]
+"""What to do about a result: from the dtype it has and the one that was promised."""
+
+
+def advise_undeclared(actual: DType, promised: DType) -> str:
+    """For an output whose dtype follows from the inputs."""
+    if dtype_kind(actual) == "f" and promised != STRING:
+        return f"Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype={_written(actual)}."
+    return advise_declared(actual, promised)
+
+
+def advise_declared(actual: DType, promised: DType) -> str:
+    """For an output whose dtype the user declared."""
+    if dtype_kind(actual) == "c":
+        complex_ = complex_dtype(real_dtype(actual))
+        return f"Return the real part, or declare dtype={_written(complex_)}."
+    if actual == STRING or actual.kind in "US":
+        return 'Declare dtype="string".'
+    if promised == STRING:
+        return f"Return strings, or declare dtype={_written(actual)}."
+    if dtype_kind(actual) not in _KINDS:
+        return "Return numbers: tensors have no such dtype."
+    return f"Declare dtype={_written(actual)}, or convert the result in the function."
+
+
+def advise_residual(name: str) -> Advice:
+    """For a residual."""
+
+    def advise(actual: DType, promised: DType) -> str:
+        return f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
+
+    return advise
+
+
+def advise_rule(actual: DType, promised: DType) -> str:
+    """For what a rule returned."""
+    return "Convert it in the rule, for example with np.real."
+
+
+def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
+    """Turn what a function returned into an array of the promised dtype, or refuse.
+
+    Args:
+      value: What was returned.
+      dtype: What was promised.
+      what: How errors call the value.
+      advise: What errors advise where the value is of another kind.
+
+    Raises:
+      CoercionError: The value is not an array, is of another kind, or holds a finite number too large for the dtype.
+    """
+    array = value if type(value) is np.ndarray and value.dtype.kind not in "OT" else as_array(value, what)
+    if array.dtype == dtype and dtype != STRING:
+        return array
+    kind, wanted = dtype_kind(array.dtype), dtype_kind(dtype)
+    if dtype == STRING and kind in "USO":
+        return _as_strings(array, what)
+    if kind == "i" and wanted == "u" and not isinstance(value, np.ndarray | np.generic):
+        return cast(array, dtype, what=what)
+    if kind in _KINDS and wanted in _KINDS and _KINDS.index(kind) <= _KINDS.index(wanted):
+        return cast(array, dtype, what=what)
+    raise CoercionError(
+        f"{what} has the wrong dtype.",
+        expected=describe(dtype, array.shape),
+        got=describe(array.dtype, array.shape),
+        remedy=advise(array.dtype, dtype),
+    )
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether a dtype is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
+
+
+def as_array(value: Any, what: str, *, remedy: str = _RETURN_REMEDY) -> Array:
+    """Convert what a function returned to an array of whatever dtype it has, or raise CoercionError."""
+    return to_array(value, what=what, remedy=remedy)
+
+
+def cast(array: Array, dtype: DType, *, what: str) -> Array:
+    """Cast within a kind; a finite value that the dtype cannot hold is an error, neither inf nor wrapped around."""
+    if array.dtype == dtype:
+        return array
+    if dtype_kind(dtype) in "ui":
+        if not _fits(array, dtype):
+            raise _overflow(array, dtype, what)
+        return array.astype(dtype)
+    try:
+        with np.errstate(all="ignore", over="raise"):
+            result = array.astype(dtype)
+    except FloatingPointError:
+        raise _overflow(array, dtype, what) from None
+    is_extension = "V" in (dtype.kind, array.dtype.kind)  # their casts do not report overflow
+    if dtype_kind(array.dtype) in "ui" and not _holds_exactly(result, array):
+        raise CoercionError(
+            f"{what} has integers that {dtype} cannot hold exactly.",
+            expected=describe(dtype, array.shape),
+            got=describe(array.dtype, array.shape),
+            remedy=f"Declare dtype=np.{array.dtype}, or round them on purpose: x.astype(np.{dtype}).",
+        )
+    if is_extension and not np.isfinite(result).all() and (np.isfinite(array) & ~np.isfinite(result)).any():
+        raise _overflow(array, dtype, what)
+    return result
+
+
+def _holds_exactly(result: Array, integers: Array) -> bool:
+    with np.errstate(all="ignore"):
+        return np.array_equal(result.real.astype(integers.dtype), integers)
+
+
+def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
+    """Cast a floating or complex array to the dtype a function computes in; others pass unchanged."""
+    kind = dtype_kind(array.dtype)
+    if kind == "f":
+        return cast(array, compute_dtype, what=what)
+    return cast(array, complex_dtype(compute_dtype), what=what) if kind == "c" else array
+
+
+def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
+    """What a ufunc returns for these inputs, with floating results in the floating dtype of the inputs."""
+    partner = Partners.of(dtypes).floating or np.dtype(np.float32)
+    try:
+        resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
+    except (TypeError, ValueError):
+        raise CoercionError(
+            f"{function.__name__} has no loop for these input dtypes.",
+            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in dtypes),
+            remedy="It has loops for " + ", ".join(function.types[:8]) + "; np.typename tells what a letter means.",
+        ) from None
+    floating = {"f": partner, "c": complex_dtype(partner)}
+    return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
+
+
+def _as_strings(array: Array, what: str) -> Array:
+    """Convert strings to what TensorFlow takes: an object array of bytes, text in UTF-8."""
+    result = np.empty(array.shape, dtype=object)
+    try:
+        for index, item in np.ndenumerate(array):
+            result[index] = item.encode() if isinstance(item, str) else bytes(item)
+    except UnicodeEncodeError as error:
+        raise CoercionError(
+            f"{what} has text that UTF-8 cannot encode.",
+            got=shown(str(error.object)),
+            remedy='Encode it yourself, for example with .encode(errors="surrogateescape").',
+        ) from None
+    return result
+
+
+def _fits(array: Array, dtype: DType) -> bool:
+    if array.size == 0 or dtype_kind(array.dtype) == "b":
+        return True
+    smallest, largest = _integer_limits(dtype)
+    return int(array.min()) >= smallest and int(array.max()) <= largest
+
+
+def _integer_limits(dtype: DType) -> tuple[int, int]:
+    if dtype.kind == "V":
+        import ml_dtypes
+
+        limits = ml_dtypes.iinfo(dtype)
+    else:
+        limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def _overflow(array: Array, dtype: DType, what: str, *, remedy: str | None = None) -> CoercionError:
+    parts = [part[np.isfinite(part)] for part in (array.real, array.imag)]
+    extremes = [extreme.item() for part in parts if part.size for extreme in (part.min(), part.max())]
+    return CoercionError(
+        f"{what} has a finite value that is too large for {dtype}.",
+        expected=describe(dtype, array.shape),
+        got=f"{describe(array.dtype, array.shape)} with {max(map(abs, extremes)):.3g}",
+        remedy=remedy or f"Scale the values, or use {array.dtype} for tensors and dtype=.",
+    )
+
+
+def _written(dtype: DType) -> str:
+    """A dtype as it is written in Python."""
+    if dtype.kind in "OSU":
+        return '"string"'
+    return f'"{dtype}"' if dtype.kind == "V" else f"np.{dtype}"

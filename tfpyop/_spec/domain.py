@@ -1,0 +1,141 @@
+"""Domains: where an op's inputs may lie, as the user wrote it. A promise for tests; calls are not held to it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfpyop._spec.coercion import Array
+from tfpyop.errors import RegistrationError, nearest
+
+_INTERVAL = re.compile(
+    r"\s*(?P<kind>integers?)?\s*(?:(?P<left>[\[(])(?P<low>[^,]+),(?P<high>[^,]+)(?P<right>[\])]))?\s*"
+)
+_EXAMPLE = 'Write an interval, for example "(0, inf)", "[-1, 1]" or "integers [0, 10]".'
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The values that an input may have.
+
+    Attributes:
+      low: The lower end, -inf if there is none.
+      high: The upper end, inf if there is none.
+      is_low_open: Whether the lower end itself is left out.
+      is_high_open: Whether the upper end itself is left out.
+      is_integer: Whether the input takes integers.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    is_low_open: bool = False
+    is_high_open: bool = False
+    is_integer: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """Read an interval in the notation of mathematics: `[` and `]` for ends that belong to it, `(` and `)` not.
+
+        Raises:
+          RegistrationError: The text is not an interval, or no number lies in it.
+        """
+        match = _INTERVAL.fullmatch(text)
+        if match is None or not text.strip():
+            raise RegistrationError(f"domain {text!r} cannot be read.", remedy=_EXAMPLE)
+        if match["left"] is None:
+            return cls(is_integer=True)
+        try:
+            low, high = float(match["low"]), float(match["high"])
+        except ValueError:
+            raise RegistrationError(
+                f"domain {text!r} has an end that is not a number.",
+                got=f"{match['low'].strip()} and {match['high'].strip()}",
+                remedy=_EXAMPLE,
+            ) from None
+        read = cls(low, high, match["left"] == "(", match["right"] == ")", match["kind"] is not None)
+        if read.is_empty:
+            raise RegistrationError(
+                f"domain {text!r} holds no number.",
+                remedy="Put the lower end first, with a number between the two: [1, 1] holds 1, (1, 1) nothing.",
+            )
+        return read
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no number lies in it."""
+        if self.is_integer and math.isfinite(self.low) and math.isfinite(self.high):
+            return not self.first_integer <= self.last_integer
+        if self.low == math.inf or self.high == -math.inf:
+            return True
+        return not (self.low <= self.high) or (self.low == self.high and (self.is_low_open or self.is_high_open))
+
+    @property
+    def first_integer(self) -> float:
+        """The smallest integer in it, -inf if there is none."""
+        if math.isinf(self.low):
+            return self.low
+        return math.floor(self.low) + 1 if self.is_low_open else math.ceil(self.low)
+
+    @property
+    def last_integer(self) -> float:
+        """The largest integer in it, inf if there is none."""
+        if math.isinf(self.high):
+            return self.high
+        return math.ceil(self.high) - 1 if self.is_high_open else math.floor(self.high)
+
+    def contains(self, values: Array) -> Array:
+        """Which values lie in it."""
+        above = values > self.low if self.is_low_open else values >= self.low
+        below = values < self.high if self.is_high_open else values <= self.high
+        is_whole = np.equal(np.mod(values, 1), 0) if self.is_integer else True
+        result: Array = above & below & is_whole
+        return result
+
+
+EVERYWHERE = Interval()
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The domain of an op: an interval for each parameter."""
+
+    default: Interval = EVERYWHERE
+    by_name: Mapping[str, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, value: Any, parameters: Sequence[str]) -> Domain:
+        """Read `domain=`: None, one text for all parameters, or a dict from their names to texts or None.
+
+        Raises:
+          RegistrationError: It is none of these, or names no parameter.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, str):
+            return cls(Interval.parse(value))
+        if not isinstance(value, Mapping):
+            raise RegistrationError("domain= is neither text nor dict.", got=f"{value!r:.80}", remedy=_EXAMPLE)
+        for name, text in value.items():
+            if name not in parameters:
+                raise RegistrationError(
+                    f"domain= names {name!r}, which is not an input.", remedy=nearest(str(name), parameters)
+                )
+            if not (text is None or isinstance(text, str)):
+                raise RegistrationError(
+                    f"the domain of {name!r} is not text.", got=f"{text!r:.80}", remedy=f"{_EXAMPLE} None: unbounded."
+                )
+        return cls(by_name={name: EVERYWHERE if text is None else Interval.parse(text) for name, text in value.items()})
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether nothing is said of any input."""
+        return self.default == EVERYWHERE and not self.by_name
+
+    def of(self, name: str) -> Interval:
+        """Where the input of this name may lie."""
+        return self.by_name.get(name, self.default)

@@ -1,0 +1,340 @@
+"""Promises: what the outputs of a host function will be, and how results are held to it.
+
+An op promises what its signature, shape function and dtypes say.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfpyop._spec.coercion import (
+    STRING,
+    Advice,
+    Array,
+    DType,
+    advise_declared,
+    advise_residual,
+    advise_undeclared,
+    fit,
+    result_dtype,
+    ufunc_output_dtypes,
+)
+from tfpyop._spec.signature import Signature, Sizes
+from tfpyop._spec.tree import Structure
+from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """The dtype and shape of an array, the shape as far as it is known."""
+
+    dtype: DType
+    shape: Shape | None
+
+    @classmethod
+    def of(cls, array: Array) -> ArrayType:
+        """The type of an array at hand."""
+        return cls(array.dtype, array.shape)
+
+    def __str__(self) -> str:
+        """Render as `float32[?, 3]`."""
+        return describe(self.dtype, self.shape)
+
+
+Types = Sequence[ArrayType]
+
+_LARGEST_SIZE = 2**63 - 1
+
+
+class Promise(Protocol):
+    """What a host function promises of its outputs. Residuals are outputs too, behind those the caller sees."""
+
+    @property
+    def residual_names(self) -> tuple[str, ...]:
+        """The names of the residuals."""
+        ...
+
+    def n_arrays(self, inputs: Types) -> int | None:
+        """How many arrays are a whole result as it stands: one by itself, or a tuple of several; None if none are."""
+        ...
+
+    @property
+    def is_like_inputs(self) -> bool:
+        """Whether outputs have the shapes of inputs, so that there are rows of them only if these inputs have rows."""
+        ...
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many outputs the caller sees, for inputs of these dtypes."""
+        ...
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """What outputs and residuals will be for such inputs; checks the inputs on the way."""
+        ...
+
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """The shapes of the same, with what is not known yet in terms of the inputs' dimensions; None: not known."""
+        ...
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """Take what the function returned apart into outputs and residuals."""
+        ...
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce values to the dtypes that were promised, and check their shapes."""
+        ...
+
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render what the function was called with."""
+        ...
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """What to say to a function that failed on loop dimensions, of which it may not know; None if there are none.
+
+        It holds for functions that are called with loop dimensions, as vectorized ones are.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpPromise:
+    """What a decorated function promises."""
+
+    signature: Signature | None
+    """With the residuals among its outputs."""
+    shape: Callable[[Sequence[Shape]], Any] | None
+    dtypes: tuple[DType | None, ...]
+    """Of outputs and residuals; None stands for the result type of the inputs."""
+    structure: Structure
+    """How the outputs are arranged."""
+    residual_names: tuple[str, ...] = ()
+    ufunc: np.ufunc | None = None
+
+    is_like_inputs = False
+
+    def n_arrays(self, inputs: Types) -> int | None:
+        """As many as there are outputs, if there are no residuals and they are not nested otherwise."""
+        is_plain = self.structure.is_flat and not self.residual_names
+        return self.structure.n_leaves if is_plain else None
+
+    def n_outputs(self, inputs: Sequence[DType]) -> int:
+        """How many outputs are declared."""
+        return len(self.dtypes) - len(self.residual_names)
+
+    def output_types(self, inputs: Types) -> list[ArrayType]:
+        """The declared or derived dtypes, and the shapes as far as signature or shape function tell."""
+        shapes = self._shapes([type_.shape for type_ in inputs])
+        dtypes = self._dtypes([type_.dtype for type_ in inputs])
+        return [ArrayType(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
+
+    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+        """What the signature says; without one, shapes are known for inputs of known shapes only."""
+        shapes = [type_.shape for type_ in inputs]
+        if self.signature is not None:
+            return self.signature.output_sizes(shapes)
+        return [_all_known(shape) for shape in self._shapes(shapes)]
+
+    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+        """Count and unpack outputs and residuals."""
+        residuals: Sequence[Any] = ()
+        if self.residual_names:
+            result, residuals = self._split_residuals(result)
+        values = [*self.outputs(result), *residuals]
+        for number, value in enumerate(values):
+            if value is None:
+                raise ContractError(
+                    f"{self._what(number)} is None.",
+                    expected="an array or number",
+                    got="None",
+                    remedy="Does the function lack a return statement?",
+                )
+        return values
+
+    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+        """Coerce and measure outputs and residuals."""
+        arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
+        if self.signature is not None and self.signature.run_time_names:
+            binding = self.signature.bind([type_.shape for type_ in inputs])
+            self.signature.check_run_time_sizes([array.shape for array in arrays], binding, self._what)
+        return arrays
+
+    def _fit(self, value: Any, promised: ArrayType, number: int, inputs: Types) -> Array:
+        is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
+        advise = self._advice(number)
+        array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number), advise=advise)
+        if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
+            return array
+        said_by = "signature" if self.signature is not None else "shape function"
+        correct = f"That is what the {said_by} says for inputs {self.describe_inputs(inputs)}: correct it, or return"
+        hint = self.loop_hint(inputs)
+        raise ContractError(
+            f"{self._what(number)} has the wrong shape.",
+            expected=str(promised),
+            got=describe(np.asarray(value).dtype, array.shape),
+            remedy=f"{correct} an array of that shape.{f' {hint}' if hint else ''}",
+        )
+
+    def describe_inputs(self, inputs: Types) -> str:
+        """Render the types one after the other."""
+        return describe_types(inputs)
+
+    def loop_hint(self, inputs: Types) -> str | None:
+        """What the signature tells of loop dimensions."""
+        if self.signature is None or self.ufunc is not None:
+            return None
+        loop = self.signature.bind([type_.shape for type_ in inputs]).loop
+        if not loop:
+            return None
+        shown = describe_shape(loop)
+        if self.signature.is_elementwise:
+            return f"The inputs have dimensions {shown}: work element by element (np.where), or say vectorized=False."
+        return (
+            f"The inputs have loop dimensions {shown} in front of the core: work along the last axes (x.sum(-1)), or "
+            "say vectorized=False."
+        )
+
+    def _advice(self, number: int) -> Advice:
+        n_outputs = self.n_outputs(())
+        if number >= n_outputs:
+            return advise_residual(self.residual_names[number - n_outputs])
+        return advise_undeclared if self.dtypes[number] is None else advise_declared
+
+    def _what(self, number: int) -> str:
+        n_outputs = self.n_outputs(())
+        return f"output {number}" if number < n_outputs else f"residual {self.residual_names[number - n_outputs]!r}"
+
+    def _shapes(self, shapes: Sequence[Shape | None]) -> Sequence[Shape | None]:
+        if self.signature is not None:
+            return self.signature.output_shapes(self.signature.bind(shapes))
+        known = [shape for shape in shapes if shape is not None and None not in shape]
+        if self.shape is None or len(known) < len(shapes):
+            return [None] * len(self.dtypes)
+        try:
+            result = self.shape(known)
+        except Exception as error:
+            raise SignatureError(
+                f"the shape function raised {type(error).__name__}: {error}",
+                got=f"input shapes {', '.join(map(describe_shape, known))}",
+                remedy="It is called as shape(*input_shapes, **static), with a tuple of sizes for each input.",
+            ) from error
+        return _read_shapes(result, len(self.dtypes))
+
+    def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
+        if all(declared is not None for declared in self.dtypes):  # None equals float64 for numpy
+            return [declared for declared in self.dtypes if declared is not None]
+        if self.ufunc is not None:
+            derived: Sequence[DType] = ufunc_output_dtypes(self.ufunc, inputs)
+        else:
+            derived = [result_dtype(inputs)] * len(self.dtypes)
+        return [
+            default if declared is None else declared for declared, default in zip(self.dtypes, derived, strict=True)
+        ]
+
+    def _split_residuals(self, result: Any) -> tuple[Any, list[Any]]:
+        declared = f"{{{', '.join(f'{name!r}: ...' for name in self.residual_names)}}}"
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+            outputs = "outputs" if self.n_outputs(()) == 1 else "(output 0, output 1, ...)"
+            raise ContractError(
+                "the function did not return its residuals.",
+                expected=f"(outputs, {declared})",
+                got=describe_kind(result),
+                remedy=f"Return {outputs}, {declared}.",
+            )
+        outputs, residuals = result
+        undeclared = sorted(str(name) for name in residuals if name not in self.residual_names)
+        missing = [name for name in self.residual_names if name not in residuals]
+        if undeclared or missing:
+            problems = [f"Undeclared: {', '.join(map(repr, undeclared))}."] if undeclared else []
+            problems += [f"Missing: {', '.join(map(repr, missing))}."] if missing else []
+            raise ContractError(
+                "the function returned other residuals than declared.",
+                expected=f"(outputs, {declared})",
+                got=f"residuals {', '.join(repr(str(name)) for name in residuals) or 'of no name'}",
+                remedy=" ".join(problems),
+            )
+        return outputs, [residuals[name] for name in self.residual_names]
+
+    def outputs(self, result: Any) -> list[Any]:
+        """Take the outputs apart that the caller sees."""
+        n_outputs = self.n_outputs(())
+        if self.structure.kind == "leaf":
+            if not isinstance(result, tuple):
+                return [result]
+            if len(result) == 1:
+                return list(result)
+            raise ContractError(
+                "the function returned the wrong number of outputs.",
+                expected="1 output",
+                got=f"a tuple of {len(result)}",
+                remedy='Name every output in the signature, for example signature="()->(),()", or give dtype= as a '
+                "tuple; for one array of them, return np.stack(...).",
+            )
+        if n_outputs == 1 and self.structure.kind == "tuple" and not isinstance(result, tuple | list):
+            return [result]
+        try:
+            return self.structure.flatten_like(result)
+        except ValueError as error:
+            remedy = "Return them in the form of dtype=."
+            if self.structure.kind == "tuple":
+                remedy = "Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict."
+            raise ContractError(
+                "the function returned its outputs in the wrong form.",
+                expected=f"{n_outputs} outputs as declared",
+                got=str(error),
+                remedy=remedy,
+            ) from None
+
+
+def is_compatible(shape: Shape, promised: Shape | None) -> bool:
+    """Whether a shape agrees with one that may have unknown parts."""
+    if promised is None:
+        return True
+    return len(shape) == len(promised) and all(
+        None in (size, wanted) or size == wanted for size, wanted in zip(shape, promised, strict=True)
+    )
+
+
+def dtypes_of(types: Types) -> list[DType]:
+    """The dtypes alone."""
+    return [type_.dtype for type_ in types]
+
+
+def describe_types(types: Types, what: str = "inputs") -> str:
+    """Render types as one comma-separated line."""
+    return ", ".join(map(str, types)) or f"no {what}"
+
+
+def _all_known(shape: Shape | None) -> Sizes | None:
+    if shape is None:
+        return None
+    known = tuple(size for size in shape if size is not None)
+    return known if len(known) == len(shape) else None
+
+
+def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
+    """What a user's shape function returned: one shape, or a sequence of shapes if there are several outputs."""
+    is_nested = isinstance(result, tuple | list) and any(isinstance(size, tuple | list) for size in result)
+    shapes = list(result) if n_outputs > 1 or is_nested else [result]
+    try:
+        read = [tuple(map(operator.index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
+    except TypeError:  # refused below
+        read = []
+    if len(read) != n_outputs or any(size < 0 for shape in read for size in shape):
+        raise SignatureError(
+            "the shape function must return one shape for each output.",
+            expected="a tuple of sizes" if n_outputs == 1 else f"{n_outputs} tuples of sizes",
+            got=f"{result!r:.80}",
+            remedy="Sizes are integers, none of them negative.",
+        )
+    if any(size > _LARGEST_SIZE for shape in read for size in shape):  # more than TensorFlow's shapes can hold
+        raise SignatureError(
+            "the shape function returned a size that no tensor can have.",
+            expected="sizes below 2**63",
+            got=f"{result!r:.80}",
+            remedy="Check the arithmetic of the shape function.",
+        )
+    return read

@@ -1,0 +1,345 @@
+"""Arguments: which parameters of a function are tensors, which are static, and how one call is divided among them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfpyop._spec.default_marks import marks_of
+from tfpyop._spec.payload import Level, levels_of, marks_in, read_parts, value_to_json, values_of, write_parts
+from tfpyop._spec.tree import Json, Structure, flatten, is_leaf_type
+from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
+
+_Parameter = inspect.Parameter
+_NO_STATIC: Mapping[str, Any] = MappingProxyType({})
+_POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Division(NamedTuple):
+    """The arguments of one call: the tensors among them, how they are nested (None: not at all), and static values."""
+
+    leaves: Sequence[Any]
+    structure: Structure | None
+    static: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, leaves: Sequence[Any], structure: Structure, static: Mapping[str, Any]) -> Division:
+        """A division of arguments that may be nested."""
+        return cls(leaves, None if structure.is_flat else structure, static)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of a function: which are tensors and which are static.
+
+    Positional parameters are tensors, unless their default is text or another object no tensor can be made of.
+    Keyword-only parameters are static, and so are those that `static_argnames` names.
+    """
+
+    signature: inspect.Signature | None
+    """None where Python cannot tell, as for many C functions: then positional arguments are the tensors."""
+    tensors: tuple[inspect.Parameter, ...] = ()
+    variadic: str | None = None
+    static_defaults: Mapping[str, Any] | None = None
+    """The defaults of the static parameters that have one."""
+    is_plain: bool = False
+    """Whether all parameters are tensors, positional and without defaults."""
+    takes_out: bool = False
+    """Whether there is a keyword-only `out`, as numpy's functions have it: not for callers, nor among the others."""
+    default_marks: Mapping[str, str | None] = field(default_factory=dict)
+    """The marks of those defaults that are not JSON."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], static_argnames: Sequence[str]) -> Parameters:
+        """Read the parameters of a function.
+
+        Raises:
+          RegistrationError: A static name is not a parameter, or cannot be passed by keyword.
+        """
+        signature = _signature_of(function)
+        if signature is None:
+            return cls(None)
+        takes_out = "out" not in static_argnames and _is_destination(signature.parameters.get("out"))
+        if takes_out:
+            others = [parameter for parameter in signature.parameters.values() if parameter.name != "out"]
+            signature = signature.replace(parameters=others)
+        parameters = signature.parameters
+        takes_any = any(parameter.kind is _Parameter.VAR_KEYWORD for parameter in parameters.values())
+        for name in static_argnames:
+            if name not in parameters and not takes_any:
+                raise RegistrationError(
+                    f"static_argnames names {name!r}, which is not a parameter.", remedy=nearest(name, parameters)
+                )
+        values = parameters.values()
+        positional = [p for p in values if p.kind in _POSITIONAL]
+        tensors = tuple(p for p in positional if p.name not in static_argnames and _may_be_tensor(p.default))
+        static = [p for p in values if p.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY) and p not in tensors]
+        defaults = {p.name: p.default for p in static if p.default is not _Parameter.empty}
+        is_plain = len(tensors) == len(parameters) and all(p.default is _Parameter.empty for p in tensors)
+        return cls(
+            signature,
+            tensors,
+            next((p.name for p in values if p.kind is _Parameter.VAR_POSITIONAL), None),
+            defaults,
+            is_plain,
+            takes_out,
+            marks_of({name: value for name, value in defaults.items() if name not in _written(defaults)}),
+        )
+
+    @property
+    def n_required(self) -> int:
+        """How many tensor parameters have no default."""
+        return sum(parameter.default is _Parameter.empty for parameter in self.tensors)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the parameters that are tensors, that of `*parameters` last."""
+        names = tuple(parameter.name for parameter in self.tensors)
+        return names if self.variadic is None else (*names, self.variadic)
+
+    @property
+    def static_parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters that are not inputs, but for `**keywords`."""
+        if self.signature is None:
+            return {}
+        inputs = {*self.input_names, "self", "cls"}
+        return {
+            name: parameter
+            for name, parameter in self.signature.parameters.items()
+            if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
+        }
+
+    def require_static(self, names: Iterable[str]) -> None:
+        """Raise RegistrationError for a name that no static parameter has."""
+        if self._takes_any_static:
+            return
+        for name in names:
+            if name not in self.static_parameters:
+                raise RegistrationError(
+                    f"it has no static parameter {name!r}.", remedy=nearest(name, self.static_parameters)
+                )
+
+    def without_first(self) -> Parameters:
+        """The parameters of a method once it is bound."""
+        if self.signature is None:
+            return self
+        signature = self.signature.replace(parameters=list(self.signature.parameters.values())[1:])
+        return replace(self, signature=signature, tensors=self.tensors[1:])
+
+    @property
+    def hint(self) -> str | None:
+        """What to say when the function fails although it was called as it asks for: an option may be an input."""
+        names = [repr(p.name) for p in self.tensors if isinstance(p.default, int)]
+        if not names:
+            return None
+        return (
+            f"Positional parameters are inputs, so {', '.join(names)} came as an array: make an option keyword-only, "
+            "or name it in static_argnames."
+        )
+
+    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> Division:
+        """Divide the arguments of a call into tensors and static values.
+
+        Defaults of tensor parameters are inputs too, but for None at the end. Where that makes more inputs than the
+        signature has (`n_inputs`), trailing parameters that were left to their defaults stay with the function.
+
+        Raises:
+          TypeError: As Python says for a call that does not fit the function.
+          SignatureError: There are more or fewer inputs than the signature has.
+        """
+        if self._is_flat_call(args, kwargs, n_inputs):
+            return Division(args, None, _NO_STATIC)
+        if self.signature is None:
+            return Division.of(*flatten(tuple(args)), dict(kwargs))
+        given = dict(self.signature.bind(*args, **kwargs).arguments)
+        values = [given.pop(parameter.name, parameter.default) for parameter in self.tensors]
+        values += given.pop(self.variadic, ()) if self.variadic else ()
+        leaves, structure = flatten(tuple(values))
+        while not self.variadic and values and _is_default(values[-1], self.tensors[len(values) - 1]):
+            if values[-1] is not None and (n_inputs is None or len(leaves) <= n_inputs):
+                break
+            del values[-1]
+            leaves, structure = flatten(tuple(values))
+        if n_inputs is not None and len(leaves) != n_inputs:
+            raise self._wrong_count(values, len(leaves), n_inputs)
+        keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
+        extra = given.pop(keywords, {}) if keywords else {}
+        return Division.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
+
+    def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
+        """Whether there is nothing to divide: one leaf for each parameter, and no more parameters than inputs."""
+        if not self.is_plain or kwargs or len(args) != len(self.tensors) or n_inputs not in (None, len(args)):
+            return False
+        return all(map(is_leaf_type, map(type, args)))
+
+    def _wrong_count(self, values: Sequence[Any], n_leaves: int, n_inputs: int) -> SignatureError:
+        names = [parameter.name for parameter in self.tensors]
+        names += [str(self.variadic)] * (len(values) - len(names))
+        counts = [len(flatten(value)[0]) for value in values]
+        texts = {0: " ({}: no input)", 1: ""}
+        given = [
+            name + texts.get(count, f" ({count} inputs)").format(value)
+            for name, value, count in zip(names, values, counts, strict=False)
+        ]
+        return SignatureError(
+            "the call has the wrong number of inputs.",
+            expected=f"{n_inputs}, as the signature says",
+            got=f"{n_leaves}: {', '.join(given)}",
+            remedy="None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or "
+            "name it in static_argnames.",
+        )
+
+    def assemble(self, tensors: Sequence[Any], static: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Put tensors and static values in their places: what to call the function with."""
+        if self.is_plain:
+            return tensors, static
+        positional = [] if self.signature is None else list(self.signature.parameters.values())
+        positional = [p for p in positional if p.kind in _POSITIONAL]
+        if all(p in self.tensors for p in positional):
+            return tensors, static
+        keywords = dict(static)
+        remaining = list(tensors)
+        args = []
+        for parameter in positional:
+            if parameter not in self.tensors and parameter.name in keywords:
+                args.append(keywords.pop(parameter.name))
+            elif parameter in self.tensors and remaining:
+                args.append(remaining.pop(0))
+            else:
+                break
+        return [*args, *remaining], keywords
+
+    def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
+        """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
+
+        Defaults are written too, since they may be others where it is read; of those that are not JSON, their marks.
+
+        Raises:
+          ValueError: A static value or a nested type cannot be written as JSON.
+        """
+        known = self.static_defaults or {}
+        defaults = {name: value for name, value in static.items() if name in known and _is_same(known[name], value)}
+        parts: dict[str, Json] = {
+            "defaults": _written(defaults),
+            "inputs": None if structure is None else structure.to_json(),
+            "marks": {name: mark for name, mark in self.default_marks.items() if name in defaults and mark},
+            "static": {name: value_to_json(value) for name, value in static.items() if name not in defaults},
+        }
+        return write_parts({part: value for part, value in parts.items() if value not in (None, {})})
+
+    def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any], tuple[Level, ...]]:
+        """Read what `payload` wrote: the structure (None for a plain call), the static values, and levels of batching.
+
+        Raises:
+          ValueError: It did not write this.
+          UnsupportedError: It wrote a static value that no parameter takes, because the function was another one.
+        """
+        parts = read_parts(payload, ("defaults", "inputs", "marks", "static"))
+        structure = None
+        if "inputs" in parts:
+            structure = Structure.from_json(parts["inputs"])
+            if structure.kind != "tuple":
+                raise ValueError("the inputs are not a list")
+        self._require_marks(marks_in(parts))
+        given = {**values_of(parts, "defaults"), **values_of(parts, "static")}
+        self._require_parameters(given)
+        return structure, {**(self.static_defaults or {}), **given}, levels_of(parts)
+
+    def _require_parameters(self, static: Mapping[str, Any]) -> None:
+        if self._takes_any_static:
+            return
+        known = self.static_parameters
+        unknown = {name: value for name, value in static.items() if name not in known}
+        if unknown:
+            raise UnsupportedError(
+                f"it has no static parameter {' or '.join(map(repr, unknown))}.",
+                expected=f"static parameters {', '.join(map(repr, known))}" if known else "no static parameters",
+                got=", ".join(f"{name}={value!r:.80}" for name, value in unknown.items()),
+                remedy="Where a saved model passes it, the function has changed since: give it this parameter again, "
+                "or save the model with the function as it is now. A model needs the op that it was saved with.",
+            )
+
+    @property
+    def _takes_any_static(self) -> bool:
+        """Whether static values of any name may be passed: by `**keywords`, or if the parameters are not known."""
+        if self.signature is None:
+            return True
+        return any(p.kind is _Parameter.VAR_KEYWORD for p in self.signature.parameters.values())
+
+    def _require_marks(self, marks: Mapping[str, str]) -> None:
+        """Raise UnsupportedError if a default is another than where a token was written."""
+        for name, mark in marks.items():
+            own = self.default_marks.get(name)
+            if own != mark:
+                default = (self.static_defaults or {}).get(name, "none")
+                raise UnsupportedError(
+                    f"the default of {name!r} has changed since the model was saved.",
+                    expected=str(mark),
+                    got=f"{own or 'a value that has no mark'}: {default!r:.80}",
+                    remedy="Restore the default, or save the model again with the op as it is now.",
+                )
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    n_given = len(function.args) if isinstance(function, functools.partial) else 0
+    ufunc = function.func if isinstance(function, functools.partial) else function
+    if isinstance(ufunc, np.ufunc):  # its keyword arguments (out, where, ...) are not for graphs
+        names = (f"x{number + 1}" for number in range(n_given, ufunc.nin))
+        return inspect.Signature([_Parameter(name, _Parameter.POSITIONAL_ONLY) for name in names])
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # many C functions do not tell: then all positional arguments are inputs
+        return None
+
+
+def _is_destination(parameter: inspect.Parameter | None) -> bool:
+    if parameter is None or parameter.kind is not _Parameter.KEYWORD_ONLY:
+        return False
+    return parameter.default is None or parameter.default is _Parameter.empty
+
+
+def _may_be_tensor(default: Any) -> bool:
+    """Whether a parameter with this default can be an input: no default, a number, an array, None, or nested ones."""
+    try:
+        leaves, _ = flatten(default)
+    except TypeError:  # nested in a way that no input is
+        return False
+    return all(
+        leaf is _Parameter.empty or isinstance(leaf, numbers.Number | np.ndarray | np.generic | list) for leaf in leaves
+    )
+
+
+def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
+    """Whether a value is what the parameter would have anyway; tf.function passes defaults along."""
+    default = parameter.default
+    return value is default or (type(value) in (bool, int, float) and type(default) is type(value) and value == default)
+
+
+def _is_same(default: Any, value: Any) -> bool:
+    """Whether a static value is the default of its parameter. Containers, which are copied, are compared as JSON."""
+    if value is default:
+        return True
+    if type(value) not in (list, dict, tuple) or type(default) is not type(value):
+        return False
+    try:
+        return json.dumps(value_to_json(default)) == json.dumps(value_to_json(value))
+    except ValueError:  # not JSON: it counts as another value, as any other object does
+        return False
+
+
+def _written(values: Mapping[str, Any]) -> dict[str, Json]:
+    """Those of the values that can be written as JSON."""
+    written = {}
+    for name, value in values.items():
+        with contextlib.suppress(ValueError):  # not JSON: the payload has its mark
+            written[name] = value_to_json(value)
+    return written

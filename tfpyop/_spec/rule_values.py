@@ -1,0 +1,125 @@
+"""What a derivative rule must return, in TensorFlow ops or in numpy: how many values, of which shapes and dtypes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
+from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.signature import Signature
+from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
+
+OF_TUPLES = "op.inputs and op.outputs are tuples: (x,) = op.inputs."
+"""What to say to a rule that did not take them apart."""
+_VECTOR_REMEDY = "Return an array or tensor for it, or None where there is no dependence."
+_OF_TUPLE = re.compile(
+    r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"
+    r"|'tuple' object has no attribute"
+)
+
+
+def takes_tuple_for_array(error: Exception) -> bool:
+    """Whether an exception of a rule comes of `op.inputs` where one of them was meant."""
+    return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(text_of(error)) is not None
+
+
+def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
+    """The cotangents or tangents out of what a rule returned: a sequence, or one value that stands for a 1-tuple.
+
+    Raises:
+      ContractError: There is not one for each input (or output).
+    """
+    rule = "gradient" if kind == "cotangent" else "JVP"
+    if result is None:
+        raise ContractError(
+            f"the {rule} rule returned None.",
+            expected=f"{n_values}, one {kind} for each of op.{like}",
+            got="None",
+            remedy=f"Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}.",
+        )
+    values = result if isinstance(result, tuple | list) else (result,)
+    if len(values) != n_values:
+        raise ContractError(
+            f"the {rule} rule returned the wrong number of {kind}s.",
+            expected=f"{n_values}, one for each of op.{like}",
+            got=f"{describe_kind(result)} of {len(values)}" if values is result else f"one {type(result).__name__}",
+            remedy=f"Return a tuple in the order of op.{like}, with None where there is no dependence.",
+        )
+    return values
+
+
+def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    """The shape each primal has once its loop dimensions are broadcast; the primal's own without a signature."""
+    if signature is None:
+        return primals
+    binding = signature.bind(primals)
+    return [binding.shape(core) for core in signature.inputs]
+
+
+def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
+    """The axes over which a cotangent of the broadcast shape is summed to reach the primal's."""
+    extra = len(shape) - len(primal)
+    stretched = (axis + extra for axis, size in enumerate(primal) if size == 1 and shape[axis + extra] != 1)
+    return (*range(extra), *stretched)
+
+
+def wrong_cotangent_shape(
+    number: int, n_inputs: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType
+) -> ContractError:
+    """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
+    expected = str(primal)
+    if broadcast != primal.shape:
+        expected += f" or the broadcast shape {describe_shape(broadcast)}"
+    remedy = "A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions "
+    remedy += "that were broadcast, they may stay and are summed."
+    if primal.shape is not None and got.shape == (n_inputs, *primal.shape) and broadcast == primal.shape:
+        remedy += f" {OF_TUPLES}"
+    return ContractError(
+        f"the cotangent of input {number} has the wrong shape.", expected=expected, got=str(got), remedy=remedy
+    )
+
+
+def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> ContractError:
+    """The error for a tangent of another shape than its output."""
+    return ContractError(
+        f"tangent {number} has the wrong shape.",
+        expected=str(output),
+        got=str(got),
+        remedy="A JVP rule returns tangents in the shape of their outputs.",
+    )
+
+
+def fit_cotangent(value: Any, primal: ArrayType, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
+    """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
+    what = f"the cotangent of input {number}"
+    array = as_array(value, what, remedy=_VECTOR_REMEDY)
+    if array.shape != primal.shape:
+        if array.shape != broadcast:
+            raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArrayType.of(array))
+        assert primal.shape is not None
+        array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
+    return fit_vector(array, primal.dtype, what)
+
+
+def fit_tangent(value: Any, output: ArrayType, number: int) -> Array:
+    """Coerce a tangent and check its shape."""
+    array = fit_vector(value, output.dtype, f"tangent {number}")
+    if not is_compatible(array.shape, output.shape):
+        raise wrong_tangent_shape(number, output, ArrayType.of(array))
+    return array
+
+
+def fit_vector(value: Any, dtype: DType, what: str) -> Array:
+    """A cotangent or tangent of this dtype. In half precision what is too large becomes infinite, as in TensorFlow.
+
+    Training in mixed precision scales losses until gradients overflow, and looks for what is not finite.
+    """
+    array = as_array(value, what, remedy=_VECTOR_REMEDY)
+    if is_half(dtype) and dtype_kind(array.dtype) == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(dtype, copy=False)
+    return fit(array, dtype, what=what, advise=advise_rule)

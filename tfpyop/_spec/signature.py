@@ -1,0 +1,368 @@
+"""Signatures: NumPy's gufunc language, read once, then asked for shapes.
+
+Owns the text form, the core and loop dimensions, and how output shapes follow from input shapes. Beyond
+NumPy's language the output side may hold arithmetic (`(n),(m)->(n+m-1)`) and names that no input binds
+(`(n)->(k)`, known only when the function has run). Shapes may hold None for what is not known yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+
+import numpy as np
+
+from tfpyop._spec.signature_text import Core, Dimension, core_text, parse_signature
+from tfpyop._spec.size_terms import LARGEST_SIZE, Linear, Term, linear_of, names_in
+from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Stands for the size of one dimension of one input."""
+
+    input: int
+    axis: int
+
+
+Size = int | Place | tuple[str, "Size", "Size"]
+"""A size in terms of the inputs' dimensions: operators are those of signatures, and `broadcast`."""
+Sizes = tuple[Size, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What the inputs of one call say about the dimensions of a signature."""
+
+    loop: Shape | None
+    sizes: Mapping[str, int | None]
+    missing: frozenset[str]
+
+    def shape(self, core: Core) -> Shape | None:
+        """The shape of an array with these core dimensions behind the loop dimensions."""
+        if self.loop is None:
+            return None
+        present = (dimension for dimension in core if dimension.text not in self.missing)
+        return self.loop + tuple(dimension.size(self.sizes) for dimension in present)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """A parsed signature: the core dimensions of every input and output. One object for each text."""
+
+    text: str
+    inputs: tuple[Core, ...]
+    outputs: tuple[Core, ...]
+    run_time_names: frozenset[str]
+    """Output names that no input binds."""
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def parse(cls, text: str) -> Signature:
+        """Parse a signature.
+
+        Raises:
+          SignatureError: The text is not a signature, or its input sizes do not determine all names.
+        """
+        inputs, outputs = parse_signature(text)
+        terms = [dimension.term for core in inputs for dimension in core]
+        bound = {term for term in terms if isinstance(term, str)}
+        bound |= {linear.name for term in terms if (linear := linear_of(term)) is not None}
+        for dimension in (dimension for core in inputs for dimension in core):
+            if free := names_in(dimension.term) - bound:
+                raise SignatureError(
+                    f"signature {text!r} cannot be solved for {min(free)!r} of input size {dimension.text!r}.",
+                    remedy="An input size may be a name, a number, or arithmetic that gives its only name, such as "
+                    "n+1 or 2*n. Arithmetic with several names needs inputs that have these names as sizes.",
+                )
+        for dimension in (dimension for core in outputs for dimension in core):
+            free = names_in(dimension.term) - bound
+            if free and isinstance(dimension.term, tuple):
+                raise SignatureError(
+                    f"signature {text!r} computes {dimension.text!r} from {min(free)!r}, which no input has.",
+                    remedy="Use names of the input side, or one new name by itself for a size known at run time.",
+                )
+        free_names = {name for core in outputs for dimension in core for name in names_in(dimension.term)} - bound
+        return cls(text, inputs, outputs, frozenset(free_names))
+
+    @classmethod
+    def elementwise(cls, n_inputs: int, n_outputs: int) -> Signature:
+        """The signature of a function that works on each element by itself."""
+        return cls.parse(",".join(["()"] * n_inputs) + "->" + ",".join(["()"] * n_outputs))
+
+    @classmethod
+    def from_ufunc(cls, function: np.ufunc) -> Signature:
+        """The signature a ufunc or gufunc brings along."""
+        if function.signature is None:
+            return cls.elementwise(function.nin, function.nout)
+        return cls.parse(function.signature)
+
+    def extended(self, *groups: Sequence[Core], outputs: Sequence[Core] = ()) -> Signature:
+        """That of an op which takes more than this one's inputs, behind them, and has other outputs."""
+        inputs = self.inputs + tuple(core for group in groups for core in group)
+        text = "->".join(",".join(map(core_text, cores)) for cores in (inputs, outputs))
+        return Signature(text, inputs, tuple(outputs), frozenset())
+
+    def with_outputs(self, cores: Sequence[str]) -> Signature:
+        """This signature with more outputs, each given by the text of its core: `"(n,n)"`."""
+        return self if not cores else Signature.parse(f"{self.text},{','.join(cores)}")
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether no input and no output has core dimensions."""
+        return not any(self.inputs) and not any(self.outputs)
+
+    def bind(self, shapes: Sequence[Shape | None]) -> Binding:
+        """Match input shapes (None: unknown rank) with the input side.
+
+        Raises:
+          SignatureError: An input lacks core dimensions, sizes disagree, or loop dimensions do not broadcast.
+        """
+        return _bind(self, tuple(shapes))
+
+    def core_ranks(self, shapes: Sequence[Shape | None]) -> list[int]:
+        """How many core dimensions each input has, for inputs of these shapes."""
+        missing = self.bind(shapes).missing
+        return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
+
+    def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
+        """What the signature promises: None in a shape only for sizes that nobody knows yet."""
+        for dimension in (dimension for core in self.outputs for dimension in core):
+            size = dimension.size(binding.sizes)
+            if size is not None and not 0 <= size <= LARGEST_SIZE:
+                raise SignatureError(
+                    f"output dimension {dimension.text!r} of signature {self.text!r} is {size} for "
+                    f"{_values_text(dimension.term, binding.sizes)}.",
+                    remedy=f"Pass inputs for which it is {'0 or more' if size < 0 else 'below 2**63'}, or correct the "
+                    "signature.",
+                )
+        return tuple(map(binding.shape, self.outputs))
+
+    def output_sizes(self, shapes: Sequence[Shape | None]) -> list[Sizes | None]:
+        """The shapes of the outputs, with what is not known yet in terms of the inputs' dimensions.
+
+        None where that cannot be said: inputs of unknown rank, and sizes known at run time.
+        """
+        binding = self.bind(shapes)
+        loop = self._loop_sizes(shapes, binding)
+        if loop is None:
+            return [None] * len(self.outputs)
+        names: dict[str, Size] = {name: size for name, size in binding.sizes.items() if size is not None}
+        for number, (core, rank) in enumerate(zip(self.inputs, self.core_ranks(shapes), strict=True)):
+            present = [dimension for dimension in core if dimension.text not in binding.missing]
+            for axis, dimension in enumerate(present, len(shapes[number] or ()) - rank):
+                linear = linear_of(dimension.term)
+                if linear is not None and binding.sizes.get(linear.name) is None:
+                    names.setdefault(linear.name, _solved(linear, Place(number, axis)))
+        return [
+            loop + tuple(_substitute(d.term, names) for d in core if d.text not in binding.missing)
+            if self.run_time_names.isdisjoint(d.text for d in core)
+            else None
+            for core in self.outputs
+        ]
+
+    def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> Sizes | None:
+        """The shape that one input has once its loop dimensions are broadcast, in the same terms."""
+        binding, shape = self.bind(shapes), shapes[number]
+        loop = self._loop_sizes(shapes, binding)
+        if loop is None or shape is None:
+            return None
+        core = range(len(shape) - self.core_ranks(shapes)[number], len(shape))
+        return loop + tuple(_known_or_place(shape, number, axis) for axis in core)
+
+    def _loop_sizes(self, shapes: Sequence[Shape | None], binding: Binding) -> Sizes | None:
+        if binding.loop is None:
+            return None
+        places: list[list[Size]] = [[] for _ in binding.loop]
+        for number, (shape, rank) in enumerate(zip(shapes, self.core_ranks(shapes), strict=True)):
+            split = len(shape or ()) - rank
+            for axis in range(split):
+                if shape is not None and shape[axis] != 1:
+                    places[axis - split].append(Place(number, axis))
+        return tuple(
+            reduce(lambda left, right: ("broadcast", left, right), candidates) if size is None else size
+            for size, candidates in zip(binding.loop, places, strict=True)
+        )
+
+    def check_run_time_sizes(
+        self, shapes: Sequence[Shape], binding: Binding, what: Callable[[int], str] = "output {}".format
+    ) -> None:
+        """Hold outputs that share a run-time name to one size; ranks must be right already."""
+        sizes: dict[Term, int | None] = {}
+        for number, (core, shape) in enumerate(zip(self.outputs, shapes, strict=True)):
+            present = [dimension for dimension in core if dimension.text not in binding.missing]
+            for dimension, size in zip(present, shape[len(shape) - len(present) :], strict=True):
+                if dimension.term in self.run_time_names and sizes.setdefault(dimension.term, size) != size:
+                    raise ContractError(
+                        f"{what(number)} has another size of {dimension.text!r} than an earlier output.",
+                        expected=f"{dimension.text} = {sizes[dimension.term]}",
+                        got=f"{dimension.text} = {size}",
+                        remedy=f"Signature {self.text!r} promises them equal; use two names if they differ.",
+                    )
+
+
+def broadcast_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
+    """Broadcast shapes by NumPy's rules, as far as they are known; ValueError where they cannot be."""
+    known = [shape for shape in shapes if shape is not None]
+    rank = max(map(len, known), default=0)
+    result: list[int | None] = []
+    for axis in range(-rank, 0):
+        sizes = {shape[axis] for shape in known if len(shape) >= -axis}
+        fixed = sizes - {1, None}
+        if len(fixed) > 1:
+            raise ValueError(shapes)
+        result.append(fixed.pop() if fixed else (None if None in sizes else 1))
+    return tuple(result) if len(known) == len(shapes) else None
+
+
+@lru_cache(maxsize=1024)
+def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
+    if len(shapes) != len(signature.inputs):
+        raise SignatureError(
+            "the call has the wrong number of inputs.",
+            expected=f"{len(signature.inputs)}, as signature {signature.text!r} says",
+            got=str(len(shapes)),
+        )
+    missing = _missing_names(signature, shapes)
+    found: list[_Found] = []
+    loops: list[Shape | None] = []
+    for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
+        if shape is None:
+            loops.append(None)
+            continue
+        present = [dimension for dimension in core if dimension.text not in missing]
+        if len(shape) < len(present):
+            raise SignatureError(
+                f"input {number} has too few dimensions for signature {signature.text!r}.",
+                expected=f"at least {len(present)}: ({', '.join(dimension.text for dimension in present)})",
+                got=describe_shape(shape),
+            )
+        split = len(shape) - len(present)
+        loops.append(shape[:split])
+        found += [(number, *pair) for pair in zip(present, shape[split:], strict=True)]
+    sizes = _solved_sizes(signature, shapes, found)
+    try:
+        loop = broadcast_shapes(loops)
+    except ValueError:
+        raise SignatureError(
+            f"the loop dimensions of the inputs do not broadcast under signature {signature.text!r}.",
+            got=", ".join(map(describe_shape, shapes)),
+            remedy="Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
+        ) from None
+    return Binding(loop, sizes, missing)
+
+
+def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> frozenset[str]:
+    """Names marked `?` that some input is too small to have; they are missing everywhere."""
+    missing: set[str] = set()
+    for core, shape in zip(signature.inputs, shapes, strict=True):
+        present = [dimension for dimension in core if dimension.text not in missing]
+        optional = [dimension.text for dimension in present if dimension.optional]
+        if shape is not None and len(shape) < len(present):
+            missing |= set(optional[: len(present) - len(shape)])
+    return frozenset(missing)
+
+
+_Found = tuple[int, Dimension, int | None]
+"""An input, one of its core dimensions, and the size that a call has there."""
+
+
+def _solved_sizes(
+    signature: Signature, shapes: Sequence[Shape | None], found: Sequence[_Found]
+) -> dict[str, int | None]:
+    """Return the sizes of all names of inputs, first from names by themselves, then from arithmetic with one name.
+
+    Raises:
+      SignatureError: Sizes disagree.
+    """
+    sizes: dict[str, int | None] = {
+        name: None for core in signature.inputs for dimension in core for name in names_in(dimension.term)
+    }
+    is_plain = [isinstance(dimension.term, str) for _, dimension, _ in found]
+    plain = [each for each, is_name in zip(found, is_plain, strict=True) if is_name]
+    computed = [each for each, is_name in zip(found, is_plain, strict=True) if not is_name]
+    for number, dimension, size in [*plain, *computed]:
+        linear = linear_of(dimension.term)
+        if linear is not None and size is not None and sizes[linear.name] is None:
+            solution = linear.solution(size)
+            if solution is None:
+                raise _unsolvable(signature, shapes, number, dimension)
+            sizes[linear.name] = solution
+    for number, dimension, size in found:
+        known = dimension.size(sizes)
+        if known is not None and size is not None and known != size:
+            raise _misfit(signature, shapes, number, dimension, sizes)
+    return sizes
+
+
+def _solved(linear: Linear, size: Size) -> Size:
+    """Write the name of a linear size in terms of that size."""
+    if linear.offset:
+        size = ("-", size, linear.offset) if linear.offset > 0 else ("+", size, -linear.offset)
+    return size if linear.factor == 1 else ("//", size, linear.factor)
+
+
+def _unsolvable(
+    signature: Signature, shapes: Sequence[Shape | None], number: int, dimension: Dimension
+) -> SignatureError:
+    """The error for an input size that its arithmetic never has."""
+    (name,) = names_in(dimension.term)
+    return SignatureError(
+        f"input {number} does not fit signature {signature.text!r}.",
+        expected=f"a size {dimension.text!r} for some {name} of 0 or more",
+        got=describe_shape(shapes[number]),
+    )
+
+
+def _misfit(
+    signature: Signature,
+    shapes: Sequence[Shape | None],
+    number: int,
+    dimension: Dimension,
+    sizes: Mapping[str, int | None],
+) -> SignatureError:
+    """The error for an input with another size than the fixed one, or than other inputs imply."""
+    source = _first_to_tell(signature, shapes, dimension.text)
+    expected = f"size {dimension.size(sizes)} for dimension {dimension.text!r}"
+    if isinstance(dimension.term, int):
+        expected = f"core dimensions {core_text(signature.inputs[number])}"
+    elif source != number:
+        expected += f", as in input {source} of shape {describe_shape(shapes[source])}"
+    elif isinstance(dimension.term, tuple):
+        expected += f", because {_values_text(dimension.term, sizes)}"
+    return SignatureError(
+        f"input {number} does not fit signature {signature.text!r}.",
+        expected=expected,
+        got=describe_shape(shapes[number]),
+    )
+
+
+def _values_text(term: Term, sizes: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name} = {sizes[name]}" for name in sorted(names_in(term)))
+
+
+def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: str) -> int:
+    """The first input whose shape tells the size of a dimension."""
+    missing = _missing_names(signature, shapes)
+    for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
+        present = [dimension.text for dimension in core if dimension.text not in missing]
+        if shape is not None and text in present and shape[present.index(text) - len(present)] is not None:
+            return number
+    raise AssertionError(text)
+
+
+def sizes_of(shape: Shape | None, number: int) -> Sizes | None:
+    """The shape of an input, with places for what is not known yet; None for an unknown rank."""
+    return None if shape is None else tuple(_known_or_place(shape, number, axis) for axis in range(len(shape)))
+
+
+def _known_or_place(shape: Shape, number: int, axis: int) -> Size:
+    size = shape[axis]
+    return Place(number, axis) if size is None else size
+
+
+def _substitute(term: Term, names: Mapping[str, Size]) -> Size:
+    if isinstance(term, tuple):
+        return (term[0], _substitute(term[1], names), _substitute(term[2], names))
+    return names[term] if isinstance(term, str) else term

@@ -1,0 +1,200 @@
+"""The text form of signatures: from a text to the core dimensions of inputs and outputs.
+
+Owns the grammar and the errors that mark the position of a mistake. The grammar is NumPy's for generalised universal
+functions, with arithmetic (`n+1`, `2*(n-1)`, `n//2`) as sizes. `_signature` says what a signature means for shapes.
+
+    signature = cores "->" cores        cores = [core {"," core}]        core = "(" [dimension {"," dimension}] ")"
+    dimension = atom ["?"] | sum        sum = product {("+" | "-") product}
+    atom      = name | number           product = factor {"*" factor | "//" number}        factor = atom | "(" sum ")"
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
+
+from tfpyop._spec.size_terms import LARGEST_SIZE, Term, evaluate
+from tfpyop.errors import SignatureError
+
+EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+_MOST_OPERATORS = 64
+"""The operators and parentheses of one dimension; more would be a mistake, and terms are evaluated recursively."""
+_TOKEN = re.compile(r"[ \t]*(?:(?P<name>[^\W\d]\w*)|(?P<number>[0-9]+)|(?P<symbol>->|//|[-+*(),?])|(?P<end>\Z))")
+_GOT_INDENT = 12
+"""How far errors indent what they got."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One core dimension: its text, its size as a term, and whether inputs may leave it out (`?`)."""
+
+    text: str
+    term: Term
+    optional: bool = False
+
+    def size(self, sizes: Mapping[str, int | None]) -> int | None:
+        """Evaluate the term; return None if one of its names is unknown."""
+        return evaluate(self.term, sizes)
+
+
+Core = tuple[Dimension, ...]
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+def parse_signature(text: str) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
+    """Parse a signature into the cores of its inputs and of its outputs.
+
+    Raises:
+      SignatureError: The text does not follow the grammar.
+    """
+    return _Parser(text).signature()
+
+
+def core_text(core: Core) -> str:
+    """Write a core as signatures do: `(n,k?)`."""
+    return f"({','.join(dimension.text + '?' * dimension.optional for dimension in core)})"
+
+
+class _Parser:
+    """A recursive descent over the tokens of one text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._token = _Token("symbol", "", 0, 0)
+        self._is_optional: dict[str, bool] = {}
+        self._n_operators = 0
+        self._advance()
+
+    def signature(self) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
+        inputs = self._cores()
+        self._take("->", "'(' or '->'" if not inputs else "',' or '->'")
+        outputs = self._cores()
+        if not outputs and self._token.kind != "end":
+            self._fail("'('")
+        if not outputs:
+            raise SignatureError(f"signature {self._text!r} has no output.", remedy=EXAMPLE)
+        if self._token.kind != "end":
+            self._fail("',' or the end of the signature")
+        return inputs, outputs
+
+    def _cores(self) -> tuple[Core, ...]:
+        if self._token.text != "(":
+            return ()
+        cores = [self._core()]
+        while self._token.text == ",":
+            self._advance()
+            cores.append(self._core())
+        return tuple(cores)
+
+    def _core(self) -> Core:
+        self._take("(", "'('")
+        dimensions: list[Dimension] = []
+        while self._token.text != ")":
+            if dimensions:
+                self._take(",", "',' or ')'")
+            dimensions.append(self._dimension(is_first=not dimensions))
+        self._advance()
+        return tuple(dimensions)
+
+    def _dimension(self, *, is_first: bool) -> Dimension:
+        first = self._token
+        self._n_operators = 0
+        if first.kind not in ("name", "number") and first.text != "(":
+            self._fail("a name, a number or ')'" if is_first else "a name or a number")
+        term, text = self._sum()
+        if first.text == "(" and not isinstance(term, tuple):
+            self._fail("a name or a number without parentheses", first)
+        is_optional = self._token.text == "?" and self._text[self._token.start - 1] not in " \t"
+        if is_optional:
+            if isinstance(term, tuple):
+                self._fail("',' or ')', because only a name or a number can be optional")
+            self._advance()
+        if not isinstance(term, tuple) and self._is_optional.setdefault(text, is_optional) != is_optional:
+            has, has_not = ("with '?'", "without") if is_optional else ("without '?'", "with it")
+            self._fail(f"the same mark for all dimensions {text!r}: here it is {has}, before it was {has_not}", first)
+        return Dimension(text, term, is_optional)
+
+    def _sum(self) -> tuple[Term, str]:
+        term, text = self._product()
+        while self._token.text in ("+", "-"):
+            sign = self._operator()
+            right, right_text = self._product()
+            term, text = (sign, term, right), f"{text}{sign}{right_text}"
+        return term, text
+
+    def _product(self) -> tuple[Term, str]:
+        term, text = self._factor()
+        while self._token.text in ("*", "//"):
+            sign = self._operator()
+            divisor = self._token
+            right, right_text = self._factor()
+            if sign == "//" and (not isinstance(right, int) or right == 0):
+                self._fail("a number other than zero to divide by", divisor)
+            term, text = (sign, term, right), f"{text}{sign}{right_text}"
+        return term, text
+
+    def _factor(self) -> tuple[Term, str]:
+        token = self._token
+        if token.kind == "name":
+            self._advance()
+            return token.text, token.text
+        if token.kind == "number":
+            self._advance()
+            digits = token.text.lstrip("0") or "0"
+            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:  # int() refuses very long texts
+                self._fail(f"a size of at most {LARGEST_SIZE}", token)
+            return int(digits), digits
+        if token.text != "(":
+            self._fail("a name, a number or '('")
+        self._operator()
+        term, text = self._sum()
+        self._take(")", "an operator or ')'")
+        return term, f"({text})"
+
+    def _operator(self) -> str:
+        """Take an operator, or a parenthesis that groups."""
+        text = self._token.text
+        self._n_operators += 1
+        if self._n_operators > _MOST_OPERATORS:
+            self._fail(f"at most {_MOST_OPERATORS} operators and parentheses in one dimension")
+        self._advance()
+        return text
+
+    def _take(self, text: str, expected: str) -> None:
+        if self._token.text != text or self._token.kind != "symbol":
+            self._fail(expected)
+        self._advance()
+
+    def _advance(self) -> None:
+        match = _TOKEN.match(self._text, self._token.end)
+        if match is None or match.lastgroup is None:
+            rest = self._text[self._token.end :]
+            start = len(self._text) - len(rest.lstrip(" \t"))
+            self._fail("a name, a number or one of -> ( ) , ? + - * //", _Token("", "", start, start))
+        kind, text = match.lastgroup, match[match.lastgroup]
+        token = _Token(kind, text, match.start(kind), match.end())
+        if kind == "name":
+            text = unicodedata.normalize("NFKC", text)  # as Python compares identifiers
+            if not text.isidentifier():
+                self._fail("a name of letters, digits and '_'", token)
+            token = token._replace(text=text)
+        self._token = token
+
+    def _fail(self, expected: str, token: _Token | None = None) -> NoReturn:
+        start = (self._token if token is None else token).start
+        shown = re.sub(r"\s", " ", self._text)
+        raise SignatureError(
+            f"cannot parse signature {self._text!r} at position {start + 1}.",
+            expected=expected,
+            got=f"{shown}\n{' ' * (_GOT_INDENT + start)}^",
+            remedy=EXAMPLE,
+        )
