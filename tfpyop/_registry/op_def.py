@@ -1,389 +1,376 @@
-"""Entries: an op with all that belongs to it, as the registry and the lowerings hold it.
+"""Ops: what is declared of them (`OpDef`), and what a call needs of them (`ConcreteOp`).
 
-An entry makes host ops for calls, takes rules, and is bound to instances. `Op` is its face for users.
+The types refer to each other, so they are in one file: an op has rules, a numpy rule is an op, and a concrete op knows
+the op that it is made from.
 """
 
 from __future__ import annotations
 
-import inspect
+import enum
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MethodType
+from typing import Any, TypeVar
 
-import numpy as np
-
+from tfpyop._host.batched import BatchedHostFunction
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.bind import bind
-from tfpyop._registry.concrete_op import HostOp, batched_op
-from tfpyop._registry.registry import import_host
-from tfpyop._registry.rules import Rule, Rules
+from tfpyop._registry.registry import Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
-from tfpyop._spec.op_spec import Definition
-from tfpyop._spec.outputs import OpPromise
-from tfpyop._spec.parameters import Division
-from tfpyop._spec.rule_outputs import CotangentPromise, RulePromise, TangentPromise
-from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
+from tfpyop._spec.op_spec import OpSpec
+from tfpyop._spec.parameters import BoundArguments, Parameters
+from tfpyop._spec.payload import InAxes, with_in_axes
+from tfpyop._spec.rule_context import NamedValues, RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.static_values import static_values
-from tfpyop._spec.tree import LEAF, Structure, flatten
-from tfpyop.errors import RegistrationError, TfpyopError, annotate
+from tfpyop._spec.tree import TreeSpec
+from tfpyop.errors import RegistrationError, TfpyopError
 
-_MOST_HOST_OPS = 256
-_ANY_VALUES = inspect.signature(lambda *values, **static: None)
-"""The parameters of every rule's op: inputs, outputs, residuals and vectors, and static values by name."""
+T = TypeVar("T")
+
+_MAX_CONCRETE_OPS = 1024
 
 
-class Entry:
-    """An op of a user's function."""
+class Transform(enum.Enum):
+    """A direction of differentiation. The value is the suffix of the name of a numpy rule's op."""
 
-    def __init__(self, function: Callable[..., Any], definition: Definition, rules: Rules) -> None:
-        self.function = function
-        self.definition = definition
-        self.rules = rules
-        self.is_bound = False
-        self.op: Any = None
-        self._host_ops: dict[Any, HostOp] = {}
+    VJP = "vjp"
+    JVP = "jvp"
 
-    # -- what it is
+
+@dataclass(frozen=True, slots=True)
+class TensorFlowRule:
+    """A rule in TensorFlow ops, or a native implementation."""
+
+    site: Site
+    function: Callable[..., Any]
+
+    def bound(self, instance: Any) -> TensorFlowRule:
+        """Return the rule of a method, bound to an instance."""
+        return replace(self, function=MethodType(self.function, instance))
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyRule:
+    """A rule in numpy. It is an op that takes inputs, outputs, residuals and vectors of the op it belongs to."""
+
+    site: Site
+    op: OpDef
+
+
+Rule = TensorFlowRule | NumpyRule
+
+
+@dataclass(slots=True)
+class RuleSet:
+    """The rules of an op. All its concrete ops share one set, to which rules are added after the op is defined."""
+
+    vjp: Rule | None = None
+    jvp: Rule | None = None
+    native: TensorFlowRule | None = None
+    """The same function in TensorFlow ops."""
+    non_differentiable: bool = False
+
+    def of(self, transform: Transform) -> Rule | None:
+        """Return the rule for one direction."""
+        return self.vjp if transform is Transform.VJP else self.jvp
+
+
+@dataclass(frozen=True, eq=False)
+class ConcreteOp:
+    """An op with its static arguments and the nesting of its inputs fixed: what a lowering calls."""
+
+    definition: OpDef
+    host: HostFunction
+    rules: RuleSet
+    signature: Signature | None
+    """For a user's function, residuals are among the outputs; for a numpy rule, there are inputs only."""
+    tree: TreeSpec | None
+    """The nesting of the inputs; None if they are flat."""
+    static: Mapping[str, Any]
+    payload: str | None
+    """What a token holds next to the name; None if it cannot be written."""
+    forward_op: ConcreteOp | None = None
+    """For the op of a numpy rule: the op that the rule belongs to."""
+    name: str = field(init=False)
+    subject: str = field(init=False)
+    """The op in error messages."""
+    is_eager_plain: bool = field(init=False)
+    """Whether an eager call has no options: no static arguments, and no preference for a native implementation."""
+
+    def __post_init__(self) -> None:
+        """Fill in the plain fields."""
+        object.__setattr__(self, "name", self.definition.name)
+        object.__setattr__(self, "subject", self.definition.subject)
+        object.__setattr__(self, "is_eager_plain", not self.static and not self.definition.prefers_native)
+
+    # -- outputs and residuals
+
+    @cached_property
+    def residual_names(self) -> tuple[str, ...]:
+        """The names of the outputs that only rules receive."""
+        return self.host.promise.residual_names
 
     @property
-    def primals(self) -> tuple[Entry, ...]:
-        """For the op of a rule: the op that it belongs to, and so on."""
+    def is_batched(self) -> bool:
+        """Whether its inputs have batch axes."""
+        return isinstance(self.host, BatchedHostFunction)
+
+    def visible(self, results: Sequence[T]) -> Sequence[T]:
+        """Return the results of a call without the residuals."""
+        return results[: len(results) - len(self.residual_names)]
+
+    # -- derivatives
+
+    def is_differentiable(self, inputs: Sequence[DType], outputs: Sequence[DType]) -> bool:
+        """Return whether a call with these dtypes has a derivative at all."""
+        return (
+            not self.rules.non_differentiable
+            and any(map(is_differentiable, inputs))
+            and any(map(is_differentiable, outputs))
+        )
+
+    def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
+        """Return what the rules of this op receive for one call."""
+        residuals = self._no_residuals
+        if call.residuals:
+            values = dict(zip(self.residual_names, call.residuals, strict=True))
+            residuals = NamedValues(values, "residual", self.subject)
+        static = NamedValues(self.static, "static argument", self.subject)
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
+
+    @cached_property
+    def _no_residuals(self) -> NamedValues:
+        return NamedValues({}, "residual", self.subject)
+
+    # -- batching
+
+    def batched(self, *in_axes: InAxes) -> ConcreteOp:
+        """Return the op over batches, without derivative rules of its own.
+
+        Args:
+          *in_axes: The inputs that have a batch axis, outer levels first. An op that is batched already stays so,
+            further in.
+        """
+        if not in_axes:
+            return self
+        one = self.unbatched()
+        inner = self.host.in_axes if isinstance(self.host, BatchedHostFunction) else ()
+        levels = in_axes + inner
+        host = BatchedHostFunction(one.host, one.signature, levels)
+        payload = None if self.payload is None else with_in_axes(self.payload, levels)
+        return replace(self, host=host, signature=None, payload=payload)
+
+    def unbatched(self) -> ConcreteOp:
+        """Return the op without its batch axes, with the derivative rules of this one."""
+        if not isinstance(self.host, BatchedHostFunction):
+            return self
+        payload = None if self.payload is None else with_in_axes(self.payload, ())
+        return replace(self, host=self.host.unbatched, signature=self.host.signature, payload=payload)
+
+
+class OpDef(ABC):
+    """An op as it was defined. Its concrete ops are made once for each set of static arguments, and kept.
+
+    Attributes:
+      name: The name under which the op is registered, or a name for this process only.
+      site: Where the op was defined.
+      module: The module whose import defines the op.
+      is_local: Whether the name holds for this process only.
+      is_bound: Whether the op is a method that is bound to an instance.
+      prefers_native: Whether the native implementation is called by default.
+      subject: The op in error messages.
+      rules: The rules declared for the op.
+      make_op: Makes the object that users hold.
+    """
+
+    def __init__(
+        self,
+        spec: OpSpec,
+        *,
+        name: str,
+        site: Site,
+        parameters: Parameters,
+        make_op: Callable[[OpDef], Any],
+        is_local: bool,
+        is_bound: bool,
+    ) -> None:
+        self.name = name
+        self.site = site
+        self.module = spec.module
+        self.is_local = is_local
+        self.is_bound = is_bound
+        self.prefers_native = spec.prefers_native
+        self.subject = f"op {name!r} ({site})"
+        self.spec = spec
+        self.parameters = parameters
+        self.make_op = make_op
+        self._concrete_ops: dict[str, ConcreteOp] = {}
+
+    @cached_property
+    def op(self) -> Any:
+        """The object that users hold."""
+        return self.make_op(self)
+
+    @property
+    @abstractmethod
+    def rules(self) -> RuleSet:
+        """The rules declared for the op."""
+
+    @property
+    def forward_ops(self) -> tuple[OpDef, ...]:
+        """For the op of a numpy rule: the op that the rule belongs to, and so on to the user's own op."""
         return ()
 
     @property
-    def name(self) -> str:
-        """The name it is registered under, or a local one."""
-        return self.definition.name
-
-    @property
-    def site(self) -> Site:
-        """Where it was made."""
-        return self.definition.site
-
-    @property
-    def module(self) -> str:
-        """The module that defines it."""
-        return self.definition.module
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its name holds for this process only."""
-        return self.definition.is_local
-
-    @property
-    def subject(self) -> str:
-        """How errors name it."""
-        return self.definition.subject
+    def n_inputs(self) -> int | None:
+        """The number of inputs, as far as the signature says."""
+        return None
 
     # -- calls
 
-    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Division:
-        """Divide the arguments of a call into tensors and static values."""
-        return self.definition.divide(args, kwargs)
-
-    def pack(self, outputs: Sequence[Any]) -> Any:
-        """Arrange flat outputs as the caller gets them."""
-        return self.definition.structure.pack(outputs)
-
-    def host_op(self, structure: Structure | None, static: Mapping[str, Any]) -> HostOp:
-        """The op for inputs nested like this (None: not at all) and these static values."""
-        payload = ""
-        try:
-            if structure is not None or static:
-                payload = self.definition.parameters.payload(structure, static)
-        except ValueError:  # not JSON: the token is one of this process, and saving warns
-            return self._make_host_op(structure, static, None)
-        return self.host_op_from_payload(payload)
-
-    def host_op_from_payload(self, payload: str) -> HostOp:
-        """The op that a token with this payload stands for, with static values of its own; kept for the next call."""
-        host_op = self._host_ops.get(payload)
-        if host_op is None:
-            try:
-                structure, static, levels = self.definition.parameters.read_payload(payload)
-            except TfpyopError as error:
-                raise error.about(self.subject) from None
-            counts = {len(level) for level in levels} | ({structure.n_leaves} if structure is not None else set())
-            if self.definition.n_inputs is not None and not counts <= {self.definition.n_inputs}:
-                raise ValueError(f"{counts} inputs, not {self.definition.n_inputs}")
-            host_op = self.host_op(structure, static) if levels else self._make_host_op(structure, static, payload)
-            host_op = batched_op(host_op, *levels)
-            if len(self._host_ops) >= _MOST_HOST_OPS:
-                self._host_ops.clear()
-            self._host_ops[payload] = host_op
-        return host_op
-
-    def call_flat(self, leaves: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]) -> list[Any]:
-        """Call with flat inputs; returns flat outputs."""
-        return bind(self.host_op(structure, static), leaves)
-
-    def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
-        static = static_values(static)
-        host = self._host_function(structure, static, self._executor_map(lambda: op.token))
-        op = HostOp(self.name, host, self.rules, self.definition.full_signature, structure, static, self, payload)
-        return op
-
-    def _executor_map(self, token: Callable[[], str]) -> ExecutorMap | None:
-        """Return what runs the elements of loop dimensions; None to run them here, one after the other."""
-        executor = self.definition.executor
-        return None if executor is None else ExecutorMap(executor, token, import_host)
-
-    def _host_function(
-        self, structure: Structure | None, static: Mapping[str, Any], executor_map: ExecutorMap | None
-    ) -> HostFunction:
-        """Return the host function of a call with such inputs and static values."""
-        function, definition = self.function, self.definition
-
-        def call(arrays: list[Array]) -> Any:
-            return definition.call(function, arrays, structure, static)
-
-        def call_with_out(arrays: list[Array], out: Sequence[Array] | None) -> Any:
-            destination = out[0] if out and len(out) == 1 else out and tuple(out)
-            return definition.call(function, arrays, structure, static, out=destination)
-
-        def call_plainly(arrays: list[Array]) -> Any:
-            return function(*arrays)
-
-        shape, takes_out = definition.shape, definition.parameters.takes_out
-        is_plain = definition.parameters.is_plain and structure is None and not static
-        promise = OpPromise(
-            definition.full_signature,
-            None if shape is None else lambda shapes: shape(*shapes, **static),
-            (*definition.dtypes, *(dtype for _, dtype in definition.residuals.values())),
-            definition.structure,
-            tuple(definition.residuals),
-            function if isinstance(function, np.ufunc) else None,
-        )
-        return HostFunction(
-            self.subject,
-            function=call_with_out if takes_out else call_plainly if is_plain else call,
-            promise=promise,
-            looped=None if definition.is_vectorized else lambda dtypes: definition.full_signature,
-            executor_map=executor_map,
-            compute_dtype=definition.compute_dtype,
-            is_stateful=definition.is_stateful,
-            takes_out=takes_out,
-            hint=definition.parameters.hint,
-        )
-
-    def full_signature(
-        self, dtypes: Sequence[DType], structure: Structure | None, static: Mapping[str, Any]
-    ) -> Signature | None:
-        """The signature of calls with inputs of these dtypes, with residuals among the outputs."""
-        return self.definition.full_signature
-
-    # -- the native implementation
-
-    @property
-    def prefers_native(self) -> bool:
-        """Whether it is called by default, and must be there."""
-        return self.definition.prefers_native
-
-    def call_native(
-        self, tensors: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]
-    ) -> Sequence[Any]:
-        """Call it as the function is called; returns flat outputs.
+    @abstractmethod
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
+        """Sort the arguments of a call into flat inputs, their nesting, and static values.
 
         Raises:
-          ContractError: They are not arranged as those of the op.
+          TypeError: The arguments do not fit the function.
         """
-        assert self.rules.native is not None
-        assert self.rules.native.function is not None
-        result = self.definition.call(self.rules.native.function, tensors, structure, static)
-        promise = self.host_op(structure, static).host.promise
-        assert isinstance(promise, OpPromise)
-        return promise.outputs(result)
+
+    @abstractmethod
+    def arrange(self, outputs: Sequence[Any]) -> Any:
+        """Nest flat outputs as the caller receives them."""
+
+    @abstractmethod
+    def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
+        """Call the native implementation as the function is called; return flat outputs.
+
+        Raises:
+          ContractError: The outputs are not nested like those of the op.
+        """
+
+    # -- concrete ops
+
+    def specialize(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> ConcreteOp:
+        """Return the op for inputs nested like this (None: flat) and these static values."""
+        payload = ""
+        try:
+            if tree is not None or static:
+                payload = self.parameters.payload(tree, static)
+        except ValueError:  # not JSON: the token is one of this process, and saving a model warns
+            return self._make_concrete_op(tree, static_values(static), None)
+        return self.specialize_from_payload(payload)
+
+    def specialize_from_payload(self, payload: str) -> ConcreteOp:
+        """Return the op that a token with this payload stands for, with static values of its own.
+
+        Raises:
+          ValueError: The payload is not one of this op.
+          UnsupportedError: The parameters of the op have changed since the payload was written.
+        """
+        op = self._concrete_ops.get(payload)
+        if op is None:
+            op = self._read_concrete_op(payload)
+            if len(self._concrete_ops) >= _MAX_CONCRETE_OPS:
+                self._concrete_ops.clear()
+            self._concrete_ops[payload] = op
+        return op
+
+    def _read_concrete_op(self, payload: str) -> ConcreteOp:
+        try:
+            tree, static, levels = self.parameters.read_payload(payload)
+        except TfpyopError as error:
+            raise error.about(self.subject) from None
+        counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
+        if self.n_inputs is not None and not counts <= {self.n_inputs}:
+            raise ValueError(f"{counts} inputs, not {self.n_inputs}")
+        if levels:
+            return self.specialize(tree, static).batched(*levels)
+        return self._make_concrete_op(tree, static_values(static), payload)
+
+    @abstractmethod
+    def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
+        """Make the op for inputs nested like this, and these immutable static values."""
+
+    def _executor_map(self, op: Callable[[], ConcreteOp]) -> ExecutorMap | None:
+        """Return what runs the elements of loop dimensions; None to run them one after the other in this thread."""
+        executor = self.spec.executor
+        return None if executor is None else ExecutorMap(executor, lambda: REGISTRY.token_of(op()), import_host)
 
     # -- rules
 
-    def rule_entry(self, kind: str) -> Any:
-        """The entry of a numpy rule, `vjp` or `jvp`; None if there is none."""
-        rule = self.rules.gradient if kind == "vjp" else self.rules.jvp
-        return None if rule is None else rule.op
+    def rule_op(self, suffix: str) -> OpDef | None:
+        """Return the op of a numpy rule by the suffix of its name; None if there is none."""
+        rule = self.rules.of(Transform(suffix))
+        return rule.op if isinstance(rule, NumpyRule) else None
 
-    def attach(self, kind: str, rule: Any, site: Site, *, is_numpy: bool) -> Any:
-        """Attach a rule; returns the entry of a numpy rule.
+    def attach(self, transform: Transform, rule: Rule) -> None:
+        """Declare a rule.
 
         Raises:
-          RegistrationError: There is a rule already, or there must not be one.
+          RegistrationError: The op has a rule for this direction, or must not have one.
         """
-        known = {"vjp": self.rules.gradient, "jvp": self.rules.jvp, "native": self.rules.native}[kind]
-        problem = remedy = None
-        if not callable(rule):
-            name = {"vjp": "gradient", "jvp": "jvp", "native": "native"}[kind]
-            problem = f"{rule!r:.80} is not {'an implementation' if kind == 'native' else 'a rule'}."
-            remedy = f"Use the decorator without parentheses: @op.{'numpy_' if is_numpy else ''}{name}"
-        elif self.rules.non_differentiable and kind != "native":
-            problem, remedy = "it is declared non_differentiable, but given a rule.", "Remove one of the two."
-        elif self.is_bound:
-            problem = "a rule was attached to a bound method, where it would be lost."
-            remedy = "Attach it in the body of the class; the rule of a method takes self first."
-        elif known is not None and (known.site is self.site or not site.replaces(known.site)):  # or was an option
-            what = "a native implementation" if kind == "native" else "such a rule"
-            problem = f"it has {what} already, from {known.site}; another came at {site}."
-            remedy = "Remove one of the two."
-        if problem is not None:
-            raise RegistrationError(problem, subject=self.subject, remedy=remedy)
-        entry = RuleEntry(rule, self, kind, site) if is_numpy else None
-        attached = Rule(site, op=entry) if is_numpy else Rule(site, function=rule)
-        if kind == "vjp":
-            self.rules.gradient = attached
-        elif kind == "jvp":
-            self.rules.jvp = attached
+        if self.rules.non_differentiable:
+            raise RegistrationError(
+                "it is declared non_differentiable, but given a rule.",
+                subject=self.subject,
+                remedy="Remove one of the two.",
+            )
+        self._require_unbound()
+        self._require_first(self.rules.of(transform), rule, "such a rule")
+        if transform is Transform.VJP:
+            self.rules.vjp = rule
         else:
-            self.rules.native = attached
-        return entry
+            self.rules.jvp = rule
 
-    # -- methods
+    def attach_native(self, implementation: TensorFlowRule) -> None:
+        """Declare the native implementation.
 
-    def bound(self, instance: Any) -> Entry:
-        """The op of a method, bound to an instance."""
-        method = self.function.__get__(instance, type(instance))
-        parameters = self.definition.parameters.without_first()
-        entry = Entry(method, replace(self.definition, is_local=True, parameters=parameters), Rules())
-        entry.rules = self.rules.bound(instance, entry)
-        entry.is_bound = True
-        return entry
+        Raises:
+          RegistrationError: The op has one, or is bound to an instance.
+        """
+        self._require_unbound()
+        self._require_first(self.rules.native, implementation, "a native implementation")
+        self.rules.native = implementation
 
+    def _require_unbound(self) -> None:
+        if self.is_bound:
+            raise RegistrationError(
+                "a rule was attached to a bound method, where it would be lost.",
+                subject=self.subject,
+                remedy="Attach it in the body of the class; the rule of a method takes self first.",
+            )
 
-class RuleEntry(Entry):
-    """The op of a numpy rule: inputs, outputs and residuals of its primal op and cotangents or tangents, all flat."""
+    def _require_first(self, known: Rule | None, rule: Rule, what: str) -> None:
+        """Raise RegistrationError if there is another rule, unless the module that attached it is executed again."""
+        if known is not None and (known.site is self.site or not rule.site.replaces(known.site)):  # or was an option
+            raise RegistrationError(
+                f"it has {what} already, from {known.site}; another came at {rule.site}.",
+                subject=self.subject,
+                remedy="Remove one of the two.",
+            )
 
-    def __init__(self, rule: Callable[..., Any], primal: Entry, kind: str, site: Site) -> None:
-        definition = replace(
-            primal.definition,
-            name=f"{primal.name}/{kind}",
-            site=site,
-            signature=None,
-            shape=None,
-            dtypes=(None,),
-            structure=LEAF,
-            residuals={},
-            parameters=replace(primal.definition.parameters, signature=_ANY_VALUES),
-        )
-        super().__init__(rule, definition, Rules())
-        self.primal = primal
-        self.kind = kind
-
-    @property
-    def primals(self) -> tuple[Entry, ...]:
-        """The op that the rule belongs to, and if that is of a rule itself, the op of that."""
-        return (self.primal, *self.primal.primals)
-
-    @property
-    def prefers_native(self) -> bool:
-        """As the op that it is a rule of, if the rule has a native implementation."""
-        return super().prefers_native and self.rules.native is not None
-
-    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Division:
-        """All positional arguments are inputs, and keywords the static values of the primal op."""
-        leaves, structure = flatten(tuple(args))
-        if not structure.is_flat:
-            raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
-        return Division(leaves, None, {**(self.definition.parameters.static_defaults or {}), **kwargs})
-
-    def pack(self, outputs: Sequence[Any]) -> Any:
-        """One value, or a tuple of them."""
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    def _host_function(
-        self, structure: Structure | None, static: Mapping[str, Any], executor_map: ExecutorMap | None
-    ) -> HostFunction:
-        """Return the host function that calls the rule; structure and static values are those of the primal op."""
-        primal = self.primal.host_op(structure, static)
-        promise = _promise(self.kind, primal)
-        is_looped = not self.primal.definition.is_vectorized
-        return HostFunction(
-            self.subject,
-            function=_rule_caller(self.function, promise, primal),
-            promise=promise,
-            looped=(lambda dtypes: self.full_signature(dtypes, structure, static)) if is_looped else None,
-            executor_map=executor_map,
-            compute_dtype=self.definition.compute_dtype,
-        )
-
-    def full_signature(
-        self, dtypes: Sequence[DType], structure: Structure | None, static: Mapping[str, Any]
-    ) -> Signature | None:
-        """The signature of calls with inputs of these dtypes, on which it depends which vectors there are."""
-        primal = self.primal.host_op(structure, static)
-        parts = _promise(self.kind, primal).split(dtypes, dtypes)
-        signature = self.primal.full_signature(parts.inputs, structure, static)
-        if signature is None:
-            return None
-        outputs = signature.outputs[: len(parts.outputs)]
-        like = (signature.inputs, parts.inputs) if self.kind == "vjp" else (outputs, parts.outputs)
-        return signature.extended(
-            signature.outputs,
-            outputs if self.kind == "vjp" else signature.inputs,
-            outputs=[core for core, dtype in zip(*like, strict=True) if is_differentiable(dtype)],
-        )
-
-    def call_native(
-        self, tensors: Sequence[Any], structure: Structure | None, static: Mapping[str, Any]
-    ) -> Sequence[Any]:
-        """Call the native implementation as the rule is called; returns the cotangents or tangents there are."""
-        assert self.rules.native is not None
-        assert self.rules.native.function is not None
-        host_op = self.host_op(structure, static)
-        promise = host_op.host.promise
-        assert isinstance(promise, RulePromise)
-        dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
-        parts = promise.split(tensors, dtypes)
-        result = self.rules.native.function(host_op.primal.context(parts), *parts.vectors)
-        wanted: Sequence[Any] = promise.wanted(result, dtypes)
-        return wanted
-
-    def _make_host_op(self, structure: Structure | None, static: Mapping[str, Any], payload: str | None) -> HostOp:
-        static = static_values(static)
-        signature = _rule_signature(self.kind, self.primal.host_op(structure, static))
-        host = self._host_function(structure, static, self._executor_map(lambda: op.token))
-        op = HostOp(self.name, host, self.rules, signature, structure, static, self, payload)
-        return op
-
-    def bound(self, instance: Any) -> RuleEntry:
-        """The op of a method's rule, bound to an instance."""
-        entry: RuleEntry = self.primal.bound(instance).rule_entry(self.kind)
-        return entry
-
-    def bound_with(self, instance: Any, primal: Entry) -> RuleEntry:
-        """The same, as the rule of a primal op that is bound already."""
-        entry = RuleEntry(self.function.__get__(instance, type(instance)), primal, self.kind, self.site)
-        entry.rules = self.rules.bound(instance, entry)
-        entry.is_bound = True
-        return entry
+    @abstractmethod
+    def bind_instance(self, instance: Any) -> OpDef:
+        """Return the op of a method, bound to an instance."""
 
 
-def _promise(kind: str, primal: HostOp) -> RulePromise:
-    if kind == "vjp":
-        return CotangentPromise(primal.host.promise, primal.signature)
-    return TangentPromise(primal.host.promise)
+REGISTRY: Registry[OpDef, ConcreteOp] = Registry()
+"""The ops of this process."""
+
+if hasattr(os, "register_at_fork"):  # where processes can be forked
+    os.register_at_fork(after_in_child=REGISTRY.begin_child)
 
 
-def _rule_caller(rule: Callable[..., Any], promise: RulePromise, primal: HostOp) -> Callable[[list[Array]], Any]:
-    """The function of a numpy rule's op: flat arrays in, the rule called as its author wrote it."""
+def import_host(token: str) -> HostFunction:
+    """Return the host function that a token stands for, after importing the module of its op. Workers call this.
 
-    def call(arrays: list[Array]) -> Any:
-        parts = promise.split(arrays, [array.dtype for array in arrays])
-        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
-        try:
-            return rule(primal.context(parts, primal.host.evaluate), *vectors)
-        except Exception as error:
-            if takes_tuple_for_array(error):
-                annotate(error, OF_TUPLES)
-            raise
-
-    return call
-
-
-def _rule_signature(kind: str, primal: HostOp) -> Signature | None:
-    """The input side of a rule's op; None where that of the primal op, or its outputs, are not known."""
-    signature = primal.signature
-    if signature is None or not signature.outputs:
-        return None
-    n_outputs = len(signature.outputs) - len(primal.residual_names)
-    vectors = signature.outputs[:n_outputs] if kind == "vjp" else signature.inputs
-    return signature.extended(signature.outputs, vectors)
+    Raises:
+      UnsupportedError: The module does not define the op.
+    """
+    return REGISTRY.import_op(token).host

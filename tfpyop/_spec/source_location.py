@@ -53,3 +53,41 @@ class Site:
         with contextlib.suppress(ValueError, OSError):  # elsewhere, or there is no working directory: the whole path
             path = path.relative_to(Path.cwd())
         return f"{path}:{self.line}"
+
+
+def default_name(function: Any, frame: FrameType) -> tuple[str, str, bool]:
+    """The op's default name, the module whose import makes it, and whether the name is for this process only.
+
+    A function decorated while its module is executed has a name that every process finds; so has a function of
+    another module that is wrapped at the top level of this one. Anything made inside of a function call has not.
+    """
+    caller: str = frame.f_globals.get("__name__", "__main__")
+    qualname = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    owner = getattr(function, "__self__", None)
+    if qualname is None or "<" in qualname or not (owner is None or inspect.ismodule(owner)):
+        return f"{caller}:{qualname or type(function).__name__}", caller, True
+    if not _is_in_call(frame):
+        return f"{caller}:{qualname}", caller, False
+    home = getattr(function, "__module__", None) or caller
+    return f"{home}:{qualname}", home, not _is_being_defined(function, frame)
+
+
+def is_in_class(function: Any) -> bool:
+    """Whether a function was defined in the body of a class."""
+    return "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
+
+
+def _is_in_call(frame: FrameType) -> bool:
+    """Whether a frame runs a function, rather than the body of a module or class."""
+    return bool(frame.f_code.co_flags & inspect.CO_OPTIMIZED)
+
+
+def _is_being_defined(function: Any, frame: FrameType | None) -> bool:
+    """Whether the body of the function's own module runs further up the stack, as under somebody else's decorator."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    namespace = getattr(module, "__dict__", getattr(function, "__globals__", None))
+    while frame is not None:
+        if frame.f_globals is namespace and not _is_in_call(frame):
+            return True
+        frame = frame.f_back
+    return False

@@ -30,7 +30,8 @@ from tfpyop._lowering._tensorflow import (
 )
 from tfpyop._lowering.xla.compilation import compiling, is_compiling
 from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY, OwnedNames
+from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
+from tfpyop._registry.registry import REGISTRY
 from tfpyop._spec.tree import Json
 from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 
@@ -43,7 +44,7 @@ ATTRIBUTE = "_tfpyop"
 """The attribute of such a node that tells its gradient."""
 
 _GRADIENTS: dict[str, Gradient] = {}
-_NAMES = OwnedNames(forget_gradient)
+_NAMES = GraphGradientNames(forget_gradient)
 _saving: ContextVar[bool] = ContextVar("saving", default=False)
 
 

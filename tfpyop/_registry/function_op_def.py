@@ -1,0 +1,149 @@
+"""The op of a user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tfpyop._host.executor_map import ExecutorMap
+from tfpyop._host.function import HostFunction
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet
+from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._spec.coercion import Array
+from tfpyop._spec.op_spec import OpSpec
+from tfpyop._spec.outputs import OpOutputSpec
+from tfpyop._spec.parameters import BoundArguments
+from tfpyop._spec.tree import TreeSpec
+
+
+class FunctionOpDef(OpDef):
+    """An op as `differentiable_op` defines it.
+
+    Args:
+      function: The user's function.
+      spec: What was declared of it.
+      rules: The rules declared with it.
+      make_op: Makes the object that users hold.
+      unbound: For a method that is bound to an instance: the op of the method.
+      instance: The instance that it is bound to.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        spec: OpSpec,
+        rules: RuleSet | None,
+        make_op: Callable[[OpDef], Any],
+        *,
+        unbound: FunctionOpDef | None = None,
+        instance: Any = None,
+    ) -> None:
+        super().__init__(
+            spec,
+            name=spec.name,
+            site=spec.site,
+            parameters=spec.parameters,
+            make_op=make_op,
+            is_local=spec.is_local,
+            is_bound=unbound is not None,
+        )
+        self.function = function
+        self._given_rules = rules
+        self._unbound = unbound
+        self._instance = instance
+
+    @property
+    def n_inputs(self) -> int | None:
+        """The number of inputs of the signature, if there is one."""
+        return self.spec.n_inputs
+
+    @cached_property
+    def rules(self) -> RuleSet:
+        """The rules declared for the op; those of a method are bound to the instance."""
+        if self._unbound is None:
+            return self._given_rules or RuleSet()
+        rules = self._unbound.rules
+        return RuleSet(
+            self._bound(rules.vjp),
+            self._bound(rules.jvp),
+            None if rules.native is None else rules.native.bound(self._instance),
+            rules.non_differentiable,
+        )
+
+    def _bound(self, rule: Rule | None) -> Rule | None:
+        if isinstance(rule, NumpyRule):
+            assert isinstance(rule.op, RuleOpDef)
+            return NumpyRule(rule.site, rule.op.bind_with(self._instance, self))
+        return None if rule is None else rule.bound(self._instance)
+
+    # -- calls
+
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
+        """Sort the arguments as the function's parameters say."""
+        return self.spec.bind_arguments(args, kwargs)
+
+    def arrange(self, outputs: Sequence[Any]) -> Any:
+        """Nest the outputs like `dtype=`."""
+        return self.spec.tree.unflatten(outputs)
+
+    def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
+        """Call the native implementation with the parameters of the function."""
+        assert op.rules.native is not None
+        result = self.spec.call(op.rules.native.function, tensors, op.tree, op.static)
+        outputs = op.host.promise
+        assert isinstance(outputs, OpOutputSpec)
+        return outputs.outputs(result)
+
+    # -- concrete ops
+
+    def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
+        host = self._host(tree, static, self._executor_map(lambda: op))
+        op = ConcreteOp(self, host, self.rules, self.spec.full_signature, tree, static, payload)
+        return op
+
+    def _host(
+        self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None
+    ) -> HostFunction:
+        function, spec = self.function, self.spec
+
+        def call(arrays: list[Array]) -> Any:
+            return spec.call(function, arrays, tree, static)
+
+        def call_with_out(arrays: list[Array], out: Sequence[Array] | None) -> Any:
+            destination = out[0] if out and len(out) == 1 else out and tuple(out)
+            return spec.call(function, arrays, tree, static, out=destination)
+
+        def call_plainly(arrays: list[Array]) -> Any:
+            return function(*arrays)
+
+        shape, takes_out = spec.shape, spec.parameters.takes_out
+        is_plain = spec.parameters.is_plain and tree is None and not static
+        outputs = OpOutputSpec(
+            spec.full_signature,
+            None if shape is None else lambda shapes: shape(*shapes, **static),
+            (*spec.dtypes, *(dtype for _, dtype in spec.residuals.values())),
+            spec.tree,
+            tuple(spec.residuals),
+            function if isinstance(function, np.ufunc) else None,
+        )
+        return HostFunction(
+            self.subject,
+            function=call_with_out if takes_out else call_plainly if is_plain else call,
+            promise=outputs,
+            looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
+            executor_map=executor_map,
+            compute_dtype=spec.compute_dtype,
+            is_stateful=spec.is_stateful,
+            takes_out=takes_out,
+            hint=spec.parameters.hint,
+        )
+
+    # -- methods
+
+    def bind_instance(self, instance: Any) -> FunctionOpDef:
+        """Return the op of a method, bound to an instance."""
+        method = self.function.__get__(instance, type(instance))
+        return FunctionOpDef(method, self.spec.bound, None, self.make_op, unbound=self, instance=instance)

@@ -1,0 +1,200 @@
+"""The op of a numpy rule: flat inputs, outputs and residuals of the op that it belongs to, and vectors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tfpyop._host.executor_map import ExecutorMap
+from tfpyop._host.function import HostFunction
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
+from tfpyop._spec.coercion import Array, DType, is_differentiable
+from tfpyop._spec.parameters import BoundArguments
+from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
+from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
+from tfpyop._spec.signature import Signature
+from tfpyop._spec.source_location import Site
+from tfpyop._spec.tree import TreeSpec, flatten
+from tfpyop.errors import annotate
+
+_ANY_VALUES = inspect.signature(lambda *values, **static: None)
+"""The parameters of every rule's op."""
+
+
+class RuleOpDef(OpDef):
+    """The op of a numpy rule.
+
+    Args:
+      function: The rule.
+      forward_op: The op that the rule belongs to.
+      transform: The direction of differentiation.
+      site: Where the rule was attached.
+      unbound: For the rule of a method that is bound to an instance: the rule's op of the method.
+      instance: The instance that it is bound to.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        forward_op: OpDef,
+        transform: Transform,
+        site: Site,
+        *,
+        unbound: RuleOpDef | None = None,
+        instance: Any = None,
+    ) -> None:
+        super().__init__(
+            forward_op.spec,
+            name=f"{forward_op.name}/{transform.value}",
+            site=site,
+            parameters=replace(forward_op.parameters, signature=_ANY_VALUES),
+            make_op=forward_op.make_op,
+            is_local=forward_op.is_local,
+            is_bound=unbound is not None,
+        )
+        self.function = function
+        self.forward_op = forward_op
+        self.transform = transform
+        self._unbound = unbound
+        self._instance = instance
+
+    @cached_property
+    def rules(self) -> RuleSet:
+        """The rules declared for the rule's op; those of a method are bound to the instance."""
+        if self._unbound is None:
+            return RuleSet()
+        rules = self._unbound.rules
+        native = None if rules.native is None else rules.native.bound(self._instance)
+        return RuleSet(self._bound(rules.vjp), self._bound(rules.jvp), native)
+
+    def _bound(self, rule: Rule | None) -> Rule | None:
+        if isinstance(rule, NumpyRule):
+            assert isinstance(rule.op, RuleOpDef)
+            return NumpyRule(rule.site, rule.op.bind_with(self._instance, self))
+        return None if rule is None else rule.bound(self._instance)
+
+    @property
+    def forward_ops(self) -> tuple[OpDef, ...]:
+        """The op that the rule belongs to; if that is the op of a rule, also the op of that rule, and so on."""
+        return (self.forward_op, *self.forward_op.forward_ops)
+
+    # -- calls
+
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
+        """Take all positional arguments as inputs, and keywords as static values of the op that the rule belongs to."""
+        leaves, tree = flatten(tuple(args))
+        if not tree.is_flat:
+            raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
+        return BoundArguments(leaves, None, {**(self.parameters.static_defaults or {}), **kwargs})
+
+    def arrange(self, outputs: Sequence[Any]) -> Any:
+        """Return one value, or a tuple of several."""
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
+        """Call the native implementation as the rule is called; return the vectors of differentiable values."""
+        assert op.rules.native is not None
+        assert op.forward_op is not None
+        outputs = op.host.promise
+        assert isinstance(outputs, RuleOutputSpec)
+        dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
+        parts = outputs.split(tensors, dtypes)
+        result = op.rules.native.function(op.forward_op.context(parts), *parts.vectors)
+        wanted: Sequence[Any] = outputs.wanted(result, dtypes)
+        return wanted
+
+    # -- concrete ops
+
+    def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
+        forward_op = self.forward_op.specialize(tree, static)
+        host = self._host(forward_op, self._executor_map(lambda: op))
+        signature = _input_signature(self.transform, forward_op)
+        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op)
+        return op
+
+    def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None) -> HostFunction:
+        outputs = _output_spec(self.transform, forward_op)
+        is_looped = not self.spec.is_vectorized
+        return HostFunction(
+            self.subject,
+            function=_rule_caller(self.function, outputs, forward_op),
+            promise=outputs,
+            looped=(lambda dtypes: signature_for(self.transform, forward_op, dtypes)) if is_looped else None,
+            executor_map=executor_map,
+            compute_dtype=self.spec.compute_dtype,
+        )
+
+    # -- methods
+
+    def bind_instance(self, instance: Any) -> OpDef:
+        """Return the op of a method's rule, bound to an instance."""
+        bound = self.forward_op.bind_instance(instance).rule_op(self.transform.value)
+        assert bound is not None
+        return bound
+
+    def bind_with(self, instance: Any, forward_op: OpDef) -> RuleOpDef:
+        """Return the same for an op that is bound already."""
+        function = self.function.__get__(instance, type(instance))
+        return RuleOpDef(function, forward_op, self.transform, self.site, unbound=self, instance=instance)
+
+
+def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
+    """Return the signature of a rule's op for inputs of these dtypes, which decide on the vectors that it returns.
+
+    It is None where the op that the rule belongs to has no signature.
+    """
+    parts = _output_spec(transform, forward_op).split(dtypes, dtypes)
+    signature = forward_op.signature
+    if forward_op.forward_op is not None:
+        definition = forward_op.definition
+        assert isinstance(definition, RuleOpDef)
+        signature = signature_for(definition.transform, forward_op.forward_op, parts.inputs)
+    if signature is None:
+        return None
+    outputs = signature.outputs[: len(parts.outputs)]
+    is_vjp = transform is Transform.VJP
+    like = (signature.inputs, parts.inputs) if is_vjp else (outputs, parts.outputs)
+    return signature.extended(
+        signature.outputs,
+        outputs if is_vjp else signature.inputs,
+        outputs=[core for core, dtype in zip(*like, strict=True) if is_differentiable(dtype)],
+    )
+
+
+def _output_spec(transform: Transform, forward_op: ConcreteOp) -> RuleOutputSpec:
+    if transform is Transform.VJP:
+        return CotangentSpec(forward_op.host.promise, forward_op.signature)
+    return TangentSpec(forward_op.host.promise)
+
+
+def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
+    """Return the input side of a rule's signature; None where inputs or outputs of the forward op are unknown."""
+    signature = forward_op.signature
+    if signature is None or not signature.outputs:
+        return None
+    n_outputs = len(signature.outputs) - len(forward_op.residual_names)
+    vectors = signature.outputs[:n_outputs] if transform is Transform.VJP else signature.inputs
+    return signature.extended(signature.outputs, vectors)
+
+
+def _rule_caller(
+    rule: Callable[..., Any], outputs: RuleOutputSpec, forward_op: ConcreteOp
+) -> Callable[[list[Array]], Any]:
+    """Return a function of flat arrays that calls the rule as its author wrote it."""
+
+    def call(arrays: list[Array]) -> Any:
+        parts = outputs.split(arrays, [array.dtype for array in arrays])
+        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
+        try:
+            return rule(forward_op.context(parts, forward_op.host.evaluate), *vectors)
+        except Exception as error:
+            if takes_tuple_for_array(error):
+                annotate(error, OF_TUPLES)
+            raise
+
+    return call

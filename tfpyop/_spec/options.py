@@ -1,0 +1,210 @@
+"""Reading the options of `differentiable_op`: each is checked as its user gave it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import keyword
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from tfpyop._spec.coercion import STRING, DType, dtype_kind, parse_dtype
+from tfpyop._spec.domain import Domain
+from tfpyop._spec.executor_source import ExecutorSource
+from tfpyop._spec.parameters import Division, Parameters
+from tfpyop._spec.signature import Signature
+from tfpyop._spec.source_location import Site
+from tfpyop._spec.tree import LEAF, Structure, flat, flatten
+from tfpyop.errors import RegistrationError, SignatureError, TfpyopError
+
+
+def check_function(function: Any) -> None:
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise RegistrationError(
+            f"differentiable_op was given a {kind} object.", remedy=f"Put @{kind} above @differentiable_op, not below."
+        )
+    if not callable(function):
+        raise RegistrationError(
+            "differentiable_op takes a function.",
+            got=f"{function!r:.80}",
+            remedy='Options are keywords: @differentiable_op(signature="()->()").',
+        )
+
+
+def read_names(value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(name, str) for name in names):
+        raise RegistrationError(
+            "static_argnames= is not a sequence of names.",
+            got=f"{value!r:.80}",
+            remedy='For example static_argnames=("axis",).',
+        )
+    return tuple(names)
+
+
+def read_signature(function: Any, text: Any, shape: Any) -> Signature | None:
+    if text is None:
+        return Signature.from_ufunc(function) if isinstance(function, np.ufunc) and shape is None else None
+    if not isinstance(text, str):
+        raise RegistrationError("signature= is not text.", got=f"{text!r:.80}", remedy='For example "(n),(n)->()".')
+    if shape is not None:
+        raise RegistrationError("both signature= and shape= are given.", remedy="Remove one of the two.")
+    return Signature.parse(text)
+
+
+def read_shape_function(shape: Any) -> Callable[..., Any] | None:
+    if shape is not None and not callable(shape):
+        raise RegistrationError(
+            "shape= is not a function.",
+            got=f"{shape!r:.80}",
+            remedy="For example shape=lambda x: x for an output like the input; or give a signature.",
+        )
+    function: Callable[..., Any] | None = shape
+    return function
+
+
+def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], Structure]:
+    """The dtypes of the outputs and how they are arranged, from `dtype=` and the signature."""
+    try:
+        declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
+    except TypeError as error:
+        raise RegistrationError(
+            f"dtype= cannot be read: {error}.", remedy="Give a dtype, or a tuple or dict of dtypes."
+        ) from None
+    dtypes = tuple(map(parse_dtype, declared))
+    if signature is None:
+        return dtypes, structure
+    n_outputs = len(signature.outputs)
+    if structure.kind == "leaf":
+        return dtypes * n_outputs, LEAF if n_outputs == 1 else flat(n_outputs)
+    if len(dtypes) != n_outputs:
+        raise RegistrationError(
+            "dtype= and signature= disagree about the number of outputs.",
+            expected=f"{n_outputs} dtypes, for signature {signature.text!r}",
+            got=str(len(dtypes)),
+        )
+    return dtypes, structure
+
+
+def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, tuple[str, DType]]:
+    if residuals is None:
+        return {}
+    example = 'For example residuals={"lu": ("(n,n)", np.float64)}.'
+    if not isinstance(residuals, Mapping):
+        raise RegistrationError("residuals= is not a dict.", got=f"{residuals!r:.80}", remedy=example)
+    if signature is None:
+        raise RegistrationError(
+            "residuals need a signature.", remedy='For example signature="(n,n),(n)->(n)", whose sizes they share.'
+        )
+    read = {}
+    for name, declared in residuals.items():
+        is_pair = isinstance(declared, tuple) and len(declared) == 2 and isinstance(declared[0], str)
+        dtype = parse_dtype(declared[1]) if is_pair else None
+        if dtype is None:
+            raise RegistrationError(
+                f"residual {name!r} is not declared by core dimensions and a dtype.",
+                got=f"{declared!r:.80}",
+                remedy=example,
+            )
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise RegistrationError(
+                f"residual {name!r} has a name that is not an identifier.",
+                remedy="Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.",
+            )
+        if not _is_core(declared[0], signature):
+            raise SignatureError(
+                f"the core dimensions of residual {name!r} cannot be read.",
+                expected='dimensions in parentheses, for example "(n,n)", in names of the signature or a new one',
+                got=f"{declared[0]!r:.80} beside signature {signature.text!r}",
+            )
+        read[name] = (declared[0], dtype)
+    return read
+
+
+def _is_core(text: str, signature: Signature) -> bool:
+    """Whether a text is the core dimensions of one more output of the signature."""
+    with contextlib.suppress(SignatureError):  # the caller says what is wrong
+        return len(signature.with_outputs([text]).outputs) == len(signature.outputs) + 1
+    return False
+
+
+def read_compute_dtype(value: Any) -> DType | None:
+    dtype = parse_dtype(value)
+    if dtype is not None and dtype_kind(dtype) != "f":
+        raise RegistrationError(
+            "compute_dtype is not a floating dtype.",
+            got=str(dtype),
+            remedy='Use "float32" or "float64"; complex inputs follow.',
+        )
+    return dtype
+
+
+def read_prefer(value: Any) -> bool:
+    if value not in (None, "native", "numpy"):
+        raise RegistrationError(
+            "prefer= names no implementation.", expected='"native" or "numpy"', got=f"{value!r:.80}"
+        )
+    return bool(value == "native")
+
+
+def read_executor(executor: Any, *, is_vectorized: bool) -> ExecutorSource | None:
+    """What gives the executor; None if there is none."""
+    if executor is None:
+        return None
+    if not isinstance(executor, Executor) and not callable(executor):
+        raise RegistrationError(
+            "executor= is not an executor.",
+            expected="a concurrent.futures.Executor, or a function that makes one",
+            got=f"{executor!r:.80}",
+            remedy="For example tfpyop.parallel.process_pool(4), or concurrent.futures.ThreadPoolExecutor().",
+        )
+    if is_vectorized:
+        raise RegistrationError(
+            "executor= needs vectorized=False.",
+            remedy="It runs the elements of loop dimensions apart, with a function that takes core dimensions only.",
+        )
+    return ExecutorSource(executor)
+
+
+def read_flag(option: str, value: Any) -> bool:
+    """Read an option that is on or off.
+
+    Raises:
+      RegistrationError: It is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise RegistrationError(
+            f"{option}= is neither True nor False.", got=f"{value!r:.80}", remedy="Give one of them."
+        )
+    return bool(value)
+
+
+def read_vectorized(value: Any, signature: Signature | None) -> bool:
+    is_vectorized = read_flag("vectorized", value)
+    if not is_vectorized and signature is None:
+        raise RegistrationError(
+            "vectorized=False needs a signature.",
+            remedy='It says which dimensions the function takes, for example signature="(n,n)->(n)"; the host loops '
+            "over the others.",
+        )
+    return is_vectorized
+
+
+def check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:
+    """One more than the signature has inputs may take None, which is no input, and one the instance of a method."""
+    n_others = 2 if is_method else 1
+    if signature is not None and parameters.n_required > len(signature.inputs) + n_others:
+        raise RegistrationError(
+            "the function takes more arrays than the signature has inputs.",
+            expected=f"{len(signature.inputs)} inputs, as signature {signature.text!r} says",
+            got=f"parameters {', '.join(parameter.name for parameter in parameters.tensors)}",
+            remedy="Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.",
+        )
