@@ -24,7 +24,7 @@ Parts = dict[str, ast.expr | None]  # of an error, by the name of the argument
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Entry:
+class OpDef:
     """One error: what it says, and what it tells its reader to do."""
 
     problem: str
@@ -36,7 +36,7 @@ def filled(page: str) -> str:
     return MARK.sub(lambda mark: "\n".join(map(as_markdown, package().entries(mark[1]))), page)
 
 
-def as_markdown(entry: Entry) -> str:
+def as_markdown(entry: OpDef) -> str:
     """An entry as the item of a list."""
     lines = [f"- `{entry.problem}`", *(re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", line) for line in entry.remedies)]
     return "\n\n  ".join(lines)
@@ -79,7 +79,7 @@ class Errors:
 
     modules: list[ast.Module]
 
-    def entries(self, kind: str) -> list[Entry]:
+    def entries(self, kind: str) -> list[OpDef]:
         """All errors of a kind, by their text.
 
         Raises:
@@ -89,7 +89,7 @@ class Errors:
         for place, call in self._calls.get(kind, []):
             for problem, advice in self._entries_of(call, place):
                 remedies.setdefault(problem, []).extend(advice)
-        return [Entry(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
+        return [OpDef(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
 
     def _entries_of(self, call: ast.Call, place: Place) -> Iterator[tuple[str, list[str]]]:
         """The texts of the problem that a call may tell, each with its remedies, or with what was expected."""

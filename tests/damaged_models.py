@@ -18,7 +18,7 @@ from tests.fuzzed_frames import damaged_texts
 from tfpyop import differentiable_op
 from tfpyop._lowering._tensorflow import call_module, parse_saved_model
 from tfpyop._lowering.xla import nodes
-from tfpyop._lowering.xla.call_descriptor import CallText
+from tfpyop._lowering.xla.call_descriptor import CallDescriptor
 
 SMALL, LARGE = 4, 65536
 
@@ -144,7 +144,7 @@ FOUND = {"right": 0, "refused": 0}
 @given(st.data(), st.sampled_from([SMALL, 7]))
 def fuzz(data, size):
     """Texts with a few other bytes, numbers or types, compiled by XLA."""
-    site = CallText.parse(f"tfpyop:{op.name}|float32[{SMALL}]->float32[{SMALL}]".encode()).text.encode()
+    site = CallDescriptor.parse(f"tfpyop:{op.name}|float32[{SMALL}]->float32[{SMALL}]".encode()).text.encode()
     site = data.draw(damaged_texts(site))
     found = call_with_site(site, size)
     assert found != "wrong" or not site.startswith(f"tfpyop:{op.name}|".encode()), site  # or it is of another op

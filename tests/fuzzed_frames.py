@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tfpyop import differentiable_op
 from tfpyop._lowering.xla import call_site, ffi
-from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.structs import Attributes, Buffer, Buffers, CallFrame, Span
-from tfpyop._registry.registry import REGISTRY
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._registry.op_def import REGISTRY
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import TfpyopError
 
 TEXT = 4  # the type of an attribute
@@ -175,12 +175,12 @@ def declared(name, arguments, results, opened, is_ordered):
 
     def type_of(number, shape):
         sizes = tuple(None if (axis, size) in opened else size for axis, size in enumerate(shape))
-        return ArrayType(DTYPES[number], sizes)
+        return ArraySpec(DTYPES[number], sizes)
 
     def types(buffers):
         return [type_of(*buffer) for buffer in buffers]
 
-    return CallText(f"tfpyop:fuzz:{name}", types(arguments), types(results), is_ordered).text.encode()
+    return CallDescriptor(f"tfpyop:fuzz:{name}", types(arguments), types(results), is_ordered).text.encode()
 
 
 @st.composite
@@ -291,9 +291,9 @@ def check(frame, *, may_be_refused):
         COUNTS["refused"] += 1
         return
     COUNTS["right"] += 1
-    parsed = CallText.parse(frame.site)
+    parsed = CallDescriptor.parse(frame.site)
     arguments = call.arrays(call.arguments, frame.arguments)[: len(parsed.inputs)]
-    expected = REGISTRY.require_host_op(parsed.token).host(arguments)
+    expected = REGISTRY.require_op(parsed.token).host(arguments)
     for got, wanted in zip(call.arrays(call.results, frame.results), expected, strict=False):
         assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), frame
         assert got.tobytes() == wanted.tobytes(), frame

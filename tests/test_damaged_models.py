@@ -13,7 +13,7 @@ from tests.test_saved_model import saved
 from tfpyop import TfpyopError, UnsupportedError, export
 from tfpyop._lowering._tensorflow import parse_saved_model
 from tfpyop._lowering.saved.nodes import nodes_of
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop._registry.token import Token
 
 X = tf.constant([[1.0, 2.0]])
@@ -114,7 +114,7 @@ PAYLOADS = {
 def test_a_payload_that_cannot_be_read(payload):
     message = r"^op 'tests\.saved_ops:cube': what a model says of a call of it cannot be read\.\n  Got:      \{"
     with pytest.raises(UnsupportedError, match=message):
-        REGISTRY.find_host_op(f"{CUBE}{payload}")
+        REGISTRY.find_op(f"{CUBE}{payload}")
 
 
 OUTPUTS = [
@@ -222,20 +222,20 @@ def test_a_refusal_that_cannot_be_read(damage, payload):
 
 
 def test_a_refusal_for_another_number_of_vectors_than_there_are():
-    op = REGISTRY.find_host_op(f'{REFUSAL}{{"count":3,"error":"missing_gradient","op":"{CUBE}"}}')
+    op = REGISTRY.find_op(f'{REFUSAL}{{"count":3,"error":"missing_gradient","op":"{CUBE}"}}')
     with pytest.raises(TfpyopError, match="the wrong number of inputs"):
         op.host([np.float32(1), np.float32(1)])
 
 
 def test_a_refusal_of_an_unknown_kind():
-    op = REGISTRY.find_host_op(f'{REFUSAL}{{"count":1,"error":"other","op":"{CUBE}"}}')
+    op = REGISTRY.find_op(f'{REFUSAL}{{"count":1,"error":"other","op":"{CUBE}"}}')
     with pytest.raises(UnsupportedError, match="a saved model tells of a problem 'other'"):
         op.host([np.float32(1), np.float32(1)])
 
 
 def test_a_refusal_over_rows_is_one_where_it_is_loaded():
     payload = f'{{"batch":[[0,1]],"count":1,"error":"missing_gradient","op":"{CUBE}"}}'
-    op = REGISTRY.find_host_op(f"{REFUSAL}{payload}")
+    op = REGISTRY.find_op(f"{REFUSAL}{payload}")
     assert op.token == f"{REFUSAL}{payload}"
     (zeros,) = op.host([np.ones(2, np.float32), np.zeros((3, 2), np.float32)])
     assert zeros.shape == (3, 2)
@@ -255,9 +255,9 @@ def test_rows_that_are_none(level, shapes, said):
     token = f"{name}{json.dumps({'batch': level}, separators=(',', ':'))}"
     if len(level[0]) == 2:  # the op has one input
         with pytest.raises(UnsupportedError, match="what a model says of a call of it cannot be read"):
-            REGISTRY.find_host_op(token)
+            REGISTRY.find_op(token)
         token = token.replace("cube", "cube/vjp")
-    host = REGISTRY.find_host_op(token).host
+    host = REGISTRY.find_op(token).host
     arrays = [np.ones(shape, np.float32) for shape in shapes]
     with pytest.raises(TfpyopError, match=said):
         host(arrays)
@@ -271,9 +271,9 @@ def test_many_levels_take_no_time(name, count):
     start = time.perf_counter()
     if count > 64:
         with pytest.raises(UnsupportedError, match="cannot be read"):
-            REGISTRY.find_host_op(token)
+            REGISTRY.find_op(token)
     else:
-        assert REGISTRY.find_host_op(token).token == token
+        assert REGISTRY.find_op(token).token == token
     assert time.perf_counter() - start < 1
 
 

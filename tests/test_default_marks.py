@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests import modes
 from tfpyop import UnsupportedError, differentiable_op, export
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop._spec.default_marks import marks_of
 from tfpyop.errors import ExportWarning
 
@@ -101,7 +101,9 @@ def _forget():
 
 
 def token_of(op):
-    return REGISTRY.token_of(op._self_entry.host_op(None, {"option": op._self_entry.function.__kwdefaults__["option"]}))
+    return REGISTRY.token_of(
+        op._self_definition.specialize(None, {"option": op._self_definition.function.__kwdefaults__["option"]})
+    )
 
 
 @pytest.mark.parametrize("default", DEFAULTS.values(), ids=DEFAULTS)

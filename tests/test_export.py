@@ -15,7 +15,7 @@ import tfpyop
 from tests import ops, saved_ops
 from tests.test_saved_model import saved
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op, export
-from tfpyop._registry.rules import Rule, Rules
+from tfpyop._registry.op_def import Rule, Rules
 
 ROOT = Path(__file__).parent.parent
 renamed = differentiable_op(lambda x: x + 1, name="lab.renamed", signature="()->()", non_differentiable=True)
@@ -161,7 +161,7 @@ def test_a_path_without_a_model_is_one_line(tmp_path):
 @pytest.fixture
 def without_ops(monkeypatch):
     """The registry without the ops of a module, and maybe the process without the module."""
-    registry = tfpyop._registry.registry.REGISTRY
+    registry = tfpyop._registry.op_def.REGISTRY
 
     def remove(prefix, *, is_imported):
         known = {name: entry for name, entry in registry._entries.items() if not name.startswith(prefix)}
@@ -227,7 +227,7 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
 
     saved(derivative, tmp_path, is_compiled=is_compiled)
     np.testing.assert_allclose(export.load(tmp_path).call(X), 2 * X)
-    entry, registry = op._self_entry, tfpyop._registry.registry.REGISTRY
+    entry, registry = op._self_definition, tfpyop._registry.op_def.REGISTRY
     monkeypatch.setattr(entry, "rules", Rules(gradient=Rule(entry.site, function=lambda op, cotangent: cotangent)))
     monkeypatch.setattr(registry, "_host_ops", {})
     monkeypatch.setattr(registry, "registrations", registry.registrations + 1)
@@ -268,7 +268,7 @@ def test_what_cannot_be_exported_is_warned_of_when_it_is_saved(op, problem, reme
 
 
 def load_in_another_process(path):
-    registry = tfpyop._registry.registry.REGISTRY
+    registry = tfpyop._registry.op_def.REGISTRY
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_host_ops", {})
         export.load(path)
@@ -425,7 +425,7 @@ def test_a_native_model_keeps_other_files_of_its_directory(tmp_path):
 
 def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory, tmp_path, monkeypatch):
     model = tf.saved_model.load(directory / "renamed")
-    registry = tfpyop._registry.registry.REGISTRY
+    registry = tfpyop._registry.op_def.REGISTRY
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_entries", {})
         patch.setattr(registry, "_host_ops", {})
@@ -437,7 +437,7 @@ def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypa
     with pytest.warns(export.ExportWarning):
         export.save(module_of(local_op()), tmp_path)
     model = tf.saved_model.load(tmp_path)
-    monkeypatch.setattr(tfpyop._registry.registry.REGISTRY, "_host_ops", {})
+    monkeypatch.setattr(tfpyop._registry.op_def.REGISTRY, "_host_ops", {})
     [error] = export.check(model)
     assert "exists only in the process that made it" in str(error)
     assert "test_export" in repr(error)

@@ -68,10 +68,10 @@ def test_a_model_of_a_forked_child_does_not_run_ops_of_its_parent(tmp_path):
 NAMES = """
 import os
 from tfpyop import differentiable_op
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 
 def token():
-    return REGISTRY.token_of(differentiable_op(lambda x: x, signature="()->()")._self_entry.host_op(None, {}))
+    return REGISTRY.token_of(differentiable_op(lambda x: x, signature="()->()")._self_definition.specialize(None, {}))
 
 tokens = [token()]
 read, write = os.pipe()

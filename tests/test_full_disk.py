@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests import full_disk, parallel_ops
-from tfpyop._host.executor_map import _Task, run_task
-from tfpyop._host.heartbeat import Progress
-from tfpyop._host.shared_arrays import InFile, put, taken
+from tfpyop._host.executor_map import Chunk, run_chunk
+from tfpyop._host.heartbeat import Heartbeat
+from tfpyop._host.shared_arrays import MemoryMappedArray, load, store
 from tfpyop.errors import WorkerError
 
 TOKEN = f"tfpyop:{parallel_ops.__name__}:picky"
@@ -45,13 +45,13 @@ def test_calls_work_while_the_disk_is_full():
 
 
 def task(directory, arrays=None):
-    progress = Progress.create(directory / "progress", 2)
+    progress = Heartbeat.create(directory / "progress", 2)
     arrays = [np.arange(3, dtype=np.float32)] if arrays is None else arrays
-    return _Task(TOKEN, arrays, 0, 1, None, progress)
+    return Chunk(TOKEN, arrays, 0, 1, None, progress)
 
 
 def test_progress_shows_what_runs(tmp_path):
-    progress = Progress.create(tmp_path / "progress", 3)
+    progress = Heartbeat.create(tmp_path / "progress", 3)
     assert progress.running() == []
     with progress.heartbeat(1) as begin:
         assert progress.running() == []
@@ -68,7 +68,7 @@ def test_progress_shows_what_runs(tmp_path):
 
 
 def test_what_a_worker_that_died_ran_is_known_until_it_is_cleared(tmp_path):
-    progress = Progress.create(tmp_path / "progress", 3)
+    progress = Heartbeat.create(tmp_path / "progress", 3)
     heartbeat = progress.heartbeat(2)
     heartbeat.__enter__()(5)
     assert [example for example, _ in progress.running()] == [5]
@@ -90,7 +90,7 @@ def test_a_worker_that_cannot_note_its_progress_does_not_blame_the_function(tmp_
     monkeypatch.setattr(
         "tfpyop._host.heartbeat.open", full if step == "open" else lambda *a, **k: Full(), raising=False
     )
-    reply = run_task(work)
+    reply = run_chunk(work)
     assert isinstance(reply.error, WorkerError)
     assert reply.error.problem == "a worker cannot note which example it runs."
     assert "No space left on device" in reply.error.got
@@ -101,7 +101,7 @@ def test_an_array_that_cannot_be_read_does_not_blame_the_function(tmp_path, dama
     path = tmp_path / "array"
     if damage == "cut off":
         path.write_bytes(b"123")
-    reply = run_task(task(tmp_path, [InFile(path, np.dtype(np.float32), (3,))]))
+    reply = run_chunk(task(tmp_path, [MemoryMappedArray(path, np.dtype(np.float32), (3,))]))
     assert isinstance(reply.error, WorkerError)
     assert "cannot be read" in reply.error.problem
 
@@ -110,9 +110,9 @@ def test_an_array_that_cannot_be_read_does_not_blame_the_function(tmp_path, dama
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_large_arrays_come_out_of_their_file(tmp_path, dtype, order):
     array = np.asarray(np.arange(1 << 21).reshape(1 << 10, -1) % 7, np.dtype(dtype), order=order)
-    stored = put(array, tmp_path, "array")
-    assert isinstance(stored, InFile)
-    assert (taken(stored) == array).all()
+    stored = store(array, tmp_path, "array")
+    assert isinstance(stored, MemoryMappedArray)
+    assert (load(stored) == array).all()
 
 
 def test_an_array_whose_last_block_finds_no_room_goes_through_the_pipe(tmp_path, monkeypatch):
@@ -131,4 +131,4 @@ def test_an_array_whose_last_block_finds_no_room_goes_through_the_pipe(tmp_path,
 
     monkeypatch.setattr("tfpyop._host.shared_arrays.open", AlmostFull, raising=False)
     array = np.ones(1 << 20)
-    assert put(array, tmp_path, "array") is array
+    assert store(array, tmp_path, "array") is array

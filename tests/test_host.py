@@ -9,8 +9,8 @@ import pytest
 
 from tfpyop import _host
 from tfpyop._host.function import HostFunction
-from tfpyop._spec.outputs import ArrayType, OpPromise
-from tfpyop._spec.rule_outputs import CotangentPromise
+from tfpyop._spec.outputs import ArraySpec, OpOutputSpec
+from tfpyop._spec.rule_outputs import CotangentSpec
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.tree import LEAF, flat
 from tfpyop.errors import CoercionError, ContractError, GradientError, SignatureError
@@ -29,7 +29,7 @@ def promise_of(signature, dtypes=None, residual_names=()):
     dtypes = dtypes or [None] * (1 if signature is None else len(signature.outputs))
     n_outputs = len(dtypes) - len(residual_names)
     dtypes = tuple(dtype and np.dtype(dtype) for dtype in dtypes)
-    return OpPromise(signature, None, dtypes, LEAF if n_outputs == 1 else flat(n_outputs), residual_names)
+    return OpOutputSpec(signature, None, dtypes, LEAF if n_outputs == 1 else flat(n_outputs), residual_names)
 
 
 def host_of(function, signature=None, dtypes=None, *, residual_names=(), is_looped=False, **options):
@@ -46,7 +46,7 @@ def host_of(function, signature=None, dtypes=None, *, residual_names=(), is_loop
 
 
 def described(arrays):
-    return [str(ArrayType.of(array)) for array in arrays]
+    return [str(ArraySpec.of(array)) for array in arrays]
 
 
 # -- what the function sees
@@ -55,7 +55,7 @@ def described(arrays):
 @pytest.mark.parametrize(
     "array",
     [X, np.zeros((2, 0)), np.zeros(()), np.arange(6)[::-2], np.array([b"a"], object), X.view(np.recarray)],
-    ids=lambda array: str(ArrayType.of(array)),
+    ids=lambda array: str(ArraySpec.of(array)),
 )
 def test_the_function_sees_the_memory_of_its_input(array):
     seen = []
@@ -182,7 +182,7 @@ def test_a_stateful_function_is_not_asked_again(is_stateful):
 def test_outputs_are_as_promised():
     host = host_of(lambda x: ([1, 2], 3), "(n)->(n),()", [None, "i8"])
     assert described(host([X])) == ["float32[2]", "int64[]"]
-    assert list(map(str, host.output_types([ArrayType(X.dtype, (None,))]))) == ["float32[?]", "int64[]"]
+    assert list(map(str, host.output_types([ArraySpec(X.dtype, (None,))]))) == ["float32[?]", "int64[]"]
 
 
 def test_residuals_come_behind_the_outputs():
@@ -207,7 +207,7 @@ def test_what_breaks_the_contract_is_reported_with_the_subject(function, inputs,
 def test_inputs_that_do_not_fit_are_reported_with_the_subject():
     host = host_of(lambda x: x, "(n)->()")
     with pytest.raises(SignatureError, match="^" + re.escape(f"{SUBJECT}: input 0 has too few dimensions")):
-        host.output_types([ArrayType(X.dtype, ())])
+        host.output_types([ArraySpec(X.dtype, ())])
 
 
 def test_the_cause_of_a_report_is_kept():
@@ -216,9 +216,9 @@ def test_the_cause_of_a_report_is_kept():
     def shape(shapes):
         raise cause
 
-    promise = OpPromise(None, shape, (None,), LEAF)
+    promise = OpOutputSpec(None, shape, (None,), LEAF)
     host = HostFunction(SUBJECT, function=lambda arrays: arrays[0], promise=promise)
-    for call in (lambda: host([X]), lambda: host.output_types([ArrayType.of(X)])):
+    for call in (lambda: host([X]), lambda: host.output_types([ArraySpec.of(X)])):
         with pytest.raises(SignatureError, match=re.escape(f"{SUBJECT}: the shape function raised KeyError")) as caught:
             call()
         assert caught.value.__cause__ is cause
@@ -513,7 +513,7 @@ def test_a_looped_rule_has_its_cotangents_summed_over_broadcast_loop_dimensions(
     host = HostFunction(
         SUBJECT,
         function=lambda arrays: rule(*arrays),
-        promise=CotangentPromise(primal, signature),
+        promise=CotangentSpec(primal, signature),
         looped=lambda dtypes: signature.extended(signature.outputs, signature.outputs),
     )
     a, b = np.arange(6, dtype="f4").reshape(3, 2), np.float32([[1], [2]])

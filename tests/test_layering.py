@@ -15,6 +15,7 @@ LAYERS = [
     {"_rules"},
     {"_lowering"},
     {"_import_hooks", "_op"},
+    {"_decorator"},
     {"_discovery"},
     {"__init__"},
     {"testing", "export"},

@@ -80,7 +80,7 @@ class Owner:
     is_local, module, name = True, "acme", "acme:f"
 
 
-class HostOp(Interrupting):
+class ConcreteOp(Interrupting):
     """What the registry asks of a host op."""
 
     is_batched, payload, name, owner = False, None, "acme:f", Owner()
@@ -88,11 +88,11 @@ class HostOp(Interrupting):
 
 def test_a_finalizer_may_ask_for_a_token_while_another_is_made():
     registry = Registry()
-    inner = HostOp(lambda: None)
-    outer = HostOp(lambda: registry.token_of(inner))
+    inner = ConcreteOp(lambda: None)
+    outer = ConcreteOp(lambda: registry.token_of(inner))
     token = within(10, lambda: registry.token_of(outer))
-    assert registry.find_host_op(token) is outer
-    assert registry.find_host_op(registry.token_of(inner)) is inner
+    assert registry.find_op(token) is outer
+    assert registry.find_op(registry.token_of(inner)) is inner
     assert token != registry.token_of(inner)
 
 
@@ -108,17 +108,17 @@ class Name(str):
         return super().__hash__()
 
 
-class Entry:
+class OpDef:
     """What the registry asks of an entry when another one has the same name."""
 
     site = SITE
 
 
 def test_an_op_that_a_finalizer_registers_meanwhile_is_not_replaced_in_silence():
-    registry, entry, name = Registry(), Entry(), Name("acme:f")
+    registry, entry, name = Registry(), OpDef(), Name("acme:f")
     name.code.append(lambda: registry.register("acme:f", entry, SITE))
     with pytest.raises(RegistrationError, match=r"the name 'acme:f' is taken by another op"):
-        within(10, lambda: registry.register(name, Entry(), SITE))
+        within(10, lambda: registry.register(name, OpDef(), SITE))
     assert registry.find("acme:f") is entry
 
 

@@ -11,7 +11,7 @@ from tensorflow.python.ops.script_ops import _py_funcs
 
 from tests import ops
 from tfpyop import differentiable_op
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 
 X = tf.constant([1.0, 2.0, 3.0])
 
@@ -19,7 +19,7 @@ X = tf.constant([1.0, 2.0, 3.0])
 def table_sizes():
     for _ in range(3):
         gc.collect()
-    return len(REGISTRY.names()), REGISTRY.n_host_ops(), _py_funcs.size(), len(gradient_registry.list())
+    return len(REGISTRY.names()), REGISTRY.n_concrete_ops(), _py_funcs.size(), len(gradient_registry.list())
 
 
 def with_gradient(op, *arguments):

@@ -14,7 +14,7 @@ from tfpyop import complex_step, differentiable_op, numerical
 from tfpyop._numdiff.complex_step import ComplexStep
 from tfpyop._numdiff.directional import Function, pull_back, push_forward
 from tfpyop._numdiff.finite_differences import Numerical
-from tfpyop._rules.numerical import read_method
+from tfpyop._rules.numerical import parse_method
 from tfpyop.errors import GradientError, RegistrationError
 
 NUMERICAL, COMPLEX_STEP = Numerical(), ComplexStep()
@@ -456,7 +456,7 @@ def test_values_that_are_not_finite_make_no_warnings(method, tolerance, value, s
     ],
 )
 def test_a_method_is_asked_for_by_name_or_by_value(grad, method):
-    assert read_method(grad) == method
+    assert parse_method(grad) == method
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_method_is_asked_for_by_name_or_by_value(grad, method):
 )
 def test_an_unknown_method_is_reported(grad, hint):
     with pytest.raises(RegistrationError, match=exactly(f"grad={grad!r} is neither a rule nor a method.\n  {hint}")):
-        read_method(grad)
+        parse_method(grad)
 
 
 # -- in ops

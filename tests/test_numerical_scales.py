@@ -121,7 +121,7 @@ def test_an_order_that_is_no_number_of_steps_is_refused_at_once(order):
         numerical(order=order)
 
 
-def guarded(p):
+def nondifferentiable(p):
     if np.any((p < 0) | (p > 1)):
         raise ValueError("not a probability")
     return p * p
@@ -129,7 +129,7 @@ def guarded(p):
 
 def test_steps_that_the_function_refuses_are_passed_over():
     np.testing.assert_allclose(gradient(math.log, 1e-3, vectorized=False), 1e3, rtol=1e-8)
-    np.testing.assert_allclose(gradient(guarded, [0.999, 0.01, 0.5]), [[1.998, 0.02, 1]], rtol=1e-8)
+    np.testing.assert_allclose(gradient(nondifferentiable, [0.999, 0.01, 0.5]), [[1.998, 0.02, 1]], rtol=1e-8)
     a = np.float64([[1, 0.999], [0.999, 1]])
     (found,) = gradient(lambda a: np.linalg.cholesky((a + a.T) / 2), a, signature="(n,n)->(n,n)", vectorized=False)
     assert np.all(np.isfinite(found))
@@ -137,7 +137,7 @@ def test_steps_that_the_function_refuses_are_passed_over():
 
 def test_what_the_function_raises_at_every_step_is_raised_with_a_note():
     with pytest.raises(ValueError, match="not a probability") as caught:
-        gradient(guarded, 1.0)
+        gradient(nondifferentiable, 1.0)
     if hasattr(caught.value, "add_note"):
         assert any("displaced" in note and "numerical(step=...)" in note for note in caught.value.__notes__)
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
 from tfpyop._host.executor_map import _Reply
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool
 
@@ -154,7 +154,7 @@ def test_what_a_worker_calls_runs_there():
 
 def test_an_op_over_rows_is_found_by_its_token_alone():
     gc.collect()
-    op = REGISTRY.find_host_op('tfpyop:tests.parallel_ops:total{"batch":[[1]]}')
+    op = REGISTRY.find_op('tfpyop:tests.parallel_ops:total{"batch":[[1]]}')
     np.testing.assert_allclose(op.host([X]), [np.sum(X**2, axis=-1)])
 
 

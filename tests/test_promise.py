@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._spec.outputs import ArrayType, OpPromise, is_compatible
-from tfpyop._spec.rule_outputs import CotangentPromise, RuleInputs, SamePromise, TangentPromise
+from tfpyop._spec.outputs import ArraySpec, OpOutputSpec, is_compatible
+from tfpyop._spec.rule_outputs import CotangentSpec, RuleInputs, SameAsInputsSpec, TangentSpec
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.tree import LEAF, flat, flatten
@@ -39,7 +39,7 @@ def types(*texts):
         shape = (
             None if sizes == "..." else tuple(None if size == "?" else int(size) for size in sizes.split(", ") if size)
         )
-        found.append(ArrayType(STRING if name == "string" else np.dtype(name), shape))
+        found.append(ArraySpec(STRING if name == "string" else np.dtype(name), shape))
     return found
 
 
@@ -63,7 +63,7 @@ def promise(signature=None, *, dtype=None, shape=None, residuals=None, ufunc=Non
         signature = signature.with_outputs([core for core, _ in residuals.values()])
     declared = [None if name is None else np.dtype(name) for name in declared]
     declared += [np.dtype(name) for _, name in residuals.values()]
-    return OpPromise(signature, shape, tuple(declared), structure, tuple(residuals), ufunc)
+    return OpOutputSpec(signature, shape, tuple(declared), structure, tuple(residuals), ufunc)
 
 
 @pytest.mark.parametrize("text", ["float32[?, 3]", "int64[]", "string[2]", "complex64[...]"])
@@ -73,7 +73,7 @@ def test_a_type_is_shown_as_dtype_and_shape(text):
 
 
 def test_an_array_has_a_type():
-    assert shown(map(ArrayType.of, [np.zeros((2, 0), "i2"), np.array("a", object)])) == ["int16[2, 0]", "string[]"]
+    assert shown(map(ArraySpec.of, [np.zeros((2, 0), "i2"), np.array("a", object)])) == ["int16[2, 0]", "string[]"]
 
 
 # -- what ops promise
@@ -276,7 +276,7 @@ def fitted(op, values, *inputs):
 )
 def test_values_get_the_dtypes_that_were_promised(op, values, outputs):
     found = fitted(op, values, "float32[2]")
-    assert shown(map(ArrayType.of, found)) == outputs
+    assert shown(map(ArraySpec.of, found)) == outputs
     assert all(type(array) is np.ndarray for array in found)
 
 
@@ -354,7 +354,7 @@ PRIMALS = {
 def test_the_inputs_of_a_vjp_rule_are_split(op, n_inputs, n_outputs, n_residuals):
     values = [f"x{n}" for n in range(n_inputs)] + [f"y{n}" for n in range(n_outputs)]
     values += [f"r{n}" for n in range(n_residuals)] + [f"g{n}" for n in range(n_outputs)]
-    parts = CotangentPromise(op, op.signature).split(values, [F4] * len(values))
+    parts = CotangentSpec(op, op.signature).split(values, [F4] * len(values))
     groups = [list(parts.inputs), list(parts.outputs), list(parts.residuals), list(parts.vectors)]
     assert [*itertools.chain(*groups)] == values
     assert ["".join(name[0] for name in group) for group in groups] == [
@@ -369,7 +369,7 @@ def test_the_inputs_of_a_vjp_rule_are_split(op, n_inputs, n_outputs, n_residuals
 def test_the_inputs_of_a_jvp_rule_are_split(op, n_inputs, n_outputs, n_residuals):
     values = [f"x{n}" for n in range(n_inputs)] + [f"y{n}" for n in range(n_outputs)]
     values += [f"r{n}" for n in range(n_residuals)] + [f"t{n}" for n in range(n_inputs)]
-    parts = TangentPromise(op).split(values, [F4] * len(values))
+    parts = TangentSpec(op).split(values, [F4] * len(values))
     groups = [list(parts.inputs), list(parts.outputs), list(parts.residuals), list(parts.vectors)]
     assert [*itertools.chain(*groups)] == values
     assert list(map(len, groups)) == [n_inputs, n_outputs, n_residuals, n_inputs]
@@ -382,12 +382,12 @@ def test_flat_values_are_taken_apart():
 @pytest.mark.parametrize(
     ("rule", "count"),
     [
-        (CotangentPromise(variadic, None), 1),
-        (CotangentPromise(promise(dtype=(None, None)), None), 3),
-        (CotangentPromise(kept, kept.signature), 4),
-        (TangentPromise(variadic), 4),
-        (TangentPromise(kept), 2),
-        (CotangentPromise(CotangentPromise(variadic, None), None), 3),
+        (CotangentSpec(variadic, None), 1),
+        (CotangentSpec(promise(dtype=(None, None)), None), 3),
+        (CotangentSpec(kept, kept.signature), 4),
+        (TangentSpec(variadic), 4),
+        (TangentSpec(kept), 2),
+        (CotangentSpec(CotangentSpec(variadic, None), None), 3),
     ],
 )
 def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
@@ -395,14 +395,14 @@ def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
         "the op of a derivative rule got the wrong number of inputs.\n  Expected: the inputs, outputs and residuals of "
         f"the op it belongs to, and the cotangents or tangents\n  Got:      {count}\n{OF_ONE_CALL}"
     )
-    for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArrayType(dtype, ()) for dtype in dtypes])):
+    for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArraySpec(dtype, ()) for dtype in dtypes])):
         with pytest.raises(ContractError, match=exactly(message)):
             ask([F4] * count)
 
 
 def test_the_rule_of_a_rule_is_split_by_the_dtypes():
-    first = CotangentPromise(variadic, None)
-    second = CotangentPromise(first, None)
+    first = CotangentSpec(variadic, None)
+    second = CotangentSpec(first, None)
     inner = types("float32[2]", "int32[]", "complex64[3]", "float32[5]", "float32[5]")  # x0, x1, x2, y, its cotangent
     cotangents = types("float32[2]", "complex64[3]")  # of the floating inputs
     parts = second.split([*inner, *cotangents, *cotangents], dtypes_of([*inner, *cotangents, *cotangents]))
@@ -420,11 +420,11 @@ CALL = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float64[5
 
 
 def test_a_vjp_rule_promises_cotangents_like_the_differentiable_primals():
-    rule = CotangentPromise(kept, kept.signature)
+    rule = CotangentSpec(kept, kept.signature)
     assert shown(rule.output_types(CALL)) == ["float32[5, 2]"]
     assert rule.n_outputs(dtypes_of(CALL)) == 1
     assert rule.residual_names == ()
-    rule = CotangentPromise(promise("(),(),()->()"), None)
+    rule = CotangentSpec(promise("(),(),()->()"), None)
     inputs = types("complex64[3]", "bool[]", "float64[1]", "complex128[3]", "complex128[3]")
     assert shown(rule.output_types(inputs)) == ["complex64[3]", "float64[1]"]
 
@@ -432,18 +432,18 @@ def test_a_vjp_rule_promises_cotangents_like_the_differentiable_primals():
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
 def test_what_does_not_belong_to_the_primals_of_a_vjp_rule_is_reported(number):
     inputs = list(CALL)
-    inputs[number] = ArrayType(inputs[number].dtype, (4, 2))
+    inputs[number] = ArraySpec(inputs[number].dtype, (4, 2))
     message = (
         f"input {number} of a derivative rule's op does not belong to these primals.\n  Expected: {CALL[number]}\n"
         f"  Got:      {inputs[number]}\n{OF_ONE_CALL}"
     )
     with pytest.raises(ContractError, match=exactly(message)):
-        CotangentPromise(kept, kept.signature).output_types(inputs)
+        CotangentSpec(kept, kept.signature).output_types(inputs)
 
 
 def test_what_is_not_known_may_belong_to_the_primals():
-    unknown = [ArrayType(type_.dtype, None) for type_ in CALL[2:]]
-    assert shown(CotangentPromise(kept, kept.signature).output_types([*CALL[:2], *unknown])) == ["float32[5, 2]"]
+    unknown = [ArraySpec(type_.dtype, None) for type_ in CALL[2:]]
+    assert shown(CotangentSpec(kept, kept.signature).output_types([*CALL[:2], *unknown])) == ["float32[5, 2]"]
 
 
 @pytest.mark.parametrize(
@@ -451,20 +451,20 @@ def test_what_is_not_known_may_belong_to_the_primals():
     [((1, None), [1]), ([1, "what is of an integer is ignored"], [1]), ((None, None), [np.zeros((5, 2), F4)])],
 )
 def test_a_vjp_rule_returns_one_cotangent_for_each_input(result, values):
-    (found,), (expected,) = CotangentPromise(kept, kept.signature).values(result, CALL), values
+    (found,), (expected,) = CotangentSpec(kept, kept.signature).values(result, CALL), values
     assert np.array_equal(found, expected)
 
 
 def test_zeros_are_like_the_primal():
-    (zeros,) = CotangentPromise(kept, None).values((None, None), CALL)
+    (zeros,) = CotangentSpec(kept, None).values((None, None), CALL)
     assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
-    (zeros,) = TangentPromise(kept).values((None, None), CALL[:5] + CALL[:2])
+    (zeros,) = TangentSpec(kept).values((None, None), CALL[:5] + CALL[:2])
     assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
 
 
 def test_one_value_stands_for_a_tuple_of_one():
     inputs = types(*["float32[2]"] * 3)
-    for rule in (CotangentPromise(promise("()->()"), None), TangentPromise(promise("()->()"))):
+    for rule in (CotangentSpec(promise("()->()"), None), TangentSpec(promise("()->()"))):
         for result in ([1, 2], np.ones(2)):
             values = rule.values((result,), inputs)
             assert values[0] is result
@@ -509,7 +509,7 @@ ROWS = types("float32[1, 2]", "float32[3, 5, 2]", "float32[3, 5]", "float32[3, 5
 
 @pytest.mark.parametrize("shape", [(1, 2), (3, 5, 2)])
 def test_a_cotangent_of_the_broadcast_shape_is_summed_over_the_loop_dimensions(shape):
-    rule = CotangentPromise(broadcasting, broadcasting.signature)
+    rule = CotangentSpec(broadcasting, broadcasting.signature)
     value = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
     first, second = rule.fit([value, np.ones((3, 5, 2))], ROWS, rule.output_types(ROWS))
     assert (first.dtype, first.shape) == (F4, (1, 2))
@@ -553,16 +553,16 @@ WRONG_COTANGENT = (
     ],
 )
 def test_a_cotangent_of_another_shape_is_reported(signature, number, shape, expected):
-    rule = CotangentPromise(broadcasting, signature)
+    rule = CotangentSpec(broadcasting, signature)
     values = [np.zeros((1, 2), F4), np.zeros((3, 5, 2), F4)]
     values[number] = np.zeros(shape)
-    message = WRONG_COTANGENT.format(number=number, expected=expected, got=ArrayType(F8, shape))
+    message = WRONG_COTANGENT.format(number=number, expected=expected, got=ArraySpec(F8, shape))
     with pytest.raises(ContractError, match=exactly(message)):
         rule.fit(values, ROWS, rule.output_types(ROWS))
 
 
 def test_a_cotangent_is_numbered_by_its_input():
-    rule = CotangentPromise(promise("(),()->()"), None)
+    rule = CotangentSpec(promise("(),()->()"), None)
     inputs = types("int32[]", "float32[2]", "float32[2]", "float32[2]")
     message = WRONG_COTANGENT.format(number=1, expected="float32[2]", got="float64[3]")
     with pytest.raises(ContractError, match=exactly(message)):
@@ -597,7 +597,7 @@ BAD_VECTORS = {
 @pytest.mark.parametrize(("value", "problem"), BAD_VECTORS.values(), ids=BAD_VECTORS)
 @pytest.mark.parametrize(
     ("rule", "what"),
-    [(CotangentPromise(one, one.signature), "the cotangent of input 0"), (TangentPromise(one), "tangent 0")],
+    [(CotangentSpec(one, one.signature), "the cotangent of input 0"), (TangentSpec(one), "tangent 0")],
 )
 def test_a_cotangent_or_tangent_of_another_kind_is_reported(rule, what, value, problem):
     inputs = types(*["float32[2]"] * 3)
@@ -645,17 +645,17 @@ FORWARD = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float6
 
 
 def test_a_jvp_rule_promises_tangents_like_the_differentiable_outputs():
-    rule = TangentPromise(kept)
+    rule = TangentSpec(kept)
     assert shown(rule.output_types(FORWARD)) == ["float32[5, 2]"]
     assert rule.n_outputs(dtypes_of(FORWARD)) == 1
     assert rule.residual_names == ()
-    rule = TangentPromise(promise("()->(),(),()", dtype=(None, "i4", "c8")))
+    rule = TangentSpec(promise("()->(),(),()", dtype=(None, "i4", "c8")))
     inputs = types("float32[3]", "float32[3]", "int32[3]", "complex64[3]", "float32[3]")
     assert shown(rule.output_types(inputs)) == ["float32[3]", "complex64[3]"]
 
 
 def test_a_variadic_op_takes_a_tangent_for_each_input():
-    rule = TangentPromise(variadic)
+    rule = TangentSpec(variadic)
     inputs = types("float32[3]", "int32[]", "float32[]", "float32[7]", "float32[3]", "int32[]", "float32[]")
     parts = rule.split(inputs, dtypes_of(inputs))
     assert (shown(parts.inputs), shown(parts.outputs)) == (shown(inputs[:3]), ["float32[7]"])
@@ -665,19 +665,19 @@ def test_a_variadic_op_takes_a_tangent_for_each_input():
 @pytest.mark.parametrize("number", [2, 3, 4, 5])
 def test_what_does_not_belong_to_the_primals_of_a_jvp_rule_is_reported(number):
     inputs = list(FORWARD)
-    inputs[number] = ArrayType(inputs[number].dtype, (4, 2))
+    inputs[number] = ArraySpec(inputs[number].dtype, (4, 2))
     with pytest.raises(ContractError, match=f"^input {number} of a derivative rule's op does not belong to these prim"):
-        TangentPromise(kept).output_types(inputs)
+        TangentSpec(kept).output_types(inputs)
 
 
 @pytest.mark.parametrize("result", [(1, None), [1, "what is of an integer is ignored"]])
 def test_a_jvp_rule_returns_one_tangent_for_each_output(result):
-    assert TangentPromise(kept).values(result, FORWARD) == [1]
+    assert TangentSpec(kept).values(result, FORWARD) == [1]
 
 
 def test_a_jvp_rule_that_leaves_out_an_integer_output_is_reported():
     with pytest.raises(ContractError, match=r"the JVP rule returned the wrong number of tangents.\n  Expected: 2, one"):
-        TangentPromise(kept).values(np.zeros((5, 2)), FORWARD)
+        TangentSpec(kept).values(np.zeros((5, 2)), FORWARD)
 
 
 @pytest.mark.parametrize(
@@ -689,7 +689,7 @@ def test_a_jvp_rule_that_leaves_out_an_integer_output_is_reported():
     ],
 )
 def test_a_tangent_of_another_shape_is_reported_by_the_number_of_its_output(dtype, number, tangents):
-    rule = TangentPromise(promise("()->(),()", dtype=dtype))
+    rule = TangentSpec(promise("()->(),()", dtype=dtype))
     first = "float32[2]" if dtype[0] is None else "int32[2]"
     inputs = types("float32[2]", first, "float32[2]", "float32[2]")
     with pytest.raises(ContractError, match=rf"^tangent {number} has the wrong shape.\n  Expected: float32\[2\]\n"):
@@ -697,19 +697,19 @@ def test_a_tangent_of_another_shape_is_reported_by_the_number_of_its_output(dtyp
 
 
 def test_tangents_get_the_dtypes_of_the_outputs():
-    rule = TangentPromise(promise("()->(),()", dtype=("f8", "c8")))
+    rule = TangentSpec(promise("()->(),()", dtype=("f8", "c8")))
     inputs = types("float32[2]", "float64[2]", "complex64[2]", "float32[2]")
     found = rule.fit([[1, 2], np.float32([1, 2])], inputs, rule.output_types(inputs))
-    assert shown(map(ArrayType.of, found)) == ["float64[2]", "complex64[2]"]
+    assert shown(map(ArraySpec.of, found)) == ["float64[2]", "complex64[2]"]
 
 
 # -- outputs like the inputs
 
 
 def test_outputs_may_be_like_the_first_inputs():
-    same, inputs = SamePromise(2), types("float32[2]", "int32[]", "float32[7]")
+    same, inputs = SameAsInputsSpec(2), types("float32[2]", "int32[]", "float32[7]")
     assert same.n_outputs(dtypes_of(inputs)) == 2
     assert shown(same.output_types(inputs)) == ["float32[2]", "int32[]"]
     assert list(same.values((1, 2), inputs)) == [1, 2]
     found = same.fit([[1, 2], 3], inputs, same.output_types(inputs))
-    assert shown(map(ArrayType.of, found)) == ["float32[2]", "int32[]"]
+    assert shown(map(ArraySpec.of, found)) == ["float32[2]", "int32[]"]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tfpyop import export
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop.errors import ExportWarning
 
 pytestmark = pytest.mark.slow
@@ -144,7 +144,7 @@ class Ops(RuleBasedStateMachine):
     def define_local(self, kind):
         factor = self.factor()
         op = defined(None, kind, factor)
-        entry = op._self_entry
+        entry = op._self_definition
         assert entry.is_local
         self.local.append(Op(None, kind, factor, op))
 
@@ -222,7 +222,9 @@ class Ops(RuleBasedStateMachine):
             gc.disable()  # what is collected may be TensorFlow's
             try:
                 entry = SimpleNamespace(is_local=True, module="machine", name="machine:op")
-                os.write(write, json.dumps([REGISTRY.token_of(HostOp(entry)), REGISTRY.unique("machine:op")]).encode())
+                os.write(
+                    write, json.dumps([REGISTRY.token_of(ConcreteOp(entry)), REGISTRY.unique("machine:op")]).encode()
+                )
             finally:
                 os._exit(0)
         os.close(write)
@@ -232,7 +234,7 @@ class Ops(RuleBasedStateMachine):
         serials = {token.rpartition("#")[2].partition("-")[0] for token in tokens}
         assert serials.isdisjoint({REGISTRY.unique("").rpartition("#")[2].partition("-")[0]})
         assert self.tokens.isdisjoint(tokens)
-        assert all(REGISTRY.find_host_op(token) is None for token in tokens)
+        assert all(REGISTRY.find_op(token) is None for token in tokens)
         self.tokens.update(tokens)
 
     # -- what must hold
@@ -276,13 +278,13 @@ class Ops(RuleBasedStateMachine):
             np.testing.assert_allclose(op.object(X), op.value(), rtol=1e-6)
 
 
-class HostOp:
+class ConcreteOp:
     """What the registry asks of a host op."""
 
     is_batched, payload, name = False, None, "machine:op"
 
     def __init__(self, owner):
-        self.owner = owner
+        self.definition = owner
 
 
 Ops.TestCase.settings = settings(

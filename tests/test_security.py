@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests.saved_ops import cube
 from tfpyop import UnsupportedError, export
 from tfpyop._host.shared_arrays import shared_directory
-from tfpyop._lowering.xla.call_descriptor import CallText
+from tfpyop._lowering.xla.call_descriptor import CallDescriptor
 
 TOKENS = ["tfpyop:trap:op", 'tfpyop:op@trap{"static":{"axis":1}}', 'tfpyop:trap:op/vjp{"batch":[[1]]}']
 
@@ -93,7 +93,7 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
 )
 def test_a_text_of_a_compiled_call_that_cannot_be_read_is_told(site):
     with pytest.raises(UnsupportedError, match=r"^what a compiled model says of a call cannot be read\.") as caught:
-        CallText.parse(site)
+        CallDescriptor.parse(site)
     assert caught.value.got == repr(site[:200])
 
 

@@ -5,17 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.signature import Place
 
 F4 = np.dtype(np.float32)
 
 
 def call_of(*inputs, outputs, token="tfpyop:a:b", is_ordered=False):
-    types = ([ArrayType(F4, shape) for shape in shapes] for shapes in (inputs, outputs))
-    return CallText(token, *types, is_ordered)
+    types = ([ArraySpec(F4, shape) for shape in shapes] for shapes in (inputs, outputs))
+    return CallDescriptor(token, *types, is_ordered)
 
 
 def module(call, sizes, problem="wrong"):
@@ -43,30 +43,30 @@ def parsed(text):
 )
 @pytest.mark.parametrize("is_ordered", [False, True])
 def test_the_text_of_a_call_is_read_as_it_was_written(token, is_ordered):
-    call = CallText(
+    call = CallDescriptor(
         token,
         [
-            ArrayType(np.dtype(name), shape)
+            ArraySpec(np.dtype(name), shape)
             for name, shape in zip(["f4", "?", "i8"], [(), (2, None), (0,)], strict=True)
         ],
-        [ArrayType(np.dtype("c8"), (None, 3))],
+        [ArraySpec(np.dtype("c8"), (None, 3))],
         is_ordered,
     )
-    assert CallText.parse(call.text.encode()) == call
+    assert CallDescriptor.parse(call.text.encode()) == call
 
 
 @pytest.mark.parametrize("name", ELEMENT_TYPES)
 def test_every_dtype_is_written_and_read(name):
     from tfpyop._spec.coercion import parse_dtype
 
-    call = CallText("t", [ArrayType(parse_dtype(name), ())], [])
-    assert CallText.parse(call.text.encode()) == call
+    call = CallDescriptor("t", [ArraySpec(parse_dtype(name), ())], [])
+    assert CallDescriptor.parse(call.text.encode()) == call
     assert f"%i0: tensor<{ELEMENT_TYPES[name][0]}>" in module(call, [])
 
 
 def test_a_call_without_inputs_or_outputs_is_read_as_it_was_written():
-    call = CallText("t", [], [])
-    assert CallText.parse(call.text.encode()) == call
+    call = CallDescriptor("t", [], [])
+    assert CallDescriptor.parse(call.text.encode()) == call
 
 
 def test_what_mlir_would_take_for_something_else_is_escaped():
@@ -111,7 +111,7 @@ def test_layouts_are_row_by_row():
 
 
 def test_a_check_names_the_shape_that_it_refuses():
-    types = [ArrayType(F4, (None,)), ArrayType(F4, (None, 2))]
+    types = [ArraySpec(F4, (None,)), ArraySpec(F4, (None, 2))]
     text = parsed(check_of_shape(types, [(Place(0, 0), 2), (1, 1)], "wrong"))
     assert 'error_message = "wrong [{0}, {1}]"' in text
     assert "-> () {" in text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._spec.tree import LEAF, Structure, flat, flatten
+from tfpyop._spec.tree import LEAF, TreeSpec, flat, flatten
 
 
 class Pair(NamedTuple):
@@ -77,14 +77,14 @@ def test_leaves_are_the_objects_that_were_given():
 @given(values)
 def test_pack_undoes_flatten(value):
     found, structure = flatten(value)
-    assert repr(structure.pack(found)) == repr(value)  # which shows types and the order of dicts too
+    assert repr(structure.unflatten(found)) == repr(value)  # which shows types and the order of dicts too
 
 
 @properties
 @given(values)
 def test_a_structure_flattens_the_value_it_came_from(value):
     found, structure = flatten(value)
-    assert structure.flatten_like(value) == found
+    assert structure.flatten_as(value) == found
     assert structure.n_leaves == len(found)
 
 
@@ -102,7 +102,7 @@ class Model:
 def test_a_dataclass_is_made_from_its_fields_without_being_called():
     found, structure = flatten(Model(3))
     assert found == [3, 6]
-    model = structure.pack([4, "any"])
+    model = structure.unflatten([4, "any"])
     assert (type(model), model.scale, model.double) == (Model, 4, "any")
 
 
@@ -112,7 +112,7 @@ def test_a_dataclass_is_made_from_its_fields_without_being_called():
 )
 def test_a_dict_is_packed_in_the_order_it_had(value):
     found, structure = flatten(value)
-    packed = structure.pack(found)
+    packed = structure.unflatten(found)
     assert str(packed) == str(dict(value) if isinstance(value, OrderedDict) else value)
 
 
@@ -121,7 +121,7 @@ def test_a_dict_is_packed_in_the_order_it_had(value):
 def test_structures_of_tuples_and_dicts_go_through_json(value):
     structure = structure_of(value)
     text = json.dumps(structure.to_json(), sort_keys=True)  # sorted, and still in order
-    assert Structure.from_json(json.loads(text)) == structure
+    assert TreeSpec.from_json(json.loads(text)) == structure
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_values_arranged_differently_have_different_structures(value, other):
 def test_in_a_declaration_none_is_a_leaf():
     found, structure = flatten((None, {"a": None}), is_declaration=True)
     assert found == [None, None]
-    assert structure.pack([1, 2]) == (1, {"a": 2})
+    assert structure.unflatten([1, 2]) == (1, {"a": 2})
 
 
 def test_in_a_declaration_a_dict_keeps_its_order():
     found, structure = flatten({"b": 1, "a": {"d": 2, "c": 3}}, is_declaration=True)
     assert found == [1, 2, 3]
-    assert structure.flatten_like({"a": {"c": "c", "d": "d"}, "b": "b"}) == ["b", "d", "c"]
-    assert str(structure.pack("xyz")) == "{'b': 'x', 'a': {'d': 'y', 'c': 'z'}}"
+    assert structure.flatten_as({"a": {"c": "c", "d": "d"}, "b": "b"}) == ["b", "d", "c"]
+    assert str(structure.unflatten("xyz")) == "{'b': 'x', 'a': {'d': 'y', 'c': 'z'}}"
 
 
 def test_keys_that_have_no_order_are_refused_but_in_a_declaration():
@@ -235,7 +235,7 @@ def test_flat_is_the_structure_of_a_tuple_of_leaves(n_leaves):
     ],
 )
 def test_a_value_of_another_type_is_flattened_if_it_is_arranged_alike(like, value, expected):
-    assert structure_of(like).flatten_like(value) == expected
+    assert structure_of(like).flatten_as(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_value_of_another_type_is_flattened_if_it_is_arranged_alike(like, valu
 )
 def test_a_value_arranged_differently_is_reported(like, value, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        structure_of(like).flatten_like(value)
+        structure_of(like).flatten_as(value)
 
 
 def test_a_subclass_of_tuple_that_is_no_namedtuple_is_refused():
@@ -268,4 +268,4 @@ def test_a_subclass_of_tuple_that_is_no_namedtuple_is_refused():
 @pytest.mark.parametrize("structure", [LEAF, flat(2), structure_of({"a": (1, None)})])
 def test_pack_takes_one_value_for_each_leaf(structure):
     with pytest.raises(AssertionError, match=f"^0 leaves for a structure of {structure.n_leaves}$"):
-        structure.pack([])
+        structure.unflatten([])

@@ -14,10 +14,9 @@ from tests.test_saved_model import saved
 from tfpyop import RegistrationError, TfpyopError, UnsupportedError, export
 from tfpyop._lowering.autodiff.gradient_node import NodeGradient
 from tfpyop._lowering.traced_outputs import TracedOutputs, read_call
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._registry.token import Token, joined, split
-from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.payload import MOST_LEVELS
 
 bounded = settings(
@@ -82,7 +81,7 @@ def require(error, *problems, subject="op '"):
 def found(token):
     """Return the host op of a token, None if it is not known, or the error that says it cannot be read."""
     try:
-        return REGISTRY.find_host_op(token)
+        return REGISTRY.find_op(token)
     except UnsupportedError as error:
         require(error, "cannot be read", "has no static parameter")
         return error
@@ -96,9 +95,9 @@ def test_a_token_is_found_unknown_or_refused(token):
     op = found(token)
     if op is None or isinstance(op, UnsupportedError):
         with pytest.raises(UnsupportedError):
-            REGISTRY.require_host_op(token)
+            REGISTRY.require_op(token)
         return
-    assert isinstance(op, HostOp)
+    assert isinstance(op, ConcreteOp)
     assert len(getattr(op.host, "levels", ())) <= MOST_LEVELS
     assert found(op.token) is op  # it is written as it is read, however it was spelled
     assert Token.parse(op.token).payload == op.payload
@@ -123,7 +122,7 @@ def test_a_call_over_rows_gives_rows_or_one_error(name, levels, input_shapes):
         results = op.host(arrays)
     except TfpyopError:
         return
-    promised = op.host.output_types(list(map(ArrayType.of, arrays)))
+    promised = op.host.output_types(list(map(ArraySpec.of, arrays)))
     assert [result.dtype for result in results] == [type_.dtype for type_ in promised]
     assert all(is_compatible(result.shape, type_.shape) for result, type_ in zip(results, promised, strict=True))
 
@@ -218,9 +217,9 @@ SIGNATURES = ["()->()", "(n)->(n)", "(n)->()", "(n)->(n+1)", "(m,n)->(n,m)", "(n
 def test_outputs_in_terms_of_unknown_sizes_come_out_as_promised(signature, shape, data):
     host = OPS[signature].host
     known = [size if data.draw(st.booleans()) else None for size in shape]
-    spec = [ArrayType(np.dtype(np.float32), tuple(known))]
+    spec = [ArraySpec(np.dtype(np.float32), tuple(known))]
     traced = TracedOutputs.parse(TracedOutputs.of(host, spec, host.output_types(spec)).text)
-    (promised,) = host.output_types([ArrayType(np.dtype(np.float32), tuple(shape))])
+    (promised,) = host.output_types([ArraySpec(np.dtype(np.float32), tuple(shape))])
     result = np.zeros(promised.shape, promised.dtype)
     traced.check("op", [np.zeros(shape)], [result])
     with pytest.raises(TfpyopError, match="the op has changed"):
@@ -231,7 +230,7 @@ def test_outputs_in_terms_of_unknown_sizes_come_out_as_promised(signature, shape
 
 def _op(signature):
     op = saved_ops.differentiable_op(lambda x: x, signature=signature, non_differentiable=True)
-    return op._self_entry.host_op(None, {})
+    return op._self_definition.specialize(None, {})
 
 
 OPS = {text: _op(text) for text in SIGNATURES}

@@ -21,7 +21,7 @@ from tfpyop._lowering.xla import call_site as xla_calls
 from tfpyop._lowering.xla import exception_table
 from tfpyop._lowering.xla import ffi as xla_ffi
 from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 
 X = np.float32([1, 2, 3])
 FLOAT8 = [  # three of the five came after TensorFlow 2.18
@@ -159,7 +159,7 @@ def test_sizes_that_no_array_has_are_refused_in_our_words(signature, shape):
     call = compiled(op, input_signature=[tf.TensorSpec([None])])
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         call(X)
-    problem = f"{op._self_entry.subject}: an output has no possible shape: {shape}"
+    problem = f"{op._self_definition.subject}: an output has no possible shape: {shape}"
     assert problem in caught.value.message
     assert "must be compatible" not in caught.value.message
 
@@ -746,11 +746,11 @@ def test_a_host_function_may_call_a_compiled_function_with_a_stateful_op():
 def test_a_graph_from_elsewhere_keeps_what_it_calls():
     name = "tests_a_graph_from_elsewhere"
     differentiable_op(lambda x: x + 1, signature="()->()", name=name)
-    first = REGISTRY.find_host_op(f"tfpyop:{name}")
+    first = REGISTRY.find_op(f"tfpyop:{name}")
     reference = weakref.ref(first)
     del first
     gc.collect()
-    assert REGISTRY.find_host_op(f"tfpyop:{name}") is reference()
+    assert REGISTRY.find_op(f"tfpyop:{name}") is reference()
 
 
 def test_a_rule_without_results_runs_nothing():

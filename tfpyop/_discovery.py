@@ -10,9 +10,8 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from tfpyop._op import Op, entry_of
-from tfpyop._registry.op_def import RuleEntry
-from tfpyop._registry.registry import OpsView
+from tfpyop._op import Op, OpsView, op_def_of
+from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop.errors import RegistrationError, nearest
 
 
@@ -61,9 +60,9 @@ def _name_within(module: ModuleType, name: str) -> str:
 
 
 def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
-    entry = entry_of(op)
-    home: str = entry.definition.module
-    return not isinstance(entry, RuleEntry) and f"{home}.".startswith(f"{module.__name__}.")
+    entry = op_def_of(op)
+    home: str = entry.module
+    return not isinstance(entry, RuleOpDef) and f"{home}.".startswith(f"{module.__name__}.")
 
 
 def import_module(name: str) -> ModuleType:

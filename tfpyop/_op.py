@@ -1,4 +1,4 @@
-"""`differentiable_op` and `Op`: what users hold. They wire the other parts together and decide nothing themselves."""
+"""`Op`: the object that users hold. It passes on to the definition, and decides nothing itself."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-import numpy as np
 import wrapt
 
 from tfpyop._import_hooks import keras_layer
-from tfpyop._numdiff.directional import Method
-from tfpyop._registry.bind import lowering
-from tfpyop._registry.op_def import Entry
-from tfpyop._registry.registry import REGISTRY, OpsView
-from tfpyop._registry.rules import Rules
+from tfpyop._registry.bind import bind, lowering
+from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
-from tfpyop._rules.numerical import METHODS, from_values, read_method
-from tfpyop._spec.op_spec import Definition, Options, is_in_class, read_flag
-from tfpyop._spec.source_location import Site
+from tfpyop._rules.declaration import declare_native, declare_numpy_rule, declare_rule
+from tfpyop._spec.source_location import Site, is_in_class
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
 
 P = ParamSpec("P")
@@ -32,7 +26,6 @@ R = TypeVar("R")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
     class _Proxy:
         """What type checkers know of the proxy: wrapt's own types would let any attribute pass."""
@@ -47,28 +40,6 @@ else:
     _Proxy = wrapt.ObjectProxy
 
 
-class OpOptions(TypedDict, total=False):
-    """The keywords of `differentiable_op`, for type checkers."""
-
-    signature: str | None
-    shape: Callable[..., Any] | None
-    dtype: Any
-    compute_dtype: Any
-    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step"] | None
-    numpy_grad: Callable[..., Any] | None
-    jvp: Callable[..., Any] | None
-    numpy_jvp: Callable[..., Any] | None
-    residuals: Mapping[str, tuple[str, Any]] | None
-    vectorized: bool
-    executor: Executor | Callable[[], Executor] | None
-    stateful: bool
-    prefer: Literal["native", "numpy"] | None
-    non_differentiable: bool
-    static_argnames: str | Sequence[str] | Set[str]
-    domain: str | Mapping[str, str | None] | None
-    name: str | None
-
-
 class Op(_Proxy, Generic[P, R]):
     """A numpy function that is also a TensorFlow op. Made by `differentiable_op`.
 
@@ -77,19 +48,19 @@ class Op(_Proxy, Generic[P, R]):
 
     autograph_info__ = MappingProxyType[str, Any]({})  # AutoGraph's mark for what it must call as it is
 
-    def __init__(self, entry: Entry) -> None:
-        super().__init__(entry.function)
-        self._self_entry = entry
+    def __init__(self, definition: OpDef, *, unbound: Op[..., Any] | None = None) -> None:
+        super().__init__(definition.function)
+        self._self_definition = definition
         self._self_owners: tuple[type, ...] = ()
-        self._self_unbound: Op[..., Any] | None = None
-        self._self_is_in_class = is_in_class(entry.function)
+        self._self_unbound = unbound
+        self._self_is_in_class = is_in_class(definition.function)
 
     # -- as registered
 
     @property
     def name(self) -> str:
         """The name the op is registered under, `module:qualname` unless given."""
-        return self._self_entry.name
+        return self._self_definition.name
 
     @property
     def numpy(self) -> Callable[P, R]:
@@ -100,14 +71,14 @@ class Op(_Proxy, Generic[P, R]):
     @property
     def signature(self) -> str | None:
         """The signature as text, None if there is none."""
-        signature = self._self_entry.definition.signature
+        signature = self._self_definition.spec.signature
         return None if signature is None else signature.text
 
     @property
     def output_dtypes(self) -> Any:
         """The declared dtypes, arranged like the outputs; None stands for the result type of the inputs."""
-        definition = self._self_entry.definition
-        return definition.structure.pack(definition.dtypes)
+        spec = self._self_definition.spec
+        return spec.tree.unflatten(spec.dtypes)
 
     @property
     def gradient_name(self) -> str:
@@ -117,7 +88,7 @@ class Op(_Proxy, Generic[P, R]):
     @property
     def __signature__(self) -> inspect.Signature:
         """The function's parameters; for functions that do not tell theirs, any inputs and any static values."""
-        return self._self_entry.definition.parameters.signature or inspect.signature(lambda *inputs, **static: None)
+        return self._self_definition.spec.parameters.signature or inspect.signature(lambda *inputs, **static: None)
 
     # -- calls
 
@@ -131,12 +102,13 @@ class Op(_Proxy, Generic[P, R]):
           TypeError: The arguments do not fit the function.
           TfpyopError: Inputs or outputs break the contract of the op.
         """
-        entry = self._self_entry
+        definition = self._self_definition
         if (self._self_is_in_class or self._self_owners) and args and self._self_is_method_call(args[0]):
             # called through its class, or as a classmethod by a Python that does not chain descriptors
             bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
             return bound(*args[1:], **kwargs)
-        return entry.pack(entry.call_flat(*entry.divide(args, kwargs)))
+        leaves, tree, static = definition.bind_arguments(args, kwargs)
+        return definition.arrange(bind(definition.specialize(tree, static), leaves))
 
     def _self_is_method_call(self, first: Any) -> bool:
         """Whether the first argument is the instance of a class that has this op as a method, or a class itself."""
@@ -172,7 +144,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> tape.gradient(y, x).numpy()
         np.float32(6.0)
         """
-        self._self_entry.attach("vjp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=False)
+        declare_rule(self._self_definition, Transform.VJP, rule, self._site_of(rule, sys._getframe(1)))
         return rule
 
     def numpy_gradient(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -195,7 +167,9 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_gradient(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return _op_of(self._self_entry.attach("vjp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=True))
+        site = self._site_of(rule, sys._getframe(1))
+        op: Op[..., Any] = declare_numpy_rule(self._self_definition, Transform.VJP, rule, site).op
+        return op
 
     def jvp(self, rule: Function) -> Function:
         """Attach the JVP rule, for forward mode, in TensorFlow ops.
@@ -221,7 +195,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> accumulator.jvp(y).numpy()
         np.float32(6.0)
         """
-        self._self_entry.attach("jvp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=False)
+        declare_rule(self._self_definition, Transform.JVP, rule, self._site_of(rule, sys._getframe(1)))
         return rule
 
     def numpy_jvp(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -244,17 +218,23 @@ class Op(_Proxy, Generic[P, R]):
         >>> square_jvp(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return _op_of(self._self_entry.attach("jvp", rule, self._site_of(rule, sys._getframe(1)), is_numpy=True))
+        site = self._site_of(rule, sys._getframe(1))
+        op: Op[..., Any] = declare_numpy_rule(self._self_definition, Transform.JVP, rule, site).op
+        return op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:
-        """Where a rule is attached; RegistrationError if it is defined by the name of the op, and takes its place."""
+        """Return where a rule is attached.
+
+        Raises:
+          RegistrationError: The rule is defined here with the name of the op, which it would overwrite.
+        """
         code = getattr(inspect.unwrap(rule), "__code__", None)
         is_defined_here = code is not None and code in frame.f_code.co_consts
         known = frame.f_locals.get(rule.__name__) if is_defined_here else None
-        if type(known) is Op and entry_of(known) in (self._self_entry, *self._self_entry.primals):
+        if type(known) is Op and op_def_of(known) in (self._self_definition, *self._self_definition.forward_ops):
             raise RegistrationError(
                 "what is attached has the op's name, and would take its place.",
-                subject=entry_of(known).subject,
+                subject=op_def_of(known).subject,
                 remedy="Give it another name: what is defined last has the name.",
             )
         return Site.of(rule, frame)
@@ -286,7 +266,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square(3.0).numpy()
         np.float32(9.0)
         """
-        self._self_entry.attach("native", function, self._site_of(function, sys._getframe(1)), is_numpy=False)
+        declare_native(self._self_definition, function, self._site_of(function, sys._getframe(1)))
         return function
 
     # -- in Keras
@@ -313,9 +293,9 @@ class Op(_Proxy, Generic[P, R]):
         >>> keras.Sequential([keras.Input((3,)), double.as_layer()]).output_shape
         (None, 3)
         """
-        self._self_entry.definition.require_static(static)
+        self._self_definition.spec.require_static(static)
         layer = keras_layer()
-        return layer(self._self_entry.host_op(None, static), **({} if name is None else {"name": name}))
+        return layer(self._self_definition.specialize(None, static), **({} if name is None else {"name": name}))
 
     # -- as a function among Python's
 
@@ -334,9 +314,7 @@ class Op(_Proxy, Generic[P, R]):
         """Bind to an instance, as functions do: each access gives an op of that instance."""
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
-        bound: Op[..., Any] = Op(self._self_entry.bound(instance))
-        bound._self_unbound = self
-        return bound
+        return Op(self._self_definition.bind_instance(instance), unbound=self)
 
     @property
     def __func__(self) -> Op[..., Any]:
@@ -366,8 +344,8 @@ class Op(_Proxy, Generic[P, R]):
         keras = sys.modules["keras"]
         if keras.saving.get_registered_name(self) == self.__name__:
             warnings.warn(
-                f"{self._self_entry.subject}: Keras saves it by the bare name {self.__name__!r}, because the model has "
-                "it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the model fails.\n"
+                f"{self._self_definition.subject}: Keras saves it by the bare name {self.__name__!r}, because the model "
+                "has it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the model fails.\n"
                 "  Put op.as_layer() behind the layer, or register the op in its own module: "
                 "keras.saving.register_keras_serializable(package=__name__)(op).",
                 ExportWarning,
@@ -383,7 +361,7 @@ class Op(_Proxy, Generic[P, R]):
             except AttributeError:
                 offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph", "get_build"))]
                 raise AttributeError(
-                    f"{self._self_entry.subject}: neither the op nor its function has an attribute {name!r}. "
+                    f"{self._self_definition.subject}: neither the op nor its function has an attribute {name!r}. "
                     f"{nearest(name, offered)}"
                 ) from None
 
@@ -407,14 +385,14 @@ class Op(_Proxy, Generic[P, R]):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle by name, as functions are."""
-        entry = self._self_entry
+        entry = self._self_definition
         if entry.is_local or not REGISTRY.holds(entry.name, entry):
             raise RegistrationError(
                 "it cannot be pickled, because its name holds for this process only.",
                 subject=entry.subject,
                 remedy="Define it at the top level of a module, or give it a name=.",
             )
-        return _unpickle, (entry.definition.module, entry.name)
+        return _unpickle, (entry.module, entry.name)
 
     def __dir__(self) -> list[str]:
         """What the op offers, and what the function does."""
@@ -438,178 +416,29 @@ class Op(_Proxy, Generic[P, R]):
         return lowering().tracing_type(self)
 
 
-@overload
-def differentiable_op(function: np.ufunc, /, **options: Unpack[OpOptions]) -> Op[..., Any]: ...
+def op_def_of(op: Op[..., Any]) -> OpDef:
+    """Return the definition of an op, for this package. wrapt keeps attributes of its own under `_self_`."""
+    definition: OpDef = op._self_definition
+    return definition
 
 
-@overload
-def differentiable_op(function: Callable[P, R], /, **options: Unpack[OpOptions]) -> Op[P, R]: ...
+class OpsView(Mapping[str, Op[..., Any]]):
+    """A read-only view of the registered ops by name."""
 
-
-@overload
-def differentiable_op(
-    function: None = None, /, **options: Unpack[OpOptions]
-) -> Callable[[Callable[P, R]], Op[P, R]]: ...
-
-
-def differentiable_op(
-    function: Any = None,
-    /,
-    *,
-    signature: str | None = None,
-    shape: Callable[..., Any] | None = None,
-    dtype: Any = None,
-    compute_dtype: Any = None,
-    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step"] | None = None,
-    numpy_grad: Callable[..., Any] | None = None,
-    jvp: Callable[..., Any] | None = None,
-    numpy_jvp: Callable[..., Any] | None = None,
-    residuals: Mapping[str, tuple[str, Any]] | None = None,
-    vectorized: bool = True,
-    executor: Executor | Callable[[], Executor] | None = None,
-    stateful: bool = False,
-    prefer: Literal["native", "numpy"] | None = None,
-    non_differentiable: bool = False,
-    static_argnames: str | Sequence[str] | Set[str] = (),
-    domain: str | Mapping[str, str | None] | None = None,
-    name: str | None = None,
-) -> Any:
-    """Make a differentiable TensorFlow op of a numpy function.
-
-    Use it as `@differentiable_op`, as `@differentiable_op(...)`, or as `differentiable_op(np.hypot, ...)`. Positional
-    parameters of the function are tensors, unless their default is text or another object that no tensor can be made
-    of. Keyword-only ones are static Python values.
-
-    Args:
-      function: Takes arrays and returns arrays, numbers or lists of numbers. Inputs are read-only. Tuples, dicts,
-        namedtuples and dataclasses of tensors are taken apart and given back in the same form.
-      signature: The core dimensions of inputs and outputs in NumPy's gufunc language, `"(m,k),(k,n)->(m,n)"`; further
-        leading dimensions are loop dimensions and broadcast, and the function must work on them as NumPy's do.
-        Outputs may compute sizes (`"(n),(m)->(n+m-1)"`) or name a size known at run time (`"(n)->(k)"`). Default: a
-        ufunc's own; else shapes are unknown.
-      shape: Instead of a signature: `shape(*input_shapes, **static)` gives the output's shape, or a tuple of shapes.
-      dtype: The output dtype; for several outputs one for all, or a tuple or dict of them, which then is the form of
-        the result. Default, also for a None among them: the result type of the inputs.
-      compute_dtype: Floating inputs are cast to this dtype before the function sees them, complex ones to its complex
-        counterpart. Default: none.
-      grad: The VJP rule in TensorFlow ops, as `Op.gradient` takes it. Or how to get VJP and JVP from values of the
-        function alone: `"numerical"`, `"complex-step"`, or what `tfpyop.numerical` or `tfpyop.complex_step` returned.
-      numpy_grad: The VJP rule in numpy, as `Op.numpy_gradient` takes it.
-      jvp: The JVP rule in TensorFlow ops, as `Op.jvp` takes it.
-      numpy_jvp: The JVP rule in numpy, as `Op.numpy_jvp` takes it.
-      residuals: What the function keeps for its rules, `{"lu": ("(n,n)", np.float64)}`: core dimensions in the sizes of
-        the signature, and dtype. The function then returns `(outputs, {"lu": ...})`. Default: nothing.
-      vectorized: Whether the function works on loop dimensions. If not, it and its numpy rules are called with core
-        dimensions only, once for every element of the loop dimensions. Default: it does.
-      executor: With `vectorized=False`, runs the elements of loop dimensions, also for numpy rules, in threads,
-        processes or on a cluster: a `concurrent.futures.Executor`, as `tfpyop.parallel.process_pool` makes one, or a
-        function that makes one on first use. Default: one element after the other, here.
-      stateful: Run once for every call, in program order. Default: calls may be folded, dropped and reordered.
-      prefer: `"native"` to call what `@op.native` attaches by default; it must be there. Default: the function.
-      non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
-      static_argnames: Names of further static parameters.
-      domain: Where inputs may lie, for tests that draw them: `"(0, inf)"`, `"[-1, 1]"`, `"integers [0, 10]"`, one for
-        all inputs, or a dict of such by parameter (None: anywhere). Calls are not held to it. Default: anywhere.
-      name: The name in graphs and saved models. Default: `module:qualname`.
-
-    Returns:
-      An `Op`, or a decorator that makes one.
-
-    Raises:
-      SignatureError: The signature cannot be read.
-      RegistrationError: Another op has this name, or options contradict each other or the function.
-
-    >>> import numpy as np
-    >>> hypot = differentiable_op(np.hypot)
-    >>> hypot(3.0, 4.0).numpy()
-    np.float32(5.0)
-    """
-    options = Options(
-        signature=signature,
-        shape=shape,
-        dtype=dtype,
-        compute_dtype=compute_dtype,
-        residuals=residuals,
-        vectorized=vectorized,
-        executor=executor,
-        stateful=stateful,
-        prefer=prefer,
-        static_argnames=static_argnames,
-        domain=domain,
-        name=name,
-    )
-    given = {"grad": grad, "numpy_grad": numpy_grad, "jvp": jvp, "numpy_jvp": numpy_jvp}
-
-    def make(function: Any, frame: FrameType) -> Op[..., Any]:
-        if type(function) is Op:
-            raise RegistrationError(f"{function!r} is an op already.", remedy="Give op.numpy to make another op of it.")
-        definition = Definition.of(function, frame, options)
-        try:
-            rules = Rules(non_differentiable=read_flag("non_differentiable", non_differentiable))
-            entry = Entry(function, definition, rules)
-            _attach(entry, given)
-            op = _op_of(entry)
-            if not entry.is_local:
-                REGISTRY.register(entry.name, entry, entry.site)
-        except RegistrationError as error:
-            raise error.about(definition.subject) from None
+    def __getitem__(self, name: str) -> Op[..., Any]:
+        """Return the op of this name; raise KeyError if there is none."""
+        if name not in REGISTRY.names():
+            raise KeyError(name)
+        op: Op[..., Any] = REGISTRY.find(name).op
         return op
 
-    if function is not None:
-        return make(function, sys._getframe(1))
-    return lambda function: make(function, sys._getframe(1))
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in the order of their definition."""
+        return iter(REGISTRY.names())
 
-
-differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the same mark
-
-
-def entry_of(op: Op[..., Any]) -> Entry:
-    """What is behind the face of an op, for the library itself. wrapt keeps attributes of its own under `_self_`."""
-    entry: Entry = op._self_entry
-    return entry
-
-
-def _op_of(entry: Entry) -> Op[..., Any]:
-    """Make the op of an entry, and let it be found there, as `get_op` does."""
-    op: Op[..., Any] = Op(entry)
-    entry.op = op
-    return op
-
-
-def _attach(entry: Entry, given: Mapping[str, Any]) -> None:
-    """Attach the rules given with the definition, by option."""
-    method = read_method(given["grad"])
-    rules = {option: rule for option, rule in given.items() if rule is not None}
-    if method is not None:
-        if len(rules) > 1:
-            raise RegistrationError(
-                "grad= asks for derivatives from values, but a rule is given too.", remedy="Remove one of the two."
-            )
-        gradient, jvp = from_values(method, entry.definition.full_signature)
-        rules = {"numpy_grad": gradient, "numpy_jvp": jvp}
-    for option, rule in rules.items():
-        kind = "jvp" if option.endswith("jvp") else "vjp"
-        is_numpy = option.startswith("numpy_")
-        if is_numpy and option.removeprefix("numpy_") in rules:
-            raise RegistrationError(f"two {kind.upper()} rules are given.", remedy="Remove one of the two.")
-        if not callable(rule):
-            raise _no_rule(option, rule)
-        attached = entry.attach(kind, rule, entry.site, is_numpy=is_numpy)
-        if is_numpy:
-            _op_of(attached)
-
-
-def _no_rule(option: str, value: Any) -> RegistrationError:
-    """The error for an option that is not a function; a wish for derivatives from values belongs into grad=."""
-    is_method = isinstance(value, str) and value in METHODS
-    is_wish = is_method or value is True or type(value) is float  # a switch, or a step
-    vectors = "tangents" if option.endswith("jvp") else "cotangents"
-    methods = f", or {' or '.join(map(repr, METHODS))}" if option == "grad" else ""
-    return RegistrationError(
-        f"{option}={value!r:.80} is not a rule.",
-        expected=f"a function, called as rule(op, *{vectors}){methods}",
-        remedy=f"Did you mean grad={value if is_method else 'numerical'!r}?" if is_wish else None,
-    )
+    def __len__(self) -> int:
+        """Return the number of registered ops."""
+        return len(REGISTRY.names())
 
 
 def get_op(name: str) -> Op[..., Any]:

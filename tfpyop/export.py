@@ -21,8 +21,8 @@ from tfpyop._discovery import import_module
 from tfpyop._lowering._tensorflow import parse_saved_model, trace_saved_model
 from tfpyop._lowering.saved.native_model import make_native
 from tfpyop._lowering.saved.nodes import tokens_of
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.exportable import export_error_with_defaults
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._registry.token import Token
 from tfpyop.errors import ExportWarning, RegistrationError, UnsupportedError, nearest
 
@@ -259,7 +259,7 @@ def _required(tokens: Iterable[Token]) -> list[RequiredOp]:
 
 
 def _is_known(token: Token) -> bool:
-    return REGISTRY.find_host_op(str(token)) is not None
+    return REGISTRY.find_op(str(token)) is not None
 
 
 def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
@@ -269,9 +269,9 @@ def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
 
 
 def _why_unexportable(token: Token) -> UnsupportedError | None:
-    op: HostOp | None = REGISTRY.find_host_op(str(token))
+    op: ConcreteOp | None = REGISTRY.find_op(str(token))
     if op is not None:
-        return op.export_problem()
+        return export_error_with_defaults(op)
     return token.unknown() if token.is_local or token.is_of_main else None  # of a loaded model
 
 

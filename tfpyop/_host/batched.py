@@ -13,38 +13,38 @@ import numpy as np
 
 from tfpyop._host.function import HostFunction, Plan
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArrayType, Types, describe_types
-from tfpyop._spec.payload import Level
+from tfpyop._spec.outputs import ArraySpec, Types, describe_types
+from tfpyop._spec.payload import InAxes
 from tfpyop._spec.signature import Place, Signature, Size, Sizes
 from tfpyop.errors import ContractError
 
 
-class BatchedHost(HostFunction):
+class BatchedHostFunction(HostFunction):
     """A host function over rows.
 
     Args:
       unbatched: The host function of one row.
       signature: The signature of its op, None if it has none.
-      levels: Which inputs have rows, at each level.
+      in_axes: Which inputs have rows, at each level.
     """
 
     is_batched = True
 
-    def __init__(self, unbatched: HostFunction, signature: Signature | None, levels: tuple[Level, ...]) -> None:
+    def __init__(self, unbatched: HostFunction, signature: Signature | None, in_axes: tuple[InAxes, ...]) -> None:
         super().__init__(
             unbatched.subject, function=unbatched, promise=unbatched.promise, is_stateful=unbatched.is_stateful
         )
         self.unbatched = unbatched
         self.signature = signature
-        self.levels = levels
+        self.in_axes = in_axes
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """The types of one row's outputs, with the dimensions of rows in front."""
         self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts = self._counts([type_.shape for type_ in inputs])
         outputs = self.unbatched.output_types(rows)
-        return [ArrayType(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
+        return [ArraySpec(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
         """The sizes of one row's outputs, with the numbers of rows in front."""
@@ -61,7 +61,7 @@ class BatchedHost(HostFunction):
 
     def plan(self, views: Sequence[Array]) -> Plan:
         """The plan of calls with such arrays."""
-        inputs = [ArrayType.of(view) for view in views]
+        inputs = [ArraySpec.of(view) for view in views]
         return Plan(inputs, self.output_types(inputs))
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
@@ -82,7 +82,7 @@ class BatchedHost(HostFunction):
 
     def _require_rows(self, inputs: Types) -> None:
         """Raise ContractError for inputs that are not rows at these levels, which a damaged model may pass."""
-        n_inputs = len(self.levels[0])
+        n_inputs = len(self.in_axes[0])
         problem = None
         if len(inputs) != n_inputs:
             problem = "a call over rows has the wrong number of inputs."
@@ -104,13 +104,13 @@ class BatchedHost(HostFunction):
 
     def _place_of_rows(self, depth: int) -> Place:
         """An input that has the rows of this level, and the axis they are in."""
-        number = self.levels[depth].index(True)
-        return Place(number, sum(outer[number] for outer in self.levels[:depth]))
+        number = self.in_axes[depth].index(True)
+        return Place(number, sum(outer[number] for outer in self.in_axes[:depth]))
 
     def _behind_rows(self, size: Size) -> Size:
         """A size in terms of one row, in terms of all rows."""
         if isinstance(size, Place):
-            return Place(size.input, size.axis + sum(level[size.input] for level in self.levels))
+            return Place(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
         return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
 
     def _loop_ranks(self, rows: Types) -> list[int]:
@@ -121,7 +121,7 @@ class BatchedHost(HostFunction):
 
     def _aligned(self, view: Array, number: int, counts: tuple[int, ...], n_missing: int) -> Array:
         """A view whose dimensions of rows are loop dimensions: in front of all others, one for each level."""
-        flags = [level[number] for level in self.levels]
+        flags = [level[number] for level in self.in_axes]
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
@@ -140,16 +140,16 @@ class BatchedHost(HostFunction):
         return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
 
     def _row(self, number: int, view: Array, index: tuple[int, ...]) -> Array:
-        picked = tuple(place for place, level in zip(index, self.levels, strict=True) if level[number])
+        picked = tuple(place for place, level in zip(index, self.in_axes, strict=True) if level[number])
         row: Array = np.array(view[picked], dtype=view.dtype, copy=None)
         return row
 
-    def _row_type(self, type_: ArrayType, number: int) -> ArrayType:
-        return ArrayType(type_.dtype, None if type_.shape is None else type_.shape[self._n_levels(number) :])
+    def _row_type(self, type_: ArraySpec, number: int) -> ArraySpec:
+        return ArraySpec(type_.dtype, None if type_.shape is None else type_.shape[self._n_levels(number) :])
 
     def _n_levels(self, number: int) -> int:
         """How many dimensions of rows an input has."""
-        return sum(level[number] for level in self.levels)
+        return sum(level[number] for level in self.in_axes)
 
     def _counts(self, shapes: Sequence[Any]) -> list[int | None]:
         """How many rows there are at each level."""
@@ -159,7 +159,7 @@ class BatchedHost(HostFunction):
         """The numbers of rows that inputs have at each level, as far as they are known."""
         axes = [0] * len(shapes)
         found = []
-        for level in self.levels:
+        for level in self.in_axes:
             sizes = set()
             for number, shape in enumerate(shapes):
                 if level[number]:

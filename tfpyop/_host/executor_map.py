@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._host.heartbeat import Progress
-from tfpyop._host.shared_arrays import InFile, put, shared_directory, taken
+from tfpyop._host.heartbeat import Heartbeat
+from tfpyop._host.shared_arrays import MemoryMappedArray, load, shared_directory, store
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.executor_source import ExecutorSource
 from tfpyop.errors import WorkerError, annotate
@@ -74,7 +74,7 @@ class ExecutorMap:
             if isinstance(executor, ProcessPool):
                 directory, progress = self._share(stack, len(chunks), subject)
             tasks = [
-                _Task(
+                Chunk(
                     self.import_host,
                     self.token(),
                     _stacked(examples[begin:end], begin, directory),
@@ -85,14 +85,14 @@ class ExecutorMap:
                 )
                 for number, (begin, end) in enumerate(chunks)
             ]
-            call = _Call(subject, tasks, len(examples), progress)
+            call = MapRun(subject, tasks, len(examples), progress)
             if isinstance(executor, ProcessPool):
-                replies = call.replies_of_pool(executor)
+                replies = call.run_on_pool(executor)
             else:
-                replies = call.replies_of_any(executor, self.source)
+                replies = call.run_on_executor(executor, self.source)
             return call.results(replies)
 
-    def _share(self, stack: contextlib.ExitStack, n_tasks: int, subject: str) -> tuple[Path, Progress]:
+    def _share(self, stack: contextlib.ExitStack, n_tasks: int, subject: str) -> tuple[Path, Heartbeat]:
         try:
             return stack.enter_context(shared_directory(n_tasks))
         except WorkerError as error:
@@ -100,7 +100,7 @@ class ExecutorMap:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class Chunk:
     """Some examples of an op, for a worker.
 
     Attributes:
@@ -115,11 +115,11 @@ class _Task:
 
     import_host: ImportHost
     token: str
-    arrays: list[Array | InFile]
+    arrays: list[Array | MemoryMappedArray]
     begin: int
     number: int
     directory: Path | None
-    progress: Progress | None
+    progress: Heartbeat | None
 
     def heartbeat(self) -> contextlib.AbstractContextManager[Callable[[int], None]]:
         """In the worker: a function that notes which example begins."""
@@ -129,19 +129,19 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Reply:
+class ChunkResult:
     """The results of a task, up to the first example that failed."""
 
-    results: list[list[Array | InFile]]
+    results: list[list[Array | MemoryMappedArray]]
     error: BaseException | None = None
     traceback: str = ""
 
     def __reduce__(self) -> Any:
         """For another process: some exceptions cannot go there."""
-        return _Reply, (self.results, self.error and _picklable(self.error), self.traceback)
+        return ChunkResult, (self.results, self.error and _picklable(self.error), self.traceback)
 
 
-_Future = concurrent.futures.Future[_Reply]
+_Future = concurrent.futures.Future[ChunkResult]
 
 
 class _RemoteError(Exception):
@@ -169,35 +169,35 @@ def _picklable(error: BaseException) -> BaseException:
     return told
 
 
-def run_task(task: _Task) -> _Reply:
+def run_chunk(task: Chunk) -> ChunkResult:
     """In the worker: run some examples."""
-    results: list[list[Array | InFile]] = []
+    results: list[list[Array | MemoryMappedArray]] = []
     was_worker, _THREAD.is_worker = getattr(_THREAD, "is_worker", False), True
     try:
         host = task.import_host(task.token)
-        arrays = [taken(array) for array in task.arrays]
+        arrays = [load(array) for array in task.arrays]
         with task.heartbeat() as begin:
             for number, example in enumerate(zip(*arrays, strict=True), task.begin):
                 begin(number)
                 values = [np.array(result) for result in host(list(example))]  # it may reuse its memory
-                results.append([put(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
+                results.append([store(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
     except BaseException as error:
-        return _Reply(results, error, "".join(traceback.format_exception(error)))
+        return ChunkResult(results, error, "".join(traceback.format_exception(error)))
     finally:
         _THREAD.is_worker = was_worker
-    return _Reply(results)
+    return ChunkResult(results)
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class MapRun:
     """One call: the tasks it is made of, and what becomes of them."""
 
     subject: str
-    tasks: Sequence[_Task]
+    tasks: Sequence[Chunk]
     count: int
-    progress: Progress | None
+    progress: Heartbeat | None
 
-    def replies_of_pool(self, pool: ProcessPool) -> list[_Reply]:
+    def run_on_pool(self, pool: ProcessPool) -> list[ChunkResult]:
         """Replies from a pool of ours, whose workers end if one does; what had no part in that is tried again."""
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             workers = self._started(pool)
@@ -239,7 +239,7 @@ class _Call:
                 remedy="They need room in /dev/shm, memory, and free process and file numbers of the system.",
             ) from error
 
-    def replies_of_any(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[_Reply]:
+    def run_on_executor(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[ChunkResult]:
         """Replies from an executor of somebody else."""
         futures: list[_Future] = []
         try:
@@ -260,10 +260,10 @@ class _Call:
             for future in futures:
                 future.cancel()
 
-    def results(self, replies: Sequence[_Reply]) -> list[list[Array]]:
+    def results(self, replies: Sequence[ChunkResult]) -> list[list[Array]]:
         """What the function returned for all examples; raises what it raised first."""
         try:
-            results = [[taken(value) for value in values] for reply in replies for values in reply.results]
+            results = [[load(value) for value in values] for reply in replies for values in reply.results]
         except WorkerError as unread:
             raise unread.about(self.subject) from unread.__cause__
         error = replies[-1].error
@@ -275,11 +275,11 @@ class _Call:
         raise error
 
     def _futures(self, executor: concurrent.futures.Executor) -> list[_Future]:
-        return [executor.submit(run_task, task) for task in self.tasks]
+        return [executor.submit(run_chunk, task) for task in self.tasks]
 
-    def _replies(self, futures: Sequence[_Future], timeout: float | None) -> list[_Reply]:
+    def _replies(self, futures: Sequence[_Future], timeout: float | None) -> list[ChunkResult]:
         """The replies to all tasks, or to those up to the first in which an example failed."""
-        replies: list[_Reply] = []
+        replies: list[ChunkResult] = []
         for future in futures:
             while timeout is not None and not future.done():
                 concurrent.futures.wait([future], min(timeout / 4, _LONGEST_WAIT))
@@ -327,8 +327,8 @@ def _chunks(executor: concurrent.futures.Executor, count: int) -> Iterator[tuple
         yield begin, min(begin + size, count)
 
 
-def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | InFile]:
+def _stacked(examples: Sequence[Example], begin: int, directory: Path | None) -> list[Array | MemoryMappedArray]:
     return [
-        put(np.stack(values), directory, f"input-{begin}-{number}")
+        store(np.stack(values), directory, f"input-{begin}-{number}")
         for number, values in enumerate(zip(*examples, strict=True))
     ]

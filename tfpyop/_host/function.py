@@ -16,7 +16,7 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._spec.coercion import STRING, Array, DType, is_half, widen
-from tfpyop._spec.outputs import ArrayType, Promise, Types
+from tfpyop._spec.outputs import ArraySpec, OutputSpec, Types
 from tfpyop._spec.signature import Signature, Sizes
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, text_of
 
@@ -67,7 +67,7 @@ class HostFunction:
         subject: str,
         *,
         function: Callable[..., Any],
-        promise: Promise,
+        promise: OutputSpec,
         looped: Callable[[Sequence[DType]], Signature | None] | None = None,
         executor_map: ExecutorMap | None = None,
         compute_dtype: DType | None = None,
@@ -87,7 +87,7 @@ class HostFunction:
         self._plans: dict[Any, Plan] = {}
         self._remembered: dict[Any, Any] = {}
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """What outputs and residuals will be for such inputs, as far as it is known.
 
         Raises:
@@ -120,7 +120,7 @@ class HostFunction:
         if plan is None:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self._make_plan([ArrayType(dtype, shape) for dtype, shape in key])
+            plan = self._plans[key] = self._make_plan([ArraySpec(dtype, shape) for dtype, shape in key])
         return plan
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
@@ -159,7 +159,7 @@ class HostFunction:
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """What the function returns as it is, neither cast nor checked, for derivatives from values."""
-        types = [ArrayType.of(array) for array in arrays]
+        types = [ArraySpec.of(array) for array in arrays]
         loop = self._loop(types)
         if not loop:
             return [np.array(value) for value in self.promise.values(self._apply(list(arrays), None), types)]
@@ -248,7 +248,7 @@ class HostFunction:
                     f"{error.args[0]}\n  {self.subject}: inputs are read-only, because a tensor may be in use "
                     "elsewhere. Work on a copy: x = x.copy().",
                 )
-            types = [ArrayType.of(argument) for argument in arguments]
+            types = [ArraySpec.of(argument) for argument in arguments]
             called = f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}."
             annotate(error, " ".join(filter(None, [called, *self._hints(error, types, out)])))
 

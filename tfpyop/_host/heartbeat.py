@@ -17,7 +17,7 @@ _SLOT = struct.Struct("<qd")
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Heartbeat:
     """A file with a slot for each task.
 
     It is written in full when it is made: a worker then needs no more room, so that a disk that fills up meanwhile
@@ -28,7 +28,7 @@ class Progress:
     n_tasks: int
 
     @classmethod
-    def create(cls, path: Path, n_tasks: int) -> Progress:
+    def create(cls, path: Path, n_tasks: int) -> Heartbeat:
         """Make the file; OSError if there is no room for it."""
         path.write_bytes(bytes(_SLOT.size * n_tasks))
         return cls(path, n_tasks)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfpyop._host.heartbeat import Progress
+from tfpyop._host.heartbeat import Heartbeat
 from tfpyop._spec.coercion import Array, DType
 from tfpyop.errors import WorkerError
 
@@ -22,7 +22,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
-class InFile:
+class MemoryMappedArray:
     """An array that is in a file, as its elements."""
 
     path: Path
@@ -30,7 +30,7 @@ class InFile:
     shape: tuple[int, ...]
 
 
-def put(array: Array, directory: Path | None, name: str) -> Array | InFile:
+def store(array: Array, directory: Path | None, name: str) -> Array | MemoryMappedArray:
     """The array, or the file it is put into if it is large and there is room."""
     if directory is None or array.nbytes < _LARGE or array.dtype.hasobject:
         return array
@@ -41,16 +41,16 @@ def put(array: Array, directory: Path | None, name: str) -> Array | InFile:
     except OSError:  # the disk is full, or too many files are open: the pipe needs neither
         path.unlink(missing_ok=True)
         return array
-    return InFile(path, array.dtype, array.shape)
+    return MemoryMappedArray(path, array.dtype, array.shape)
 
 
-def taken(array: Array | InFile) -> Array:
+def load(array: Array | MemoryMappedArray) -> Array:
     """The array, out of its file if it is in one.
 
     Raises:
       WorkerError: The file cannot be read.
     """
-    if not isinstance(array, InFile):
+    if not isinstance(array, MemoryMappedArray):
         return array
     try:
         return np.memmap(array.path, array.dtype, "r", shape=array.shape)
@@ -68,7 +68,7 @@ def _bytes_of(array: Array) -> memoryview:
 
 
 @contextlib.contextmanager
-def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Progress]]:
+def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Heartbeat]]:
     """Make a directory for one call that processes of this machine share, in memory or else on disk.
 
     Raises:
@@ -81,7 +81,7 @@ def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Progress]]:
         shutil.rmtree(directory, ignore_errors=True)  # another user of the machine may have removed it
 
 
-def _make_directory(n_tasks: int) -> tuple[Path, Progress]:
+def _make_directory(n_tasks: int) -> tuple[Path, Heartbeat]:
     problems = []
     for parent in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
         if not os.access(parent, os.W_OK):
@@ -98,10 +98,10 @@ def _make_directory(n_tasks: int) -> tuple[Path, Progress]:
     )
 
 
-def _make_in(parent: Path, n_tasks: int) -> tuple[Path, Progress]:
+def _make_in(parent: Path, n_tasks: int) -> tuple[Path, Heartbeat]:
     directory = Path(tempfile.mkdtemp(prefix=f"tfpyop-{os.getpid()}-", dir=parent))
     try:
-        return directory, Progress.create(directory / "progress", n_tasks)
+        return directory, Heartbeat.create(directory / "progress", n_tasks)
     except OSError:
         shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -15,13 +15,13 @@ import tensorflow as tf
 from tfpyop._lowering import eager, graph, native
 from tfpyop._lowering._tensorflow import Weakref
 from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
-_symbolic_calls: list[Callable[[HostOp, Sequence[Any]], list[Any]]] = []
+_symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 
 
-def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
+def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     """Call an op in whatever context this is; returns its flat outputs as tensors."""
     if eager.is_plain(op, leaves):
         return eager.run(op, leaves)
@@ -29,7 +29,7 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
         if holds_tensor(value):
             raise CoercionError(
                 f"static argument {name!r} is or holds a tensor.",
-                subject=op.host.subject,
+                subject=op.subject,
                 expected="a Python value that is known when the graph is made",
                 got=f"{value!r:.80}",
                 remedy="Pass a Python value, or make the parameter positional: then it is an input. tf.function makes "
@@ -40,7 +40,7 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
         return _call_symbolic(op, leaves)
     if any(isinstance(leaf, tf.RaggedTensor) for leaf in special) and op.signature and op.signature.is_elementwise:
         return _call_ragged(op, leaves)
-    tensors = as_tensors(leaves, op.host.subject)
+    tensors = as_tensors(leaves, op.subject)
     if native.is_called_for(op):
         return native.call(op, tensors)
     if tf.executing_eagerly():
@@ -48,27 +48,27 @@ def call(op: HostOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     return graph.call(op, tensors)
 
 
-def call_symbolic_with(call: Callable[[HostOp, Sequence[Any]], list[Any]]) -> None:
+def call_symbolic_with(call: Callable[[ConcreteOp, Sequence[Any]], list[Any]]) -> None:
     """Set the function that calls ops on symbolic tensors of Keras; done as soon as Keras is imported."""
     _symbolic_calls[:] = [call]
 
 
-def _call_symbolic(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+def _call_symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
     if not _symbolic_calls:
         backend = sys.modules["keras"].backend.backend()
         raise UnsupportedError(
             f"Keras runs on the {backend} backend, and ops are TensorFlow's.",
-            subject=op.host.subject,
+            subject=op.subject,
             remedy='Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.',
         )
     return _symbolic_calls[0](op, leaves)
 
 
-def _call_ragged(op: HostOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
+def _call_ragged(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
     """Call an op that works element by element on the values of ragged tensors, which keep their rows."""
     rows = next(leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensor))
     flat = [leaf.flat_values if isinstance(leaf, tf.RaggedTensor) else leaf for leaf in leaves]
-    tensors = as_tensors(flat, op.host.subject)
+    tensors = as_tensors(flat, op.subject)
     values: list[tf.Tensor] = []
 
     def collect(*parts: tf.Tensor) -> tf.Tensor:
@@ -80,7 +80,7 @@ def _call_ragged(op: HostOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise CoercionError(
             "its inputs do not have the same rows.",
-            subject=op.host.subject,
+            subject=op.subject,
             expected="ragged tensors with the rows of the first one, and tensors that broadcast to it",
             got=", ".join(
                 str(type_of(leaf if isinstance(leaf, tf.RaggedTensor) else tensor))

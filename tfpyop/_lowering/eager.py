@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor, could_possibly_record, ensure_initialized, keep_interrupts
 from tfpyop._lowering.autodiff.record import record
-from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.tensors import host_results, input_arrays, tensor_of
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
 
@@ -20,40 +20,40 @@ def install() -> None:
     keep_interrupts()
 
 
-def is_plain(op: HostOp, leaves: Sequence[Any]) -> bool:
+def is_plain(op: ConcreteOp, leaves: Sequence[Any]) -> bool:
     """Whether nothing is left to decide about a call: eager tensors go into a numpy function without options."""
     for leaf in leaves:
         if type(leaf) is not EagerTensor:
             return False
-    return not op.static and op.rules.native is None and not op.prefers_native and tf.executing_eagerly()
+    return op.is_eager_plain and op.rules.native is None and tf.executing_eagerly()
 
 
-def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Run the op on tensors, all of which must be eager ones."""
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, EagerTensor):
             raise UnsupportedError(
                 f"input {number} is a symbolic tensor of a graph, but the call is outside of that graph.",
-                subject=op.host.subject,
+                subject=op.subject,
                 got=str(tensor),
                 remedy="Return the tensor from its tf.function, or make the call inside.",
             )
     return run(op, tensors)
 
 
-def run(op: HostOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
+def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     """Run the op on eager tensors, and record it if a tape is active."""
     if not tensors:
         ensure_initialized()  # by making inputs somebody else has
     try:
         inputs = input_arrays(tensors)
     except CoercionError as error:
-        raise error.about(op.host.subject) from None
+        raise error.about(op.subject) from None
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]
     outputs = [tensor_of(array) for array in arrays]
     if could_possibly_record() and op.is_differentiable(
         [array.dtype for array in inputs], [array.dtype for array in arrays]
     ):
-        record(Call(op, list(tensors), outputs, [tensor_of(array) for array in reversed(residuals)]))
+        record(RecordedCall(op, list(tensors), outputs, [tensor_of(array) for array in reversed(residuals)]))
     return outputs

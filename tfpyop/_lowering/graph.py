@@ -14,32 +14,32 @@ from tfpyop._lowering import py_func
 from tfpyop._lowering._tensorflow import stop_recording
 from tfpyop._lowering.autodiff.differentiate import input_cotangents
 from tfpyop._lowering.autodiff.gradient_node import (
+    add_forwarded,
+    forwarded_inputs,
     hold,
-    pass_through,
-    passed_inputs,
+    identity_with_gradient,
     register_gradient,
     unreadable_gradient,
-    with_passed,
 )
 from tfpyop._lowering.autodiff.record import record
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.status import changed_op
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.status import outputs_changed_error
 from tfpyop._lowering.tensors import type_of
-from tfpyop._lowering.unknown_shapes import note_unknown_shapes
+from tfpyop._lowering.unknown_shapes import record_unknown_shape
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._registry.op_def import ConcreteOp
+from tfpyop._spec.outputs import ArraySpec, is_compatible
 
 
-def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Add a call of the op to the current graph."""
     outputs = list(op.visible(call_with_residuals(op, tensors)))
-    note_unknown_shapes(op, outputs)
+    record_unknown_shape(op, outputs)
     return outputs
 
 
-def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def call_with_residuals(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same, also returning the residuals."""
     types = [type_of(tensor) for tensor in tensors]
     promised = op.host.output_types(types)
@@ -56,26 +56,26 @@ def call_with_residuals(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Ten
     return list(map(tf.stop_gradient, results)) if is_compiling() else results
 
 
-def with_gradient(op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def with_gradient(op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Give outputs and residuals of a call in the current graph the derivatives of the op."""
     n_outputs = len(op.visible(results))
     with stop_recording():
-        passed = pass_through(op, [*results, *tensors], "call", n_outputs)[: len(results)]
-    record(Call(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
+        passed = identity_with_gradient(op, [*results, *tensors], "call", n_outputs)[: len(results)]
+    record(RecordedCall(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
     return passed
 
 
 @register_gradient("call")
-def _gradient(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
+def _gradient(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
     """The gradient of the node that outputs, residuals and primals of a call pass through."""
     n_results = _count_results(op, node, n_outputs)
     results = list(node.outputs)[:n_results]
-    call = Call(op, passed_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
+    call = RecordedCall(op, forwarded_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
     by_rule = input_cotangents(call, cotangents[:n_outputs])
-    return [None] * n_results + with_passed(by_rule, cotangents[n_results:])
+    return [None] * n_results + add_forwarded(by_rule, cotangents[n_results:])
 
 
-def _count_results(op: HostOp, node: tf.Operation, n_outputs: Any) -> int:
+def _count_results(op: ConcreteOp, node: tf.Operation, n_outputs: Any) -> int:
     """Count the outputs and residuals among what a node passes on.
 
     Raises:
@@ -90,10 +90,10 @@ def _count_results(op: HostOp, node: tf.Operation, n_outputs: Any) -> int:
     passed = list(map(type_of, node.inputs))
     promised = op.host.output_types(passed[n_before:])
     if not n_before == n_results == len(promised) or not all(map(_may_be, passed, promised)):
-        raise changed_op(op.host.subject, passed[:n_before], promised)
+        raise outputs_changed_error(op.subject, passed[:n_before], promised)
     return n_results
 
 
-def _may_be(traced: ArrayType, promised: ArrayType) -> bool:
+def _may_be(traced: ArraySpec, promised: ArraySpec) -> bool:
     is_possible = promised.shape is None or is_compatible(promised.shape, traced.shape)
     return traced.dtype == promised.dtype and is_possible

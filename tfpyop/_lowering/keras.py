@@ -20,28 +20,28 @@ from tfpyop._lowering.dispatch import call_symbolic_with
 from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value, type_of
 from tfpyop._lowering.unknown_shapes import find_unknown_shape
 from tfpyop._registry.bind import bind
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.exportable import export_error_with_defaults
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.coercion import Partners
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError
 
 _PACKAGE = "tfpyop"
 
 
-def call(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
     """Call an op on inputs of which some are symbolic; returns its flat outputs, which are too.
 
     Raises:
       UnsupportedError: The shape of an output cannot be known.
     """
     _symbolic(op, leaves)  # which may raise; Keras would wrap the error
-    outputs: list[Any] = OpCall(op)(*leaves)
+    outputs: list[Any] = KerasOp(op)(*leaves)
     return outputs
 
 
-@keras.saving.register_keras_serializable(_PACKAGE)
-class OpCall(keras.Operation):
+@keras.saving.register_keras_serializable(_PACKAGE, name="OpCall")  # the name in files
+class KerasOp(keras.Operation):
     """One call of an op in a functional model.
 
     Args:
@@ -49,8 +49,8 @@ class OpCall(keras.Operation):
       name: Of the operation. Default: that of the op, made unique.
     """
 
-    def __init__(self, op: HostOp | str, *, name: str | None = None) -> None:
-        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
+    def __init__(self, op: ConcreteOp | str, *, name: str | None = None) -> None:
+        self._op: ConcreteOp = REGISTRY.require_op(op) if isinstance(op, str) else op
         super().__init__(name=name or _unique_name(self._op.name))
 
     def call(self, *leaves: Any) -> list[tf.Tensor]:
@@ -64,7 +64,7 @@ class OpCall(keras.Operation):
     def get_config(self) -> dict[str, Any]:
         """The op by its token; warns if no other process could find it."""
         _warn_of_unexportable(self._op)
-        return {"name": self.name, "op": self._op.token}
+        return {"name": self.name, "op": REGISTRY.token_of(self._op)}
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -76,10 +76,10 @@ class OpLayer(keras.layers.Layer):
       **options: As for every layer. Default of `name`: that of the op, made unique.
     """
 
-    def __init__(self, op: HostOp | str, **options: Any) -> None:
-        self._op: HostOp = REGISTRY.require_host_op(op) if isinstance(op, str) else op
+    def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
+        self._op: ConcreteOp = REGISTRY.require_op(op) if isinstance(op, str) else op
         super().__init__(**{"name": _unique_name(self._op.name), **options})
-        self.supports_jit = self._op.owner.definition.is_compilable
+        self.supports_jit = self._op.definition.spec.is_compilable
         self.built = True
 
     def call(self, *inputs: Any) -> Any:
@@ -93,16 +93,16 @@ class OpLayer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The op by its token; warns if no other process could find it."""
         _warn_of_unexportable(self._op)
-        return {**super().get_config(), "op": self._op.token}
+        return {**super().get_config(), "op": REGISTRY.token_of(self._op)}
 
-    def _applied(self, function: Callable[[HostOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
+    def _applied(self, function: Callable[[ConcreteOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
         """What a function of op and flat inputs returns, arranged as the op's outputs are."""
-        entry = REGISTRY.current(self._op).owner
-        division = entry.divide(_spread(inputs), self._op.static)
-        return entry.pack(function(entry.host_op(division.structure, division.static), division.leaves))
+        entry = REGISTRY.current(self._op).definition
+        division = entry.bind_arguments(_spread(inputs), self._op.static)
+        return entry.arrange(function(entry.specialize(division.tree, division.static), division.leaves))
 
 
-def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
+def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     """What an op returns for inputs of which some are symbolic."""
     known = list(map(_type_of, leaves))
     partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
@@ -114,22 +114,22 @@ def _symbolic(op: HostOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
             for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
         ]
     except TfpyopError as error:
-        raise error.about(op.host.subject) from error.__cause__
+        raise error.about(op.subject) from error.__cause__
     outputs = op.visible(op.host.output_types(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
 
 
-def _with_shapes(op: HostOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+def _with_shapes(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
     """The outputs, for Keras, whose layers and losses read shapes."""
     _require_shapes(op, [type_of(output).shape for output in outputs])
     return outputs
 
 
-def _require_shapes(op: HostOp, shapes: Sequence[Shape | None]) -> None:
+def _require_shapes(op: ConcreteOp, shapes: Sequence[Shape | None]) -> None:
     for number, shape in enumerate(shapes):
         if shape is None:
-            raise _unknown_shape(op.host.subject, number)
+            raise _unknown_shape(op.subject, number)
 
 
 def _unknown_shape(subject: str, number: int) -> UnsupportedError:
@@ -176,15 +176,15 @@ def _explain_in_keras(name: str) -> None:
     setattr(tf.TensorShape, name, explained)
 
 
-def _type_of(leaf: Any) -> ArrayType | None:
+def _type_of(leaf: Any) -> ArraySpec | None:
     """The type of a tensor, also of a symbolic one; None for a plain value."""
     if isinstance(leaf, keras.KerasTensor):
-        return ArrayType(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
+        return ArraySpec(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
     return type_of(leaf) if isinstance(leaf, tf.Tensor) else None
 
 
-def _warn_of_unexportable(op: HostOp) -> None:
-    error = op.export_problem()
+def _warn_of_unexportable(op: ConcreteOp) -> None:
+    error = export_error_with_defaults(op)
     if error is not None:
         warnings.warn(str(error), ExportWarning, stacklevel=3)
 

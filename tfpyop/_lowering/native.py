@@ -13,23 +13,23 @@ import tensorflow as tf
 from tfpyop._lowering import graph, vectorized_map
 from tfpyop._lowering._tensorflow import CompositeTensor, set_attribute, stop_recording
 from tfpyop._lowering.autodiff.record import record
-from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.shape_tensors import is_same_shape, sizes_tensor
 from tfpyop._lowering.tensors import dtype_of, holds_tensor, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._prefer_native import is_preferred
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule
 from tfpyop._spec.array_like import require_levels
 from tfpyop._spec.coercion import fit
-from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Sizes
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 
 _ACCELERATORS = ("GPU", "TPU")
 
 
-def is_called_for(op: HostOp) -> bool:
+def is_called_for(op: ConcreteOp) -> bool:
     """Whether the native implementation is to be called: it is preferred, or XLA compiles for where Python cannot run.
 
     Raises:
@@ -39,22 +39,27 @@ def is_called_for(op: HostOp) -> bool:
         if op.rules.native is None:
             raise UnsupportedError(
                 "XLA compiles this function for an accelerator, where Python cannot run.",
-                subject=op.host.subject,
+                subject=op.subject,
                 remedy="Attach an implementation in TensorFlow ops with @op.native, or place the call on the CPU: "
                 'with tf.device("CPU") inside of the compiled function.',
             )
         return True
-    is_wanted = is_preferred(op.prefers_native)
-    if op.rules.native is None and op.prefers_native and is_wanted and op.rules is op.owner.rules:
+    is_wanted = is_preferred(op.definition.spec.prefers_native)
+    if op.rules.native is None and is_wanted and _must_have_one(op):
         raise UnsupportedError(
             'it was made with prefer="native", but has no native implementation.',
-            subject=op.host.subject,
+            subject=op.subject,
             remedy="Attach one with @op.native, or leave prefer= out. prefer_native(False) runs the function.",
         )
     return is_wanted and op.rules.native is not None
 
 
-def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def _must_have_one(op: ConcreteOp) -> bool:
+    """Return whether `prefer="native"` was declared for this very op, which is not a rule or a batch."""
+    return op.definition.spec.prefers_native and op.forward_op is None and op.rules is op.definition.rules
+
+
+def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Call the native implementation, with the derivatives of the op if it can have them, else with its own."""
     if op.rules.non_differentiable:
         return [tf.stop_gradient(tensor) for tensor in results(op, tensors)]
@@ -65,30 +70,30 @@ def call(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     with stop_recording():
         outputs = [tf.identity(tensor) for tensor in results(op, tensors)]
     if tf.executing_eagerly():
-        record(Call(op, list(tensors), outputs, []))
+        record(RecordedCall(op, list(tensors), outputs, []))
         return outputs
     passed = graph.with_gradient(op, tensors, outputs)
     passed[0].op.pfor_converter = lambda rows: vectorized_map.rows_of_native(op, len(outputs), rows)
     return passed
 
 
-def _promised(op: HostOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArrayType]:
+def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:
     """What the outputs will be; residuals are not part of a native call."""
     return op.visible(op.host.output_types([type_of(tensor) for tensor in tensors]))
 
 
-def _has_rules_for_it(op: HostOp) -> bool:
+def _has_rules_for_it(op: ConcreteOp) -> bool:
     """Whether the op's derivative rules can follow a native call: Python must be able to run numpy rules.
 
     Without residuals there is nothing for rules that were made for them.
     """
-    rules = [rule for rule in (op.rules.gradient, op.rules.jvp) if rule is not None]
+    rules = [rule for rule in (op.rules.vjp, op.rules.jvp) if rule is not None]
     if not rules or op.residual_names:
         return False
-    return not (any(rule.op is not None for rule in rules) and _is_python_far())
+    return not (any(isinstance(rule, NumpyRule) for rule in rules) and _is_python_far())
 
 
-def results(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """What the native implementation returns, held to what the op promises, with derivatives of its own.
 
     Raises:
@@ -96,17 +101,19 @@ def results(op: HostOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """
     promised = _promised(op, tensors)
     try:
-        fitted = [_fit(value, promised[number], number) for number, value in enumerate(op.call_native(tensors))]
+        fitted = [
+            _fit(value, promised[number], number) for number, value in enumerate(op.definition.call_native(op, tensors))
+        ]
         return _held(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
-        raise error.about(f"native implementation of {op.host.subject}") from None
+        raise error.about(f"native implementation of {op.subject}") from None
     except Exception as error:
         called = ", ".join(str(type_of(tensor)) for tensor in tensors)
-        annotate(error, f"Raised in the native implementation of {op.host.subject}, called with {called}.")
+        annotate(error, f"Raised in the native implementation of {op.subject}, called with {called}.")
         raise
 
 
-def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
+def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
     dtype = tf.as_dtype(promised.dtype)
     if value is None:
         remedy = "Does the native implementation lack a return statement?"
@@ -128,7 +135,7 @@ def _fit(value: Any, promised: ArrayType, number: int) -> tf.Tensor:
 
 
 def _held(
-    op: HostOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArrayType]
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
     """The results, held to the shapes that are not known yet: by XLA when it compiles, or else when the graph runs."""
     if tf.executing_eagerly():  # there every shape is known, and has been compared
@@ -147,11 +154,9 @@ def _held(
 
 
 def _check(
-    op: HostOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
 ) -> tf.Operation:
-    problem = (
-        f"native implementation of {op.host.subject}: output {number} does not have the shape that the op promises."
-    )
+    problem = f"native implementation of {op.subject}: output {number} does not have the shape that the op promises."
     if is_compiling():
         what = f"output {number} of the native implementation"
         return xla_nodes.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)

@@ -14,11 +14,10 @@ from tfpyop._lowering.status import failure
 from tfpyop._lowering.tensors import host_results, type_of
 from tfpyop._lowering.traced_outputs import TracedOutputs, read_call
 from tfpyop._lowering.watchdog import WATCHDOG
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._registry.token import PREFIX, joined
 from tfpyop._spec.coercion import STRING, Array
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import TfpyopError
 
 
@@ -27,12 +26,14 @@ def install() -> None:
     install_trampoline(PREFIX, WATCHDOG.watched(_run))
 
 
-def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+def host_node(op: ConcreteOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArraySpec]) -> list[tf.Tensor]:
     """Add a node that calls the host function; returns its outputs, without a gradient."""
     dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
     node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
     traced = TracedOutputs.of(op.host, list(map(type_of, tensors)), promised)
-    outputs = node(input=list(tensors), token=joined(op.token, traced.text), Tout=dtypes, name=node_name(op.name))
+    outputs = node(
+        input=list(tensors), token=joined(REGISTRY.token_of(op), traced.text), Tout=dtypes, name=node_name(op.name)
+    )
     if not promised:
         return []
     for output, type_ in zip(outputs, promised, strict=True):
@@ -43,7 +44,7 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], promised: Sequence[Array
 def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
     """What TensorFlow's runtime calls for a node."""
     token, traced = read_call(text)
-    host = REGISTRY.require_host_op(token).host
+    host = REGISTRY.require_op(token).host
     try:
         results = host_results(host, arrays)
     except TfpyopError:

@@ -46,7 +46,7 @@ def failure(
     return _kind_of(error)(text if traceback is None else f"{text}\n\n{traceback}")
 
 
-def changed_op(subject: str, expected: Types, got: Types) -> ContractError:
+def outputs_changed_error(subject: str, expected: Types, got: Types) -> ContractError:
     """The error where an op returns something else than the graph takes it to return that calls it."""
     return ContractError(
         "the op has changed since the graph that calls it was traced.",

@@ -26,7 +26,7 @@ from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_com
 from tfpyop._lowering.profiling import run_host
 from tfpyop._spec.array_like import require_levels
 from tfpyop._spec.coercion import STRING, Array, DType, Partners, as_input, dtype_kind, fit
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_values import fit_vector
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
 
@@ -160,7 +160,7 @@ def _references_unkept() -> tuple[int, int]:
 _UNKEPT = _references_unkept()
 
 
-def _aligned(type_: ArrayType) -> Array:
+def _aligned(type_: ArraySpec) -> Array:
     n_bytes = math.prod(size or 0 for size in type_.shape or ()) * type_.dtype.itemsize
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
@@ -201,10 +201,10 @@ def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
     return known
 
 
-def type_of(tensor: tf.Tensor) -> ArrayType:
+def type_of(tensor: tf.Tensor) -> ArraySpec:
     """The dtype and static shape of a tensor."""
     shape = tensor.shape
-    return ArrayType(dtype_of(tensor), None if shape.rank is None else tuple(shape.as_list()))
+    return ArraySpec(dtype_of(tensor), None if shape.rank is None else tuple(shape.as_list()))
 
 
 @functools.cache

@@ -15,11 +15,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._host.function import HostFunction
-from tfpyop._lowering.status import changed_op
+from tfpyop._lowering.status import outputs_changed_error
 from tfpyop._lowering.tensors import numpy_dtype
 from tfpyop._registry.token import Token, split, unreadable
 from tfpyop._spec.coercion import STRING, Array, DType
-from tfpyop._spec.outputs import ArrayType, Types, is_compatible
+from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
 from tfpyop._spec.signature import Place, Size
 from tfpyop._spec.size_terms import OPERATORS
 from tfpyop._spec.tree import Json
@@ -41,7 +41,7 @@ class TracedOutputs:
 
     def __init__(self, outputs: _Outputs) -> None:
         self._outputs = outputs
-        self._known: dict[_InputShapes, list[ArrayType]] = {}
+        self._known: dict[_InputShapes, list[ArraySpec]] = {}
 
     @classmethod
     def of(cls, host: HostFunction, inputs: Types, outputs: Types) -> TracedOutputs:
@@ -93,11 +93,11 @@ class TracedOutputs:
                     break
             else:
                 return
-        raise changed_op(subject, expected, [ArrayType.of(array) for array in results])
+        raise outputs_changed_error(subject, expected, [ArraySpec.of(array) for array in results])
 
-    def _expected(self, subject: str, shapes: _InputShapes) -> list[ArrayType]:
+    def _expected(self, subject: str, shapes: _InputShapes) -> list[ArraySpec]:
         try:
-            return [ArrayType(dtype, _shape(sizes, shapes)) for dtype, sizes in self._outputs]
+            return [ArraySpec(dtype, _shape(sizes, shapes)) for dtype, sizes in self._outputs]
         except (IndexError, ZeroDivisionError) as error:
             raise unreadable(subject, self.text) from error
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import FuncGraph
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 
 
 class UnknownShape(NamedTuple):
@@ -18,12 +18,12 @@ class UnknownShape(NamedTuple):
     number: int
 
 
-def note_unknown_shapes(op: HostOp, outputs: Sequence[tf.Tensor]) -> None:
+def record_unknown_shape(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> None:
     """Let the current graph, and those it is built into, remember an output of unknown rank."""
     number = next((number for number, output in enumerate(outputs) if output.shape.rank is None), None)
     graph = tf.compat.v1.get_default_graph()
     while number is not None and isinstance(graph, FuncGraph):
-        graph._tfpyop_unknown_shape = UnknownShape(op.host.subject, number)
+        graph._tfpyop_unknown_shape = UnknownShape(op.subject, number)
         graph = graph.outer_graph
 
 

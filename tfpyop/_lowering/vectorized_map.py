@@ -9,17 +9,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._host.batched import BatchedHost
+from tfpyop._host.batched import BatchedHostFunction
 from tfpyop._lowering import graph
 from tfpyop._lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
 from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
-from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
-from tfpyop._registry.concrete_op import HostOp, batched_op, unbatched_op
-from tfpyop._registry.registry import REGISTRY
-from tfpyop._registry.rules import Rule, Rules
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp, RuleSet, TensorFlowRule
 from tfpyop._registry.token import Token
-from tfpyop._spec.payload import Level
+from tfpyop._spec.payload import InAxes
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop.errors import UnsupportedError
 
@@ -32,14 +30,14 @@ def install() -> None:
 
 def _convert(attribute: str, pfor_input: Any) -> list[Any]:
     token = Token.of_node(_attribute(pfor_input, attribute))
-    op = None if token is None else REGISTRY.find_host_op(str(token))
+    op = None if token is None else REGISTRY.find_op(str(token))
     if op is None:
         name = _attribute(pfor_input, attribute).decode(errors="replace") or "a module"
         raise ConversionNotImplementedError(f"{name} is a function that TensorFlow cannot vectorize")
     if op.host.is_stateful:
         raise UnsupportedError(
             "it is stateful, and TensorFlow runs what vectorized_map maps once more for the first row.",
-            subject=op.host.subject,
+            subject=op.subject,
             remedy="Use tf.map_fn, which runs it once for every row, in order.",
         )
     level = tuple(item.is_stacked for item in pfor_input.inputs)
@@ -57,7 +55,7 @@ def _attribute(pfor_input: Any, name: str) -> bytes:
     return value
 
 
-def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
+def rows_of_native(op: ConcreteOp, n_results: int, pfor_input: Any) -> list[Any]:
     """Convert the node with the derivatives of a native call, whose own nodes have been converted one by one."""
     level = tuple(item.is_stacked for item in pfor_input.inputs[n_results:])
     if not any(level):
@@ -69,29 +67,29 @@ def rows_of_native(op: HostOp, n_results: int, pfor_input: Any) -> list[Any]:
     return [wrap_for_pfor(*pair) for pair in zip([*results, *tensors[n_results:]], flags, strict=True)]
 
 
-def op_of_token(token: str) -> HostOp:
+def op_of_token(token: str) -> ConcreteOp:
     """The op that a token stands for, with its derivatives, also if it is one over rows.
 
     Raises:
       UnsupportedError: It is not known.
     """
-    op: HostOp = REGISTRY.require_host_op(token)
-    if not isinstance(op.host, BatchedHost):
+    op: ConcreteOp = REGISTRY.require_op(token)
+    if not isinstance(op.host, BatchedHostFunction):
         return op
-    over_rows = unbatched_op(op)
-    for level in reversed(op.host.levels):
+    over_rows = op.unbatched()
+    for level in reversed(op.host.in_axes):
         over_rows = _differentiable(over_rows, level)
     return over_rows
 
 
-def _differentiable(op: HostOp, level: Level) -> HostOp:
+def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
     """The op over rows. Its derivatives are those of one row, over rows."""
-    batched = batched_op(op, level)
+    batched = op.batched(level)
     if op.rules.non_differentiable:
         return batched
 
     def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+        def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
             return input_cotangents(call, vectors)
 
         results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
@@ -101,22 +99,22 @@ def _differentiable(op: HostOp, level: Level) -> HostOp:
         ]
 
     def jvp(context: RuleContext, *tangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        def of_row(call: Call, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+        def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
             return output_tangents(call, vectors)
 
         return _over_rows(op, context, level, tangents, level, of_row)
 
-    site = op.owner.site
-    return replace(batched, rules=Rules(Rule(site, function=gradient), Rule(site, function=jvp)))
+    site = op.definition.site
+    return replace(batched, rules=RuleSet(TensorFlowRule(site, gradient), TensorFlowRule(site, jvp)))
 
 
 def _over_rows(
-    op: HostOp,
+    op: ConcreteOp,
     context: RuleContext,
-    level: Level,
+    level: InAxes,
     vectors: Sequence[tf.Tensor | None],
     vector_level: Sequence[bool],
-    of_row: Callable[[Call, Sequence[Any]], list[tf.Tensor | None]],
+    of_row: Callable[[RecordedCall, Sequence[Any]], list[tf.Tensor | None]],
 ) -> list[tf.Tensor | None]:
     """Apply a derivative of one row to every row; results that are None for one are None for all."""
     residuals = list(vars(context.residuals).values())
@@ -131,7 +129,7 @@ def _over_rows(
             next(remaining) if flag and value is not None else value for value, flag in zip(values, flags, strict=True)
         ]
         ends = (len(level), len(level) + len(context.outputs), len(values) - len(vectors))
-        call = Call(REGISTRY.current(op), whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]])
+        call = RecordedCall(REGISTRY.current(op), whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]])
         results = of_row(call, whole[ends[2] :])
         is_none[:] = [result is None for result in results]
         return [result for result in results if result is not None]

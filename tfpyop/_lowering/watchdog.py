@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfpyop._lowering import nested_graphs
 from tfpyop._lowering.traced_outputs import read_call
 from tfpyop._lowering.xla.structs import Frame
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop._registry.token import Token
 
 T = TypeVar("T")
@@ -204,5 +204,5 @@ def _name_of(name: str | bytes) -> str:
     token = (
         name.decode().rpartition("|")[0] if isinstance(name, bytes) else read_call(name)[0]
     )  # a site begins with its token
-    op = REGISTRY.find_host_op(token)
-    return f"op {Token.parse(token).op!r}" if op is None else str(op.host.subject)
+    op = REGISTRY.find_op(token)
+    return f"op {Token.parse(token).op!r}" if op is None else str(op.subject)

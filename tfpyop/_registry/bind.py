@@ -9,13 +9,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 
 
 class Lowering(Protocol):
     """The module that picks the way in which a call reaches TensorFlow."""
 
-    def call(self, op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+    def call(self, op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
         """Call an op with flat inputs; return its flat outputs as tensors."""
         ...
 
@@ -38,6 +38,6 @@ def lowering() -> Lowering:
     return _loaders[0]()
 
 
-def bind(op: HostOp, leaves: Sequence[Any]) -> list[Any]:
+def bind(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
     """Call an op with flat inputs in whatever context this is; return its flat outputs as tensors."""
     return lowering().call(op, leaves)

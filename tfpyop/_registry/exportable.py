@@ -28,8 +28,8 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
 
 def export_error_with_defaults(op: ConcreteOp) -> UnsupportedError | None:
     """Return the same, and also the error for a default that another process may not have."""
-    marks = op.definition.parameters.default_marks
-    defaults = op.definition.parameters.static_defaults or {}
+    marks = op.definition.spec.parameters.default_marks
+    defaults = op.definition.spec.parameters.static_defaults or {}
     unknown = [name for name, mark in marks.items() if mark is None and op.static.get(name) is defaults[name]]
     error = export_error(op)
     if error is not None or not unknown:

@@ -41,24 +41,10 @@ class FunctionOpDef(OpDef):
         unbound: FunctionOpDef | None = None,
         instance: Any = None,
     ) -> None:
-        super().__init__(
-            spec,
-            name=spec.name,
-            site=spec.site,
-            parameters=spec.parameters,
-            make_op=make_op,
-            is_local=spec.is_local,
-            is_bound=unbound is not None,
-        )
-        self.function = function
+        super().__init__(function, spec, make_op, is_bound=unbound is not None)
         self._given_rules = rules
         self._unbound = unbound
         self._instance = instance
-
-    @property
-    def n_inputs(self) -> int | None:
-        """The number of inputs of the signature, if there is one."""
-        return self.spec.n_inputs
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -104,9 +90,7 @@ class FunctionOpDef(OpDef):
         op = ConcreteOp(self, host, self.rules, self.spec.full_signature, tree, static, payload)
         return op
 
-    def _host(
-        self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None
-    ) -> HostFunction:
+    def _host(self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None) -> HostFunction:
         function, spec = self.function, self.spec
 
         def call(arrays: list[Array]) -> Any:

@@ -21,7 +21,7 @@ from tfpyop._host.function import HostFunction
 from tfpyop._registry.registry import Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.parameters import BoundArguments, Parameters
+from tfpyop._spec.parameters import BoundArguments
 from tfpyop._spec.payload import InAxes, with_in_axes
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
@@ -106,8 +106,8 @@ class ConcreteOp:
     def __post_init__(self) -> None:
         """Fill in the plain fields."""
         object.__setattr__(self, "name", self.definition.name)
-        object.__setattr__(self, "subject", self.definition.subject)
-        object.__setattr__(self, "is_eager_plain", not self.static and not self.definition.prefers_native)
+        object.__setattr__(self, "subject", self.host.subject)
+        object.__setattr__(self, "is_eager_plain", not self.static and not self.definition.spec.prefers_native)
 
     # -- outputs and residuals
 
@@ -178,37 +178,34 @@ class OpDef(ABC):
     """An op as it was defined. Its concrete ops are made once for each set of static arguments, and kept.
 
     Attributes:
+      function: The user's function, or the numpy rule.
       name: The name under which the op is registered, or a name for this process only.
       site: Where the op was defined.
       module: The module whose import defines the op.
       is_local: Whether the name holds for this process only.
       is_bound: Whether the op is a method that is bound to an instance.
-      prefers_native: Whether the native implementation is called by default.
       subject: The op in error messages.
+      spec: What is declared of the op.
       rules: The rules declared for the op.
       make_op: Makes the object that users hold.
     """
 
     def __init__(
         self,
+        function: Callable[..., Any],
         spec: OpSpec,
-        *,
-        name: str,
-        site: Site,
-        parameters: Parameters,
         make_op: Callable[[OpDef], Any],
-        is_local: bool,
-        is_bound: bool,
+        *,
+        is_bound: bool = False,
     ) -> None:
-        self.name = name
-        self.site = site
-        self.module = spec.module
-        self.is_local = is_local
-        self.is_bound = is_bound
-        self.prefers_native = spec.prefers_native
-        self.subject = f"op {name!r} ({site})"
+        self.function = function
         self.spec = spec
-        self.parameters = parameters
+        self.name = spec.name
+        self.site = spec.site
+        self.module = spec.module
+        self.subject = spec.subject
+        self.is_local = spec.is_local
+        self.is_bound = is_bound
         self.make_op = make_op
         self._concrete_ops: dict[str, ConcreteOp] = {}
 
@@ -226,11 +223,6 @@ class OpDef(ABC):
     def forward_ops(self) -> tuple[OpDef, ...]:
         """For the op of a numpy rule: the op that the rule belongs to, and so on to the user's own op."""
         return ()
-
-    @property
-    def n_inputs(self) -> int | None:
-        """The number of inputs, as far as the signature says."""
-        return None
 
     # -- calls
 
@@ -261,7 +253,7 @@ class OpDef(ABC):
         payload = ""
         try:
             if tree is not None or static:
-                payload = self.parameters.payload(tree, static)
+                payload = self.spec.parameters.payload(tree, static)
         except ValueError:  # not JSON: the token is one of this process, and saving a model warns
             return self._make_concrete_op(tree, static_values(static), None)
         return self.specialize_from_payload(payload)
@@ -283,12 +275,12 @@ class OpDef(ABC):
 
     def _read_concrete_op(self, payload: str) -> ConcreteOp:
         try:
-            tree, static, levels = self.parameters.read_payload(payload)
+            tree, static, levels = self.spec.parameters.read_payload(payload)
         except TfpyopError as error:
             raise error.about(self.subject) from None
         counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
-        if self.n_inputs is not None and not counts <= {self.n_inputs}:
-            raise ValueError(f"{counts} inputs, not {self.n_inputs}")
+        if self.spec.n_inputs is not None and not counts <= {self.spec.n_inputs}:
+            raise ValueError(f"{counts} inputs, not {self.spec.n_inputs}")
         if levels:
             return self.specialize(tree, static).batched(*levels)
         return self._make_concrete_op(tree, static_values(static), payload)

@@ -1,7 +1,7 @@
 """The registry: op names, and the tokens that stand for concrete ops in graphs.
 
 Named ops are kept for the life of the process. Local functions and bound methods are not listed, and live as long as
-they are referenced. Concrete ops are found by token and referenced weakly: a graph keeps those that it calls.
+they are referenced. TokenT ops are found by token and referenced weakly: a graph keeps those that it calls.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from tfpyop._locks import SafeLock
@@ -79,25 +78,25 @@ class TokenOp(Protocol):
         ...
 
 
-Definition = TypeVar("Definition", bound=NamedOp)
-Concrete = TypeVar("Concrete", bound=TokenOp)
+NamedT = TypeVar("NamedT", bound=NamedOp)
+TokenT = TypeVar("TokenT", bound=TokenOp)
 
 
-class Registry(Generic[Definition, Concrete]):
+class Registry(Generic[NamedT, TokenT]):
     """Names and tokens of one process. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = SafeLock()
-        self._definitions: dict[str, Definition] = {}
-        self._internal: dict[str, Definition] = {}
-        self._concrete_ops: weakref.WeakValueDictionary[str, Concrete] = weakref.WeakValueDictionary()
-        self._local_tokens: weakref.WeakKeyDictionary[Concrete, str] = weakref.WeakKeyDictionary()
+        self._definitions: dict[str, NamedT] = {}
+        self._internal: dict[str, NamedT] = {}
+        self._concrete_ops: weakref.WeakValueDictionary[str, TokenT] = weakref.WeakValueDictionary()
+        self._local_tokens: weakref.WeakKeyDictionary[TokenT, str] = weakref.WeakKeyDictionary()
         self._process = os.urandom(4).hex()
         self._serial = itertools.count(1)
         self.registrations = 0
         """How often an op has replaced another one: what was found by token before may be outdated."""
 
-    def register(self, name: str, definition: Definition) -> None:
+    def register(self, name: str, definition: NamedT) -> None:
         """List an op under its name.
 
         Raises:
@@ -121,11 +120,11 @@ class Registry(Generic[Definition, Concrete]):
                 if Token.parse(token).belongs_to(name):
                     self._concrete_ops.pop(token, None)
 
-    def add_internal(self, name: str, definition: Definition) -> None:
+    def add_internal(self, name: str, definition: NamedT) -> None:
         """Let an op of this package be found by name without listing it."""
         self._internal[name] = definition
 
-    def find(self, name: str) -> Definition:
+    def find(self, name: str) -> NamedT:
         """Return the op of this name, which may be the op of a rule.
 
         Raises:
@@ -155,7 +154,7 @@ class Registry(Generic[Definition, Concrete]):
         """Return the name with a suffix that is used once, by this process only."""
         return f"{name}#{self._process}-{next(self._serial)}"
 
-    def token_of(self, op: Concrete) -> str:
+    def token_of(self, op: TokenT) -> str:
         """Return the token of a concrete op, under which the op is found from now on.
 
         The token is stable if the op is listed and its static values can be written. Otherwise it is for this process
@@ -163,7 +162,7 @@ class Registry(Generic[Definition, Concrete]):
         """
         with self._lock:
             if self.is_stable(op):
-                token = str(Token(op.name, op.payload, op.definition.module))
+                token = str(Token(op.name, op.payload or "", op.definition.module))
             else:
                 token = self._local_tokens.get(op, "")
                 if f"#{self._process}-" not in token:  # a forked child keeps the tokens of its parent to itself
@@ -171,7 +170,7 @@ class Registry(Generic[Definition, Concrete]):
             self._concrete_ops.setdefault(token, op)
             return token
 
-    def find_op(self, token: str) -> Concrete | None:
+    def find_op(self, token: str) -> TokenT | None:
         """Return the concrete op that a token stands for, made again if its op is known; None if it is not.
 
         Raises:
@@ -187,7 +186,7 @@ class Registry(Generic[Definition, Concrete]):
         except ValueError as error:
             raise parsed.unreadable() from error
 
-    def require_op(self, token: str) -> Concrete:
+    def require_op(self, token: str) -> TokenT:
         """Return the concrete op that a token stands for.
 
         Raises:
@@ -198,7 +197,7 @@ class Registry(Generic[Definition, Concrete]):
             raise self.missing(Token.parse(token))
         return op
 
-    def import_op(self, text: str) -> Concrete:
+    def import_op(self, text: str) -> TokenT:
         """Return the concrete op that a token stands for, after importing the module of the op.
 
         Raises:
@@ -231,11 +230,11 @@ class Registry(Generic[Definition, Concrete]):
             return token.undefined(nearest(token.op, self._definitions))
         return token.unknown()
 
-    def is_stable(self, op: Concrete) -> bool:
+    def is_stable(self, op: TokenT) -> bool:
         """Return whether the token of a concrete op means the same in every process that imports its module."""
         return op.payload is not None and self.holds(op.name, op.definition)
 
-    def current(self, op: Concrete) -> Concrete:
+    def current(self, op: TokenT) -> TokenT:
         """Return the concrete op itself, or its replacement if the op has been defined again."""
         if op.payload is None or self.is_stable(op):
             return op
@@ -253,7 +252,7 @@ class Registry(Generic[Definition, Concrete]):
         """Use names of its own in a forked child. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
-    def _known(self, name: str) -> Definition | None:
+    def _known(self, name: str) -> NamedT | None:
         """Return the op of this name, which may be the op of a rule; None if there is none."""
         rules: list[str] = []
         known = self._listed(name)
@@ -267,6 +266,6 @@ class Registry(Generic[Definition, Concrete]):
             known = None if known is None else known.rule_op(rule)
         return known
 
-    def _listed(self, name: str) -> Definition | None:
+    def _listed(self, name: str) -> NamedT | None:
         known = self._definitions.get(name)
         return self._internal.get(name) if known is None else known

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +19,6 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.tree import TreeSpec, flatten
 from tfpyop.errors import annotate
-
-_ANY_VALUES = inspect.signature(lambda *values, **static: None)
-"""The parameters of every rule's op."""
 
 
 class RuleOpDef(OpDef):
@@ -48,16 +43,8 @@ class RuleOpDef(OpDef):
         unbound: RuleOpDef | None = None,
         instance: Any = None,
     ) -> None:
-        super().__init__(
-            forward_op.spec,
-            name=f"{forward_op.name}/{transform.value}",
-            site=site,
-            parameters=replace(forward_op.parameters, signature=_ANY_VALUES),
-            make_op=forward_op.make_op,
-            is_local=forward_op.is_local,
-            is_bound=unbound is not None,
-        )
-        self.function = function
+        spec = forward_op.spec.of_rule(f"{forward_op.name}/{transform.value}", site)
+        super().__init__(function, spec, forward_op.make_op, is_bound=unbound is not None)
         self.forward_op = forward_op
         self.transform = transform
         self._unbound = unbound
@@ -90,7 +77,7 @@ class RuleOpDef(OpDef):
         leaves, tree = flatten(tuple(args))
         if not tree.is_flat:
             raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
-        return BoundArguments(leaves, None, {**(self.parameters.static_defaults or {}), **kwargs})
+        return BoundArguments(leaves, None, {**(self.spec.parameters.static_defaults or {}), **kwargs})
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
         """Return one value, or a tuple of several."""

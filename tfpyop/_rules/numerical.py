@@ -25,7 +25,7 @@ _MOST_REMEMBERED = 16
 """At how many points the comparison is not repeated."""
 
 
-def read_method(grad: Any) -> Method | None:
+def parse_method(grad: Any) -> Method | None:
     """The method that `grad=` asks for; None if it is a rule, or nothing."""
     if isinstance(grad, Numerical | ComplexStep):
         return grad
@@ -40,7 +40,7 @@ def read_method(grad: Any) -> Method | None:
 
 
 @dataclass(frozen=True, slots=True)
-class FromValues:
+class NumericalRule:
     """A numpy rule that gets derivatives from values of the op's function; for methods it is that of any instance."""
 
     rule: Callable[..., Any]
@@ -56,12 +56,12 @@ class FromValues:
         values: list[Array | None] = self.rule(op, *vectors)
         return values
 
-    def __get__(self, instance: object, owner: type | None = None) -> FromValues:
+    def __get__(self, instance: object, owner: type | None = None) -> NumericalRule:
         """It takes no instance: the function it asks for values is bound already."""
         return self
 
 
-def from_values(method: Method, signature: Signature | None) -> tuple[FromValues, FromValues]:
+def numerical_rules(method: Method, signature: Signature | None) -> tuple[NumericalRule, NumericalRule]:
     """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
 
     Args:
@@ -92,7 +92,7 @@ def from_values(method: Method, signature: Signature | None) -> tuple[FromValues
         values = iter(found)
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
-    return FromValues(gradient, method), FromValues(jvp, method)
+    return NumericalRule(gradient, method), NumericalRule(jvp, method)
 
 
 class _Confirmation:

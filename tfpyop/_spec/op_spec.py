@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import keyword
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from tfpyop._spec.coercion import STRING, DType, dtype_kind, parse_dtype
+from tfpyop._spec.coercion import STRING, DType
 from tfpyop._spec.domain import Domain
 from tfpyop._spec.executor_source import ExecutorSource
-from tfpyop._spec.options import (check_function, check_input_count, read_compute_dtype, read_executor, read_flag, read_names, read_outputs, read_prefer, read_residuals, read_shape_function, read_signature, read_vectorized)
-from tfpyop._spec.parameters import Division, Parameters
+from tfpyop._spec.options import (
+    check_function,
+    check_input_count,
+    read_compute_dtype,
+    read_executor,
+    read_flag,
+    read_names,
+    read_outputs,
+    read_prefer,
+    read_residuals,
+    read_shape_function,
+    read_signature,
+    read_vectorized,
+)
+from tfpyop._spec.parameters import BoundArguments, Parameters
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site, default_name, is_in_class
-from tfpyop._spec.tree import LEAF, Structure, flat, flatten
-from tfpyop.errors import RegistrationError, SignatureError, TfpyopError
+from tfpyop._spec.tree import LEAF, TreeSpec
+from tfpyop.errors import RegistrationError, TfpyopError
+
+_ANY_VALUES = inspect.signature(lambda *values, **static: None)
+"""The parameters of the op of a numpy rule."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +48,19 @@ class OpSpec:
     """Whether the name holds for this process only."""
     site: Site
     parameters: Parameters
-    signature: Signature | None
-    shape: Callable[..., Any] | None
-    dtypes: tuple[DType | None, ...]
-    tree: TreeSpec
+    signature: Signature | None = None
+    shape: Callable[..., Any] | None = None
+    dtypes: tuple[DType | None, ...] = (None,)
+    tree: TreeSpec = LEAF
     """The nesting of the outputs."""
-    residuals: Mapping[str, tuple[str, DType]]
-    compute_dtype: DType | None
-    is_vectorized: bool
-    executor: ExecutorSource | None
+    residuals: Mapping[str, tuple[str, DType]] = field(default_factory=dict)
+    compute_dtype: DType | None = None
+    is_vectorized: bool = True
+    executor: ExecutorSource | None = None
     """Gives what runs the elements of loop dimensions."""
-    is_stateful: bool
-    prefers_native: bool
-    domain: Domain
+    is_stateful: bool = False
+    prefers_native: bool = False
+    domain: Domain = field(default_factory=Domain)
 
     @classmethod
     def read(cls, function: Any, frame: FrameType, options: Mapping[str, Any]) -> OpSpec:
@@ -112,6 +122,23 @@ class OpSpec:
     def bound(self) -> OpSpec:
         """For a method: the same for its ops that are bound to instances."""
         return replace(self, is_local=True, parameters=self.parameters.without_first())
+
+    def of_rule(self, name: str, site: Site) -> OpSpec:
+        """Return the spec of a numpy rule's op, which takes flat values and has no signature of its own."""
+        parameters = replace(self.parameters, signature=_ANY_VALUES)
+        return OpSpec(
+            name=name,
+            module=self.module,
+            is_local=self.is_local,
+            site=site,
+            parameters=parameters,
+            compute_dtype=self.compute_dtype,
+            is_vectorized=self.is_vectorized,
+            executor=self.executor,
+            is_stateful=self.is_stateful,
+            prefers_native=self.prefers_native,
+            domain=self.domain,
+        )
 
     @cached_property
     def full_signature(self) -> Signature | None:

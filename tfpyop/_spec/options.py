@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import keyword
-import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from tfpyop._spec.coercion import STRING, DType, dtype_kind, parse_dtype
-from tfpyop._spec.domain import Domain
+from tfpyop._spec.coercion import DType, dtype_kind, parse_dtype
 from tfpyop._spec.executor_source import ExecutorSource
-from tfpyop._spec.parameters import Division, Parameters
+from tfpyop._spec.parameters import Parameters
 from tfpyop._spec.signature import Signature
-from tfpyop._spec.source_location import Site
-from tfpyop._spec.tree import LEAF, Structure, flat, flatten
-from tfpyop.errors import RegistrationError, SignatureError, TfpyopError
+from tfpyop._spec.tree import LEAF, TreeSpec, flat, flatten
+from tfpyop.errors import RegistrationError, SignatureError
 
 
 def check_function(function: Any) -> None:
@@ -71,7 +64,7 @@ def read_shape_function(shape: Any) -> Callable[..., Any] | None:
     return function
 
 
-def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], Structure]:
+def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], TreeSpec]:
     """The dtypes of the outputs and how they are arranged, from `dtype=` and the signature."""
     try:
         declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)

@@ -25,19 +25,19 @@ from tfpyop._spec.coercion import (
     ufunc_output_dtypes,
 )
 from tfpyop._spec.signature import Signature, Sizes
-from tfpyop._spec.tree import Structure
+from tfpyop._spec.tree import TreeSpec
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayType:
+class ArraySpec:
     """The dtype and shape of an array, the shape as far as it is known."""
 
     dtype: DType
     shape: Shape | None
 
     @classmethod
-    def of(cls, array: Array) -> ArrayType:
+    def of(cls, array: Array) -> ArraySpec:
         """The type of an array at hand."""
         return cls(array.dtype, array.shape)
 
@@ -46,12 +46,12 @@ class ArrayType:
         return describe(self.dtype, self.shape)
 
 
-Types = Sequence[ArrayType]
+Types = Sequence[ArraySpec]
 
 _LARGEST_SIZE = 2**63 - 1
 
 
-class Promise(Protocol):
+class OutputSpec(Protocol):
     """What a host function promises of its outputs. Residuals are outputs too, behind those the caller sees."""
 
     @property
@@ -72,7 +72,7 @@ class Promise(Protocol):
         """How many outputs the caller sees, for inputs of these dtypes."""
         ...
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """What outputs and residuals will be for such inputs; checks the inputs on the way."""
         ...
 
@@ -101,7 +101,7 @@ class Promise(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OpPromise:
+class OpOutputSpec:
     """What a decorated function promises."""
 
     signature: Signature | None
@@ -109,7 +109,7 @@ class OpPromise:
     shape: Callable[[Sequence[Shape]], Any] | None
     dtypes: tuple[DType | None, ...]
     """Of outputs and residuals; None stands for the result type of the inputs."""
-    structure: Structure
+    structure: TreeSpec
     """How the outputs are arranged."""
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
@@ -125,11 +125,11 @@ class OpPromise:
         """How many outputs are declared."""
         return len(self.dtypes) - len(self.residual_names)
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """The declared or derived dtypes, and the shapes as far as signature or shape function tell."""
         shapes = self._shapes([type_.shape for type_ in inputs])
         dtypes = self._dtypes([type_.dtype for type_ in inputs])
-        return [ArrayType(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
+        return [ArraySpec(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
         """What the signature says; without one, shapes are known for inputs of known shapes only."""
@@ -162,7 +162,7 @@ class OpPromise:
             self.signature.check_run_time_sizes([array.shape for array in arrays], binding, self._what)
         return arrays
 
-    def _fit(self, value: Any, promised: ArrayType, number: int, inputs: Types) -> Array:
+    def _fit(self, value: Any, promised: ArraySpec, number: int, inputs: Types) -> Array:
         is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
         advise = self._advice(number)
         array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number), advise=advise)
@@ -276,7 +276,7 @@ class OpPromise:
         if n_outputs == 1 and self.structure.kind == "tuple" and not isinstance(result, tuple | list):
             return [result]
         try:
-            return self.structure.flatten_like(result)
+            return self.structure.flatten_as(result)
         except ValueError as error:
             remedy = "Return them in the form of dtype=."
             if self.structure.kind == "tuple":

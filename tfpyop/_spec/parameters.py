@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfpyop._spec.default_marks import marks_of
-from tfpyop._spec.payload import Level, levels_of, marks_in, read_parts, value_to_json, values_of, write_parts
-from tfpyop._spec.tree import Json, Structure, flatten, is_leaf_type
+from tfpyop._spec.payload import InAxes, in_axes_of, marks_in, read_parts, value_to_json, values_of, write_parts
+from tfpyop._spec.tree import Json, TreeSpec, flatten, is_leaf_type
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 
 _Parameter = inspect.Parameter
@@ -24,15 +24,15 @@ _NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Division(NamedTuple):
-    """The arguments of one call: the tensors among them, how they are nested (None: not at all), and static values."""
+class BoundArguments(NamedTuple):
+    """The arguments of one call: flat inputs, their nesting (None: they are flat), and static values."""
 
     leaves: Sequence[Any]
-    structure: Structure | None
+    tree: TreeSpec | None
     static: Mapping[str, Any]
 
     @classmethod
-    def of(cls, leaves: Sequence[Any], structure: Structure, static: Mapping[str, Any]) -> Division:
+    def of(cls, leaves: Sequence[Any], structure: TreeSpec, static: Mapping[str, Any]) -> BoundArguments:
         """A division of arguments that may be nested."""
         return cls(leaves, None if structure.is_flat else structure, static)
 
@@ -146,8 +146,8 @@ class Parameters:
             "or name it in static_argnames."
         )
 
-    def divide(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> Division:
-        """Divide the arguments of a call into tensors and static values.
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> BoundArguments:
+        """Sort the arguments of a call into flat inputs, their nesting, and static values.
 
         Defaults of tensor parameters are inputs too, but for None at the end. Where that makes more inputs than the
         signature has (`n_inputs`), trailing parameters that were left to their defaults stay with the function.
@@ -157,9 +157,9 @@ class Parameters:
           SignatureError: There are more or fewer inputs than the signature has.
         """
         if self._is_flat_call(args, kwargs, n_inputs):
-            return Division(args, None, _NO_STATIC)
+            return BoundArguments(args, None, _NO_STATIC)
         if self.signature is None:
-            return Division.of(*flatten(tuple(args)), dict(kwargs))
+            return BoundArguments.of(*flatten(tuple(args)), dict(kwargs))
         given = dict(self.signature.bind(*args, **kwargs).arguments)
         values = [given.pop(parameter.name, parameter.default) for parameter in self.tensors]
         values += given.pop(self.variadic, ()) if self.variadic else ()
@@ -173,7 +173,7 @@ class Parameters:
             raise self._wrong_count(values, len(leaves), n_inputs)
         keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
         extra = given.pop(keywords, {}) if keywords else {}
-        return Division.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
+        return BoundArguments.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
 
     def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
         """Whether there is nothing to divide: one leaf for each parameter, and no more parameters than inputs."""
@@ -198,7 +198,9 @@ class Parameters:
             "name it in static_argnames.",
         )
 
-    def assemble(self, tensors: Sequence[Any], static: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def call_arguments(
+        self, tensors: Sequence[Any], static: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Put tensors and static values in their places: what to call the function with."""
         if self.is_plain:
             return tensors, static
@@ -218,7 +220,7 @@ class Parameters:
                 break
         return [*args, *remaining], keywords
 
-    def payload(self, structure: Structure | None, static: Mapping[str, Any]) -> str:
+    def payload(self, structure: TreeSpec | None, static: Mapping[str, Any]) -> str:
         """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
 
         Defaults are written too, since they may be others where it is read; of those that are not JSON, their marks.
@@ -236,7 +238,7 @@ class Parameters:
         }
         return write_parts({part: value for part, value in parts.items() if value not in (None, {})})
 
-    def read_payload(self, payload: str) -> tuple[Structure | None, Mapping[str, Any], tuple[Level, ...]]:
+    def read_payload(self, payload: str) -> tuple[TreeSpec | None, Mapping[str, Any], tuple[InAxes, ...]]:
         """Read what `payload` wrote: the structure (None for a plain call), the static values, and levels of batching.
 
         Raises:
@@ -246,13 +248,13 @@ class Parameters:
         parts = read_parts(payload, ("defaults", "inputs", "marks", "static"))
         structure = None
         if "inputs" in parts:
-            structure = Structure.from_json(parts["inputs"])
+            structure = TreeSpec.from_json(parts["inputs"])
             if structure.kind != "tuple":
                 raise ValueError("the inputs are not a list")
         self._require_marks(marks_in(parts))
         given = {**values_of(parts, "defaults"), **values_of(parts, "static")}
         self._require_parameters(given)
-        return structure, {**(self.static_defaults or {}), **given}, levels_of(parts)
+        return structure, {**(self.static_defaults or {}), **given}, in_axes_of(parts)
 
     def _require_parameters(self, static: Mapping[str, Any]) -> None:
         if self._takes_any_static:

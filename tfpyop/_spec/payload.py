@@ -13,7 +13,7 @@ from typing import Any
 from tfpyop._spec.tree import MOST_NESTED, Json, pairs_of
 from tfpyop.errors import describe_kind
 
-Level = tuple[bool, ...]
+InAxes = tuple[bool, ...]
 """For each input, whether it has a dimension of rows at this level. Outer levels come first."""
 
 MOST_LEVELS = 64
@@ -49,14 +49,14 @@ def write_parts(parts: Mapping[str, Json]) -> str:
     return json.dumps(parts, sort_keys=True, separators=(",", ":")) if parts else ""
 
 
-def with_levels(text: str, levels: Sequence[Level]) -> str:
+def with_in_axes(text: str, levels: Sequence[InAxes]) -> str:
     """Return the same payload for a call over rows; without levels, for a call of one row."""
     parts = json.loads(text) if text else {}
     parts[_BATCH] = [[int(flag) for flag in level] for level in levels]
     return write_parts({part: value for part, value in parts.items() if part != _BATCH or value})
 
 
-def levels_of(parts: Mapping[str, Json]) -> tuple[Level, ...]:
+def in_axes_of(parts: Mapping[str, Json]) -> tuple[InAxes, ...]:
     """Read the levels of batching, outer ones first.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, fit, is_differentiable
-from tfpyop._spec.outputs import ArrayType, Promise, Types, describe_types, dtypes_of, is_compatible
+from tfpyop._spec.outputs import ArraySpec, OutputSpec, Types, describe_types, dtypes_of, is_compatible
 from tfpyop._spec.rule_values import broadcast_shapes_of, fit_cotangent, fit_tangent, rule_values
 from tfpyop._spec.signature import Signature, Sizes, sizes_of
 from tfpyop.errors import ContractError
@@ -41,10 +41,10 @@ class RuleInputs(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class RulePromise:
+class RuleOutputSpec:
     """What a numpy rule promises: a vector for each differentiable one of its models, like that."""
 
-    primal: Promise
+    primal: OutputSpec
     """What the op that the rule belongs to promises."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
@@ -95,7 +95,7 @@ class RulePromise:
         """How many models are differentiable."""
         return sum(map(is_differentiable, self.models(self.split(inputs, inputs))))
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """The types of the differentiable models."""
         parts = self._parts(inputs)
         _check_rule_inputs(parts, self.primal, self.given_for(parts))
@@ -122,7 +122,7 @@ class RulePromise:
         """Coerce the vectors that a rule returned, one for each output."""
         raise NotImplementedError
 
-    def _parts(self, inputs: Types) -> RuleInputs[ArrayType]:
+    def _parts(self, inputs: Types) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
 
     def _numbers(self, inputs: Types) -> list[int]:
@@ -150,7 +150,7 @@ class RulePromise:
 
 
 @dataclass(frozen=True, slots=True)
-class CotangentPromise(RulePromise):
+class CotangentSpec(RuleOutputSpec):
     """What a numpy VJP rule promises: a cotangent for each differentiable primal, like the primal."""
 
     signature: Signature | None
@@ -169,7 +169,7 @@ class CotangentPromise(RulePromise):
 
 
 @dataclass(frozen=True, slots=True)
-class TangentPromise(RulePromise):
+class TangentSpec(RuleOutputSpec):
     """What a numpy JVP rule promises: a tangent for each differentiable output, like the output."""
 
     vector = "tangent"
@@ -184,7 +184,7 @@ class TangentPromise(RulePromise):
 
 
 @dataclass(frozen=True, slots=True)
-class SamePromise:
+class SameAsInputsSpec:
     """Outputs like the first inputs."""
 
     count: int
@@ -207,7 +207,7 @@ class SamePromise:
         """As many as it says."""
         return self.count
 
-    def output_types(self, inputs: Types) -> list[ArrayType]:
+    def output_types(self, inputs: Types) -> list[ArraySpec]:
         """The types of the first inputs."""
         if len(inputs) < self.count:
             raise ContractError(
@@ -229,7 +229,7 @@ class SamePromise:
         return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
 
 
-def _check_rule_inputs(parts: RuleInputs[ArrayType], primal: Promise, like: Types) -> None:
+def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: Types) -> None:
     """The primals must be such as the op takes, and every other value as they make it."""
     promised = primal.output_types(parts.inputs)
     given = [*parts.outputs, *parts.residuals, *parts.vectors]

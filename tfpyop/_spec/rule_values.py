@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
-from tfpyop._spec.outputs import ArrayType, is_compatible
+from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
 
@@ -68,7 +68,7 @@ def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
 
 
 def wrong_cotangent_shape(
-    number: int, n_inputs: int, primal: ArrayType, broadcast: Shape | None, got: ArrayType
+    number: int, n_inputs: int, primal: ArraySpec, broadcast: Shape | None, got: ArraySpec
 ) -> ContractError:
     """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
     expected = str(primal)
@@ -83,7 +83,7 @@ def wrong_cotangent_shape(
     )
 
 
-def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> ContractError:
+def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> ContractError:
     """The error for a tangent of another shape than its output."""
     return ContractError(
         f"tangent {number} has the wrong shape.",
@@ -93,23 +93,23 @@ def wrong_tangent_shape(number: int, output: ArrayType, got: ArrayType) -> Contr
     )
 
 
-def fit_cotangent(value: Any, primal: ArrayType, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
+def fit_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
     """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
     what = f"the cotangent of input {number}"
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if array.shape != primal.shape:
         if array.shape != broadcast:
-            raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArrayType.of(array))
+            raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArraySpec.of(array))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
     return fit_vector(array, primal.dtype, what)
 
 
-def fit_tangent(value: Any, output: ArrayType, number: int) -> Array:
+def fit_tangent(value: Any, output: ArraySpec, number: int) -> Array:
     """Coerce a tangent and check its shape."""
     array = fit_vector(value, output.dtype, f"tangent {number}")
     if not is_compatible(array.shape, output.shape):
-        raise wrong_tangent_shape(number, output, ArrayType.of(array))
+        raise wrong_tangent_shape(number, output, ArraySpec.of(array))
     return array
 
 

@@ -28,12 +28,12 @@ MOST_NESTED = 100
 
 
 @dataclass(frozen=True)
-class Structure:
+class TreeSpec:
     """How the leaves of a nested value are arranged."""
 
     kind: str
     """`leaf`, `none`, `tuple`, `dict` or `custom`."""
-    children: tuple[Structure, ...] = ()
+    children: tuple[TreeSpec, ...] = ()
     keys: tuple[Any, ...] = ()
     build: Callable[[Sequence[Any]], Any] | None = None
     """How a custom type (namedtuple, dataclass) is made from its children."""
@@ -50,26 +50,26 @@ class Structure:
         """Whether this is a leaf or a tuple of leaves."""
         return self.kind == "leaf" or (self.kind == "tuple" and all(child.kind == "leaf" for child in self.children))
 
-    def pack(self, leaves: Sequence[Any]) -> Any:
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Arrange leaves, one for each leaf of the structure."""
         if self.kind == "leaf" and len(leaves) == 1:
             return leaves[0]
         if len(leaves) != self.n_leaves:
             raise AssertionError(f"{len(leaves)} leaves for a structure of {self.n_leaves}")
-        return self._build(iter(leaves))
+        return self._unflatten(iter(leaves))
 
-    def _build(self, leaves: Iterator[Any]) -> Any:
+    def _unflatten(self, leaves: Iterator[Any]) -> Any:
         if self.kind == "leaf":
             return next(leaves)
         if self.kind == "none":
             return None
-        children = [child._build(leaves) for child in self.children]
+        children = [child._unflatten(leaves) for child in self.children]
         if self.kind == "dict":
             by_key = dict(zip(self.keys, children, strict=True))
             return {key: by_key[key] for key in self.order}
         return tuple(children) if self.build is None else self.build(children)
 
-    def flatten_like(self, value: Any) -> list[Any]:
+    def flatten_as(self, value: Any) -> list[Any]:
         """Flatten a value that should be arranged like this; ValueError says in which way it is not.
 
         Where the structure has a leaf the value may be anything; lists pass for tuples.
@@ -94,7 +94,7 @@ class Structure:
             raise ValueError(f"{describe_kind(value)} where {len(self.children)} values belong")
         if len(parts) != len(self.children):
             raise ValueError(f"{len(parts)} values where {len(self.children)} belong")
-        return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_like(part)]
+        return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_as(part)]
 
     def to_json(self, depth: int = 0) -> Json:
         """The structure as JSON; ValueError if it is too deep, or a type other than dict and tuple is in it."""
@@ -110,7 +110,7 @@ class Structure:
         raise ValueError("only tuples and dicts with text keys can be written as JSON")
 
     @classmethod
-    def from_json(cls, value: Json, depth: int = 0) -> Structure:
+    def from_json(cls, value: Json, depth: int = 0) -> TreeSpec:
         """Read what `to_json` wrote; ValueError if it did not write this."""
         if value in ("leaf", "none"):
             return cls(value)
@@ -123,7 +123,7 @@ class Structure:
         return cls("dict", tuple(children[key] for key in keys), keys, order=tuple(children))
 
 
-LEAF = Structure("leaf")
+LEAF = TreeSpec("leaf")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,12 +134,12 @@ def is_leaf_type(kind: Hashable) -> bool:
 
 
 @functools.cache
-def flat(n_leaves: int) -> Structure:
+def flat(n_leaves: int) -> TreeSpec:
     """A tuple of leaves."""
-    return Structure("tuple", (LEAF,) * n_leaves)
+    return TreeSpec("tuple", (LEAF,) * n_leaves)
 
 
-def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], Structure]:
+def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], TreeSpec]:
     """Take a nested value apart into its leaves and their arrangement.
 
     Args:
@@ -153,11 +153,11 @@ def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], Str
     return leaves, _flatten(value, leaves, is_declaration, 0)
 
 
-def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) -> Structure:
+def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) -> TreeSpec:
     if depth > _DEEPEST:
         raise TypeError(f"a value contains itself, or is nested more than {_DEEPEST} levels deep")
     if value is None and not is_declaration:
-        return Structure("none")
+        return TreeSpec("none")
     kind, build = "tuple", None
     keys: tuple[Any, ...] = ()
     children: Sequence[Any]
@@ -180,7 +180,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) ->
         leaves.append(value)
         return LEAF
     nested = tuple(_flatten(child, leaves, is_declaration, depth + 1) for child in children)
-    return Structure(kind, nested, keys, build, tuple(value) if kind == "dict" else ())
+    return TreeSpec(kind, nested, keys, build, tuple(value) if kind == "dict" else ())
 
 
 def pairs_of(pairs: Json) -> list[tuple[str, Json]]:

@@ -27,7 +27,7 @@ from tfpyop.cli._output import require_writable
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
 from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
-from tfpyop.testing._ops import definition_of, is_unbound_method
+from tfpyop.testing._ops import is_unbound_method, spec_of
 from tfpyop.testing._static import static_choices
 
 _N_ROUNDS = 7
@@ -76,13 +76,13 @@ def _require_served(op: Op[..., Any]) -> None:
     """Raise RegistrationError if the function refuses such inputs as are measured with."""
     arrays, static = inputs_of(op, 1), static_of(op)
     try:
-        args, keywords = definition_of(op).parameters.assemble([tf.constant(array) for array in arrays], static)
+        args, keywords = spec_of(op).parameters.call_arguments([tf.constant(array) for array in arrays], static)
         op(*args, **keywords)
     except Exception as error:
         raise RegistrationError(
             "it refuses the inputs that would be measured with.",
             got=f"{describe_arrays(arrays)}: {type(error).__name__}: {error}",
-            subject=definition_of(op).subject,
+            subject=spec_of(op).subject,
             remedy="Give it a signature= and a domain=; tuples and dicts cannot be measured.",
         ) from None
 
@@ -93,7 +93,7 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
     Raises:
       TfpyopError: Nothing tells how many inputs the op has, how they are nested, or of which instance it is.
     """
-    definition = definition_of(op)
+    definition = spec_of(op)
     require_known_nesting(op, {})
     names, signature = definition.parameters.input_names, definition.signature
     if is_unbound_method(op):
@@ -127,14 +127,14 @@ def static_of(op: Op[..., Any]) -> dict[str, Any]:
     Raises:
       RegistrationError: Nothing tells what it may be.
     """
-    parameters, values = definition_of(op).parameters.static_parameters, {}
+    parameters, values = spec_of(op).parameters.static_parameters, {}
     for name, choices in static_choices(op).items():
         if parameters[name].default is not parameters[name].empty:
             continue
         if choices is None:
             raise RegistrationError(
                 f"its parameter {name!r} has no default to measure with.",
-                subject=definition_of(op).subject,
+                subject=spec_of(op).subject,
                 remedy="Annotate it (bool, Literal, an Enum), or give it one.",
             )
         values[name] = choices[0]
@@ -157,11 +157,11 @@ def _values(interval: Interval, shape: tuple[int, ...], generator: np.random.Gen
 
 
 def _times(op: Op[..., Any], arrays: Sequence[Array]) -> Times:
-    parameters, static = definition_of(op).parameters, static_of(op)
+    parameters, static = spec_of(op).parameters, static_of(op)
     tensors = [tf.constant(array) for array in arrays]
     more = {"out": None} if parameters.takes_out else {}
-    numpy_args, keywords = parameters.assemble(arrays, static)
-    args, _ = parameters.assemble(tensors, static)
+    numpy_args, keywords = parameters.call_arguments(arrays, static)
+    args, _ = parameters.call_arguments(tensors, static)
     calls: dict[str, Callable[[], Any]] = {
         "numpy": lambda: op.numpy(*numpy_args, **keywords, **more),
         "eager": lambda: op(*args, **keywords),

@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tfpyop._discovery import find_all
-from tfpyop._op import Op, entry_of
+from tfpyop._op import Op, op_def_of
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import TfpyopError
@@ -128,7 +128,7 @@ def _as_json(ops: dict[str, Op[..., Any]], reports: dict[str, Report]) -> dict[s
                 "op": name,
                 "name": ops[name].name,
                 "signature": ops[name].signature,
-                "defined_at": str(entry_of(ops[name]).site),
+                "defined_at": str(op_def_of(ops[name]).site),
                 "checks": [_outcome_as_json(outcome) for outcome in report.outcomes],
             }
             for name, report in reports.items()

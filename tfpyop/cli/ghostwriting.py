@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfpyop._discovery import find_ops
-from tfpyop._op import Op, entry_of
+from tfpyop._op import Op, op_def_of
 from tfpyop.cli._console import printing_aside
 from tfpyop.errors import TfpyopError
 from tfpyop.testing import arguments
@@ -77,6 +77,6 @@ def _advice(op: Op[..., Any]) -> tuple[str | None, str | None]:
             error.problem,
             f"{error.remedy} See tfpyop.testing.arguments, whose strategies check_op takes as arguments=.",
         )
-    if entry_of(op).definition.domain.is_everywhere:
+    if op_def_of(op).spec.domain.is_everywhere:
         return None, 'Inputs may be any numbers. If they may not, say so where the op is made, as domain="(0, inf)".'
     return None, None

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tfpyop._atomic_files import write_file
-from tfpyop._op import Op, entry_of
+from tfpyop._op import Op, op_def_of
 from tfpyop._version import __version__
 from tfpyop.testing import Outcome, Report
 from tfpyop.testing._derivative_plots import GradientProfile, Slice, gradient_profile
@@ -62,7 +62,7 @@ def write_page(path: str, ops: Mapping[str, Op[..., Any]], reports: Mapping[str,
 def _section(name: str, op: Op[..., Any], report: Report) -> str:
     rows = "\n".join(map(_row, report.outcomes))
     failures = "\n".join(f"<pre>{html.escape(str(failure))}</pre>" for failure in report.failures)
-    facts = f"signature {op.signature or 'unknown'}, defined at {entry_of(op).site}"
+    facts = f"signature {op.signature or 'unknown'}, defined at {op_def_of(op).site}"
     return f"""<section>
 <h2>{html.escape(name)}</h2>
 <p class="facts">{html.escape(facts)}</p>

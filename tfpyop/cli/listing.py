@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfpyop._discovery import find_all
-from tfpyop._op import Op, entry_of
+from tfpyop._op import Op, op_def_of
 from tfpyop.cli._console import make_console, make_table, printing_aside
 
 
@@ -22,14 +22,14 @@ def list_ops(targets: Sequence[str]) -> int:
 
 
 def _described(op: Op[..., Any]) -> Iterable[str]:
-    definition, rules = entry_of(op).definition, entry_of(op).rules
+    definition, rules = op_def_of(op).spec, op_def_of(op).rules
     yield op.signature or ("shape=" if definition.shape is not None else "unknown")
     yield ", ".join("as inputs" if dtype is None else str(dtype) for dtype in definition.dtypes)
     found = {
-        "gradient": rules.gradient,
+        "gradient": rules.vjp,
         "JVP": rules.jvp,
         "native": rules.native,
         "non-differentiable": rules.non_differentiable or None,
     }
     yield ", ".join(name for name, rule in found.items() if rule is not None) or "none"
-    yield str(entry_of(op).site)
+    yield str(op_def_of(op).site)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tfpyop._discovery import find_ops
-from tfpyop._op import Op, entry_of
+from tfpyop._op import Op, op_def_of
 from tfpyop.errors import TfpyopError
 
 
@@ -87,5 +87,5 @@ class CheckItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, int, str]:
         """Where the op was made, and what of it is checked."""
-        site = entry_of(self._op).site
+        site = op_def_of(self._op).site
         return site.file, site.line - 1, f"{self.parent.name if self.parent else ''}:{self.name}"

@@ -12,13 +12,13 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, dtype_kind, finfo
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
-from tfpyop.testing._ops import definition_of, host_op_of, plain_outputs
+from tfpyop.testing._ops import concrete_op_of, plain_outputs, spec_of
 from tfpyop.testing._outcomes import KEEPS_STATE, Outcome, Property, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
@@ -61,8 +61,8 @@ def check_contract(
     check = Property(op, "check_contract", max_examples=max_examples, seed=seed)
 
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
-        promised = [ArrayType.of(array) for array in function_outputs(check, op, arguments)]
-        got = [ArrayType.of(array) for array in _called(check, mode, caller, arguments)]
+        promised = [ArraySpec.of(array) for array in function_outputs(check, op, arguments)]
+        got = [ArraySpec.of(array) for array in _called(check, mode, caller, arguments)]
         _require_written(check, op, arguments, mode)
         if got != promised:
             raise check.failure(
@@ -103,7 +103,7 @@ def check_parity(
       CheckError: Two modes differ; the report names output and element.
     """
     check = Property(op, "check_parity", max_examples=max_examples, seed=seed)
-    if definition_of(op).is_stateful:
+    if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
@@ -146,14 +146,14 @@ def check_batching(
     """
     checked_modes(modes)
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
-    if definition_of(op).is_stateful:
+    if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
 
     def cause(row: Arguments, outputs: Sequence[Array]) -> str | None:
         again = function_outputs(check, op, row)
         if any(_differs(*pair, is_exact=True).any() for pair in zip(outputs, again, strict=True)):
             return KEEPS_STATE
-        if definition_of(op).signature is None or not definition_of(op).is_vectorized:
+        if spec_of(op).signature is None or not spec_of(op).is_vectorized:
             return None
         return "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"
 
@@ -212,8 +212,8 @@ def require_equal(
             raise check.failure(
                 f"{problem} in {noun} {number}.",
                 mode=mode,
-                expected=str(ArrayType.of(wanted)),
-                got=str(ArrayType.of(array)),
+                expected=str(ArraySpec.of(wanted)),
+                got=str(ArraySpec.of(array)),
             )
         differs = _differs(wanted, array, is_exact, slack)
         if differs.any():
@@ -293,8 +293,8 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
 
 def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
     """Whether a call can be one of the op at all."""
-    host_op, leaves = host_op_of(op, arguments)
-    types = [ArrayType.of(tf.constant(leaf).numpy()) for leaf in leaves]
+    host_op, leaves = concrete_op_of(op, arguments)
+    types = [ArraySpec.of(tf.constant(leaf).numpy()) for leaf in leaves]
     try:
         host_op.host.output_types(types)
     except SignatureError:

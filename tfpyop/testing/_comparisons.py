@@ -21,7 +21,7 @@ from tfpyop.testing._derivatives import (
     slopes,
 )
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import Flat, flat_function, host_op_of
+from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
 from tfpyop.testing._outcomes import Property
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
@@ -56,7 +56,7 @@ class Point:
     @classmethod
     def of(cls, check: Property, op: Op[..., Any], arguments: Arguments) -> Point:
         """Prepare an example; one that the function refuses, or at which no number is finite, is rejected."""
-        _, leaves = host_op_of(op, arguments)
+        _, leaves = concrete_op_of(op, arguments)
         arrays = [_widened(np.asarray(leaf)) for leaf in leaves]
         try:
             function = host_function(op, arguments)

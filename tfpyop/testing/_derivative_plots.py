@@ -17,7 +17,7 @@ from tfpyop._spec.domain import Interval
 from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, distance
 from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, rules_of
+from tfpyop.testing._ops import rules_of, spec_of
 from tfpyop.testing._outcomes import Property, quietly
 from tfpyop.testing._strategies import smooth_arguments
 
@@ -68,7 +68,7 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
       op: The op.
       seed: Makes the examples the same in every run.
     """
-    if rules_of(op).gradient is None:
+    if rules_of(op).vjp is None:
         return None
     check = Property(op, "gradient_profile", max_examples=_N_SAMPLES, seed=seed)
     samples: list[tuple[float, float, Point]] = []
@@ -108,11 +108,11 @@ def _slice(op: Op[..., Any], at: Point) -> Slice | None:
     number = next((n for n, array in enumerate(at.arrays) if is_differentiable(array.dtype) and array.size), None)
     if number is None:
         return None
-    names = definition_of(op).parameters.input_names
+    names = spec_of(op).parameters.input_names
     name = names[min(number, len(names) - 1)] if names else f"input {number}"
     index = (0,) * at.arrays[number].ndim
     here = float(np.real(at.arrays[number][index]))
-    positions = _positions(definition_of(op).domain.of(name), here)
+    positions = _positions(spec_of(op).domain.of(name), here)
     pairs = [_derivatives_at(at, number, index, position) for position in positions]
     analytic, numerical = np.array(pairs).T
     return Slice(name, index, positions, analytic, numerical)

@@ -18,7 +18,7 @@ from tfpyop import Op, numerical
 from tfpyop._numdiff.directional import Derivative, Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import Flat, definition_of, host_op_of
+from tfpyop.testing._ops import Flat, concrete_op_of, spec_of
 
 _METHOD = numerical()
 _CREDIBLE = 1e-5
@@ -57,7 +57,7 @@ class Slopes:
 
 def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
     """The op's function in float64, as numerical derivatives take it; without residuals."""
-    host_op, leaves = host_op_of(op, arguments)
+    host_op, leaves = concrete_op_of(op, arguments)
     n_residuals = len(host_op.residual_names)
 
     def call(arrays: Sequence[Array]) -> Sequence[Array]:
@@ -66,7 +66,7 @@ def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
 
     shapes = [np.shape(leaf) for leaf in leaves]
     signature = host_op.signature
-    if signature is None or not definition_of(op).is_vectorized:
+    if signature is None or not spec_of(op).is_vectorized:
         return whole_function(call, leaves)
     output_ranks = [len(core) for core in signature.outputs][: len(signature.outputs) - n_residuals]
     missing = signature.bind(shapes).missing

@@ -17,7 +17,7 @@ from tfpyop._host.function import read_only
 from tfpyop._spec.coercion import Array, DType, dtype_kind
 from tfpyop.testing._comparisons import first_of
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, tensors_of
+from tfpyop.testing._ops import spec_of, tensors_of
 from tfpyop.testing._outcomes import Property
 
 _CAUSE = "out= is memory that is not cleared: write every element of it, and read none before"
@@ -54,7 +54,7 @@ def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, 
         else:
             # a function that keeps a state differs from itself, and tells nothing of destinations
             depends = ~_equal(one, other) & _equal(one, same)
-            if definition_of(op).is_stateful or not depends.any():
+            if spec_of(op).is_stateful or not depends.any():
                 continue
             index = first_of(depends)
             problem = f"output {number} depends at element {list(index)} on what out= held before the call."

@@ -13,13 +13,14 @@ import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
+from tfpyop._registry.exportable import export_error
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._comparisons import arrays_of
 from tfpyop.testing._derivatives import vjp
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._ops import Flat, definition_of, flat_function, host_op_of, rules_of
+from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, rules_of, spec_of
 from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
 from tfpyop.testing._outcomes import Outcome, Property
 from tfpyop.testing._strategies import arguments as draw_arguments
@@ -63,10 +64,10 @@ def check_export(
     """
     checked_modes(modes)
     check = Property(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
-    definition = definition_of(op)
+    definition = spec_of(op)
     if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
         return check.skipped(f"its module {definition.module!r} cannot be imported by name")
-    is_differentiated = rules_of(op).gradient is not None
+    is_differentiated = rules_of(op).vjp is not None
     with tempfile.TemporaryDirectory() as directory, OtherProcess(definition.module) as process:
         saved = SavedModels(op, Path(directory))
 
@@ -103,8 +104,8 @@ class SavedModels:
         Raises:
           UnsupportedError: The call has static values that cannot be written down.
         """
-        host_op, _ = host_op_of(self._op, arguments)
-        error = host_op.unexportable()
+        host_op, _ = concrete_op_of(self._op, arguments)
+        error = export_error(host_op)
         if error is not None:
             raise error
         key = (host_op.payload, *((tensor.dtype, tensor.shape.rank) for tensor in inputs))

@@ -41,7 +41,7 @@ from tfpyop.testing._derivatives import (
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._gradient_judge import GradientJudge
+from tfpyop.testing._gradient_judge import GradientChecker
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
 from tfpyop.testing._outcomes import Outcome, Property
@@ -85,7 +85,7 @@ def check_gradient(
     Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982).
     """
     check = Property(op, "check_gradient", max_examples=max_examples, seed=seed)
-    if rules_of(op).gradient is None:
+    if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
     strategy = smooth_arguments(op) if arguments is None else arguments
     applicable = [mode for mode in checked_modes(modes) if mode in _MOST_EXAMPLES and is_applicable(op, mode)]
@@ -93,7 +93,7 @@ def check_gradient(
         return check.skipped("none of the modes applies to this op")
     for mode in applicable:
         at_most = _MOST_EXAMPLES[mode]
-        judge = GradientJudge(check, op, mode)
+        judge = GradientChecker(check, op, mode)
         check.run(strategy, judge, shrinks=mode == "eager", at_most=at_most)
         if at_most is None:
             judge.require_all_judged()
@@ -155,7 +155,7 @@ def check_jvp(
                     got=f"{got[index]:.9g}",
                     cause=next(iter(likely_causes(got, values)), None),
                 )
-        if rules_of(op).gradient is not None:
+        if rules_of(op).vjp is not None:
             _require_adjoint(check, at, numerical, direction=direction, tangents=tangents)
 
     check.run(smooth_arguments(op) if arguments is None else arguments, body)
@@ -193,7 +193,7 @@ def check_second_order(
     default = hypothesis.settings.default
     fifth = max(1, (default.max_examples if default else 100) // 5)
     check = Property(op, "check_second_order", max_examples=max_examples, seed=seed, usual=fifth)
-    if rules_of(op).gradient is None:
+    if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
 
     def body(arguments: Arguments) -> None:

@@ -42,7 +42,7 @@ from tfpyop.testing._derivatives import (
 from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, likely_causes
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._ops import definition_of
+from tfpyop.testing._ops import spec_of
 from tfpyop.testing._outcomes import Property, described
 
 _N_CONFIRMING = 6
@@ -53,7 +53,7 @@ _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
 
 
-class GradientJudge:
+class GradientChecker:
     """Judges the gradient of an op at one example after the other.
 
     What explains a failure is told if it also explains what is wrong at a point nearby: the simplest example is often
@@ -164,11 +164,11 @@ class GradientJudge:
 
     def _input(self, at: Point, number: int) -> str:
         """How a report names an input: by number and, if each parameter is one input, by name."""
-        names = definition_of(self._op).parameters.input_names
+        names = spec_of(self._op).parameters.input_names
         return f"input {number} ({names[number]})" if len(names) == len(at.arrays) else f"input {number}"
 
     def _mixing(self, at: Point) -> list[str]:
-        definition = definition_of(self._op)
+        definition = spec_of(self._op)
         has_loops = definition.signature is not None and definition.is_vectorized
         return cause_of_mixing(at.function, at.arrays) if has_loops else []
 

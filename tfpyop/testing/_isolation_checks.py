@@ -15,12 +15,12 @@ from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._ops import definition_of, host_op_of
+from tfpyop.testing._ops import concrete_op_of, spec_of
 from tfpyop.testing._outcomes import Outcome, Property, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
@@ -60,7 +60,7 @@ def check_purity(
     """
     checked_modes(modes)
     check = Property(op, "check_purity", max_examples=max_examples, seed=seed)
-    if definition_of(op).is_stateful:
+    if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
     def body(arguments: Arguments) -> None:
@@ -110,7 +110,7 @@ def check_threads(
     """
     checked_modes(modes)
     check = Property(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
-    if definition_of(op).is_stateful:
+    if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
     cases: list[tuple[Arguments, list[Array]]] = []
 
@@ -132,11 +132,11 @@ def check_threads(
     return check.passed()
 
 
-def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, list[Array]]:
+def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, list[Array]]:
     """Inputs that can be written; for a function that takes core dimensions only, those of one example."""
-    host_op, leaves = host_op_of(op, arguments)
+    host_op, leaves = concrete_op_of(op, arguments)
     inputs = [np.array(tf.constant(leaf).numpy()) for leaf in leaves]
-    if definition_of(op).is_vectorized or host_op.signature is None:
+    if spec_of(op).is_vectorized or host_op.signature is None:
         return host_op, inputs
     ranks = host_op.signature.core_ranks([array.shape for array in inputs])
     n_loops = [array.ndim - rank for array, rank in zip(inputs, ranks, strict=True)]
@@ -148,10 +148,10 @@ def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, list[Ar
 def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
     """The function's own results for inputs that can be written, and these inputs afterwards."""
     host_op, inputs = _raw_inputs(op, arguments)
-    definition = definition_of(op)
+    definition = spec_of(op)
     more = {"out": None} if definition.parameters.takes_out else {}
     try:
-        result = definition.call(op.numpy, inputs, host_op.structure, host_op.static, **more)
+        result = definition.call(op.numpy, inputs, host_op.tree, host_op.static, **more)
     except Exception as error:
         check.reject(error)
     return [np.asarray(value) for value in tf.nest.flatten(result)], inputs

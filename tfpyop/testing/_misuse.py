@@ -14,7 +14,7 @@ from tfpyop._spec.domain import Interval
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._numbers import Magnitudes, input_dtype, within
-from tfpyop.testing._ops import definition_of, subject_of
+from tfpyop.testing._ops import spec_of, subject_of
 
 
 def require_arguments(op: Op[..., Any], value: Any) -> None:
@@ -77,7 +77,7 @@ def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
 
 def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Iterable[str]) -> None:
     """Raise RegistrationError for a name that is none of an op's parameters, nor of the options beside them."""
-    signature = definition_of(op).parameters.signature
+    signature = spec_of(op).parameters.signature
     if signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return
     for name in names:
@@ -126,7 +126,7 @@ def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DTyp
 
 def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> None:
     """Raise UnsupportedError where inputs are nested, and nothing says how."""
-    definition = definition_of(op)
+    definition = spec_of(op)
     names, n_inputs = definition.parameters.input_names, definition.n_inputs
     is_flat = definition.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)
     if is_flat or any(name in overrides for name in names):

@@ -13,7 +13,7 @@ from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import definition_of, host_op_of, rules_of
+from tfpyop.testing._ops import concrete_op_of, rules_of, spec_of
 
 Function = Callable[..., Sequence[tf.Tensor]]
 """A function of flat tensors that returns flat tensors."""
@@ -41,7 +41,7 @@ def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
 
 def is_applicable(op: Op[..., Any], mode: str) -> bool:
     """Whether the op can be called in a mode at all."""
-    definition = definition_of(op)
+    definition = spec_of(op)
     if mode == "native":
         return rules_of(op).native is not None
     return mode != "XLA" or (definition.is_compilable and not definition.is_stateful)
@@ -82,7 +82,7 @@ class Caller:
         if self._mode == "native":
             return functools.partial(_natively, function)
         is_compiled = self._mode == "XLA"
-        host_op, _ = host_op_of(self._op, arguments)
+        host_op, _ = concrete_op_of(self._op, arguments)
         text = id(host_op) if host_op.payload is None else host_op.payload
         key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), text)
         traced = self._traced.get(key)

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from tfpyop import Op
 from tfpyop._host.function import HostFunction
-from tfpyop._op import entry_of
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.rules import Rules
+from tfpyop._op import op_def_of
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import ConcreteOp, RuleSet
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.op_spec import Definition
+from tfpyop._spec.op_spec import OpSpec
 from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
 
@@ -29,7 +29,7 @@ UNBOUND = "it is a method: check the op of an instance"
 """Why the op of a method is passed over where all ops of a module are checked."""
 
 
-def definition_of(op: Op[..., Any]) -> Definition:
+def spec_of(op: Op[..., Any]) -> OpSpec:
     """The op as it was made.
 
     Raises:
@@ -40,46 +40,46 @@ def definition_of(op: Op[..., Any]) -> Definition:
         if isinstance(op, ModuleType | str):
             remedy += " All ops of a module are checked by make_test_class(module)."
         raise RegistrationError(f"{op!r:.80} is not an op.", remedy=remedy)
-    definition: Definition = entry_of(op).definition
+    definition: OpSpec = op_def_of(op).spec
     return definition
 
 
 def is_unbound_method(op: Op[..., Any]) -> bool:
     """Whether the op is a method as its class has it, which takes an instance first."""
-    return bool(op._self_owners) and not entry_of(op).is_bound
+    return bool(op._self_owners) and not op_def_of(op).is_bound
 
 
-def rules_of(op: Op[..., Any]) -> Rules:
+def rules_of(op: Op[..., Any]) -> RuleSet:
     """The derivative rules that are attached to the op."""
-    rules: Rules = entry_of(op).rules
+    rules: RuleSet = op_def_of(op).rules
     return rules
 
 
 def subject_of(op: Op[..., Any]) -> str:
     """How errors name the op."""
-    return definition_of(op).subject
+    return spec_of(op).subject
 
 
-def host_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostOp, Sequence[Any]]:
+def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, Sequence[Any]]:
     """The op for such a call, and the flat inputs of the call."""
-    entry = entry_of(op)
-    division = entry.divide(arguments.args, arguments.static)
-    return entry.host_op(division.structure, division.static), division.leaves
+    entry = op_def_of(op)
+    division = entry.bind_arguments(arguments.args, arguments.static)
+    return entry.specialize(division.tree, division.static), division.leaves
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
     """The op as a function of flat tensors, with the static values and the nesting of a call."""
-    host_op, _ = host_op_of(op, arguments)
-    return lambda tensors: list(entry_of(op).call_flat(tensors, host_op.structure, host_op.static))
+    host_op, _ = concrete_op_of(op, arguments)
+    return lambda tensors: list(bind(host_op, tensors))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """What the op's function returns for a call on the host, held to the promise, without residuals."""
-    host_op, leaves = host_op_of(op, arguments)
+    host_op, leaves = concrete_op_of(op, arguments)
     return list(host_op.visible(host_op.host([tf.constant(leaf).numpy() for leaf in leaves])))
 
 
 def tensors_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostFunction, list[Array]]:
     """The host function for such a call, and the flat inputs as TensorFlow hands them over."""
-    host_op, leaves = host_op_of(op, arguments)
+    host_op, leaves = concrete_op_of(op, arguments)
     return host_op.host, [tf.constant(leaf).numpy() for leaf in leaves]

@@ -22,7 +22,7 @@ from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._misuse import require_arguments, require_count, require_seed, require_strategy
-from tfpyop.testing._ops import definition_of, is_unbound_method, subject_of
+from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
@@ -216,7 +216,7 @@ class Property:
         if n_rejected <= _MOST_REJECTED * n_examples:
             return
         if self._refusal is not None and 2 * n_refused >= n_rejected:
-            is_unknown = definition_of(self._op).n_inputs is None
+            is_unknown = spec_of(self._op).n_inputs is None
             nested = ". Inputs that are tuples or dicts are drawn by name: arguments(op, x=...)" if is_unknown else ""
             raise self.failure(
                 "the function refuses most examples, so the check says nothing.",

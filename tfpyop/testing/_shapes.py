@@ -15,7 +15,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.signature_text import Dimension, core_text
 from tfpyop._spec.size_terms import names_in
 from tfpyop.errors import SignatureError, UnsupportedError
-from tfpyop.testing._ops import definition_of, subject_of
+from tfpyop.testing._ops import spec_of, subject_of
 
 Shapes = tuple[tuple[int, ...], ...]
 """One shape for each input."""
@@ -29,7 +29,7 @@ def counts(op: Op[..., Any]) -> Strategy[int]:
     Raises:
       UnsupportedError: Nothing tells.
     """
-    definition = definition_of(op)
+    definition = spec_of(op)
     parameters = definition.parameters
     if definition.n_inputs is not None:
         return st.just(definition.n_inputs)
@@ -50,7 +50,7 @@ def shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) ->
 
 def _sided(op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int) -> Strategy[Shapes]:
     """Shapes with such sides; loop dimensions, and those without a signature, number two at most."""
-    signature = definition_of(op).signature
+    signature = spec_of(op).signature
     if signature is None:
         shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
         return shape.map(lambda shape: (shape,) * count)

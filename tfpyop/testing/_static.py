@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfpyop import Op
-from tfpyop.testing._ops import definition_of
+from tfpyop.testing._ops import spec_of
 
 
 def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
@@ -16,7 +16,7 @@ def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
 
     Those without such an annotation that have a default are left to it.
     """
-    hints, parameters = _hints(op.numpy), definition_of(op).parameters.static_parameters
+    hints, parameters = _hints(op.numpy), spec_of(op).parameters.static_parameters
     found = {name: (parameter, _choices(hints.get(name))) for name, parameter in parameters.items()}
     return {
         name: choices

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, DType, dtype_kind, is_differentiable, parse_dtype
 from tfpyop._spec.domain import Domain, Interval
-from tfpyop._spec.outputs import ArrayType
+from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
@@ -31,7 +31,7 @@ from tfpyop.testing._misuse import (
     require_strategy,
 )
 from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
-from tfpyop.testing._ops import definition_of, plain_outputs, subject_of
+from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
 from tfpyop.testing._shapes import Shapes, counts
 from tfpyop.testing._shapes import shapes as fitting_shapes
 from tfpyop.testing._static import static_choices
@@ -123,7 +123,7 @@ class _Options:
 
 
 def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Strategy[Any]]) -> Strategy[Arguments]:
-    definition = definition_of(op)
+    definition = spec_of(op)
     for name, strategy in {**overrides, **({} if options.shapes is None else {"shapes": options.shapes})}.items():
         require_strategy(op, name, strategy)
     require_limits(op, options.max_side, options.magnitudes)
@@ -188,7 +188,7 @@ def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
 
 
 def _as_rows(first: Arguments, second: Arguments) -> Rows:
-    types = [[ArrayType.of(np.asarray(leaf)) for leaf in tf.nest.flatten(row.args)] for row in (first, second)]
+    types = [[ArraySpec.of(np.asarray(leaf)) for leaf in tf.nest.flatten(row.args)] for row in (first, second)]
     is_alike = types[0] == types[1] and repr(first.static) == repr(second.static)
     other = Arguments(second.args if is_alike else tf.nest.map_structure(np.flip, first.args), first.static)
     return Rows((first, other, other))
@@ -253,7 +253,7 @@ def _drawn_inputs(
     op: Op[..., Any], shapes: Shapes, draw_input: Callable[[str, tuple[int, ...]], Any]
 ) -> tuple[Any, ...]:
     """One value for each parameter; with a signature, a nested value stands for as many inputs as are in it."""
-    n_known = definition_of(op).n_inputs
+    n_known = spec_of(op).n_inputs
     names = _parameter_names(op)
     args: list[Any] = []
     position = 0
@@ -276,7 +276,7 @@ def _drawn_inputs(
 
 def _parameter_names(op: Op[..., Any]) -> Iterator[str]:
     """The names of the parameters that are inputs; that of `*parameters`, or of unknown ones, again and again."""
-    parameters = definition_of(op).parameters
+    parameters = spec_of(op).parameters
     if parameters.input_names and parameters.variadic is None:
         return iter(parameters.input_names)
     return itertools.chain(parameters.input_names, itertools.repeat((parameters.input_names or ("inputs",))[-1]))
@@ -284,7 +284,7 @@ def _parameter_names(op: Op[..., Any]) -> Iterator[str]:
 
 def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]]) -> dict[str, Strategy[Any]]:
     """What draws each static parameter that is drawn at all."""
-    inputs = definition_of(op).parameters.input_names
+    inputs = spec_of(op).parameters.input_names
     strategies = {name: strategy for name, strategy in overrides.items() if name not in inputs}
     for name, choices in static_choices(op).items():
         if name in strategies:

@@ -19,20 +19,21 @@ from tfpyop._lowering._tensorflow import (
     record_operation_backprop_only,
     stop_recording,
 )
-from tfpyop._lowering.autodiff.deferred_errors import refusing
+from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
 from tfpyop._lowering.autodiff.gradient_node import is_saving
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.autodiff.vectors import or_zeros, spread
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, TensorFlowRule
 from tfpyop._rules.missing import detached_rule, missing_gradient, missing_jvp, missing_second_derivative
 from tfpyop._spec.coercion import is_differentiable
 
 
-def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
+def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
     """Apply the gradient rule of an op and hold what it returns to the contract.
 
     Args:
@@ -48,30 +49,30 @@ def input_cotangents(call: Call, cotangents: Sequence[Any]) -> list[tf.Tensor | 
     """
     op = call.op
     given = [dense_cotangent(cotangent, output) for cotangent, output in zip(cotangents, call.outputs, strict=True)]
-    rule = op.rules.gradient
+    rule = op.rules.vjp
     if call.is_of_vjp:
         return _vjp_of_vjp(call, given)
     if rule is None:
         if is_saving():  # a model may be saved that nobody differentiates
-            return refusing(op, missing_gradient, call.inputs, given)
+            return deferred_error_vectors(op, missing_gradient, call.inputs, given)
         raise missing_gradient(op)
     return apply_vjp_rule(call, rule, given)
 
 
-def _vjp_of_vjp(call: Call, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own."""
     primal = call.primal
-    tangents = spread(primal.inputs, cotangents)
+    tangents = scatter(primal.inputs, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
     if call.is_second_order:
-        by_primals = refusing(call.op, missing, call.inputs[:n_primals], cotangents)
+        by_primals = deferred_error_vectors(call.op, missing, call.inputs[:n_primals], cotangents)
     if has_jvp(primal.op):
         return [*by_primals, *output_tangents(primal, tangents)]
-    return [*by_primals, *refusing(call.op, missing, call.vectors, cotangents)]
+    return [*by_primals, *deferred_error_vectors(call.op, missing, call.vectors, cotangents)]
 
 
-def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
+def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
     """Apply the JVP rule of an op, or what follows from its VJP rule.
 
     Args:
@@ -91,7 +92,7 @@ def output_tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | Non
     return _tangents_of_batch(linked, tangents, is_batched) if any(is_batched) else _tangents(linked, tangents)
 
 
-def _tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
+def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
     op = call.op
     given = [dense_tangent(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
     if op.rules.jvp is not None:
@@ -100,8 +101,8 @@ def _tangents(call: Call, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
         return _jvp_of_vjp(call, given)
     if not has_jvp(op):
         raise missing_jvp(op)
-    assert op.rules.gradient is not None
-    return elementwise_jvp(call, given) if op.rules.gradient.op is not None else _transposed(call, given)
+    assert op.rules.vjp is not None
+    return elementwise_jvp(call, given) if isinstance(op.rules.vjp, NumpyRule) else _transposed(call, given)
 
 
 def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
@@ -114,7 +115,9 @@ def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
     return bool(tangent.shape.rank == tensor.shape.rank + 1)
 
 
-def _tangents_of_batch(call: Call, tangents: Sequence[Any], is_batched: Sequence[bool]) -> list[tf.Tensor | None]:
+def _tangents_of_batch(
+    call: RecordedCall, tangents: Sequence[Any], is_batched: Sequence[bool]
+) -> list[tf.Tensor | None]:
     """Return stacks of output tangents, one for each of the input tangents that are stacked."""
     stacked = [tf.convert_to_tensor(tangent) for tangent, flag in zip(tangents, is_batched, strict=True) if flag]
     is_none: list[bool] = []
@@ -130,15 +133,15 @@ def _tangents_of_batch(call: Call, tangents: Sequence[Any], is_batched: Sequence
     return [None if missing else next(mapped) for missing in is_none]
 
 
-def has_jvp(op: HostOp) -> bool:
+def has_jvp(op: ConcreteOp) -> bool:
     """Whether an op has a JVP rule, or a gradient rule that one follows from."""
-    if op.rules.jvp is not None or op.rules.gradient is None:
+    if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
-    is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.is_of_rule
-    return op.rules.gradient.function is not None or is_elementwise
+    is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.forward_op is not None
+    return isinstance(op.rules.vjp, TensorFlowRule) or is_elementwise
 
 
-def _linked(call: Call) -> Call:
+def _linked(call: RecordedCall) -> RecordedCall:
     """The call with outputs that tapes follow back to the inputs: those at hand are recorded only after this."""
     outputs = [tf.identity(tensor) for tensor in call.outputs]
 
@@ -149,14 +152,14 @@ def _linked(call: Call) -> Call:
     return replace(call, outputs=outputs)
 
 
-def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def _transposed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The JVP out of a VJP rule in TensorFlow ops: the derivative of the rule by the cotangents it is linear in."""
     wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
     copied = _copied(call)
     with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # the accumulator would take its place
         vectors = [tf.zeros_like(output) for output in wanted]
         tape.watch(vectors)
-        pulled = input_cotangents(copied, spread(call.outputs, vectors))
+        pulled = input_cotangents(copied, scatter(call.outputs, vectors))
     results = [tf.zeros_like(output) for output in wanted]
     for number, (value, tangent) in enumerate(zip(pulled, tangents, strict=True)):
         if value is None or tangent is None:
@@ -165,10 +168,10 @@ def _transposed(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
         if all(term is None for term in terms) and not _is_zero(call, number):
             raise detached_rule(call.op)
         results = [total if term is None else total + term for total, term in zip(results, terms, strict=True)]
-    return spread(call.outputs, results)
+    return scatter(call.outputs, results)
 
 
-def _copied(call: Call) -> Call:
+def _copied(call: RecordedCall) -> RecordedCall:
     """The call with copies, which the accumulator at work does not follow, as outer ones do.
 
     So a rule that calls the op itself comes to an end.
@@ -176,10 +179,10 @@ def _copied(call: Call) -> Call:
     inputs, outputs, residuals = (
         [tf.identity(tensor) for tensor in tensors] for tensors in (call.inputs, call.outputs, call.residuals)
     )
-    return Call(call.op, inputs, outputs, residuals)
+    return RecordedCall(call.op, inputs, outputs, residuals)
 
 
-def _is_zero(call: Call, number: int) -> bool:
+def _is_zero(call: RecordedCall, number: int) -> bool:
     """Whether the gradient rule gives an input no cotangent but zero, as far as can be told where it is called."""
     varied = [
         tf.reshape(tf.cast(tf.cos(tf.cast(tf.range(tf.size(output)), tf.float32)), output.dtype), tf.shape(output))
@@ -187,12 +190,12 @@ def _is_zero(call: Call, number: int) -> bool:
         if is_differentiable(dtype_of(output))
     ]
     with push_forwardprop_state(), stop_recording():
-        value = input_cotangents(_copied(call), spread(call.outputs, varied))[number]
+        value = input_cotangents(_copied(call), scatter(call.outputs, varied))[number]
     known = None if value is None else tf.get_static_value(value)
     return known is not None and not np.any(known)
 
 
-def _jvp_of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def _jvp_of_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """A VJP rule is linear in the cotangents; along the primals it needs a rule of its own."""
     n_primals = len(call.inputs) - len(call.vectors)
     vectors = [
@@ -200,9 +203,9 @@ def _jvp_of_vjp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Ten
         for vector, tangent in zip(call.vectors, or_zeros(tangents[n_primals:], call.vectors), strict=True)
     ]
     leaves = [*call.inputs[:n_primals], *vectors]
-    results = spread(call.outputs, call.op.owner.call_flat(leaves, call.op.structure, call.op.static))
+    results = scatter(call.outputs, bind(call.op, leaves))
     along_primals = tangents[:n_primals]
     if all(tangent is None for tangent in along_primals):
         return results
-    missing = refusing(call.op, missing_second_derivative, call.outputs, along_primals)
+    missing = deferred_error_vectors(call.op, missing_second_derivative, call.outputs, along_primals)
     return [None if value is None else value + beside for value, beside in zip(results, missing, strict=True)]

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.autodiff.vectors import spread
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.vectors import scatter
 from tfpyop._lowering.tensors import dtype_of
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import NumpyRule
 from tfpyop._spec.coercion import is_differentiable
 
 
-def elementwise_jvp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The JVP of an op that works element by element: its VJP at one is the derivative of every element.
 
     A complex output takes the VJP at i too, because nothing says that the function is analytic.
     """
-    rule = call.op.rules.gradient
-    assert rule is not None
-    assert rule.op is not None
+    rule = call.op.rules.vjp
+    assert isinstance(rule, NumpyRule)
+    rule_op = rule.op.specialize(call.op.tree, call.op.static)
     shape = tf.shape(call.outputs[0])
     inputs = [tf.broadcast_to(tensor, shape) for tensor in call.inputs]
     moved = [None if tangent is None else tf.broadcast_to(tangent, shape) for tangent in tangents]
@@ -36,8 +38,8 @@ def elementwise_jvp(call: Call, tangents: Sequence[tf.Tensor | None]) -> list[tf
                 else tensor
                 for other, tensor in enumerate(call.outputs)
             ]
-            leaves = [*inputs, *call.outputs, *call.guarded_residuals(), *ones]
-            columns = spread(call.inputs, rule.op.call_flat(leaves, call.op.structure, call.op.static))
+            leaves = [*inputs, *call.outputs, *call.nondifferentiable_residuals(), *ones]
+            columns = scatter(call.inputs, bind(rule_op, leaves))
             parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
         result = tf.complex(*parts) if len(parts) == 2 else parts[0]
         result.set_shape(output.shape)

@@ -28,14 +28,14 @@ from tfpyop._lowering._tensorflow import (
     stop_recording,
     wrap_for_pfor,
 )
-from tfpyop._lowering.xla.compilation import compiling, is_compiling
-from tfpyop._registry.concrete_op import HostOp
 from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._lowering.xla.compilation import compiling, is_compiling
+from tfpyop._registry.exportable import export_error_with_defaults
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.tree import Json
 from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 
-Gradient = Callable[[HostOp, tf.Operation, Sequence[Any], Json], list[Any]]
+Gradient = Callable[[ConcreteOp, tf.Operation, Sequence[Any], Json], list[Any]]
 """From the op, a node, the cotangents of its outputs and a detail to the cotangents of its inputs."""
 
 SAVED = "tfpyop"
@@ -96,11 +96,11 @@ class NodeGradient:
             raise unreadable_gradient(f"{text[:200]!r}")
         return gradient
 
-    def write(self, op: HostOp, node: tf.Operation) -> None:
+    def write(self, op: ConcreteOp, node: tf.Operation) -> None:
         """Write it into a node of the op."""
-        set_attribute(node, ATTRIBUTE, json.dumps(asdict(replace(self, token=op.token))))
+        set_attribute(node, ATTRIBUTE, json.dumps(asdict(replace(self, token=REGISTRY.token_of(op)))))
 
-    def call(self, op: HostOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
+    def call(self, op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
         """The cotangents of the node's inputs."""
         return _GRADIENTS[self.kind](op, node, cotangents, self.detail)
 
@@ -114,8 +114,8 @@ def unreadable_gradient(got: str) -> UnsupportedError:
     )
 
 
-def pass_through(
-    op: HostOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_over_rows: bool = False
+def identity_with_gradient(
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_over_rows: bool = False
 ) -> list[tf.Tensor]:
     """Pass tensors of the current graph through a node with a gradient of its own.
 
@@ -129,7 +129,7 @@ def pass_through(
     graph = tf.compat.v1.get_default_graph()
     hold(op, graph)
     gradient = NodeGradient(kind, detail)
-    is_saved = is_saving() and op.has_stable_token
+    is_saved = is_saving() and REGISTRY.is_stable(op)
     name = SAVED if is_saved else REGISTRY.unique(op.name)
     with graph.gradient_override_map({"IdentityN": name}):
         passed: list[tf.Tensor] = tf.identity_n(list(tensors), name=f"{node_name(op.name)}/outputs")
@@ -145,14 +145,14 @@ def pass_through(
 
 
 def is_gradient_node(node: Any) -> bool:
-    """Return whether a written node is one that `pass_through` has made."""
+    """Return whether a written node is one that `identity_with_gradient` has made."""
     if ATTRIBUTE in node.attr:
         return True
     name = node.attr["_gradient_op_type"].s if "_gradient_op_type" in node.attr else b""
     return isinstance(find_gradient(name.decode(errors="replace")), _GradientOfNode)
 
 
-def hold(op: HostOp, graph: tf.Graph) -> None:
+def hold(op: ConcreteOp, graph: tf.Graph) -> None:
     """Let the graph, and those it is built into, hold the op as long as they live.
 
     The global graph around eager code is left out, because it lives for ever.
@@ -166,7 +166,7 @@ def hold(op: HostOp, graph: tf.Graph) -> None:
         _held(graph).add(op)
 
 
-def passed_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
+def forwarded_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
     """What a node passes on from some position, for its gradient to read.
 
     These are its inputs, whose derivatives go their own way. But while a model is saved they are its outputs: the nodes
@@ -175,7 +175,7 @@ def passed_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
     return list(node.outputs if is_saving() else node.inputs)[begin:]
 
 
-def with_passed(by_rule: Sequence[tf.Tensor | None], passed: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def add_forwarded(by_rule: Sequence[tf.Tensor | None], passed: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The cotangents of what passes: with those of the node's own outputs, if the gradient has read these."""
     return list(map(sum_of, by_rule, passed)) if is_saving() else list(by_rule)
 
@@ -192,7 +192,7 @@ def node_name(name: str) -> str:
     return re.sub(r"^[^A-Za-z0-9.]+|[^\w.\-/]", "", re.split(r"[:.]", name.partition("#")[0])[-1]) or "numpy_op"
 
 
-def _over_rows(op: HostOp, gradient: NodeGradient | None, pfor_input: Any) -> list[Any]:
+def _over_rows(op: ConcreteOp, gradient: NodeGradient | None, pfor_input: Any) -> list[Any]:
     """How `vectorized_map` converts such a node: values keep their gradient if they are still those of one row.
 
     The node of a call's outputs has become a part of the call over rows, and is passed on as it is.
@@ -202,10 +202,10 @@ def _over_rows(op: HostOp, gradient: NodeGradient | None, pfor_input: Any) -> li
     return [wrap_for_pfor(tensor, item.is_stacked) for tensor, item in zip(passed, pfor_input.inputs, strict=True)]
 
 
-def _recorded(op: HostOp, tensors: Sequence[tf.Tensor], gradient: NodeGradient) -> list[tf.Tensor]:
+def _recorded(op: ConcreteOp, tensors: Sequence[tf.Tensor], gradient: NodeGradient) -> list[tf.Tensor]:
     """Pass tensors through such a node, also for tapes inside of functions, which do not look at gradient names."""
     with stop_recording():
-        passed = pass_through(op, tensors, gradient.kind, gradient.detail, holds_over_rows=True)
+        passed = identity_with_gradient(op, tensors, gradient.kind, gradient.detail, holds_over_rows=True)
 
     def backward(*cotangents: Any) -> list[Any]:
         return gradient.call(op, passed[0].op, cotangents)
@@ -219,7 +219,7 @@ class _GradientOfNode:
 
     autograph_info__: Mapping[str, Any] = {}  # AutoGraph's mark for what it must call as it is
 
-    def __init__(self, op: HostOp, node: tf.Operation, gradient: NodeGradient) -> None:
+    def __init__(self, op: ConcreteOp, node: tf.Operation, gradient: NodeGradient) -> None:
         self._op = weakref.ref(op)  # the graph keeps both; strong references here would keep the graph
         self._node = weakref.ref(node)
         self._gradient = gradient
@@ -235,7 +235,7 @@ class _GradientOfNode:
                     "a gradient was asked for in a graph that no longer exists.",
                     remedy="Keep the tf.function or graph for as long as it is differentiated.",
                 )
-            error = op.export_problem() if is_saving() else None
+            error = export_error_with_defaults(op) if is_saving() else None
             if error is not None:
                 warnings.warn(str(error), ExportWarning, stacklevel=2)
             with compiling(self._gradient.is_compiled):
@@ -244,9 +244,9 @@ class _GradientOfNode:
             _saving.reset(outer)
 
 
-def _held(graph: tf.Graph) -> set[HostOp]:
+def _held(graph: tf.Graph) -> set[ConcreteOp]:
     """The ops a graph holds: an attribute of the graph, so that a cycle through them can be collected."""
     if not hasattr(graph, "_tfpyop_held"):
         graph._tfpyop_held = set()
-    held: set[HostOp] = graph._tfpyop_held
+    held: set[ConcreteOp] = graph._tfpyop_held
     return held

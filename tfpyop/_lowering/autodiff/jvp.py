@@ -11,18 +11,19 @@ from tfpyop._lowering._tensorflow import (
     record_operation,
     stop_recording,
 )
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.autodiff.rule_call import apply_rule, guarded_results
-from tfpyop._lowering.autodiff.vectors import or_zeros, spread
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.rule_call import apply_rule, mark_unconnected
+from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
-from tfpyop._registry.rules import Rule
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
 from tfpyop.errors import TfpyopError
 
 
-def apply_jvp_rule(call: Call, rule: Rule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Apply the JVP rule of an op; return one tangent for each output, None for those without a derivative.
 
     Args:
@@ -35,18 +36,17 @@ def apply_jvp_rule(call: Call, rule: Rule, tangents: Sequence[tf.Tensor | None])
     """
     op = call.op
     vectors = or_zeros(tangents, call.inputs)
-    if rule.op is not None:
+    if isinstance(rule, NumpyRule):
         passed = [tensor if tangent is None else tangent for tangent, tensor in zip(vectors, call.inputs, strict=True)]
-        leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
-        return spread(call.outputs, rule.op.call_flat(leaves, op.structure, op.static))
-    assert rule.function is not None
+        leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
+        return scatter(call.outputs, bind(rule.op.specialize(op.tree, op.static), leaves))
     result = apply_rule(call, rule.function, "jvp", vectors)
     try:
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
     except TfpyopError as error:
-        raise error.about(f"JVP of {op.host.subject}") from None
-    return guarded_results(call, rule.function, vectors, fitted)
+        raise error.about(f"JVP of {op.subject}") from None
+    return mark_unconnected(call, rule.function, vectors, fitted)
 
 
 def dense_tangent(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:

@@ -8,23 +8,26 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import record_operation, stop_recording
-from tfpyop._lowering.autodiff.deferred_errors import error_of, kind_of, refusing
+from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors, error_of, kind_of
 from tfpyop._lowering.autodiff.gradient_node import (
-    pass_through,
-    passed_inputs,
+    add_forwarded,
+    forwarded_inputs,
+    identity_with_gradient,
     register_gradient,
     sum_of,
     unreadable_gradient,
-    with_passed,
 )
 from tfpyop._lowering.xla.compilation import compiling, is_compiling
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.tree import Json
 from tfpyop.errors import GradientError
 
 
-def guarded(
-    op: HostOp, tensors: Sequence[tf.Tensor], sources: Sequence[tf.Tensor], error: Callable[[HostOp], GradientError]
+def nondifferentiable(
+    op: ConcreteOp,
+    tensors: Sequence[tf.Tensor],
+    sources: Sequence[tf.Tensor],
+    error: Callable[[ConcreteOp], GradientError],
 ) -> list[tf.Tensor]:
     """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own.
 
@@ -36,11 +39,11 @@ def guarded(
     def backward(*cotangents: Any) -> list[Any]:
         with compiling(is_compiled):
             kept = _guarded_where_given(op, cotangents, sources, error)
-            return [*kept, *refusing(op, error, sources, cotangents)]
+            return [*kept, *deferred_error_vectors(op, error, sources, cotangents)]
 
     def forward(*tangents: Any) -> list[Any]:
         with compiling(is_compiled):
-            beside = refusing(op, error, tensors, tangents[n_tensors:])
+            beside = deferred_error_vectors(op, error, tensors, tangents[n_tensors:])
             sums = [sum_of(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
             return _guarded_where_given(op, sums, sources, error)
 
@@ -49,29 +52,29 @@ def guarded(
             kept = [tf.identity(tensor) for tensor in tensors]
         else:
             detail: Json = [n_tensors, kind_of(error)]
-            kept = pass_through(op, through, "guard", detail, holds_over_rows=True)[:n_tensors]
+            kept = identity_with_gradient(op, through, "guard", detail, holds_over_rows=True)[:n_tensors]
     record_operation("tfpyop guard", kept, through, backward, forward)
     return kept
 
 
 @register_gradient("guard")
-def _gradient_of_guard(op: HostOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
+def _gradient_of_guard(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
     """The gradient of the node that guarded tensors and their sources pass through."""
     is_pair = isinstance(detail, list) and len(detail) == 2 and type(detail[0]) is int and isinstance(detail[1], str)
     if not is_pair or not 0 <= detail[0] <= len(node.outputs):
         raise unreadable_gradient(f"{detail!r:.80}")
     n_tensors, kind = detail
-    given, sources, error = list(cotangents[:n_tensors]), passed_inputs(node, n_tensors), error_of(kind)
-    refused = refusing(op, error, sources, given)
-    return [*_guarded_where_given(op, given, sources, error), *with_passed(refused, cotangents[n_tensors:])]
+    given, sources, error = list(cotangents[:n_tensors]), forwarded_inputs(node, n_tensors), error_of(kind)
+    deferred_for = deferred_error_vectors(op, error, sources, given)
+    return [*_guarded_where_given(op, given, sources, error), *add_forwarded(deferred_for, cotangents[n_tensors:])]
 
 
 def _guarded_where_given(
-    op: HostOp,
+    op: ConcreteOp,
     vectors: Sequence[tf.Tensor | None],
     sources: Sequence[tf.Tensor],
-    error: Callable[[HostOp], GradientError],
+    error: Callable[[ConcreteOp], GradientError],
 ) -> list[tf.Tensor | None]:
     given = [vector for vector in vectors if vector is not None]
-    kept = iter(guarded(op, given, sources, error) if given else ())
+    kept = iter(nondifferentiable(op, given, sources, error) if given else ())
     return [None if vector is None else next(kept) for vector in vectors]

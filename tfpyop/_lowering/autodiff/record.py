@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import is_watched, record_operation, should_record_backprop
 from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
-from tfpyop._lowering.autodiff.recorded_call import Call
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.xla.compilation import compiling
 
 
-def record(call: Call) -> None:
+def record(call: RecordedCall) -> None:
     """Record a call on every active tape and forward accumulator that watches one of its inputs."""
     if call.is_of_vjp and tf.executing_eagerly():
         call.is_second_order = should_record_backprop(

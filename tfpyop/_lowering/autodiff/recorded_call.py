@@ -9,20 +9,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering.autodiff.nondifferentiable import guarded
+from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._rules.missing import residual_differentiated
 from tfpyop._spec.coercion import is_differentiable
-from tfpyop._spec.rule_outputs import CotangentPromise, RuleInputs
+from tfpyop._spec.rule_outputs import CotangentSpec, RuleInputs
 
 
 @dataclass(eq=False)
-class Call:
+class RecordedCall:
     """One call of an op, eagerly or in a graph."""
 
-    op: HostOp
+    op: ConcreteOp
     inputs: Sequence[tf.Tensor]
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
@@ -34,13 +34,14 @@ class Call:
     @property
     def is_of_vjp(self) -> bool:
         """Whether this is a call of a VJP rule's op that has no rule of its own."""
-        return self.op.rules.gradient is None and isinstance(self.op.host.promise, CotangentPromise)
+        return self.op.rules.vjp is None and isinstance(self.op.host.promise, CotangentSpec)
 
     @cached_property
-    def primal(self) -> Call:
+    def primal(self) -> RecordedCall:
         """For the op of a VJP rule: the call that it takes cotangents back through."""
         parts = self._parts
-        return Call(self.op.primal, parts.inputs, parts.outputs, parts.residuals)
+        assert self.op.forward_op is not None
+        return RecordedCall(self.op.forward_op, parts.inputs, parts.outputs, parts.residuals)
 
     @property
     def vectors(self) -> Sequence[tf.Tensor]:
@@ -50,19 +51,19 @@ class Call:
     @cached_property
     def _parts(self) -> RuleInputs[tf.Tensor]:
         promise = self.op.host.promise
-        assert isinstance(promise, CotangentPromise)
+        assert isinstance(promise, CotangentSpec)
         return promise.split(self.inputs, [dtype_of(tensor) for tensor in self.inputs])
 
     @property
     def values(self) -> RuleInputs[Any]:
         """The call as a rule is given it, without vectors."""
-        return RuleInputs(self.inputs, self.outputs, self.guarded_residuals(), ())
+        return RuleInputs(self.inputs, self.outputs, self.nondifferentiable_residuals(), ())
 
-    def guarded_residuals(self) -> list[tf.Tensor]:
+    def nondifferentiable_residuals(self) -> list[tf.Tensor]:
         """The residuals, such that differentiating a rule through them raises.
 
         They come from the inputs in a way that only the host knows; taking them for constants would be silently wrong.
         """
         if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
             return list(self.residuals)
-        return guarded(self.op, self.residuals, self.inputs, residual_differentiated)
+        return nondifferentiable(self.op, self.residuals, self.inputs, residual_differentiated)

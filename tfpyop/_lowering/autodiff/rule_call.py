@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import is_watched
-from tfpyop._lowering.autodiff.nondifferentiable import guarded
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.autodiff.unconnected import detached_sources, leaves_tensorflow, wants_values
+from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_concrete_values, unconnected_sources
 from tfpyop._lowering.tensors import dtype_of, type_of
 from tfpyop._rules.missing import detached_rule
 from tfpyop._spec.coercion import is_differentiable
@@ -19,27 +19,27 @@ from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
 
 
-def apply_rule(call: Call, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:
+def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:
     """Call a rule in TensorFlow ops, telling on its own exceptions which op it belongs to."""
     try:
         return rule(call.op.context(call.values), *vectors)
     except Exception as error:
-        if not tf.executing_eagerly() and wants_values(error):
+        if not tf.executing_eagerly() and needs_concrete_values(error):
             raise GradientError(
                 f"its {kind} rule calls numpy on a tensor of a graph.",
-                subject=call.op.host.subject,
+                subject=call.op.subject,
                 remedy=f"For a rule in numpy use @op.numpy_{kind}; for @op.{kind} use TensorFlow ops.",
             ) from error
         name = "tangent" if kind == "jvp" else "cotangent"
         names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
-        called = ", ".join([*(["self"] if call.op.owner.is_bound else []), "op", *names])
+        called = ", ".join([*(["self"] if call.op.definition.is_bound else []), "op", *names])
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
-        annotate(error, f"Raised in the {kind} rule of {call.op.host.subject}, called as rule({called}).{hint}")
+        annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as rule({called}).{hint}")
         raise
 
 
-def guarded_results(
-    call: Call, rule: Callable[..., Any], vectors: Sequence[Any], results: Sequence[tf.Tensor | None]
+def mark_unconnected(
+    call: RecordedCall, rule: Callable[..., Any], vectors: Sequence[Any], results: Sequence[tf.Tensor | None]
 ) -> list[tf.Tensor | None]:
     """What a rule in TensorFlow ops returned, such that differentiating it raises where numpy made a part of it."""
     given = [*call.inputs, *call.outputs, *vectors]
@@ -48,15 +48,15 @@ def guarded_results(
         sources = [tensor for tensor in sources if is_watched([tensor])]
         lost = sources if sources and _is_detached(call, rule, given, sources) else []
     else:
-        lost = detached_sources(results, sources)
+        lost = unconnected_sources(results, sources)
     if not lost:
         return list(results)
-    kept = iter(guarded(call.op, [value for value in results if value is not None], lost, detached_rule))
+    kept = iter(nondifferentiable(call.op, [value for value in results if value is not None], lost, detached_rule))
     return [None if value is None else next(kept) for value in results]
 
 
 def _is_detached(
-    call: Call, rule: Callable[..., Any], given: Sequence[tf.Tensor | None], sources: Sequence[tf.Tensor]
+    call: RecordedCall, rule: Callable[..., Any], given: Sequence[tf.Tensor | None], sources: Sequence[tf.Tensor]
 ) -> bool:
     """Whether a rule that runs eagerly takes values of these tensors to Python, found out once a kind of call."""
     replaced = {id(tensor) for tensor in sources}
@@ -70,4 +70,4 @@ def _is_detached(
 
     types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
     key = (getattr(rule, "__func__", rule), types)
-    return call.op.host.remembered(key, lambda: leaves_tensorflow(with_symbolic, sources))
+    return call.op.host.remembered(key, lambda: escapes_tensorflow(with_symbolic, sources))

@@ -22,7 +22,7 @@ _PYTHON = ("PyFunc", "PyFuncStateless")
 _MISSING = re.compile(r"'SymbolicTensor' object has no attribute '(?P<name>\w+)'")
 
 
-def detached_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def unconnected_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Those of some tensors of a graph that results depend on through Python functions of other people."""
     ends = _in_graph(sources)
     foreign = [node for node in _nodes_behind(_symbolic(results), ends) if _is_foreign(node)]
@@ -49,7 +49,7 @@ def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
     return known
 
 
-def leaves_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
+def escapes_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
     """Whether a rule, called with such tensors, takes their values to Python.
 
     It is traced as it is, and if that fails, with AutoGraph, for an `if` or a loop that asks for a value. One that
@@ -63,17 +63,17 @@ def _leaves(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Ten
 
     def look(*symbolic: tf.Tensor) -> None:
         nonlocal found
-        found = bool(detached_sources(rule(symbolic), symbolic))
+        found = bool(unconnected_sources(rule(symbolic), symbolic))
 
     try:
         specs = [tf.TensorSpec(source.shape, source.dtype) for source in sources]
         tf.function(look, autograph=autograph).get_concrete_function(*specs)
     except Exception as error:
-        return wants_values(error) or (not autograph and _leaves(rule, sources, autograph=True))
+        return needs_concrete_values(error) or (not autograph and _leaves(rule, sources, autograph=True))
     return found
 
 
-def wants_values(error: BaseException) -> bool:
+def needs_concrete_values(error: BaseException) -> bool:
     """Whether an exception says that Python cannot have the values of a graph's tensor."""
     if isinstance(error, AttributeError):  # what only tensors with values have, such as .numpy()
         found = _MISSING.search(text_of(error))  # AutoGraph makes the exception anew, from its text alone

@@ -10,7 +10,7 @@ from tfpyop._lowering.tensors import dtype_of
 from tfpyop._spec.coercion import is_differentiable
 
 
-def spread(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+def scatter(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """Values for the differentiable ones among some tensors, with None for the others."""
     remaining = iter(values)
     return [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in like]

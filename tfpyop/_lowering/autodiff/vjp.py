@@ -8,14 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor
-from tfpyop._lowering.autodiff.recorded_call import Call
-from tfpyop._lowering.autodiff.rule_call import apply_rule, guarded_results
-from tfpyop._lowering.autodiff.vectors import spread
+from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.rule_call import apply_rule, mark_unconnected
+from tfpyop._lowering.autodiff.vectors import scatter
 from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import array_of, dtype_of, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.rules import Rule
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
@@ -23,7 +24,7 @@ from tfpyop._spec.signature import sizes_of
 from tfpyop.errors import Shape, TfpyopError
 
 
-def apply_vjp_rule(call: Call, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Apply the gradient rule of an op; return one cotangent for each input, None for those without a derivative.
 
     Args:
@@ -35,11 +36,10 @@ def apply_vjp_rule(call: Call, rule: Rule, cotangents: Sequence[tf.Tensor | None
       ContractError: The rule returned something that is not a cotangent of the inputs.
     """
     op = call.op
-    if rule.op is not None:
+    if isinstance(rule, NumpyRule):
         passed = [output if vector is None else vector for vector, output in zip(cotangents, call.outputs, strict=True)]
-        leaves = [*call.inputs, *call.outputs, *call.guarded_residuals(), *passed]
-        return spread(call.inputs, rule.op.call_flat(leaves, op.structure, op.static))
-    assert rule.function is not None
+        leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
+        return scatter(call.inputs, bind(rule.op.specialize(op.tree, op.static), leaves))
     result = apply_rule(call, rule.function, "gradient", cotangents)
     try:
         values = rule_values(result, len(call.inputs), "cotangent", "inputs")
@@ -49,8 +49,8 @@ def apply_vjp_rule(call: Call, rule: Rule, cotangents: Sequence[tf.Tensor | None
             for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
         ]
     except TfpyopError as error:
-        raise error.about(f"gradient of {op.host.subject}") from error.__cause__
-    return guarded_results(call, rule.function, cotangents, fitted)
+        raise error.about(f"gradient of {op.subject}") from error.__cause__
+    return mark_unconnected(call, rule.function, cotangents, fitted)
 
 
 def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
@@ -62,7 +62,7 @@ def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
     return tf.zeros_like(output) if cotangent is None else tf.convert_to_tensor(cotangent)
 
 
-def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
+def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """One cotangent: cast to the primal's dtype, summed over the loop dimensions that broadcasting added."""
     primal = call.inputs[number]
     tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
@@ -77,11 +77,11 @@ def _fit(call: Call, value: Any, number: int, broadcast: Shape | None) -> tf.Ten
     return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
 
 
-def _fit_unknown(call: Call, tensor: tf.Tensor, number: int) -> tf.Tensor:
+def _fit_unknown(call: RecordedCall, tensor: tf.Tensor, number: int) -> tf.Tensor:
     """Check and sum a cotangent whose shape, or whose primal's, is known only when the graph runs."""
     primal = call.inputs[number]
     shape, wanted = tf.shape(tensor), tf.shape(primal)
-    problem = f"gradient of {call.op.host.subject}: the cotangent of input {number} has the wrong shape."
+    problem = f"gradient of {call.op.subject}: the cotangent of input {number} has the wrong shape."
     with tf.control_dependencies(_checks(call, tensor, number, problem)):
         axes = tf.raw_ops.BroadcastGradientArgs(s0=wanted, s1=shape).r0
         result = tf.reshape(tf.reduce_sum(tensor, axes), wanted)
@@ -89,7 +89,7 @@ def _fit_unknown(call: Call, tensor: tf.Tensor, number: int) -> tf.Tensor:
     return result
 
 
-def _checks(call: Call, tensor: tf.Tensor, number: int, problem: str) -> list[Any]:
+def _checks(call: RecordedCall, tensor: tf.Tensor, number: int, problem: str) -> list[Any]:
     """What must happen first: nodes that raise unless a cotangent has the shape of its primal or the broadcast one."""
     signature, shapes = call.op.signature, [type_of(primal).shape for primal in call.inputs]
     if is_compiling():  # XLA leaves out what raises when it runs
@@ -105,7 +105,7 @@ def _checks(call: Call, tensor: tf.Tensor, number: int, problem: str) -> list[An
     return [tf.debugging.Assert(is_allowed, [f"{problem} Expected, got:", wanted, shape])]
 
 
-def _broadcast_shape(call: Call, number: int) -> tf.Tensor:
+def _broadcast_shape(call: RecordedCall, number: int) -> tf.Tensor:
     """The loop dimensions of all inputs, broadcast, and the core dimensions of one, as a tensor."""
     assert call.op.signature is not None
     ranks = call.op.signature.core_ranks([type_of(tensor).shape for tensor in call.inputs])

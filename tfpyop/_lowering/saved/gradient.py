@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering.autodiff.deferred_errors import refusing_lost
+from tfpyop._lowering.autodiff.deferred_errors import lost_gradient_vectors
 from tfpyop._lowering.autodiff.gradient_node import ATTRIBUTE, SAVED, NodeGradient
 from tfpyop._lowering.vectorized_map import op_of_token
 from tfpyop._lowering.xla.compilation import compiling
@@ -24,7 +24,7 @@ def install() -> None:
 
 def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
     if node is None:  # a loaded model is saved again: TensorFlow asks once for all such nodes, and does not say which
-        return refusing_lost(cotangents)
+        return lost_gradient_vectors(cotangents)
     saved = NodeGradient.parse(node.get_attr(ATTRIBUTE))
     with compiling(saved.is_compiled):
         return saved.call(op_of_token(saved.token), node, cotangents)

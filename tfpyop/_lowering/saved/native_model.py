@@ -15,8 +15,7 @@ from tfpyop._lowering import native
 from tfpyop._lowering._tensorflow import first_of_output
 from tfpyop._lowering.autodiff.gradient_node import SAVED
 from tfpyop._lowering.saved.nodes import host_tokens, nodes_of
-from tfpyop._registry.concrete_op import HostOp
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop.errors import UnsupportedError
 
 _GRADIENT = "_gradient_op_type"
@@ -35,7 +34,7 @@ def make_native(meta_graph: Any) -> None:
     scopes = [_Scope(meta_graph.graph_def.node, [])]
     scopes += [_Scope(function.node_def, function) for function in library.function]
     calls = [
-        (scope, node, REGISTRY.require_host_op(str(token)))
+        (scope, node, REGISTRY.require_op(str(token)))
         for scope in scopes
         for node in scope.nodes
         for token in host_tokens(node)
@@ -72,12 +71,12 @@ def _shapes(attributes: Any) -> list[tf.TensorShape]:
     return [tf.TensorShape(shape) for shape in attributes["_output_shapes"].list.shape]
 
 
-def _require_native(ops: Sequence[HostOp]) -> None:
+def _require_native(ops: Sequence[ConcreteOp]) -> None:
     for op in ops:
         if op.is_batched or op.host.is_stateful:
             problem = "it is stateful or called by vectorized_map, and cannot be native in a saved model."
             remedy = "Give the op a whole batch instead, or save the model without native=True."
-        elif op.rules.native is None and op.is_of_rule:
+        elif op.rules.native is None and op.forward_op is not None:
             problem = "this rule is called in the model, and has no native implementation."
             remedy = "Attach one to what @op.numpy_gradient returned, with @that.native; or save no training function."
         elif op.rules.native is None:
@@ -85,10 +84,10 @@ def _require_native(ops: Sequence[HostOp]) -> None:
             remedy = "Attach one with @op.native."
         else:
             continue
-        raise UnsupportedError(problem, subject=op.host.subject, remedy=remedy)
+        raise UnsupportedError(problem, subject=op.subject, remedy=remedy)
 
 
-def _replace(node: Any, op: HostOp, scope: _Scope, library: Any) -> None:
+def _replace(node: Any, op: ConcreteOp, scope: _Scope, library: Any) -> None:
     """Make a node call the native implementation, traced for the dtypes and shapes that are known here."""
     dtypes = list(map(tf.as_dtype, node.attr["Tin"].list.type))
     names = [name for name in node.input if not name.startswith("^")]
@@ -106,14 +105,14 @@ def _replace(node: Any, op: HostOp, scope: _Scope, library: Any) -> None:
     node.input.extend(kept)
 
 
-def _traced(op: HostOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
+def _traced(op: ConcreteOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
     """A node that calls the native implementation, and the functions behind it."""
     native_call: Any = tf.function(lambda *tensors: native.results(op, tensors), autograph=False)
     function = native_call.get_concrete_function(*specs)
     if function.captured_inputs:
         raise UnsupportedError(
             "its native implementation closes over tensors or variables, which a native model would lose.",
-            subject=op.host.subject,
+            subject=op.subject,
             remedy="Make constants of them inside of it, with tf.constant.",
         )
     with tf.Graph().as_default() as graph:

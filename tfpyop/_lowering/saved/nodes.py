@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tfpyop._lowering.autodiff.deferred_errors import is_refusal, refused
+from tfpyop._lowering.autodiff.deferred_errors import deferred_for, is_deferred_error
 from tfpyop._lowering.autodiff.gradient_node import ATTRIBUTE, NodeGradient
 from tfpyop._lowering.traced_outputs import read_call
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
@@ -18,7 +18,7 @@ def tokens_of(meta_graph: Any) -> Iterator[Token]:
         tokens = host_tokens(node)
         if ATTRIBUTE in node.attr:
             tokens.append(Token.parse(NodeGradient.parse(node.attr[ATTRIBUTE].s).token))
-        calls = [refused(token) if is_refusal(token) else token for token in tokens]
+        calls = [deferred_for(token) if is_deferred_error(token) else token for token in tokens]
         yield from (token for token in calls if token is not None)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.structs import LENT, LENT_FROM, Buffer, Frame, pointers, reader, sizes
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArrayType, Types, is_compatible
+from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
 from tfpyop.errors import UnsupportedError, describe
 
 _READ_ONLY: Any = PickleBuffer(memoryview(LENT).toreadonly())
@@ -25,7 +25,7 @@ _Shape = tuple[int, ...]
 _BufferType = tuple[int, _Shape]
 """XLA's number of an element type, and a shape."""
 
-_ORDER = ArrayType(np.dtype(np.int32), ())
+_ORDER = ArraySpec(np.dtype(np.int32), ())
 """The type of the argument and of the result that keep stateful calls in order."""
 _NAMES = {number: name for name, (_, number) in ELEMENT_TYPES.items()}
 _MOST_LISTED = 8
@@ -42,7 +42,7 @@ class CallBuffers:
       outputs: The types of the results.
     """
 
-    def __init__(self, declared: CallText, frame: Frame) -> None:
+    def __init__(self, declared: CallDescriptor, frame: Frame) -> None:
         """Take the sizes that the declaration leaves open from the buffers of the first call.
 
         Args:
@@ -58,7 +58,7 @@ class CallBuffers:
         if not all(map(_are_declared, actual, types)):
             raise _mismatch(types, actual)
         self.inputs, self.outputs = (
-            [ArrayType(type_.dtype, shape) for type_, (_, shape) in zip(side, found, strict=False)]
+            [ArraySpec(type_.dtype, shape) for type_, (_, shape) in zip(side, found, strict=False)]
             for side, found in zip((declared.inputs, declared.outputs), actual, strict=True)
         )
         self._types = types

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfpyop._spec.coercion import parse_dtype
-from tfpyop._spec.outputs import ArrayType, Types
+from tfpyop._spec.outputs import ArraySpec, Types
 from tfpyop.errors import RegistrationError, Shape, UnsupportedError
 
 ELEMENT_TYPES = {
@@ -37,7 +37,7 @@ ELEMENT_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class CallText:
+class CallDescriptor:
     """What one compiled call is: whose function, and the types of what it is given and returns."""
 
     token: str
@@ -53,7 +53,7 @@ class CallText:
         return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
 
     @classmethod
-    def parse(cls, site: bytes) -> CallText:
+    def parse(cls, site: bytes) -> CallDescriptor:
         """Read what `text` gave.
 
         Raises:
@@ -67,20 +67,20 @@ class CallText:
         return cls(token, inputs, outputs, types.endswith("!"))
 
 
-def _type_text(type_: ArrayType) -> str:
+def _type_text(type_: ArraySpec) -> str:
     return f"{type_.dtype.name}[{' '.join('?' if size is None else str(size) for size in type_.shape or ())}]"
 
 
-def _read_types(text: str) -> list[ArrayType]:
+def _read_types(text: str) -> list[ArraySpec]:
     return [_read_type(part) for part in text.split(",")] if text else []
 
 
-def _read_type(text: str) -> ArrayType:
+def _read_type(text: str) -> ArraySpec:
     """Read what `_type_text` gave, and nothing else that Python would take for a number or numpy for a dtype."""
     name, _, sizes = text.removesuffix("]").partition("[")
     dtype = parse_dtype(name)
     shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
-    type_ = None if dtype is None or name not in ELEMENT_TYPES else ArrayType(dtype, shape)
+    type_ = None if dtype is None or name not in ELEMENT_TYPES else ArraySpec(dtype, shape)
     if type_ is None or _type_text(type_) != text:
         raise ValueError(text)
     return type_

@@ -18,14 +18,14 @@ import numpy as np
 from tfpyop._host.function import HostFunction, read_only
 from tfpyop._lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop._lowering.profiling import run_host
-from tfpyop._lowering.status import changed_op, failure, shortened
+from tfpyop._lowering.status import failure, outputs_changed_error, shortened
 from tfpyop._lowering.tensors import are_kept, take_back
 from tfpyop._lowering.xla.buffers import CallBuffers, shapes_of
-from tfpyop._lowering.xla.call_descriptor import CallText
+from tfpyop._lowering.xla.call_descriptor import CallDescriptor
 from tfpyop._lowering.xla.structs import Frame
-from tfpyop._registry.registry import REGISTRY
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArrayType, Types, is_compatible
+from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
 from tfpyop.errors import ContractError, TfpyopError
 
 _MOST_SAID = 500
@@ -93,7 +93,7 @@ class HostCall:
             if targets:
                 for number, array in enumerate(arrays):
                     if array.shape != self._shapes[number]:
-                        raise self._changed([ArrayType.of(array)])
+                        raise self._changed([ArraySpec.of(array)])
                     targets[number][...] = array
             elif arrays:
                 self._write_unwritten(arrays, out, frame)
@@ -119,7 +119,7 @@ class HostCall:
         targets: Sequence[Array] = []
         for number, array in enumerate(arrays):
             if array.shape != self._shapes[number]:
-                raise self._changed([ArrayType.of(array)])
+                raise self._changed([ArraySpec.of(array)])
             if number < len(out) and array is out[number] and array.flags.c_contiguous:
                 continue
             if not targets:
@@ -162,7 +162,7 @@ class HostCall:
         return problem
 
     def _changed(self, got: Types) -> ContractError:
-        return changed_op(self._host.subject, self._buffers.outputs, got)
+        return outputs_changed_error(self._host.subject, self._buffers.outputs, got)
 
     def _kept(self, problem: Exception | None) -> ContractError:
         return ContractError(
@@ -176,12 +176,12 @@ class HostCall:
         )
 
 
-def _example(type_: ArrayType) -> Array:
+def _example(type_: ArraySpec) -> Array:
     """Return an array of this type that takes no memory."""
     return np.broadcast_to(np.zeros((), type_.dtype), [size or 0 for size in type_.shape or ()])
 
 
-def _is_promised(type_: ArrayType, promised: ArrayType) -> bool:
+def _is_promised(type_: ArraySpec, promised: ArraySpec) -> bool:
     return type_.dtype == promised.dtype and is_compatible(type_.shape or (), promised.shape)
 
 
@@ -207,12 +207,12 @@ def run(site: bytes, frame: Frame) -> None:
         reference = _CALLS.get(key)
     call = None if reference is None else reference()
     if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, CallText.parse(site), frame)
+        call = _make_call(key, CallDescriptor.parse(site), frame)
     call.run(frame)
 
 
-def _make_call(key: Any, declared: CallText, frame: Frame) -> HostCall:
-    host = REGISTRY.require_host_op(declared.token).host
+def _make_call(key: Any, declared: CallDescriptor, frame: Frame) -> HostCall:
+    host = REGISTRY.require_op(declared.token).host
     try:
         buffers = CallBuffers(declared, frame)
     except TfpyopError as error:

@@ -14,13 +14,13 @@ from tfpyop._lowering._tensorflow import call_module, set_attribute
 from tfpyop._lowering.tensors import type_of
 from tfpyop._lowering.watchdog import WATCHDOG
 from tfpyop._lowering.xla import call_site, ffi
-from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.compilation import is_outermost_compiled
 from tfpyop._lowering.xla.dynamic_sizes import may_be_dynamic
 from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call, is_too_large
-from tfpyop._registry.concrete_op import HostOp
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.coercion import STRING
-from tfpyop._spec.outputs import ArrayType, OpPromise, Promise, Types
+from tfpyop._spec.outputs import ArraySpec, OpOutputSpec, OutputSpec, Types
 from tfpyop._spec.signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 
@@ -39,7 +39,9 @@ def install() -> None:
     ffi.register(WATCHDOG.watched_by_xla(call_site.run))
 
 
-def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArrayType]) -> list[tf.Tensor]:
+def host_node(
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArraySpec]
+) -> list[tf.Tensor]:
     """Add a node that calls the host function; returns its outputs, without a gradient.
 
     Raises:
@@ -55,15 +57,15 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         order = _order(graph) if op.host.is_stateful else []
         install()
     except TfpyopError as error:
-        raise error.about(op.host.subject) from None
+        raise error.about(op.subject) from None
     if not promised and not order:
         return []
-    call = CallText(op.token, types, promised, is_ordered=op.host.is_stateful)
+    call = CallDescriptor(REGISTRY.token_of(op), types, promised, is_ordered=op.host.is_stateful)
     module = host_call(
         ffi.TARGET,
         call,
         sizes,
-        problem=f"{op.host.subject}: an output has no possible shape:",
+        problem=f"{op.subject}: an output has no possible shape:",
         is_kept=may_be_dynamic(
             tensors
         ),  # XLA refuses what it keeps; of what it drops, it would take sizes from the air
@@ -76,7 +78,7 @@ def host_node(op: HostOp, tensors: Sequence[tf.Tensor], types: Types, promised: 
         Sout=[*(tf.TensorShape(type_.shape) for type_ in promised), *([tf.TensorShape([])] * len(order))],
         platforms=["CPU"],
     )
-    set_attribute(results[0].op, TOKEN_ATTRIBUTE, op.token)
+    set_attribute(results[0].op, TOKEN_ATTRIBUTE, REGISTRY.token_of(op))
     if order:
         graph.get_collection_ref(_ORDER)[:] = results[-1:]
     return list(results[: len(promised)])
@@ -156,7 +158,7 @@ def _check_ranks(types: Types, what: str) -> None:
             )
 
 
-def _sizes(host: HostFunction, types: Types, promised: Sequence[ArrayType]) -> list[Sizes]:
+def _sizes(host: HostFunction, types: Types, promised: Sequence[ArraySpec]) -> list[Sizes]:
     """The shapes of the outputs in terms of the inputs' dimensions."""
     _check_ranks(types, "input {}")
     sizes = host.output_sizes(types)
@@ -171,8 +173,8 @@ def _sizes(host: HostFunction, types: Types, promised: Sequence[ArrayType]) -> l
     return [known for known in sizes if known is not None]
 
 
-def _remedy(promise: Promise, types: Types) -> str:
-    signature = promise.signature if isinstance(promise, OpPromise) else None
+def _remedy(promise: OutputSpec, types: Types) -> str:
+    signature = promise.signature if isinstance(promise, OpOutputSpec) else None
     if signature is not None:
         names = ", ".join(sorted(signature.run_time_names))
         return (
@@ -180,7 +182,7 @@ def _remedy(promise: Promise, types: Types) -> str:
             'in "(n)->(n//2+1)", or pad the output to such a size.'
         )
     example = ",".join(["()"] * len(types))
-    if isinstance(promise, OpPromise) and promise.shape is not None:
+    if isinstance(promise, OpOutputSpec) and promise.shape is not None:
         return (
             f'shape= tells it for known sizes only. Write a signature, for example "{example}->()" for a function that '
             "works element by element, or make all sizes known with input_signature= or tf.ensure_shape."

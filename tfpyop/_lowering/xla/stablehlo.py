@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallText
-from tfpyop._spec.outputs import ArrayType, Types
+from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
+from tfpyop._spec.outputs import ArraySpec, Types
 from tfpyop._spec.signature import Place, Size, Sizes
 
 _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
@@ -25,12 +25,12 @@ _MOST_BYTES = 2**48
 No machine has as many as 2**48."""
 
 
-def is_too_large(type_: ArrayType) -> bool:
+def is_too_large(type_: ArraySpec) -> bool:
     """Return whether what is known of a shape makes an array that no memory holds. XLA counts sizes of 0 as 1 here."""
     return math.prod(size or 1 for size in type_.shape or ()) * type_.dtype.itemsize > _MOST_BYTES
 
 
-def host_call(target: str, call: CallText, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
+def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
     """A module whose one function makes a call.
 
     Args:
@@ -40,7 +40,7 @@ def host_call(target: str, call: CallText, sizes: Sequence[Sizes], *, problem: s
       problem: What the error says, before the sizes, if an output has sizes that no array has.
       is_kept: Whether XLA must keep the call, also if nobody wants its results. Calls in order are kept always.
     """
-    order = [ArrayType(np.dtype(np.int32), ())] * call.is_ordered
+    order = [ArraySpec(np.dtype(np.int32), ())] * call.is_ordered
     inputs, outputs = [*call.inputs, *order], [*call.outputs, *order]
     text = _Text(inputs)
     shapes: list[str] = []
@@ -259,12 +259,12 @@ def _is_computed(size: Size) -> bool:
     return isinstance(size, tuple) and size[0] != "broadcast"
 
 
-def _tensor(type_: ArrayType) -> str:
+def _tensor(type_: ArraySpec) -> str:
     sizes = ["?" if size is None else str(size) for size in type_.shape or ()]
     return f"tensor<{'x'.join([*sizes, ELEMENT_TYPES[type_.dtype.name][0]])}>"
 
 
-def _layout(type_: ArrayType) -> str:
+def _layout(type_: ArraySpec) -> str:
     """Row by row, as numpy has it; XLA would be free to choose another."""
     rank = len(type_.shape or ())
     return f"dense<{list(range(rank - 1, -1, -1)) if rank else ''}> : tensor<{rank}xindex>"
