@@ -126,15 +126,15 @@ def nested(inputs):
 def test_positional_parameters_are_tensors_and_the_others_static(
     function, static_argnames, args, kwargs, leaves, static
 ):
-    division = Parameters.of(function, static_argnames).bind_arguments(args, kwargs, None)
+    division = Parameters.of(function, static_argnames).bind(args, kwargs, None)
     assert (division.leaves, division.static) == (leaves, static)
 
 
 @pytest.mark.parametrize(("function", "static_argnames", "args", "kwargs", "leaves", "static"), CALLS)
 def test_a_divided_call_is_assembled_again(function, static_argnames, args, kwargs, leaves, static):
     parameters = Parameters.of(function, static_argnames)
-    division = parameters.bind_arguments(args, kwargs, None)
-    tensors, keywords = parameters.assemble(packed(division), division.static)
+    division = parameters.bind(args, kwargs, None)
+    tensors, keywords = parameters.call_arguments(packed(division), division.static)
     assert function(*tensors, **keywords) == function(*args, **kwargs)
 
 
@@ -159,7 +159,7 @@ def test_a_divided_call_is_assembled_again(function, static_argnames, args, kwar
 def test_a_default_is_an_input_if_the_signature_has_room(default, given, n_inputs, leaves):
     def function(x, y=default): ...
 
-    division = Parameters.of(function, []).bind_arguments(given, {}, n_inputs)
+    division = Parameters.of(function, []).bind(given, {}, n_inputs)
     assert division.leaves == leaves
     assert default is not None or division.tree is None
 
@@ -168,18 +168,18 @@ def test_a_default_is_an_input_if_the_signature_has_room(default, given, n_input
 def test_a_value_that_only_equals_the_default_is_none(default, given):
     def function(x, y=default): ...
 
-    leaves = Parameters.of(function, []).bind_arguments([1, given], {}, None).leaves
+    leaves = Parameters.of(function, []).bind([1, given], {}, None).leaves
     assert [type(leaf) for leaf in leaves[1:]] == ([] if given is None else [type(given)])
     if given is not None:
         with pytest.raises(SignatureError, match="wrong number of inputs"):
-            Parameters.of(function, []).bind_arguments([1, given], {}, 1)
+            Parameters.of(function, []).bind([1, given], {}, 1)
 
 
 def test_defaults_are_left_out_from_the_right():
     def function(x, y=1.0, z=None, w=2.0): ...
 
     parameters = Parameters.of(function, [])
-    assert [parameters.bind_arguments([0], {}, n_inputs).leaves for n_inputs in (None, 3, 2, 1)] == [
+    assert [parameters.bind([0], {}, n_inputs).leaves for n_inputs in (None, 3, 2, 1)] == [
         [0, 1.0, 2.0],
         [0, 1.0, 2.0],
         [0, 1.0],
@@ -207,8 +207,8 @@ def test_a_parameter_whose_default_makes_no_tensor_is_static(default):
 
     parameters = Parameters.of(function, [])
     assert [parameter.name for parameter in parameters.tensors] == ["x"]
-    assert parameters.bind_arguments([1], {}, None).static == {"option": default}
-    assert parameters.bind_arguments([1, "other"], {}, None).static == {"option": "other"}
+    assert parameters.bind([1], {}, None).static == {"option": default}
+    assert parameters.bind([1, "other"], {}, None).static == {"option": "other"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_parameter_whose_default_makes_tensors_is_an_input(default):
 
     parameters = Parameters.of(function, [])
     assert [parameter.name for parameter in parameters.tensors] == ["x", "y"]
-    assert parameters.bind_arguments([1, 2], {}, None).leaves == [1, 2]
+    assert parameters.bind([1, 2], {}, None).leaves == [1, 2]
 
 
 WRONG_COUNTS = [
@@ -249,14 +249,14 @@ def test_a_wrong_number_of_inputs_is_reported_with_the_parameters(function, args
         "in static_argnames."
     )
     with pytest.raises(SignatureError, match=exactly(message)):
-        Parameters.of(function, []).bind_arguments(args, kwargs, n_inputs)
+        Parameters.of(function, []).bind(args, kwargs, n_inputs)
 
 
 def test_the_first_parameter_goes_when_a_method_is_bound():
     parameters = Parameters.of(Model.method, []).without_first()
     assert str(parameters.signature) == "(x, y, *, n=2)"
     assert [parameter.name for parameter in parameters.tensors] == ["x", "y"]
-    division = parameters.bind_arguments([1], {"y": 2}, 2)
+    division = parameters.bind([1], {"y": 2}, 2)
     assert (division.leaves, division.static) == ([1, 2], {"n": 2})
     assert Parameters.of(Opaque(), []).without_first() == Parameters(None)
 
@@ -293,7 +293,7 @@ def test_an_integer_default_may_be_an_option_that_came_as_an_array(function, hin
 )
 def test_a_call_that_does_not_fit_is_reported_as_python_does(function, args, kwargs, message):
     with pytest.raises(TypeError, match=f"^{message}"):
-        Parameters.of(function, []).bind_arguments(args, kwargs, None)
+        Parameters.of(function, []).bind(args, kwargs, None)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_of_a_default_that_is_no_json_only_a_mark_is_in_the_payload():
     def function(x, *, n=THREE, function=np.sin, nameless=lambda x: x): ...
 
     parameters = Parameters.of(function, [])
-    static = parameters.bind_arguments([1], {}, None).static
+    static = parameters.bind([1], {}, None).static
     payload = parameters.payload(None, static)
     assert re.fullmatch(
         r'\{"marks":\{"function":"numpy:sin","n":"array dtype\(\'int64\'\) \[\] [0-9a-f]{32}"\}\}', payload

@@ -15,7 +15,7 @@ import tfpyop
 from tests import ops, saved_ops
 from tests.test_saved_model import saved
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op, export
-from tfpyop._registry.op_def import Rule, Rules
+from tfpyop._registry.op_def import RuleSet, TensorFlowRule
 
 ROOT = Path(__file__).parent.parent
 renamed = differentiable_op(lambda x: x + 1, name="lab.renamed", signature="()->()", non_differentiable=True)
@@ -228,7 +228,7 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
     saved(derivative, tmp_path, is_compiled=is_compiled)
     np.testing.assert_allclose(export.load(tmp_path).call(X), 2 * X)
     entry, registry = op._self_definition, tfpyop._registry.op_def.REGISTRY
-    monkeypatch.setattr(entry, "rules", Rules(gradient=Rule(entry.site, function=lambda op, cotangent: cotangent)))
+    monkeypatch.setattr(entry, "rules", RuleSet(TensorFlowRule(entry.site, lambda op, cotangent: cotangent)))
     monkeypatch.setattr(registry, "_host_ops", {})
     monkeypatch.setattr(registry, "registrations", registry.registrations + 1)
     token = f"{op.name}/{'vjp' if kind == 'gradient' else 'jvp'}"

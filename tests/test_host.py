@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfpyop import _host
+from tfpyop._host import function as host_function
 from tfpyop._host.function import HostFunction
 from tfpyop._spec.outputs import ArraySpec, OpOutputSpec
 from tfpyop._spec.rule_outputs import CotangentSpec
@@ -552,7 +552,7 @@ def test_a_plan_is_made_once_for_inputs_of_one_kind():
 
 
 def test_plans_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(_host, "_MOST_PLANS", 8)
+    monkeypatch.setattr(host_function, "_MOST_PLANS", 8)
     host = host_of(lambda x: x, "(n)->(n)")
     for size in range(50):
         assert host([np.zeros(size)])[0].shape == (size,)
@@ -561,7 +561,7 @@ def test_plans_do_not_pile_up(monkeypatch):
 
 
 def test_there_is_a_bound_on_plans():
-    assert 100 <= _host._MOST_PLANS <= 10_000
+    assert 100 <= host_function._MOST_PLANS <= 10_000
 
 
 # -- values as they are

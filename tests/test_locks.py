@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tfpyop._registry.registry import OwnedNames, Registry
+from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
+from tfpyop._registry.registry import Registry
 from tfpyop._spec.executor_source import ExecutorSource
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, WorkerError
@@ -52,7 +53,7 @@ class Interrupting:
 
 def test_a_finalizer_may_add_a_name_while_another_is_added():
     removed = []
-    names = OwnedNames(removed.append)
+    names = GraphGradientNames(removed.append)
     owners = [Interrupting(lambda: None)]
     owners.append(Interrupting(lambda: names.add("inner", owners[0])))
     within(10, lambda: names.add("outer", owners[1]))
@@ -65,7 +66,7 @@ def test_a_finalizer_may_add_a_name_while_another_is_added():
 
 def test_names_that_a_finalizer_adds_for_the_same_owner_go_with_it_too():
     removed = []
-    names = OwnedNames(removed.append)
+    names = GraphGradientNames(removed.append)
     owners = []
     owners.append(Interrupting(lambda: names.add("first", owners[0])))
     within(10, lambda: names.add("second", owners[0]))
@@ -116,9 +117,9 @@ class OpDef:
 
 def test_an_op_that_a_finalizer_registers_meanwhile_is_not_replaced_in_silence():
     registry, entry, name = Registry(), OpDef(), Name("acme:f")
-    name.code.append(lambda: registry.register("acme:f", entry, SITE))
+    name.code.append(lambda: registry.register("acme:f", entry))
     with pytest.raises(RegistrationError, match=r"the name 'acme:f' is taken by another op"):
-        within(10, lambda: registry.register(name, OpDef(), SITE))
+        within(10, lambda: registry.register(name, OpDef()))
     assert registry.find("acme:f") is entry
 
 

@@ -961,7 +961,7 @@ from now on calls with these shapes are given copies."""
 
 def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow.python.eager.record", ModuleType("record"))
-    path = Path(sys.modules["tfpyop"].__file__).parent / "lowering" / "_tensorflow.py"
+    path = Path(sys.modules["tfpyop"].__file__).parent / "_lowering" / "_tensorflow.py"
     with pytest.raises(UnsupportedError, match="lacks something tfpyop needs") as caught:
         runpy.run_path(str(path))
     lines = str(caught.value).splitlines()
@@ -1714,8 +1714,8 @@ def test_a_name_that_is_taken():
 op 'tests.messages:taken' ({place(another)}): the name 'tests.messages:taken' is taken by another op.
   Expected: one definition of each name
   Got:      one at {place(plain)} and one at {place(another)}
-  Rename one of the functions, or give one of the ops a name=. An op that every call of a \
-function makes anew goes without a name."""
+  Rename one of the functions, or give one of the ops a name=. Do not pass name= for ops created \
+inside a function."""
     check(RegistrationError, text, lambda: differentiable_op(another, name="tests.messages:taken"))
 
 

@@ -1009,10 +1009,22 @@ def test_options_that_make_no_sense_are_refused_at_decoration(function, options,
             differentiable_op(**options)(function)
 
 
-@pytest.mark.parametrize("option", ["sig", "gradient", "Tout", "func"])
-def test_an_unknown_option_is_refused(option):
-    with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [("signatur", "Did you mean 'signature'"), ("gradient", "Did you mean 'grad'"), ("Tout", "Known: ")],
+)
+def test_an_unknown_option_is_refused(option, remedy):
+    message = rf"(?s)^differentiable_op has no option '{option}'\.\n  {remedy}"
+    with pytest.raises(RegistrationError, match=message):
         differentiable_op(plain, **{option: None})
+    with pytest.raises(RegistrationError, match=message):
+        differentiable_op(**{option: None})
+
+
+@pytest.mark.parametrize("name", ["solve/vjp", "acme:solve/jvp", "solve/vjp/vjp"])
+def test_a_name_that_the_op_of_a_rule_would_have_is_refused(name):
+    with pytest.raises(RegistrationError, match=rf"'{name}' is the name of a rule's op\."):
+        differentiable_op(lambda x: x, name=name)
 
 
 every_attachment = pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop import _registry
-from tfpyop._registry.registry import OpsView, OwnedNames, Registry
+from tfpyop import _op
+from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
+from tfpyop._op import OpsView
+from tfpyop._registry.registry import Registry
 from tfpyop._registry.token import Token
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError
@@ -32,8 +34,8 @@ def exactly(text):
     return f"^{re.escape(text)}$"
 
 
-class FakeEntry:
-    """What the registry asks of an entry."""
+class FakeDefinition:
+    """What the registry needs of an op."""
 
     is_local = False
     module = "acme"
@@ -43,15 +45,15 @@ class FakeEntry:
         self.op = f"the op of {site}"
         self.vjp = vjp
 
-    def rule_entry(self, kind):
-        return self.vjp if kind == "vjp" else None
+    def rule_op(self, suffix):
+        return self.vjp if suffix == "vjp" else None
 
-    def host_op_from_payload(self, payload):
+    def specialize_from_payload(self, payload):
         return f"made from {payload!r}"
 
 
-class FakeHostOp:
-    """What the registry asks of a host op."""
+class FakeConcreteOp:
+    """What the registry needs of a concrete op."""
 
     is_batched = False
 
@@ -65,8 +67,8 @@ class Thing:
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(_registry, "REGISTRY", Registry())
-    return _registry.REGISTRY
+    monkeypatch.setattr(_op, "REGISTRY", Registry())
+    return _op.REGISTRY
 
 
 SITES = [
@@ -86,25 +88,25 @@ SITES = [
 
 @pytest.mark.parametrize(("old", "new", "replaces"), SITES)
 def test_a_definition_replaces_its_older_version_and_nothing_else(registry, old, new, replaces):
-    registry.register("acme:f", first := FakeEntry(old), old)
-    second = FakeEntry(new)
+    registry.register("acme:f", first := FakeDefinition(old))
+    second = FakeDefinition(new)
     taken = pytest.raises(RegistrationError, match=r"^the name 'acme:f' is taken by another op\.")
     with nullcontext() if replaces else taken:
-        registry.register("acme:f", second, new)
+        registry.register("acme:f", second)
     assert new.replaces(old) is replaces
     assert registry.find("acme:f") is (second if replaces else first)
 
 
 def test_a_conflict_shows_both_places(registry):
-    registry.register("acme:f", FakeEntry(), SITE)
+    registry.register("acme:f", FakeDefinition())
     message = (
         "the name 'acme:f' is taken by another op.\n  Expected: one definition of each name\n"
         "  Got:      one at acme/ops.py:3 and one at <stdin>:12\n"
-        "  Rename one of the functions, or give one of the ops a name=. An op that every call of a function makes anew "
-        "goes without a name."
+        "  Rename one of the functions, or give one of the ops a name=. Do not pass name= for ops "
+        "created inside a function."
     )
     with pytest.raises(RegistrationError, match=exactly(message)):
-        registry.register("acme:f", FakeEntry(), Site("<stdin>", 12, FIRST))
+        registry.register("acme:f", FakeDefinition(Site("<stdin>", 12, FIRST)))
 
 
 def test_a_site_is_shown_from_the_working_directory(tmp_path, monkeypatch):
@@ -171,7 +173,7 @@ def test_the_site_of_a_function_made_here_is_its_first_line():
     assert [any(part is one for one in here) for part in site.executions] == [True] * 4
 
 
-@pytest.mark.parametrize("function", [np.hypot, FakeEntry()])
+@pytest.mark.parametrize("function", [np.hypot, FakeDefinition()])
 def test_the_site_of_what_is_no_function_of_python_is_the_line_of_the_call(function):
     site = Site.of(function, sys._getframe())
     assert (site.file, site.line) == (__file__, sys._getframe().f_lineno - 1)
@@ -196,18 +198,18 @@ def test_the_main_module_without_a_file_is_interactive(names, expected):
 
 
 def test_the_registry_holds_the_newest_entry_of_a_name(registry):
-    first, second = FakeEntry(), FakeEntry()
-    registry.register("acme:f", first, SITE)
+    first, second = FakeDefinition(), FakeDefinition(Site("acme/ops.py", 3, RELOADED))
+    registry.register("acme:f", first)
     assert registry.holds("acme:f", first)
-    registry.register("acme:f", second, Site("acme/ops.py", 3, RELOADED))
+    registry.register("acme:f", second)
     assert [registry.holds("acme:f", entry) for entry in (first, second)] == [False, True]
     assert not registry.holds("acme:g", second)
 
 
 def test_the_op_of_a_rule_is_found_by_the_name_of_its_op(registry):
-    second_order = FakeEntry()
-    rule = FakeEntry(vjp=second_order)
-    registry.register("acme:f", FakeEntry(vjp=rule), SITE)
+    second_order = FakeDefinition()
+    rule = FakeDefinition(vjp=second_order)
+    registry.register("acme:f", FakeDefinition(vjp=rule))
     assert registry.find("acme:f/vjp") is rule
     assert registry.find("acme:f/vjp/vjp") is second_order
     assert registry.holds("acme:f/vjp", rule)
@@ -216,13 +218,13 @@ def test_the_op_of_a_rule_is_found_by_the_name_of_its_op(registry):
 
 @pytest.mark.parametrize("name", ["acme:f/jvp", "acme:f/vjp/jvp", "acme:f/other", "acme:f/", "acme:g/vjp", "/vjp"])
 def test_a_rule_nobody_attached_is_not_found(registry, name):
-    registry.register("acme:f", FakeEntry(vjp=FakeEntry()), SITE)
+    registry.register("acme:f", FakeDefinition(vjp=FakeDefinition()))
     with pytest.raises(RegistrationError, match=r"^no op named '.*' is registered\."):
         registry.find(name)
 
 
 def test_the_op_of_a_rule_is_not_listed(registry):
-    registry.register("acme:f", FakeEntry(vjp=FakeEntry()), SITE)
+    registry.register("acme:f", FakeDefinition(vjp=FakeDefinition()))
     view = OpsView()
     assert list(view) == registry.names() == ["acme:f"]
     assert "acme:f/vjp" not in view  # what is in a mapping is what it lists
@@ -238,7 +240,7 @@ def test_the_op_of_a_rule_is_not_listed(registry):
 )
 def test_a_name_nobody_registered_is_answered_with_the_nearest(registry, name, known, hint):
     for other in known:
-        registry.register(other, FakeEntry(), SITE)
+        registry.register(other, FakeDefinition())
     remedy = f"{hint} An op is registered when its module is imported."
     with pytest.raises(RegistrationError, match=exactly(f"no op named {name!r} is registered.\n  {remedy}")):
         registry.find(name)
@@ -247,7 +249,7 @@ def test_a_name_nobody_registered_is_answered_with_the_nearest(registry, name, k
 def test_the_view_is_a_read_only_mapping_in_the_order_of_definition(registry):
     again = Site("acme/ops.py", 3, RELOADED)
     for name, site in [("b", SITE), ("a", SITE), ("b", again)]:
-        registry.register(name, FakeEntry(site), site)
+        registry.register(name, FakeDefinition(site))
     view = OpsView()
     assert dict(view) == {name: registry.find(name).op for name in ("b", "a")}
     assert list(view) == registry.names() == ["b", "a"]
@@ -255,7 +257,7 @@ def test_the_view_is_a_read_only_mapping_in_the_order_of_definition(registry):
     with pytest.raises(KeyError, match=r"^'c'$"):
         view["c"]
     with pytest.raises(TypeError, match="does not support item assignment"):
-        view["c"] = FakeEntry()
+        view["c"] = FakeDefinition()
 
 
 def test_a_unique_name_is_given_once_even_to_many_threads(registry):
@@ -271,28 +273,28 @@ def test_a_unique_name_is_of_one_process_alone():
 
 @pytest.fixture
 def entry(registry):
-    registry.register("acme:f", entry := FakeEntry(vjp=FakeEntry()), SITE)
+    registry.register("acme:f", entry := FakeDefinition(vjp=FakeDefinition()))
     return entry
 
 
 def reload(registry):
     site = Site("acme/ops.py", 3, RELOADED)
-    registry.register("acme:f", entry := FakeEntry(site), site)
+    registry.register("acme:f", entry := FakeDefinition(site))
     return entry
 
 
 @pytest.mark.parametrize("payload", ["", '{"static":{"n":3}}'])
 def test_the_token_of_a_listed_op_is_its_name_and_payload(registry, entry, payload):
     for owner, name in [(entry, "acme:f"), (entry.vjp, "acme:f/vjp")]:
-        host_op = FakeHostOp(owner, payload, name)
+        host_op = FakeConcreteOp(owner, payload, name)
         assert registry.token_of(host_op) == f"tfpyop:{name}{payload}"
         assert registry.find_op(f"tfpyop:{name}{payload}") is host_op
 
 
 @pytest.mark.parametrize(("is_listed", "payload"), [(False, ""), (False, None), (True, None)])
 def test_the_token_of_what_has_no_lasting_name_is_its_own(registry, entry, is_listed, payload):
-    owner = entry if is_listed else FakeEntry()
-    first, second = FakeHostOp(owner, payload), FakeHostOp(owner, payload)
+    owner = entry if is_listed else FakeDefinition()
+    first, second = FakeConcreteOp(owner, payload), FakeConcreteOp(owner, payload)
     tokens = [registry.token_of(host_op) for host_op in (first, second, first, second)]
     assert tokens[:2] == tokens[2:]
     assert tokens[0] != tokens[1]
@@ -301,14 +303,14 @@ def test_the_token_of_what_has_no_lasting_name_is_its_own(registry, entry, is_li
 
 
 def test_the_first_host_op_of_a_token_counts(registry, entry):
-    first, second = FakeHostOp(entry), FakeHostOp(entry)
+    first, second = FakeConcreteOp(entry), FakeConcreteOp(entry)
     assert registry.token_of(first) == registry.token_of(second) == "tfpyop:acme:f"
     assert registry.find_op("tfpyop:acme:f") is first
 
 
 def test_threads_that_ask_for_a_token_at_once_get_the_same(registry):
     barrier = threading.Barrier(8)
-    host_op = FakeHostOp(FakeEntry())
+    host_op = FakeConcreteOp(FakeDefinition())
 
     def token(_):
         barrier.wait()
@@ -321,7 +323,7 @@ def test_threads_that_ask_for_a_token_at_once_get_the_same(registry):
 
 @pytest.mark.parametrize("payload", ["", None])
 def test_a_host_op_lives_as_long_as_somebody_holds_it(registry, entry, payload):
-    host_op = FakeHostOp(FakeEntry(), payload)
+    host_op = FakeConcreteOp(FakeDefinition(), payload)
     token = registry.token_of(host_op)
     assert registry.n_concrete_ops() == 1
     del host_op
@@ -344,30 +346,20 @@ def test_a_token_of_no_known_op_has_no_host_op(registry, entry, token):
 
 
 def test_a_new_version_of_an_op_drops_the_lasting_tokens_of_the_old(registry, entry):
-    host_ops = [FakeHostOp(entry), FakeHostOp(entry, "{}"), FakeHostOp(entry.vjp, "", "acme:f/vjp")]
+    host_ops = [FakeConcreteOp(entry), FakeConcreteOp(entry, "{}"), FakeConcreteOp(entry.vjp, "", "acme:f/vjp")]
     tokens = [registry.token_of(host_op) for host_op in host_ops]
     new = reload(registry)
-    new.vjp = FakeEntry()
+    new.vjp = FakeDefinition()
     assert [registry.find_op(token) for token in tokens] == ["made from ''", "made from '{}'", "made from ''"]
 
 
 def test_a_new_version_of_an_op_drops_the_tokens_of_rules_of_its_rules(registry, entry):
-    entry.vjp.vjp = FakeEntry()
-    old = FakeHostOp(entry.vjp.vjp, "", "acme:f/vjp/vjp")
+    entry.vjp.vjp = FakeDefinition()
+    old = FakeConcreteOp(entry.vjp.vjp, "", "acme:f/vjp/vjp")
     token = registry.token_of(old)
     new = reload(registry)
-    new.vjp = FakeEntry(vjp=FakeEntry())
+    new.vjp = FakeDefinition(vjp=FakeDefinition())
     assert registry.find_op(token) == "made from ''"
-
-
-def test_an_op_with_the_name_of_a_rule_takes_its_token(registry, entry):
-    rule = FakeHostOp(entry.vjp, "", "acme:f/vjp")
-    token = registry.token_of(rule)
-    registry.register("acme:f/vjp", op := FakeEntry(), SITE)
-    host_op = FakeHostOp(op, "", "acme:f/vjp")
-    assert registry.token_of(host_op) == token
-    assert registry.find_op(token) is host_op
-    assert registry.token_of(rule) != token
 
 
 def test_the_name_of_a_rule_of_a_rule_of_any_depth_is_found_in_time(registry, entry):
@@ -378,24 +370,24 @@ def test_the_name_of_a_rule_of_a_rule_of_any_depth_is_found_in_time(registry, en
 @pytest.mark.parametrize("defined", ["acme:f", "acme:g"])
 def test_what_has_no_lasting_name_is_found_whatever_is_defined(registry, entry, defined):
     names = ["acme:f", "acme:g", "acme:g.<locals>.inner", "acme:gg"]
-    host_ops = [FakeHostOp(FakeEntry(), name=name) for name in names] + [FakeHostOp(entry, None)]
+    host_ops = [FakeConcreteOp(FakeDefinition(), name=name) for name in names] + [FakeConcreteOp(entry, None)]
     tokens = [registry.token_of(host_op) for host_op in host_ops]
     site = Site("acme/ops.py", 3, RELOADED)
-    registry.register(defined, FakeEntry(site), site)
+    registry.register(defined, FakeDefinition(site))
     assert [registry.find_op(token) for token in tokens] == host_ops
 
 
 def test_a_definition_leaves_ops_alone_whose_names_begin_like_it(registry):
-    registry.register("acme:ff", entry := FakeEntry(), SITE)
-    host_op = FakeHostOp(entry, name="acme:ff")
+    registry.register("acme:ff", entry := FakeDefinition())
+    host_op = FakeConcreteOp(entry, name="acme:ff")
     token = registry.token_of(host_op)
-    registry.register("acme:f", FakeEntry(), SITE)
+    registry.register("acme:f", FakeDefinition())
     assert registry.find_op(token) is host_op
 
 
 @pytest.mark.parametrize("payload", ["", "{}", '{"static":{"batch":1}}'])
 def test_the_new_version_of_an_op_takes_the_place_of_the_old(registry, entry, payload):
-    host_op = FakeHostOp(entry, payload)
+    host_op = FakeConcreteOp(entry, payload)
     assert registry.current(host_op) is host_op
     registry.token_of(host_op)
     reload(registry)
@@ -404,9 +396,9 @@ def test_the_new_version_of_an_op_takes_the_place_of_the_old(registry, entry, pa
 
 @pytest.mark.parametrize("way", ["not to be written down", "local", "local token", "over rows", "unknown"])
 def test_what_has_no_new_version_stays_in_its_place(registry, entry, way):
-    owner = FakeEntry()
+    owner = FakeDefinition()
     owner.is_local = way == "local"
-    host_op = FakeHostOp(owner, None if way == "not to be written down" else "")
+    host_op = FakeConcreteOp(owner, None if way == "not to be written down" else "")
     if way == "local token":
         registry.token_of(host_op)
     host_op.is_batched = way == "over rows"
@@ -446,7 +438,7 @@ def test_a_token_tells_op_and_module(text, name, op, module, is_local):
 
 def test_owned_names_go_with_their_owner():
     removed = []
-    names = OwnedNames(removed.append)
+    names = GraphGradientNames(removed.append)
     owner, other = Thing(), Thing()
     owner.itself = owner  # graphs are in cycles too
     for name, its_owner in [("a", owner), ("b", other), ("c", owner)]:

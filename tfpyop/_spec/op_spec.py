@@ -184,3 +184,7 @@ def _check_name(name: Any) -> None:
         raise RegistrationError(
             f"{name!r} is not a name for an op.", remedy="Give a name= of letters, digits and any of . : / - _"
         )
+    if re.search(r"/(vjp|jvp)\Z", name):
+        raise RegistrationError(
+            f"{name!r} is the name of a rule's op.", remedy="Give a name= that does not end in /vjp or /jvp."
+        )
