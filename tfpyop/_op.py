@@ -107,8 +107,7 @@ class Op(_Proxy, Generic[P, R]):
             # called through its class, or as a classmethod by a Python that does not chain descriptors
             bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
             return bound(*args[1:], **kwargs)
-        leaves, tree, static = definition.bind_arguments(args, kwargs)
-        return definition.arrange(bind(definition.specialize(tree, static), leaves))
+        return definition.arrange(bind(*definition.bind_arguments(args, kwargs)))
 
     def _self_is_method_call(self, first: Any) -> bool:
         """Whether the first argument is the instance of a class that has this op as a method, or a class itself."""
@@ -344,9 +343,9 @@ class Op(_Proxy, Generic[P, R]):
         keras = sys.modules["keras"]
         if keras.saving.get_registered_name(self) == self.__name__:
             warnings.warn(
-                f"{self._self_definition.subject}: Keras saves it by the bare name {self.__name__!r}, because the model "
-                "has it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the model fails.\n"
-                "  Put op.as_layer() behind the layer, or register the op in its own module: "
+                f"{self._self_definition.subject}: Keras saves it by the bare name {self.__name__!r}, because the "
+                "model has it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the "
+                "model fails.\n  Put op.as_layer() behind the layer, or register the op in its own module: "
                 "keras.saving.register_keras_serializable(package=__name__)(op).",
                 ExportWarning,
                 stacklevel=2,

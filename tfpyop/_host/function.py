@@ -110,8 +110,17 @@ class HostFunction:
           TfpyopError: The inputs or the result break the contract.
           Exception: Whatever the function raised, with a note of the op and its inputs.
         """
-        views = [read_only(array) for array in arrays]
-        return self.run(self.plan(views), views)
+        views, plan = self.prepare(arrays)
+        return self.run(plan, views)
+
+    def prepare(self, arrays: Sequence[Any]) -> tuple[list[Array], Plan]:
+        """Return read-only views of arrays, and the plan of calls with such arrays."""
+        views = []
+        for array in arrays:
+            view = array if type(array) is np.ndarray else _as_array(array)
+            view.setflags(write=False)  # on what TensorFlow made for this call, so that nobody can set it back
+            views.append(view.view())
+        return views, self.plan(views)
 
     def plan(self, views: Sequence[Array]) -> Plan:
         """The plan of calls with such arrays, worked out once."""
@@ -138,8 +147,8 @@ class HostFunction:
             arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
             result = self._call(list(arguments), out)
             if plan.whole is not None:
-                values = [result] if type(result) is np.ndarray else list(result) if type(result) is tuple else []
-                if _are_of_types(values, plan.whole):
+                values = _exact_outputs(result, plan.whole)
+                if values is not None:
                     return values  # as what follows would
             return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
@@ -271,16 +280,21 @@ class HostFunction:
         return [self.promise.loop_hint(types), self._hint]
 
 
-def _are_of_types(values: Sequence[Any], types: Types) -> bool:
-    """Whether values are arrays of these types, as many as there are."""
-    if len(values) != len(types):
-        return False
-    for value, type_ in zip(values, types):  # noqa: B905 - checked above, and every call comes along here
-        if type(value) is not np.ndarray or value.shape != type_.shape:
-            return False
+def _exact_outputs(result: Any, promised: Types) -> list[Array] | None:
+    """Return the arrays in a result that has just the promised types; None for any other result."""
+    values = list(result) if type(result) is tuple else [result]
+    if len(values) != len(promised):
+        return None
+    for number, (value, type_) in enumerate(zip(values, promised)):  # noqa: B905 - checked above; called in every call
+        if type(value) is not np.ndarray:
+            if not isinstance(value, np.generic):  # as numpy returns for 0-d arrays
+                return None
+            value = values[number] = np.asarray(value)
+        if value.shape != type_.shape:
+            return None
         if value.dtype is not type_.dtype and value.dtype != type_.dtype:  # the same object most of the time
-            return False
-    return True
+            return None
+    return values
 
 
 def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list[Array]:
@@ -297,9 +311,13 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
 
 
 def read_only(array: Any) -> Array:
-    """An array that shares memory and cannot be written; TensorFlow hands 0-d inputs over as scalars."""
-    if type(array) is not np.ndarray:
-        array = np.asarray(array) if isinstance(array, np.ndarray | np.generic) else np.array(array, dtype=object)
+    """Return a view of an array that cannot be written."""
+    array = array if type(array) is np.ndarray else _as_array(array)
     array.setflags(write=False)  # on what TensorFlow made for this call, so that nobody can set it back
     view: Array = array.view()
     return view
+
+
+def _as_array(value: Any) -> Array:
+    """Return the array of a 0-d input, which TensorFlow passes as a scalar."""
+    return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else np.array(value, dtype=object)

@@ -13,18 +13,23 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering import eager, graph, native
-from tfpyop._lowering._tensorflow import Weakref
+from tfpyop._lowering._tensorflow import EagerTensor, Weakref
 from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
+executing_eagerly = tf.executing_eagerly
 _symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 
 
 def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     """Call an op in whatever context this is; returns its flat outputs as tensors."""
-    if eager.is_plain(op, leaves):
-        return eager.run(op, leaves)
+    if op.is_eager_plain and op.rules.native is None and executing_eagerly():
+        for leaf in leaves:
+            if type(leaf) is not EagerTensor:
+                break
+        else:
+            return eager.run(op, leaves)
     for name, value in op.static.items():
         if holds_tensor(value):
             raise CoercionError(
@@ -43,7 +48,7 @@ def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     tensors = as_tensors(leaves, op.subject)
     if native.is_called_for(op):
         return native.call(op, tensors)
-    if tf.executing_eagerly():
+    if executing_eagerly():
         return eager.call(op, tensors)
     return graph.call(op, tensors)
 

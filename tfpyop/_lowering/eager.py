@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -12,20 +11,13 @@ from tfpyop._lowering.autodiff.record import record
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.tensors import host_results, input_arrays, tensor_of
 from tfpyop._registry.op_def import ConcreteOp
+from tfpyop._spec.coercion import STRING
 from tfpyop.errors import CoercionError, UnsupportedError
 
 
 def install() -> None:
     """Let Ctrl-C come out of eager calls as what it is."""
     keep_interrupts()
-
-
-def is_plain(op: ConcreteOp, leaves: Sequence[Any]) -> bool:
-    """Whether nothing is left to decide about a call: eager tensors go into a numpy function without options."""
-    for leaf in leaves:
-        if type(leaf) is not EagerTensor:
-            return False
-    return op.is_eager_plain and op.rules.native is None and tf.executing_eagerly()
 
 
 def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -51,7 +43,7 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
         raise error.about(op.subject) from None
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]
-    outputs = [tensor_of(array) for array in arrays]
+    outputs = [EagerTensor(array, None, None) if array.dtype != STRING else tensor_of(array) for array in arrays]
     if could_possibly_record() and op.is_differentiable(
         [array.dtype for array in inputs], [array.dtype for array in arrays]
     ):

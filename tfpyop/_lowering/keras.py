@@ -97,9 +97,8 @@ class OpLayer(keras.layers.Layer):
 
     def _applied(self, function: Callable[[ConcreteOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
         """What a function of op and flat inputs returns, arranged as the op's outputs are."""
-        entry = REGISTRY.current(self._op).definition
-        division = entry.bind_arguments(_spread(inputs), self._op.static)
-        return entry.arrange(function(entry.specialize(division.tree, division.static), division.leaves))
+        definition = REGISTRY.current(self._op).definition
+        return definition.arrange(function(*definition.bind_arguments(_spread(inputs), self._op.static)))
 
 
 def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:

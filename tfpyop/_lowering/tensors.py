@@ -14,7 +14,7 @@ from weakref import getweakrefcount
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._host.function import HostFunction, read_only
+from tfpyop._host.function import HostFunction
 from tfpyop._lowering._tensorflow import (
     CompositeTensor,
     EagerTensor,
@@ -67,10 +67,16 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
     Raises:
       CoercionError: A tensor has a dtype that arrays do not have.
     """
+    arrays = []
     for tensor in tensors:
         if tensor._datatype_enum() in _WITHOUT_ARRAYS:
             _require_array_dtypes(tensors)
-    return [array_of(tensor) for tensor in tensors]
+        try:
+            array = tensor._numpy_internal()
+        except NotOkStatusError:
+            array = tensor._numpy()  # raises the error that TensorFlow makes of the status
+        arrays.append(array if type(array) is np.ndarray else _as_array(tensor, array))
+    return arrays
 
 
 def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
@@ -85,9 +91,12 @@ def array_of(tensor: Any) -> Array:
         array = tensor._numpy_internal()
     except NotOkStatusError:
         array = tensor._numpy()  # raises the error that TensorFlow makes of the status
-    if type(array) is np.ndarray:
-        return array
-    return np.asarray(array, dtype=STRING if tensor.dtype == tf.string else None)
+    return array if type(array) is np.ndarray else _as_array(tensor, array)
+
+
+def _as_array(tensor: EagerTensor, value: Any) -> Array:
+    """Return the array of a 0-d tensor, which TensorFlow passes as a scalar."""
+    return np.asarray(value, dtype=STRING if tensor.dtype == tf.string else None)
 
 
 def tensor_of(array: Array) -> tf.Tensor:
@@ -97,12 +106,15 @@ def tensor_of(array: Array) -> tf.Tensor:
 
 def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     """Run a host function; returns arrays that TensorFlow can take without anybody else holding their memory."""
-    views = [read_only(array) for array in arrays]
-    plan = host.plan(views)
+    views, plan = host.prepare(arrays)
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
         return _released(run_host(host, plan, views, out), out)
-    return [_detached(array) for array in run_host(host, plan, views)]
+    results = run_host(host, plan, views)
+    for number, array in enumerate(results):
+        if array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0:  # TensorFlow would adopt its memory
+            results[number] = np.array(array)
+    return results
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet
+from tfpyop._registry.op_def import MAX_CONCRETE_OPS, ConcreteOp, NumpyRule, OpDef, Rule, RuleSet
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.outputs import OpOutputSpec
-from tfpyop._spec.parameters import BoundArguments
-from tfpyop._spec.tree import TreeSpec
+from tfpyop._spec.static_values import PLAIN_TYPES
+from tfpyop._spec.tree import TreeSpec, flatten, is_leaf_type
 
 
 class FunctionOpDef(OpDef):
@@ -45,6 +45,7 @@ class FunctionOpDef(OpDef):
         self._given_rules = rules
         self._unbound = unbound
         self._instance = instance
+        self._usual_ops: dict[tuple[TreeSpec | None, tuple[Any, ...]], ConcreteOp] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -67,9 +68,70 @@ class FunctionOpDef(OpDef):
 
     # -- calls
 
-    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
-        """Sort the arguments as the function's parameters say."""
-        return self.spec.bind_arguments(args, kwargs)
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
+        """Return the concrete op for the arguments of a call, and the flat inputs."""
+        if not kwargs and len(args) == self._n_plain and all(map(is_leaf_type, map(type, args))):
+            return self._plain_op, args
+        call = self._usual_call(args, kwargs) if self._n_usual >= 0 else None
+        if call is None:
+            leaves, tree, static = self.spec.bind_arguments(args, kwargs)
+            return self.specialize(tree, static), leaves
+        leaves, key = call
+        op = self._usual_ops.get(key)
+        if op is None:
+            op = self._keep_usual_op(key, args, kwargs)
+        return op, leaves
+
+    @cached_property
+    def _plain_op(self) -> ConcreteOp:
+        return self.specialize_from_payload("")
+
+    @cached_property
+    def _n_plain(self) -> int:
+        """The number of arguments of a call without options; -1 if there are other parameters than tensors."""
+        return self._n_usual if self.spec.parameters.is_plain else -1
+
+    @cached_property
+    def _n_usual(self) -> int:
+        """The number of tensor parameters, if the others say nothing about the inputs; otherwise -1."""
+        parameters, n_inputs = self.spec.parameters, self.spec.n_inputs
+        n_tensors = len(parameters.tensors)
+        is_usual = parameters.signature is not None and parameters.variadic is None
+        return n_tensors if is_usual and parameters.n_required == n_tensors and n_inputs in (None, n_tensors) else -1
+
+    def _usual_call(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], tuple[TreeSpec | None, tuple[Any, ...]]] | None:
+        """Return flat inputs, and what decides on the concrete op; None where the parameters must be read one by one.
+
+        This is a short cut for calls with one argument for each tensor parameter and plain static values.
+        """
+        kwargs = dict(kwargs)
+        for parameter in self.spec.parameters.tensors[len(args) :]:
+            if parameter.name not in kwargs or parameter.kind is parameter.POSITIONAL_ONLY:
+                return None
+            args = (*args, kwargs.pop(parameter.name))
+        if len(args) != self._n_usual:
+            return None
+        static = []
+        for name, value in kwargs.items():
+            if type(value) not in PLAIN_TYPES:
+                return None
+            static.append((name, type(value), repr(value)))
+        if all(map(is_leaf_type, map(type, args))):
+            return args, (None, tuple(static))
+        leaves, tree = flatten(tuple(args))
+        return leaves, (tree, tuple(static))
+
+    def _keep_usual_op(
+        self, key: tuple[TreeSpec | None, tuple[Any, ...]], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> ConcreteOp:
+        _, tree, static = self.spec.bind_arguments(args, kwargs)
+        op = self.specialize(tree, static)
+        if len(self._usual_ops) >= MAX_CONCRETE_OPS:
+            self._usual_ops.clear()
+        self._usual_ops[key] = op
+        return op
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
         """Nest the outputs like `dtype=`."""
@@ -100,11 +162,11 @@ class FunctionOpDef(OpDef):
             destination = out[0] if out and len(out) == 1 else out and tuple(out)
             return spec.call(function, arrays, tree, static, out=destination)
 
-        def call_plainly(arrays: list[Array]) -> Any:
-            return function(*arrays)
+        def call_directly(arrays: list[Array]) -> Any:
+            return function(*arrays, **static)
 
         shape, takes_out = spec.shape, spec.parameters.takes_out
-        is_plain = spec.parameters.is_plain and tree is None and not static
+        is_direct = spec.parameters.is_direct and tree is None
         outputs = OpOutputSpec(
             spec.full_signature,
             None if shape is None else lambda shapes: shape(*shapes, **static),
@@ -115,7 +177,7 @@ class FunctionOpDef(OpDef):
         )
         return HostFunction(
             self.subject,
-            function=call_with_out if takes_out else call_plainly if is_plain else call,
+            function=call_with_out if takes_out else call_directly if is_direct else call,
             promise=outputs,
             looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
             executor_map=executor_map,

@@ -21,19 +21,18 @@ from tfpyop._host.function import HostFunction
 from tfpyop._registry.registry import Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.parameters import BoundArguments
 from tfpyop._spec.payload import InAxes, with_in_axes
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
-from tfpyop._spec.static_values import static_values
+from tfpyop._spec.static_values import PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
 from tfpyop.errors import RegistrationError, TfpyopError
 
 T = TypeVar("T")
 
-_MAX_CONCRETE_OPS = 1024
+MAX_CONCRETE_OPS = 1024
 
 
 class Transform(enum.Enum):
@@ -101,13 +100,14 @@ class ConcreteOp:
     subject: str = field(init=False)
     """The op in error messages."""
     is_eager_plain: bool = field(init=False)
-    """Whether an eager call has no options: no static arguments, and no preference for a native implementation."""
+    """Whether eager tensors need no further look: static arguments cannot hold tensors, the function is preferred."""
 
     def __post_init__(self) -> None:
         """Fill in the plain fields."""
         object.__setattr__(self, "name", self.definition.name)
         object.__setattr__(self, "subject", self.host.subject)
-        object.__setattr__(self, "is_eager_plain", not self.static and not self.definition.spec.prefers_native)
+        is_plain = all(type(value) in PLAIN_TYPES for value in self.static.values())
+        object.__setattr__(self, "is_eager_plain", is_plain and not self.definition.spec.prefers_native)
 
     # -- outputs and residuals
 
@@ -227,8 +227,8 @@ class OpDef(ABC):
     # -- calls
 
     @abstractmethod
-    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
-        """Sort the arguments of a call into flat inputs, their nesting, and static values.
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
+        """Return the concrete op for the arguments of a call, and the flat inputs.
 
         Raises:
           TypeError: The arguments do not fit the function.
@@ -268,7 +268,7 @@ class OpDef(ABC):
         op = self._concrete_ops.get(payload)
         if op is None:
             op = self._read_concrete_op(payload)
-            if len(self._concrete_ops) >= _MAX_CONCRETE_OPS:
+            if len(self._concrete_ops) >= MAX_CONCRETE_OPS:
                 self._concrete_ops.clear()
             self._concrete_ops[payload] = op
         return op

@@ -12,7 +12,6 @@ from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
 from tfpyop._spec.coercion import Array, DType, is_differentiable
-from tfpyop._spec.parameters import BoundArguments
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
 from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
@@ -72,12 +71,12 @@ class RuleOpDef(OpDef):
 
     # -- calls
 
-    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
+    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
         """Take all positional arguments as inputs, and keywords as static values of the op that the rule belongs to."""
         leaves, tree = flatten(tuple(args))
         if not tree.is_flat:
             raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
-        return BoundArguments(leaves, None, {**(self.spec.parameters.static_defaults or {}), **kwargs})
+        return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), leaves
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
         """Return one value, or a tuple of several."""

@@ -118,6 +118,12 @@ class Parameters:
             if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
         }
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether the function can be called with tensors by position and static values by keyword."""
+        positional = [] if self.signature is None else list(self.signature.parameters.values())
+        return all(p in self.tensors for p in positional if p.kind in _POSITIONAL)
+
     def require_static(self, names: Iterable[str]) -> None:
         """Raise RegistrationError for a name that no static parameter has."""
         if self._takes_any_static:
@@ -202,12 +208,9 @@ class Parameters:
         self, tensors: Sequence[Any], static: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Put tensors and static values in their places: what to call the function with."""
-        if self.is_plain:
+        if self.signature is None or self.is_direct:
             return tensors, static
-        positional = [] if self.signature is None else list(self.signature.parameters.values())
-        positional = [p for p in positional if p.kind in _POSITIONAL]
-        if all(p in self.tensors for p in positional):
-            return tensors, static
+        positional = [p for p in self.signature.parameters.values() if p.kind in _POSITIONAL]
         keywords = dict(static)
         remaining = list(tensors)
         args = []

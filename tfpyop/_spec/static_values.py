@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+PLAIN_TYPES = frozenset({int, float, complex, str, bool, bytes, type(None)})
+"""The types of values that `repr` tells apart, and that hold nothing."""
 _CONTAINERS = (list, dict, set, bytearray)
 
 
@@ -24,11 +26,6 @@ def static_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
     mutable = frozenset(name for name, value in values.items() if _is_mutable(value))
     own = {name: copied(value) if name in mutable else value for name, value in values.items()}
     return _CopiedValues(own, mutable) if mutable else MappingProxyType(own)
-
-
-def are_shared(values: Mapping[str, Any]) -> bool:
-    """Return whether the mapping hands out the same values every time."""
-    return not isinstance(values, _CopiedValues)
 
 
 def copied(value: Any, known: dict[int, Any] | None = None) -> Any:

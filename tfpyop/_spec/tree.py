@@ -174,7 +174,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) ->
             raise TypeError("the keys of a dict cannot be sorted, so its values have no order") from None
         kind, children = "dict", [value[key] for key in keys]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
+        names = tuple(field.name for field in dataclasses.fields(value))
         kind, children, build = "custom", _field_values(value), _dataclass_builder(type(value), names)
     else:
         leaves.append(value)
@@ -197,7 +197,8 @@ def _require(condition: bool, problem: str) -> None:
         raise ValueError(problem)
 
 
-def _dataclass_builder(kind: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+@functools.lru_cache(maxsize=1024)  # so that trees of the same type are equal
+def _dataclass_builder(kind: type[Any], names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
     def build(children: Sequence[Any]) -> Any:
         value = object.__new__(kind)  # as copies are made: not every field need be an argument
         for name, child in zip(names, children, strict=True):

@@ -63,8 +63,7 @@ def subject_of(op: Op[..., Any]) -> str:
 def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, Sequence[Any]]:
     """The op for such a call, and the flat inputs of the call."""
     entry = op_def_of(op)
-    division = entry.bind_arguments(arguments.args, arguments.static)
-    return entry.specialize(division.tree, division.static), division.leaves
+    return entry.bind_arguments(arguments.args, arguments.static)
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
