@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop import _coercion as coercion
+from tfpyop._spec import coercion
 from tfpyop._spec.coercion import Partners, advise_rule, as_input, cast, fit, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
 

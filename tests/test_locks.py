@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tfpyop import differentiable_op
 from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
 from tfpyop._registry.registry import Registry
 from tfpyop._spec.executor_source import ExecutorSource
@@ -151,6 +152,33 @@ def test_executors_are_made_once_and_not_by_the_function_that_makes_them():
     with source.executor() as executor:
         assert source.executor() is executor
     assert len(made) == 2
+
+
+def takes_tasks(executor):
+    try:
+        executor.submit(int)
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_a_thread_that_makes_an_executor_may_call_the_op_meanwhile():
+    made = []
+
+    def executor():
+        made.append(ThreadPoolExecutor(1))
+        if len(made) == 1:  # the thread needs an executor before there is one
+            thread = threading.Thread(target=lambda: results.append(op([1.0, 2.0]).numpy().tolist()))
+            thread.start()
+            thread.join(60)
+            assert not thread.is_alive()
+        return made[-1]
+
+    results = []
+    op = differentiable_op(lambda x: x + 1, signature="()->()", vectorized=False, executor=executor)
+    assert within(60, lambda: op([1.0, 2.0]).numpy().tolist()) == [2.0, 3.0]
+    assert results == [[2.0, 3.0]]
+    assert sum(takes_tasks(executor) for executor in made) == 1 < len(made)
 
 
 def test_every_lock_of_the_package_is_safe():

@@ -5,6 +5,7 @@ In the texts `{op}` stands for the op that is wrong: its name, and the file and 
 
 import inspect
 import pickle
+import importlib
 import re
 import runpy
 import sys
@@ -959,13 +960,24 @@ from now on calls with these shapes are given copies."""
     assert kept[-1].tolist() == [2, 2]
 
 
-def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow.python.eager.record", ModuleType("record"))
+@pytest.mark.parametrize(
+    ("module", "name", "problem"),
+    [
+        ("tensorflow.python.eager.record", None, "cannot import name '"),
+        ("tensorflow.python.pywrap_tfe", "TFE_Py_TapeSetIsStopped", "module 'tensorflow.python.pywrap_tfe' has no"),
+    ],
+    ids=["module", "attribute"],
+)
+def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch, module, name, problem):
+    if name is None:
+        monkeypatch.setitem(sys.modules, module, ModuleType("record"))
+    else:
+        monkeypatch.delattr(importlib.import_module(module), name)
     path = Path(sys.modules["tfpyop"].__file__).parent / "_lowering" / "_tensorflow.py"
     with pytest.raises(UnsupportedError, match="lacks something tfpyop needs") as caught:
         runpy.run_path(str(path))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks something tfpyop needs: cannot import name '")
+    assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks something tfpyop needs: {problem}")
     assert lines[1:] == [
         "  Expected: a TensorFlow tfpyop was tested on: 2.18 to 2.21",
         f"  Got:      {tf.__version__}",

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
-from tfpyop._host.executor_map import _Reply
+from tfpyop._host.executor_map import ChunkResult
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool
@@ -214,7 +214,7 @@ def test_an_executor_is_made_once_by_however_many_calls():
 
 
 def test_a_function_that_makes_no_executor_is_told():
-    with pytest.raises(RegistrationError, match=r"makes no executor\.(?s:.*)Got:      3"):
+    with pytest.raises(RegistrationError, match=r"did not return an executor\.(?s:.*)Got:      3"):
         threaded(lambda x: x, lambda: 3)(X)
 
 
@@ -340,7 +340,7 @@ class TwiceError(Exception):
     ],
 )
 def test_an_exception_that_does_not_come_out_of_a_pickle_as_it_is_becomes_one_that_tells_its_name(error, said):
-    came = pickle.loads(pickle.dumps(_Reply([], error, ""))).error
+    came = pickle.loads(pickle.dumps(ChunkResult([], error, ""))).error
     if type(came) is type(error):  # another package, as Dask does, has taught pickle more about exceptions
         assert str(came) == str(error)
     else:
@@ -412,7 +412,7 @@ def test_an_exception_that_cannot_be_pickled_keeps_its_notes():
     error = ExitingError("why")
     if sys.version_info >= (3, 11):
         error.add_note("called with float32[]")
-        assert pickle.loads(pickle.dumps(_Reply([], error, ""))).error.__notes__ == ["called with float32[]"]
+        assert pickle.loads(pickle.dumps(ChunkResult([], error, ""))).error.__notes__ == ["called with float32[]"]
 
 
 def test_numbers_of_numpy_are_numbers():

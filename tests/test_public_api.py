@@ -8,7 +8,7 @@ import tfpyop
 import tfpyop.export
 import tfpyop.parallel
 import tfpyop.testing
-from tfpyop._op import OpOptions
+from tfpyop._decorator import OpOptions
 
 
 def test_the_public_names_are_these():

@@ -122,7 +122,7 @@ def module(tmp_path, monkeypatch):
     path = tmp_path / "edited.py"
     lines = [
         "import sys",
-        "from tfpyop._registry.registry import Site",
+        "from tfpyop._spec.source_location import Site",
         "def f(): ...",
         "site = Site.of(f, sys._getframe())",
     ]

@@ -182,3 +182,24 @@ def test_a_loaded_model_that_is_saved_again_keeps_its_first_derivatives(tmp_path
     _, first, second = in_child(tmp_path, "second")["second"]
     np.testing.assert_allclose(first, 3 * X**2, rtol=1e-6)
     assert "a loaded model: a second derivative was asked for, which was lost" in second
+
+
+def test_a_function_with_placeholders_for_what_cannot_be_computed_is_saved(tmp_path):
+    """The tape over a VJP makes such placeholders, though only the derivative by the cotangent is used."""
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None])])
+        def call(self, x):
+            u = tf.ones_like(x)
+            with tf.GradientTape() as outer:
+                outer.watch(u)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y = saved_ops.cube(x)
+                g = inner.gradient(y, x, output_gradients=u)
+            return outer.gradient(g, u)
+
+    module, x = Module(), tf.constant([2.0, 3.0])
+    assert module.call(x).numpy().tolist() == [12, 27]
+    tf.saved_model.save(module, str(tmp_path))
+    assert tf.saved_model.load(str(tmp_path)).call(x).numpy().tolist() == [12, 27]

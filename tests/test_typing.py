@@ -14,7 +14,7 @@ import pytest
 
 from tests import typed_right
 from tests.environments import RUNNING_ENVIRONMENT, fresh_environment, site_packages
-from tfpyop._op import OpOptions
+from tfpyop._decorator import OpOptions
 
 ROOT = Path(__file__).parent.parent
 RIGHT, WRONG = ROOT / "tests" / "typed_right.py", ROOT / "tests" / "typed_wrong.py"

@@ -54,7 +54,15 @@ try:
     from tensorflow.python.profiler import trace
     from tensorflow.python.saved_model.loader_impl import parse_saved_model
     from tensorflow.python.saved_model.save import export_meta_graph
-except ImportError as error:
+
+    def _is_profiling_noted() -> bool:
+        return bool(trace.enabled)
+
+    is_profiling: Callable[[], bool] = trace.enabled if callable(trace.enabled) else _is_profiling_noted
+    """Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
+    are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
+    """Whether tapes of this thread record nothing for now."""
+except (ImportError, AttributeError) as error:
     raise UnsupportedError(
         f"TensorFlow {tf.__version__} lacks something tfpyop needs: {error}.",
         expected=f"a TensorFlow tfpyop was tested on: {TESTED}",
@@ -110,17 +118,6 @@ __all__ = [
     "with_tapes",
     "wrap_for_pfor",
 ]
-
-
-def _is_profiling_noted() -> bool:
-    return bool(trace.enabled)
-
-
-is_profiling: Callable[[], bool] = trace.enabled if callable(trace.enabled) else _is_profiling_noted
-"""Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
-
-are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
-"""Whether tapes of this thread record nothing for now."""
 
 
 def has_tensor_conversion(kind: type[Any]) -> bool:
