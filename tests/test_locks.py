@@ -166,13 +166,14 @@ def test_a_thread_that_makes_an_executor_may_call_the_op_meanwhile():
     made = []
 
     def executor():
-        made.append(ThreadPoolExecutor(1))
-        if len(made) == 1:  # the thread needs an executor before there is one
+        own = ThreadPoolExecutor(1)
+        made.append(own)
+        if own is made[0]:  # the thread needs an executor before there is one
             thread = threading.Thread(target=lambda: results.append(op([1.0, 2.0]).numpy().tolist()))
             thread.start()
             thread.join(60)
             assert not thread.is_alive()
-        return made[-1]
+        return own
 
     results = []
     op = differentiable_op(lambda x: x + 1, signature="()->()", vectorized=False, executor=executor)

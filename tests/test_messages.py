@@ -3,9 +3,9 @@
 In the texts `{op}` stands for the op that is wrong: its name, and the file and line where it is.
 """
 
+import importlib
 import inspect
 import pickle
-import importlib
 import re
 import runpy
 import sys
