@@ -245,8 +245,8 @@ WRONG_COUNTS = [
 def test_a_wrong_number_of_inputs_is_reported_with_the_parameters(function, args, kwargs, n_inputs, got):
     message = (
         f"the call has the wrong number of inputs.\n  Expected: {n_inputs}, as the signature says\n  Got:      {got}\n"
-        "  None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it "
-        "in static_argnames."
+        "  None is not an input; a tuple or dict counts as one input for each value in it. Make an option "
+        "keyword-only, or name it in static_argnames."
     )
     with pytest.raises(SignatureError, match=exactly(message)):
         Parameters.of(function, []).bind(args, kwargs, n_inputs)
@@ -273,8 +273,8 @@ def test_the_first_parameter_goes_when_a_method_is_bound():
 )
 def test_an_integer_default_may_be_an_option_that_came_as_an_array(function, hint):
     expected = hint and (
-        f"Positional parameters are inputs, so {hint} came as an array: make an option keyword-only, or name it in "
-        "static_argnames."
+        f"Positional parameters are inputs, so {hint} was passed as an array. Make an option keyword-only, or name it "
+        "in static_argnames."
     )
     assert Parameters.of(function, []).hint == expected
 
@@ -446,7 +446,7 @@ def test_a_default_is_kept_where_it_has_changed():
 @pytest.mark.parametrize("value", ["same", "full"])  # a default, and another value
 def test_a_static_value_that_no_parameter_takes_any_more_is_an_error(function, expected, value):
     payload = Parameters.of(lambda x, *, n=1, mode="same": x, []).payload(None, {"mode": value})
-    with pytest.raises(UnsupportedError, match=r"^it has no static parameter 'mode'\.") as caught:
+    with pytest.raises(UnsupportedError, match=r"^the op has no static parameter 'mode'\.") as caught:
         Parameters.of(function, []).read_payload(payload)
     assert (caught.value.expected, caught.value.got) == (expected, f"mode={value!r}")
 

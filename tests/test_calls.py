@@ -62,7 +62,7 @@ def test_a_shape_function_that_gives_sizes_of_no_tensor_is_reported(mode, shape)
     op = differentiable_op(lambda x: x, shape=lambda _: shape)
     errors = (SignatureError, tf.errors.OpError)
     with pytest.raises(
-        errors, match=r"the shape function returned a size that no tensor can have\.\n  Expected: sizes below"
+        errors, match=r"the shape function returned a size that is too large for a tensor\.\n  Expected: sizes below"
     ):
         modes.call(mode, op, X)
 

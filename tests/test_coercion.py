@@ -15,12 +15,12 @@ from tfpyop._spec.coercion import Partners, advise_rule, as_input, cast, fit, pa
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (
-    "input 0 is not a tensor, array, number or string.\n  Got:      {}\n  If it is an input, convert it to an array; "
-    "if not, make its parameter keyword-only or name it in static_argnames."
+    "input 0 is not a tensor, array, number or string.\n  Got:      {}\n  If it is an input, convert it to an array. "
+    "If not, make its parameter keyword-only, or name it in static_argnames."
 )
 NO_RESULT = (
-    "output 0 is not a tensor, array, number or string.\n  Got:      {}\n  Return an array; for several outputs name "
-    "them in the signature, or give dtype= in their form."
+    "output 0 is not a tensor, array, number or string.\n  Got:      {}\n  Return an array. For several outputs, name "
+    "them in the signature, or give dtype= as a tuple or dict of the same form."
 )
 TOO_LARGE = (
     "x has a finite value that is too large for {wanted}.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape} "
@@ -28,7 +28,7 @@ TOO_LARGE = (
 )
 INEXACT = (
     "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape}\n"
-    "  Declare dtype=np.{actual}, or round them on purpose: x.astype(np.{wanted})."
+    "  Declare dtype=np.{actual}, or round explicitly: x.astype(np.{wanted})."
 )
 COERCIONS = [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
@@ -105,8 +105,9 @@ def test_tensors_give_numbers_their_floating_or_their_integer_result_dtype(tenso
 
 def test_floating_dtypes_without_a_common_one_give_numbers_none():
     message = (
-        "the dtype of a plain number does not follow from the tensors beside it.\n  Got:      bfloat16 and float16\n"
-        "  Make a tensor of it, for example tf.constant(x, tf.float32)."
+        "cannot infer the dtype of a plain number: the tensors in this call have no common dtype.\n  Got:      "
+        "bfloat16 and float16\n"
+        "  Convert the number to a tensor, for example tf.constant(x, tf.float32)."
     )
     with pytest.raises(CoercionError, match=exactly(message)):
         beside("f2 bf16")
@@ -137,7 +138,7 @@ def test_python_integers_alone_that_int32_cannot_hold_are_reported(value, got, s
     dtype, _, shape = got.partition("[")
     message = (
         f"x has a finite value that is too large for int32.\n  Expected: int32[{shape}\n  Got:      {got} with {size}\n"
-        f"  Python integers become int32. Pass np.{dtype}(x) for another dtype."
+        f"  Python integers become int32. For another dtype, pass np.{dtype}(x)."
     )
     with pytest.raises(CoercionError, match=exactly(message)):
         as_input(value, beside(tensors), what="x")
@@ -155,7 +156,7 @@ def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reporte
     dtype = beside(tensors).integer
     pattern = (
         rf"^x has a finite value that is too large for {dtype}\.\n  Expected: {dtype}\[.*\n  Got: .*\n"
-        r"  Python integers take the dtype of the integer tensors beside them\. "
+        r"  Python integers take the dtype of the integer tensors in the call\. "
         r"Pass np\.u?int64\(x\) for another dtype\.$"
     )
     with pytest.raises(CoercionError, match=pattern):
@@ -165,7 +166,7 @@ def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reporte
 NO_INTEGERS = (
     "x has integers that no integer dtype can hold.\n"
     "  Expected: integers from -2**63 to 2**63 - 1, or from 0 to 2**64 - 1\n"
-    "  Got:      {}\n  Convert them to floating numbers that are exact enough: float(x)."
+    "  Got:      {}\n  Convert them to floats if the rounding is acceptable: float(x)."
 )
 
 
@@ -292,7 +293,7 @@ def test_what_is_not_all_text_is_not_made_text(value, partner):
     "coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, x.dtype, what="x")], ids=["in", "out"]
 )
 def test_a_masked_array_is_refused(value, coerce):
-    message = "x is a masked array, and tensors have no mask.\n  Use .filled(...) first."
+    message = "x is a masked array, but tensors have no mask.\n  Use .filled(...) first."
     with pytest.raises(CoercionError, match=exactly(message)):
         coerce(value)
 
@@ -300,9 +301,9 @@ def test_a_masked_array_is_refused(value, coerce):
 @pytest.mark.parametrize("coerce", COERCIONS, ids=["in", "out"])
 @pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: [[x], [x]], lambda x: ([x],), lambda x: deque([x])])
 def test_a_masked_array_in_a_list_is_refused(wrap, coerce):
-    with pytest.raises(CoercionError, match=r"^x is a masked array, and tensors have no mask\."):
+    with pytest.raises(CoercionError, match=r"^x is a masked array, but tensors have no mask\."):
         coerce(wrap(np.ma.array([1.0, 2.0], mask=[False, True])))
-    with pytest.raises(CoercionError, match=r"^x is a masked array, and tensors have no mask\."):
+    with pytest.raises(CoercionError, match=r"^x is a masked array, but tensors have no mask\."):
         coerce(wrap(np.ma.masked))
 
 
@@ -338,7 +339,7 @@ ENDLESS = {
 def test_a_list_that_contains_itself_is_reported(kind, coerce):
     message = (
         "x is a list that contains itself, or is nested more than 64 levels deep.\n  Expected: at most 64 dimensions\n"
-        "  Make an array of the numbers in it."
+        "  Convert it to an array first."
     )
     with pytest.raises(CoercionError, match=exactly(message)):
         coerce(ENDLESS[kind]())
@@ -384,7 +385,7 @@ def test_what_cannot_be_shown_is_reported(coerce):
 def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
     message = (
         "x has text that UTF-8 cannot encode.\n  Got:      '\\ud800'\n"
-        '  Encode it yourself, for example with .encode(errors="surrogateescape").'
+        '  Encode the text first, for example text.encode(errors="surrogateescape").'
     )
     with pytest.raises(CoercionError, match=exactly(message)):
         coerce(value)
@@ -460,13 +461,13 @@ def test_python_integers_that_do_not_fit_an_unsigned_dtype_are_reported(value, s
         (None, NO_TENSOR.format("NoneType: None")),
         (
             [[1], [2, 3]],
-            "input 0 is a nested list with rows of different lengths, which makes no array.\n"
-            "  Pad the rows, or make one array of each.",
+            "input 0 is a nested list with rows of different lengths, which cannot become an array.\n"
+            "  Pad the rows, or pass each row as a separate array.",
         ),
         (
             np.datetime64("2020-01-01"),
-            "input 0 has a dtype that no tensor has.\n  Expected: numbers, booleans or strings\n"
-            "  Got:      datetime64[D][]\n  Convert it with numpy first, for example with .astype(np.int64).",
+            "input 0 has a dtype that TensorFlow does not support.\n  Expected: numbers, booleans or strings\n"
+            "  Got:      datetime64[D][]\n  Convert it with numpy first, for example x.astype(np.int64).",
         ),
     ],
 )
@@ -614,7 +615,7 @@ def test_results_of_the_other_byte_order_are_turned_around(dtype):
     ["flaot32", "bfloat61", 5, [1, 2], "M8[s]", "f4,f4", np.void, "longdouble", np.longdouble, np.clongdouble],
 )
 def test_what_is_no_dtype_of_a_tensor_is_reported(value):
-    message = f'{value!r} is not a dtype of a tensor.\n  Give for example np.float32, tf.int64 or "string".'
+    message = f'{value!r} is not a valid tensor dtype.\n  Use for example np.float32, tf.int64 or "string".'
     with pytest.raises(RegistrationError, match=exactly(message)):
         parse_dtype(value)
 
@@ -644,12 +645,16 @@ def test_the_real_part_has_a_dtype(pair):
 @pytest.mark.parametrize(
     ("inputs", "got", "remedy"),
     [
-        ("string", "string", "Pass numbers, or declare it if the function reads text: dtype=np.float32."),
-        ("f2 bf16", "float16, bfloat16", "Declare it, for example with dtype=np.float32."),
+        (
+            "string",
+            "string",
+            "Pass numbers. If the function reads text, declare the dtype, for example dtype=np.float32.",
+        ),
+        ("f2 bf16", "float16, bfloat16", "Declare the dtype, for example dtype=np.float32."),
     ],
 )
 def test_a_result_dtype_that_does_not_follow_is_reported(inputs, got, remedy):
-    message = f"the output dtype does not follow from the inputs.\n  Got:      {got}\n  {remedy}"
+    message = f"cannot infer the output dtype from the inputs.\n  Got:      {got}\n  {remedy}"
     with pytest.raises(CoercionError, match=exactly(message)):
         coercion.result_dtype(dtypes(inputs))
 
@@ -676,6 +681,9 @@ def test_a_ufunc_brings_its_output_dtypes_with_floats_as_its_inputs_have_them(fu
 
 
 def test_a_ufunc_without_a_loop_is_reported():
-    message = "bitwise_and has no loop for these input dtypes.\n  Got:      float32, int32\n  It has loops for ??->?, "
+    message = (
+        "bitwise_and has no loop for these input dtypes.\n  Got:      float32, int32\n  Use one of these input "
+        "dtypes: ??->?, "
+    )
     with pytest.raises(CoercionError, match=re.escape(message)):
         coercion.ufunc_output_dtypes(np.bitwise_and, dtypes("f4 i4"))

@@ -97,7 +97,7 @@ def test_a_composite_is_refused_with_a_remedy_that_works(make, remedy, remedied,
 def test_so_is_a_list_with_one_in_it(make, remedy, remedied, expected):
     del remedied, expected
     with pytest.raises(
-        CoercionError, match=rf"input 0 is a list with a \w+ in it, which is not one array\.\n.*{remedy}"
+        CoercionError, match=rf"input 0 is a list that contains a \w+, which is not one array\.\n.*{remedy}"
     ):
         double([make()])
 

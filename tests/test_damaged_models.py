@@ -112,7 +112,7 @@ PAYLOADS = {
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 def test_a_payload_that_cannot_be_read(payload):
-    message = r"^op 'tests\.saved_ops:cube': what a model says of a call of it cannot be read\.\n  Got:      \{"
+    message = r"^op 'tests\.saved_ops:cube': cannot parse this op's call data in the model\.\n  Got:      \{"
     with pytest.raises(UnsupportedError, match=message):
         REGISTRY.find_op(f"{CUBE}{payload}")
 
@@ -144,7 +144,7 @@ def test_outputs_in_terms_of_inputs_that_are_not_there(damage, outputs):
 def test_a_token_that_is_not_text(damage, model, name):
     path = damage(model, name, b"tfpyop:\xff\xfe", of=b"cube")
     for said in errors_of(path, is_run=False):
-        assert said.startswith("what a model says of a call is not text.\n  Got:      b'tfpyop:\\xff\\xfe'")
+        assert said.startswith("the call data in the model is not text.\n  Got:      b'tfpyop:\\xff\\xfe'")
     if model == "graph":  # XLA reads its own text, which is not damaged
         with pytest.raises((tf.errors.OpError, UnicodeError, SystemError)):
             tf.saved_model.load(str(path)).call(X)
@@ -177,7 +177,7 @@ GRADIENTS = {
 @pytest.mark.parametrize("value", GRADIENTS.values(), ids=GRADIENTS)
 def test_a_gradient_that_cannot_be_read(damage, value):
     for said in errors_of(damage("graph", "_tfpyop", value)):
-        assert "what a model says of a gradient cannot be read.\n  Got:      b" in said
+        assert "cannot parse gradient data in the model.\n  Got:      b" in said
         assert "The file may be damaged" in said
 
 
@@ -194,7 +194,7 @@ def test_a_gradient_of_other_tensors_than_its_node_has(damage, model, kind, deta
         return json.dumps({**json.loads(text), "detail": detail}).encode()
 
     path = damage(model, "_tfpyop", damaged, of=f'"kind": "{kind}"'.encode())
-    with pytest.raises((tf.errors.OpError, TfpyopError), match=r"what a model says of a gradient cannot be read\."):
+    with pytest.raises((tf.errors.OpError, TfpyopError), match=r"cannot parse gradient data in the model\."):
         differentiate_twice(path)
 
 
@@ -218,7 +218,7 @@ REFUSALS = {
 @pytest.mark.parametrize("payload", REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_that_cannot_be_read(damage, payload):
     for said in errors_of(damage("refusal", "token", f"{REFUSAL}{payload}".encode(), of=REFUSAL.encode())):
-        assert "op 'tfpyop:refusal': what a model says of a call of it cannot be read." in said
+        assert "op 'tfpyop:refusal': cannot parse this op's call data in the model." in said
 
 
 def test_a_refusal_for_another_number_of_vectors_than_there_are():

@@ -46,7 +46,7 @@ def second(op):
 )
 def test_numpy_behind_a_choice_is_found_out(kind, square):
     op = kind(lambda op, grad: grad * tf.constant(3 * square(op.inputs[0])))
-    with pytest.raises(GradientError, match="a derivative of one of its rules was asked for"):
+    with pytest.raises(GradientError, match="cannot differentiate one of the op's rules"):
         second(op)
 
 

@@ -62,17 +62,21 @@ def test_one_op_is_found():
     [
         ("found_ops.iner", r"there is no module 'found_ops\.iner'\.\n  Did you mean 'inner'"),
         ("found_opps", r"there is no module 'found_opps'\.\n  Did you mean 'found_ops'"),
-        ("found_ops.broken", r"raises when it is imported: ModuleNotFoundError: No module named 'no_such_thing'"),
-        ("found_ops.raising", r"'found_ops\.raising' raises when it is imported: ZeroDivisionError: division by zero"),
-        ("found_ops.exiting", r"raises when it is imported: SystemExit: 3"),
-        ("found_ops.empty", r"module 'found_ops\.empty' makes no ops\.\n  Decorate"),
+        (
+            "found_ops.broken",
+            r"importing module 'found_ops\.broken' raises ModuleNotFoundError: No module named 'no_such_thing'",
+        ),
+        ("found_ops.raising", r"importing module 'found_ops\.raising' raises ZeroDivisionError: division by zero"),
+        ("found_ops.exiting", r"importing module 'found_ops\.exiting' raises SystemExit: 3"),
+        ("found_ops.empty", r"module 'found_ops\.empty' does not define any ops\.\n  Decorate"),
         ("found_ops.inner:sqare", r"module 'found_ops\.inner' has no op 'sqare'\.\n  Did you mean 'square'\?"),
         (
             "found_ops.inner.square",
-            r"'found_ops\.inner\.square' is not a module\.\n  Write found_ops\.inner:square for an op\.",
+            r"'found_ops\.inner\.square' is an attribute of a module, not a module\.\n"
+            r"  For an op, write found_ops\.inner:square\.",
         ),
-        ("", "'' is not the name of a module"),
-        (".inner", "'.inner' is not the name of a module"),
+        ("", "'' is not a module name"),
+        (".inner", "'.inner' is not a module name"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is_near(target, message):

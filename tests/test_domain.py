@@ -31,7 +31,7 @@ def test_what_is_no_interval_is_refused(text):
 
 
 def test_integers_between_two_numbers_may_be_none():
-    with pytest.raises(RegistrationError, match="holds no number"):
+    with pytest.raises(RegistrationError, match="is empty"):
         Interval.parse("integers (0, 1)")
 
 
@@ -56,5 +56,5 @@ def test_a_domain_that_names_no_input_is_refused_with_the_nearest_names():
 
 @pytest.mark.parametrize("domain", [5, ["(0, 1)"], {"x": 5}])
 def test_other_things_are_refused(domain):
-    with pytest.raises(RegistrationError, match="text"):
+    with pytest.raises(RegistrationError, match="a string"):
         differentiable_op(lambda x: x, domain=domain)

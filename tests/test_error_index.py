@@ -102,12 +102,20 @@ def test_an_error_whose_text_cannot_be_read_is_not_left_out(index):
 @pytest.mark.parametrize(
     ("kind", "problem", "remedy"),
     [
-        ("SignatureError", "signature … has no output.", "Write it as NumPy does"),
-        ("ContractError", "the cotangent of input … has the wrong shape.", "A gradient rule returns cotangents"),
-        ("GradientError", "its gradient was asked for, but it has no gradient rule.", "Attach one with @op.gradient"),
-        ("UnsupportedError", "XLA has no arrays of strings.", "Leave the op outside of functions"),
-        ("UnsupportedError", "it is defined in a script, which no other process imports.", "Move it into a module."),
-        ("WorkerError", "an example took too long.", "Give the pool a longer timeout="),
+        ("SignatureError", "signature … has no output.", "Write the signature as in NumPy"),
+        ("ContractError", "the cotangent of input … has the wrong shape.", "Return each cotangent"),
+        (
+            "GradientError",
+            "cannot compute the gradient: the op has no gradient rule.",
+            "Attach a rule with @op.gradient",
+        ),
+        ("UnsupportedError", "XLA has no arrays of strings.", "Call the op outside functions"),
+        (
+            "UnsupportedError",
+            "the op is defined in a script, which other processes do not import.",
+            "Move the op to a module.",
+        ),
+        ("WorkerError", "an example exceeded the timeout.", "Pass a longer timeout="),
     ],
 )
 def test_errors_of_the_package_are_found(index, kind, problem, remedy):

@@ -201,8 +201,9 @@ def test_load_does_not_advise_to_name_modules_that_are_named(directory, without_
         export.load(directory / "model", modules=["tests.saved_ops"])
     assert caught.value.expected == "tests.saved_ops:cube, tests.saved_ops:plain"
     assert caught.value.remedy.startswith(
-        "The imported 'tests.saved_ops' does not define 'tests.saved_ops:cube', 'tests.saved_ops:plain', "
-        "which may have been renamed or removed since the model was saved. Did you mean 'tests.saved_ops:cubes' or "
+        "The module 'tests.saved_ops' is imported, but does not define 'tests.saved_ops:cube', "
+        "'tests.saved_ops:plain', which may have been renamed or removed since the model was saved. Did you mean "
+        "'tests.saved_ops:cubes' or "
     )
     message = r"'tests.saved_ops:\w+': module 'tests.saved_ops' is imported, but does not define it\.\n  Did you mean"
     with pytest.raises(tf.errors.OpError, match=message):
@@ -244,7 +245,7 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
         tf.saved_model.load(tmp_path).call(X)
     said = str(caught.value)
     assert f"op '{op.name}' (" in said
-    assert f"a model calls its numpy {kind} rule, which it does not have." in said
+    assert f"a model calls the op's numpy {kind} rule, but the op does not have this rule." in said
     assert f"Expected: a rule attached with @op.numpy_{kind}" in said
     assert "not known" not in said
 
@@ -476,8 +477,8 @@ export.save(module, "model")
 @pytest.mark.parametrize(
     ("modules", "said"),
     [
-        ("tests.saved_ops", r"modules= is text\.(?s:.*)modules=\['tests\.saved_ops'\]"),
-        ([saved_ops], "not the name of a module"),
+        ("tests.saved_ops", r"modules= is a string\.(?s:.*)modules=\['tests\.saved_ops'\]"),
+        ([saved_ops], "not a module name"),
         (["qqqqqqq"], r"there is no module 'qqqqqqq'\.\n  Is its directory on the path"),
     ],
 )

@@ -109,10 +109,11 @@ def test_the_end_of_the_other_process_is_reported(module, monkeypatch):
 def test_what_no_other_process_finds_is_skipped(module, monkeypatch):
     outcome = check_export(differentiable_op(lambda x: x, signature="()->()"))
     assert (
-        outcome.reason == "its name holds for this process only, as it was made inside of a function, or of a lambda."
+        outcome.reason == "the op's name is valid in this process only, because the op was created inside a function "
+        "or from a lambda."
     )
     monkeypatch.setattr(module, "__file__", "elsewhere.py")
-    assert check_export(module.square).reason == "its module 'ops_to_export' cannot be imported by name"
+    assert check_export(module.square).reason == "the op's module 'ops_to_export' cannot be imported by name"
 
 
 def test_a_module_that_was_loaded_by_path_is_not_accused(module, tmp_path):
@@ -132,4 +133,4 @@ def test_static_values_that_are_no_json_are_skipped(module):
 def test_the_ops_of_a_script_are_skipped(monkeypatch):
     entry = ops.mod._self_definition
     monkeypatch.setattr(entry, "definition", replace(entry.definition, module="__main__"))
-    assert check_export(ops.mod).reason == "it is defined in a script, which no other process imports."
+    assert check_export(ops.mod).reason == "the op is defined in a script, which other processes do not import."

@@ -39,9 +39,9 @@ def test_calls_work_while_the_disk_is_full():
     assert (values, large) == ("values True", "large True")
     assert function.startswith("function ValueError: no fives")
     assert timeout.startswith("timeout WorkerError: op 'tests.parallel_ops:sleepy'")
-    assert timeout.endswith("an example took too long.")
-    assert no_room.endswith("there is no room for the files that it shares with its workers.")
-    assert new_pool.endswith("its worker processes cannot be started.")
+    assert timeout.endswith("an example exceeded the timeout.")
+    assert no_room.endswith("there is no space for the files that the op shares with its workers.")
+    assert new_pool.endswith("cannot start the op's worker processes.")
 
 
 def task(directory, arrays=None):
@@ -92,7 +92,7 @@ def test_a_worker_that_cannot_note_its_progress_does_not_blame_the_function(tmp_
     )
     reply = run_chunk(work)
     assert isinstance(reply.error, WorkerError)
-    assert reply.error.problem == "a worker cannot note which example it runs."
+    assert reply.error.problem == "a worker cannot record which example it runs."
     assert "No space left on device" in reply.error.got
 
 

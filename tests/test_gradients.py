@@ -91,7 +91,7 @@ def test_non_differentiable_ops_have_no_gradient_as_declared(mode):
 )
 def test_an_op_without_a_rule_raises(mode, signature):
     op = differentiable_op(lambda x: x * 2, signature=signature)
-    with pytest.raises(GradientError, match="its gradient was asked for, but it has no gradient rule"):
+    with pytest.raises(GradientError, match="cannot compute the gradient: the op has no gradient rule"):
         modes.gradient(mode, op, X)
 
 
@@ -294,7 +294,7 @@ def test_second_order_through_a_numpy_rule_without_a_rule_raises():
         return lambda x: modes._with_tape(function, x)[0]
 
     op = differentiable_op(lambda x: x**3, signature="()->()", numpy_grad=lambda op, g: 3 * op.inputs[0] ** 2 * g)
-    with pytest.raises(GradientError, match="a second derivative was asked for, but this numpy rule has"):
+    with pytest.raises(GradientError, match="cannot compute a second derivative: this numpy rule has"):
         derivative(derivative(op))(tf.constant(X))
 
 

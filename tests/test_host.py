@@ -329,15 +329,16 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
 @pytest.mark.parametrize(
     ("function", "advice"),
     [
-        (lambda x: x.numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
+        (lambda x: x.numpy(), " The function gets numpy arrays, not tensors. Remove .numpy()."),
         (lambda x: np.linalg.inv(np.zeros((2, 2))), ""),  # singular, which has nothing to do with loop dimensions
-        (lambda x: x[0].numpy(), " The function is given numpy arrays, not tensors: leave .numpy() out."),
+        (lambda x: x[0].numpy(), " The function gets numpy arrays, not tensors. Remove .numpy()."),
         (lambda x: None.size, ""),
         (lambda x: 2.0 + None, ""),
         (lambda x: b"\xff".decode(), ""),
         (
             lambda x: np.linalg.inv(x),
-            " The inputs have dimensions [2]: work element by element (np.where), or say vectorized=False.",
+            " The inputs have dimensions [2]. Write the function element by element (np.where), or pass "
+            "vectorized=False.",
         ),
     ],
 )
@@ -354,7 +355,7 @@ def test_the_note_has_the_dtypes_the_function_saw():
 
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         host_of(function, "()->()", compute_dtype=np.dtype("f8"))([X])
-    hint = "The inputs have dimensions [2]: work element by element (np.where), or say vectorized=False."
+    hint = "The inputs have dimensions [2]. Write the function element by element (np.where), or pass vectorized=False."
     assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float64[2]. {hint}"]
 
 
@@ -386,8 +387,8 @@ def test_an_exception_that_goes_through_two_functions_is_told_of_both():
 )
 def test_a_function_that_writes_to_its_input_is_told_to_copy(function, problem):
     message = (
-        f"{problem}\n  {SUBJECT}: inputs are read-only, because a tensor may be in use elsewhere. "
-        "Work on a copy: x = x.copy()."
+        f"{problem}\n  {SUBJECT}: inputs are read-only, because other code may use the same tensor. Change a copy "
+        "instead: x = x.copy()."
     )
     with pytest.raises(ValueError, match="read-only") as caught:
         host_of(function, "()->()")([X])
@@ -484,7 +485,7 @@ def test_different_shapes_for_different_examples_are_reported():
     assert same.tolist() == [1, 3]
     message = (
         f"{SUBJECT}: output 1 has different shapes for different elements of the loop dimensions.\n"
-        "  Got:      [1] and [2]\n  Only outputs of equal shapes make one array: pad them in the function."
+        "  Got:      [1] and [2]\n  Pad the outputs in the function so that they have equal shapes."
     )
     with pytest.raises(ContractError, match=exactly(message)):
         host([np.float32([[1, 2, -1], [3, -1, -1]])])

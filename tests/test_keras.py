@@ -151,7 +151,7 @@ except Exception as error:
     print(error)
 """
     said = run(program, tmp_path)
-    assert "op 'tests.saved_ops:cube': it is not known in this process." in said
+    assert "op 'tests.saved_ops:cube': the op is not registered in this process." in said
     assert "Import the module that defines it, 'tests.saved_ops'" in said
 
 
@@ -255,7 +255,7 @@ def test_mixed_precision(policy):
             CoercionError,
             r"hypotenuse'.*input 1 is a SparseTensor(?s:.*)tf\.sparse\.to_dense",
         ),
-        (lambda x: ops.exp([x, x]), UnsupportedError, r"is a list with a KerasTensor in it(?s:.*)keras\.ops\.stack"),
+        (lambda x: ops.exp([x, x]), UnsupportedError, r"is a list that contains a KerasTensor(?s:.*)keras\.ops\.stack"),
     ],
 )
 def test_what_cannot_be_symbolic_is_told_without_a_word_of_keras(call, kind, said):

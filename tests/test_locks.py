@@ -119,7 +119,7 @@ class OpDef:
 def test_an_op_that_a_finalizer_registers_meanwhile_is_not_replaced_in_silence():
     registry, entry, name = Registry(), OpDef(), Name("acme:f")
     name.code.append(lambda: registry.register("acme:f", entry))
-    with pytest.raises(RegistrationError, match=r"the name 'acme:f' is taken by another op"):
+    with pytest.raises(RegistrationError, match=r"another op already has the name 'acme:f'"):
         within(10, lambda: registry.register(name, OpDef()))
     assert registry.find("acme:f") is entry
 

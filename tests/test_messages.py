@@ -78,8 +78,8 @@ OUTPUTS = {
 {op}: the function returned the wrong number of outputs.
   Expected: 1 output
   Got:      a tuple of 2
-  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; \
-for one array of them, return np.stack(...).""",
+  Name every output in the signature, for example signature="()->(),()", or pass dtype= as a tuple. For a single \
+array, return np.stack(...).""",
     ),
     "an empty tuple": (
         ContractError,
@@ -88,8 +88,8 @@ for one array of them, return np.stack(...).""",
 {op}: the function returned the wrong number of outputs.
   Expected: 1 output
   Got:      a tuple of 0
-  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; \
-for one array of them, return np.stack(...).""",
+  Name every output in the signature, for example signature="()->(),()", or pass dtype= as a tuple. For a single \
+array, return np.stack(...).""",
     ),
     "three for two": (
         ContractError,
@@ -97,8 +97,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      3 values where 2 belong
-  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
+  Got: expected 2 values, got      3
+  Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "one for two": (
         ContractError,
@@ -106,8 +106,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      1 values where 2 belong
-  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
+  Got: expected 2 values, got      1
+  Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "an array for two": (
         ContractError,
@@ -115,8 +115,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      an ndarray where 2 values belong
-  Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict.""",
+  Got: expected 2 values, got      an ndarray
+  Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "an array for a dict": (
         ContractError,
@@ -124,8 +124,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      an ndarray where a dict belongs
-  Return them in the form of dtype=.""",
+  Got: expected a dict, got      an ndarray
+  Return the outputs in the same form as dtype=.""",
     ),
     "a dict with other keys": (
         ContractError,
@@ -133,8 +133,8 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got:      a dict with keys 'mean', 'size' where keys 'count', 'mean' belong
-  Return them in the form of dtype=.""",
+  Got:      expected keys 'count', 'mean', got keys 'mean', 'size'
+  Return the outputs in the same form as dtype=.""",
     ),
     "None": (
         ContractError,
@@ -143,7 +143,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 is None.
   Expected: an array or number
   Got:      None
-  Does the function lack a return statement?""",
+  Check that the function has a return statement.""",
     ),
     "None among two": (
         ContractError,
@@ -152,7 +152,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 1 is None.
   Expected: an array or number
   Got:      None
-  Does the function lack a return statement?""",
+  Check that the function has a return statement.""",
     ),
     "another size": (
         ContractError,
@@ -161,7 +161,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong shape.
   Expected: float32[3]
   Got:      float64[2]
-  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+  The signature requires this shape for inputs float32[3]. Fix the signature, or return an array of this shape.""",
     ),
     "another rank in a list": (
         ContractError,
@@ -170,7 +170,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 1 has the wrong shape.
   Expected: float32[2]
   Got:      int64[1, 2]
-  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+  The signature requires this shape for inputs float32[3]. Fix the signature, or return an array of this shape.""",
     ),
     "another rank than that of a run-time size": (
         ContractError,
@@ -179,7 +179,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong shape.
   Expected: float32[?]
   Got:      float32[1, 3]
-  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape.""",
+  The signature requires this shape for inputs float32[3]. Fix the signature, or return an array of this shape.""",
     ),
     "another shape than that of the shape function": (
         ContractError,
@@ -188,16 +188,17 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong shape.
   Expected: float32[2, 3]
   Got:      float32[3]
-  That is what the shape function says for inputs float32[3]: correct it, or return an array of that shape.""",
+  The shape function requires this shape for inputs float32[3]. Fix the shape function, or return an array of \
+this shape.""",
     ),
     "different run-time sizes": (
         ContractError,
         differentiable_op(lambda x: (x[:2], x[:1]), signature="(n)->(k),(k)"),
         """\
-{op}: output 1 has another size of 'k' than an earlier output.
+{op}: the size 'k' of output 1 differs from its size in an earlier output.
   Expected: k = 2
   Got:      k = 1
-  Signature '(n)->(k),(k)' promises them equal; use two names if they differ.""",
+  Signature '(n)->(k),(k)' declares these sizes as equal. If they differ, use two names.""",
     ),
     "floats for integers": (
         CoercionError,
@@ -269,7 +270,7 @@ for one array of them, return np.stack(...).""",
 {op}: output 0 has the wrong dtype.
   Expected: float32[]
   Got:      datetime64[D][]
-  Return numbers: tensors have no such dtype.""",
+  Return numbers: TensorFlow does not support this dtype.""",
     ),
     "an object": (
         CoercionError,
@@ -277,14 +278,15 @@ for one array of them, return np.stack(...).""",
         """\
 {op}: output 0 is not a tensor, array, number or string.
   Got:      set: {1, 2}
-  Return an array; for several outputs name them in the signature, or give dtype= in their form.""",
+  Return an array. For several outputs, name them in the signature, or give dtype= as a tuple or dict of the same \
+form.""",
     ),
     "a ragged list": (
         CoercionError,
         differentiable_op(lambda x: [[1], [1, 2]], signature="(n)->(n)"),
         """\
-{op}: output 0 is a nested list with rows of different lengths, which makes no array.
-  Pad the rows, or make one array of each.""",
+{op}: output 0 is a nested list with rows of different lengths, which cannot become an array.
+  Pad the rows, or pass each row as a separate array.""",
     ),
     "a float too large": (
         CoercionError,
@@ -365,7 +367,7 @@ RESIDUALS = {
         ContractError,
         differentiable_op(lambda x: (x, {"LU": x}), signature="(n)->(n)", residuals={"lu": ("(n)", float)}),
         """\
-{op}: the function returned other residuals than declared.
+{op}: the function returned residuals that differ from the declaration.
   Expected: (outputs, {'lu': ...})
   Got:      residuals 'LU'
   Undeclared: 'LU'. Missing: 'lu'.""",
@@ -395,8 +397,8 @@ LOOP_HINTS = {
 {op}: output 0 has the wrong shape.
   Expected: float32[2]
   Got:      float32[]
-  That is what the signature says for inputs float32[2, 3]: correct it, or return an array of that shape. \
-The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say \
+  The signature requires this shape for inputs float32[2, 3]. Fix the signature, or return an array of this shape. \
+The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), or pass \
 vectorized=False.""",
     ),
     "no core": (
@@ -405,8 +407,8 @@ vectorized=False.""",
 {op}: output 0 has the wrong shape.
   Expected: float32[2, 3]
   Got:      float32[3]
-  That is what the signature says for inputs float32[2, 3]: correct it, or return an array of that shape. \
-The inputs have dimensions [2, 3]: work element by element (np.where), or say vectorized=False.""",
+  The signature requires this shape for inputs float32[2, 3]. Fix the signature, or return an array of this shape. \
+The inputs have dimensions [2, 3]. Write the function element by element (np.where), or pass vectorized=False.""",
     ),
 }
 
@@ -423,7 +425,7 @@ def test_a_function_that_is_not_vectorized_is_told_nothing_of_loop_dimensions():
 {subject(op)}: output 0 has the wrong shape.
   Expected: float32[]
   Got:      float32[3]
-  That is what the signature says for inputs float32[3]: correct it, or return an array of that shape."""
+  The signature requires this shape for inputs float32[3]. Fix the signature, or return an array of this shape."""
     check(ContractError, text, lambda: op(A))
 
 
@@ -437,8 +439,8 @@ def failing(*values):
     [
         (
             "(n)->()",
-            " The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say "
-            "vectorized=False.",
+            "The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), or "
+            "pass vectorized=False.",
         ),
         ("(m,n)->()", ""),
         (None, ""),
@@ -522,7 +524,9 @@ def test_a_rule_that_does_not_take_op_inputs_apart_is_told(rule, is_told, kind):
         y = op(x)
     with pytest.raises((TypeError, AttributeError)) as caught:
         tape.gradient(y, x)
-    assert ("op.inputs and op.outputs are tuples: (x,) = op.inputs." in caught.value.__notes__[0]) == is_told
+    assert (
+        "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs." in caught.value.__notes__[0]
+    ) == is_told
 
 
 def test_an_exception_of_a_rule_that_refuses_to_be_text_arrives_as_it_is():
@@ -547,8 +551,8 @@ def test_a_cotangent_of_op_inputs_as_one_array_is_told(kind):
 {subject(op)}: the cotangent of input 0 has the wrong shape.
   Expected: float32[3]
   Got:      float32[1, 3]
-  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that were \
-broadcast, they may stay and are summed. op.inputs and op.outputs are tuples: (x,) = op.inputs."""
+  Return each cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them. \
+op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."""
     x = tf.Variable(X)
     with tf.GradientTape() as tape:
         y = op(x)
@@ -562,8 +566,8 @@ broadcast, they may stay and are summed. op.inputs and op.outputs are tuples: (x
 def test_a_rule_that_takes_the_place_of_its_op(attach):
     square = differentiable_op(lambda x: x * x, signature="()->()")
     text = f"""\
-{subject(square)}: what is attached has the op's name, and would take its place.
-  Give it another name: what is defined last has the name."""
+{subject(square)}: the rule has the same name as the op and would overwrite it.
+  Give the rule another name."""
 
     def define(square):
         @getattr(square, attach)
@@ -623,7 +627,8 @@ INPUTS = {
         """\
 {op}: the loop dimensions of the inputs do not broadcast under signature '(m,k),(k,n)->(m,n)'.
   Got:      [2, 2, 3], [3, 3, 2]
-  Dimensions in front of the core must be equal or 1, as NumPy broadcasts.""",
+  Pass inputs whose loop dimensions (the dimensions before the core dimensions) are equal or 1, as in NumPy \
+broadcasting.""",
     ),
     "one for two": (
         SignatureError,
@@ -633,8 +638,8 @@ INPUTS = {
 {op}: the call has the wrong number of inputs.
   Expected: 2, as the signature says
   Got:      1: inputs
-  None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
-static_argnames.""",
+  None is not an input; a tuple or dict counts as one input for each value in it. Make an option keyword-only, or name \
+it in static_argnames.""",
     ),
     "three for two": (
         SignatureError,
@@ -644,8 +649,8 @@ static_argnames.""",
 {op}: the call has the wrong number of inputs.
   Expected: 2, as the signature says
   Got:      3: inputs, inputs, inputs
-  None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
-static_argnames.""",
+  None is not an input; a tuple or dict counts as one input for each value in it. Make an option keyword-only, or name \
+it in static_argnames.""",
     ),
     "a negative size that is computed of them": (
         SignatureError,
@@ -659,18 +664,18 @@ static_argnames.""",
         differentiable_op(lambda x: 3),
         (np.array("text"),),
         """\
-{op}: the output dtype does not follow from the inputs.
+{op}: cannot infer the output dtype from the inputs.
   Got:      string
-  Pass numbers, or declare it if the function reads text: dtype=np.float32.""",
+  Pass numbers. If the function reads text, declare the dtype, for example dtype=np.float32.""",
     ),
     "two kinds of 16 bits": (
         CoercionError,
         differentiable_op(lambda x, y: x),
         (np.float16(1), np.array(1, tf.bfloat16.as_numpy_dtype)),
         """\
-{op}: the output dtype does not follow from the inputs.
+{op}: cannot infer the output dtype from the inputs.
   Got:      float16, bfloat16
-  Declare it, for example with dtype=np.float32.""",
+  Declare the dtype, for example dtype=np.float32.""",
     ),
 }
 
@@ -688,7 +693,8 @@ def test_inputs_that_a_ufunc_cannot_take(mode):
     text = f"""\
 op '{op.name}' (tests/test_messages.py:{line}): bitwise_and has no loop for these input dtypes.
   Got:      float32, float32
-  It has loops for ??->?, bb->b, BB->B, hh->h, HH->H, ii->i, II->I, ll->l; np.typename tells what a letter means."""
+  Use one of these input dtypes: ??->?, bb->b, BB->B, hh->h, HH->H, ii->i, II->I, ll->l. np.typename explains each \
+letter."""
     check(CoercionError, text, lambda: modes.call(mode, op, X, X), is_exact=mode == "eager")
 
 
@@ -723,21 +729,21 @@ VALUES = {
         """\
 {op}: input 0 is not a tensor, array, number or string.
   Got:      set: {1, 2}
-  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+  If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames.""",
     ),
     "a function": (
         lambda x: first(x, np.sin),
         """\
 {op}: input 1 is not a tensor, array, number or string.
   Got:      ufunc: <ufunc 'sin'>
-  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+  If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames.""",
     ),
     "a long list with None in it": (
         lambda x: first([None, *range(100)]),
         """\
 {op}: input 0 is not a tensor, array, number or string.
   Got:      list: [None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
-  If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames.""",
+  If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames.""",
     ),
     "an integer of more than 64 bits": (
         lambda x: first(10**20),
@@ -745,7 +751,7 @@ VALUES = {
 {op}: input 0 has integers that no integer dtype can hold.
   Expected: integers from -2**63 to 2**63 - 1, or from 0 to 2**64 - 1
   Got:      100000000000000000000
-  Convert them to floating numbers that are exact enough: float(x).""",
+  Convert them to floats if the rounding is acceptable: float(x).""",
     ),
     "an integer that int32 cannot hold": (
         lambda x: first(2**40),
@@ -753,27 +759,27 @@ VALUES = {
 {op}: input 0 has a finite value that is too large for int32.
   Expected: int32[]
   Got:      int64[] with 1.1e+12
-  Python integers become int32. Pass np.int64(x) for another dtype.""",
+  Python integers become int32. For another dtype, pass np.int64(x).""",
     ),
     "a ragged list": (
         lambda x: first(x, [[1.0, 2.0], [3.0]]),
         """\
-{op}: input 1 is a nested list with rows of different lengths, which makes no array.
-  Pad the rows, or make one array of each.""",
+{op}: input 1 is a nested list with rows of different lengths, which cannot become an array.
+  Pad the rows, or pass each row as a separate array.""",
     ),
     "a SparseTensor": (
         lambda x: first(tf.sparse.from_dense(x)),
         """\
-{op}: input 0 is a SparseTensor, which is not one array.
-  Make one array of it with tf.sparse.to_dense(x), or pass its .values and .indices.""",
+{op}: input 0 is a SparseTensor, which cannot be passed as an array.
+  Convert it with tf.sparse.to_dense(x), or pass its .values and .indices.""",
     ),
     "dates": (
         lambda x: first(np.array(["2026-01-01"], "datetime64[D]")),
         """\
-{op}: input 0 has a dtype that no tensor has.
+{op}: input 0 has a dtype that TensorFlow does not support.
   Expected: numbers, booleans or strings
   Got:      datetime64[D][1]
-  Convert it with numpy first, for example with .astype(np.int64).""",
+  Convert it with numpy first, for example x.astype(np.int64).""",
     ),
     "a float too large for the default": (
         lambda x: first([1e300, -1e301]),
@@ -814,14 +820,14 @@ def test_none_as_an_input(mode):
 {subject(first)}: the call has the wrong number of inputs.
   Expected: 2, as the signature says
   Got:      1: x (None: no input), y
-  None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or name it in \
-static_argnames."""
+  None is not an input; a tuple or dict counts as one input for each value in it. Make an option keyword-only, or name \
+it in static_argnames."""
     check(SignatureError, text, lambda: modes.call(mode, lambda x: first(None, x), X))
 
 
 STATIC_TENSOR = """\
 {op}: static argument 'exponent' is or holds a tensor.
-  Expected: a Python value that is known when the graph is made
+  Expected: a Python value that is known when the function is traced
   Got:      """
 
 
@@ -846,9 +852,9 @@ def test_a_symbolic_tensor_outside_of_its_graph():
     leaked = []
     tf.function(lambda x: (leaked.append(x), x)[1])(X)
     text = f"""\
-{subject(first)}: input 0 is a symbolic tensor of a graph, but the call is outside of that graph.
+{subject(first)}: input 0 is a symbolic tensor of a graph, but the call is outside this graph.
   Got:      Tensor("x:0", shape=(3,), dtype=float32)
-  Return the tensor from its tf.function, or make the call inside."""
+  Return the tensor from its tf.function, or call the op inside the tf.function."""
     check(UnsupportedError, text, lambda: first(leaked[0]))
 
 
@@ -860,29 +866,29 @@ def compiled(op, *specs):
 def test_a_shape_that_nothing_tells_xla():
     op = differentiable_op(lambda x, y: x + y)
     text = f"""\
-{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
-  Expected: sizes that follow from those of the inputs
+{subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
+  Expected: sizes that can be computed from the input sizes
   Got:      float32[...] for inputs float32[?], float32[3]
-  Give the op a signature, for example signature="(),()->()" if it works element by element."""
+  Pass a signature to the op, for example signature="(),()->()" if it works element by element."""
     check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None]), tf.TensorSpec([3])))
 
 
 def test_a_shape_function_that_xla_cannot_ask():
     op = differentiable_op(lambda x: x, shape=lambda shape: shape)
     text = f"""\
-{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
-  Expected: sizes that follow from those of the inputs
+{subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
+  Expected: sizes that can be computed from the input sizes
   Got:      float32[...] for inputs float32[?]
-  shape= tells it for known sizes only. Write a signature, for example "()->()" for a function that works element by \
-element, or make all sizes known with input_signature= or tf.ensure_shape."""
+  shape= gives the output shape for known sizes only. Write a signature, for example "()->()" for an elementwise \
+function, or make all sizes known with input_signature= or tf.ensure_shape."""
     check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None])))
 
 
 def test_a_run_time_size_under_xla():
     op = differentiable_op(lambda x: np.unique(x), signature="(n)->(k)")
     text = f"""\
-{subject(op)}: the shape of output 0 is not known, and XLA must know it when it compiles.
-  Expected: sizes that follow from those of the inputs
+{subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
+  Expected: sizes that can be computed from the input sizes
   Got:      float32[?] for inputs float32[3]
   Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", or \
 pad the output to such a size."""
@@ -891,9 +897,9 @@ pad the output to such a size."""
 
 def test_an_unknown_rank_under_xla():
     text = f"""\
-{subject(first)}: the rank of input 0 is not known, and XLA must know it when it compiles.
+{subject(first)}: input 0 has an unknown rank; XLA needs it at compile time.
   Got:      float32[...]
-  Say it with tf.ensure_shape or input_signature=; sizes may stay unknown."""
+  Specify the rank with tf.ensure_shape or input_signature=. Sizes may stay unknown."""
     check(SignatureError, text, lambda: compiled(first, tf.TensorSpec(None)))
 
 
@@ -904,17 +910,17 @@ def test_text_under_xla():
   Expected: one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, \
 float64, complex64, complex128, float8_e5m2, float8_e4m3fn, float8_e4m3b11fnuz, float8_e5m2fnuz, float8_e4m3fnuz
   Got:      string[3]
-  Leave the op outside of functions with jit_compile=True, or pass numbers."""
+  Call the op outside functions with jit_compile=True, or pass numbers."""
     check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.string)))
 
 
 def test_numbers_shorter_than_a_byte_under_xla():
     op = differentiable_op(lambda x: x, signature="()->()")
     text = f"""\
-{subject(op)}: XLA packs several int4 numbers into a byte, and TensorFlow stores one in each.
+{subject(op)}: XLA packs several int4 numbers into a byte, but TensorFlow stores each number in its own byte.
   Got:      int4[3]
-  TensorFlow does not convert them, so its own results are wrong too. Cast such tensors outside of functions with \
-jit_compile=True, for example with tf.cast(x, tf.int8), or leave the op outside."""
+  Cast these tensors outside functions with jit_compile=True, for example with tf.cast(x, tf.int8), or call the op \
+outside. TensorFlow does not convert between the two formats, so the results of its own ops are wrong too."""
     check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.as_dtype("int4"))))
 
 
@@ -922,18 +928,18 @@ def test_a_stateful_op_where_xla_promises_no_order():
     op = differentiable_op(lambda x: x, signature="()->()", stateful=True)
     nested = tf.function(op)
     text = f"""\
-{subject(op)}: it is stateful, and XLA promises no order to calls in loops, branches and inner functions.
-  Call it in the function with jit_compile=True itself, or outside of it."""
+{subject(op)}: the op is stateful, and XLA does not guarantee the order of calls in loops, branches and inner functions.
+  Call the op directly in the function with jit_compile=True, or outside this function."""
     check(UnsupportedError, text, lambda: tf.function(lambda x: nested(x), jit_compile=True)(X))
 
 
 def test_a_tensorflow_whose_xla_is_another():
     text = f"""\
-this TensorFlow's XLA cannot call Python.
-  Expected: XLA FFI 0.1 or 0.2, as TensorFlow 2.18 to 2.21 have it
+XLA in this TensorFlow version cannot call Python.
+  Expected: XLA FFI 0.1 or 0.2, as in TensorFlow 2.18 to 2.21
   Got:      TensorFlow {tf.__version__}: XLA FFI 0.3 with a struct of 192 bytes
-  Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a TensorFlow \
-implementation with @op.native."""
+  Install one of these versions or a newer tfpyop, call the op outside functions with jit_compile=True, or attach a \
+TensorFlow implementation with @op.native."""
     check(UnsupportedError, text, lambda: ffi.check_version(0, 3, 192))
 
 
@@ -948,11 +954,11 @@ def test_an_input_kept_from_a_compiled_call():
     op = differentiable_op(function, signature="(n)->(n)")
     compiled_op = tf.function(op, jit_compile=True)
     text = f"""\
-{subject(op)}: the function kept an array that it was given, though it had not in its first call.
-  Expected: a function that leaves inputs and out= alone once it has returned
+{subject(op)}: the function kept a reference to one of its arrays, which it did not do in its first call.
+  Expected: a function that does not use inputs or out= after it has returned
   Got:      called with float32[3]
-  XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here must not be read; \
-from now on calls with these shapes are given copies."""
+  Keep a copy instead: x.copy(). XLA owns this memory and reuses it after the call, so do not read the kept array. \
+From now on, calls with these shapes get copies."""
     compiled_op(tf.zeros(3))
     compiled_op(tf.zeros(3))
     check(ContractError, text, lambda: compiled_op(2 * tf.ones(3)), is_exact=False)
@@ -979,9 +985,9 @@ def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch, module, name, pro
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks something tfpyop needs: {problem}")
     assert lines[1:] == [
-        "  Expected: a TensorFlow tfpyop was tested on: 2.18 to 2.21",
+        "  Expected: a TensorFlow version that tfpyop was tested on: 2.18 to 2.21",
         f"  Got:      {tf.__version__}",
-        "  Install one of these, or a newer tfpyop.",
+        "  Install one of these versions, or a newer tfpyop.",
     ]
 
 
@@ -1003,7 +1009,8 @@ def test_a_function_that_writes_to_its_input(mode, function, problem):
     op = differentiable_op(function, signature="()->()")
     text = f"""\
 {problem}
-  {subject(op)}: inputs are read-only, because a tensor may be in use elsewhere. Work on a copy: x = x.copy()."""
+  {subject(op)}: inputs are read-only, because other code may use the same tensor. Change a copy instead: x = \
+x.copy()."""
     call = lambda: modes.call(mode, op, X)  # noqa: E731
     check(ValueError, text, call, is_exact=mode == "eager")
     if mode != "eager":
@@ -1031,20 +1038,20 @@ def test_a_shape_function_that_returns_no_shape(mode, shape, dtype, expected, go
 {subject(op)}: the shape function must return one shape for each output.
   Expected: {expected}
   Got:      {got}
-  Sizes are integers, none of them negative."""
+  Return sizes that are integers of 0 or more."""
     check(SignatureError, text, lambda: modes.call(mode, op, X), is_exact=mode == "eager")
 
 
 # -- gradients
 
 MISSING = """\
-{op}: its gradient was asked for, but it has no gradient rule.
-  Attach one with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If its derivative is zero everywhere, \
-declare non_differentiable=True; to cut the graph here, use tf.stop_gradient."""
+{op}: cannot compute the gradient: the op has no gradient rule.
+  Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If the derivative is zero \
+everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."""
 MISSING_SECOND = """\
-{op}: a second derivative was asked for, but this numpy rule has no rule of its own.
-  Attach one to what @op.numpy_gradient returned, with @that.gradient or @that.numpy_gradient, or write the \
-first rule in TensorFlow ops with @op.gradient."""
+{op}: cannot compute a second derivative: this numpy rule has no gradient rule.
+  Attach a rule to the object that @op.numpy_gradient returned, with @rule.gradient or @rule.numpy_gradient, or write \
+the first rule in TensorFlow ops with @op.gradient."""
 
 
 @every_gradient_mode
@@ -1076,9 +1083,9 @@ def test_a_second_derivative_through_a_numpy_rule(mode):
 
 
 NUMPY_JVP_MISSING_SECOND = """\
-{op}: a second derivative was asked for, but this numpy rule has no rule of its own.
-  Attach one to what @op.numpy_jvp returned, with @that.gradient or @that.jvp, or write the first rule in \
-TensorFlow ops with @op.jvp."""
+{op}: cannot compute a second derivative: this numpy rule has no gradient rule.
+  Attach a rule to the object that @op.numpy_jvp returned, with @rule.gradient or @rule.jvp, or write the first rule \
+in TensorFlow ops with @op.jvp."""
 
 
 @pytest.mark.parametrize("outer", ["backward", "forward"])
@@ -1125,9 +1132,9 @@ FROM_VALUES = {
 def test_a_second_derivative_from_values(mode, kind, op):
     text = f"""\
 op '{op.name}/{"jvp" if mode == "forward" else "vjp"}' ({place(op.numpy)}): \
-a second derivative was asked for, but derivatives from values (grad="{kind.partition(",")[0]}") go to first order only.
-  Write a rule with @op.gradient (TensorFlow ops), or one with @op.numpy_gradient (arrays) and another for what that \
-returned."""
+cannot compute a second derivative: grad="{kind.partition(",")[0]}" provides first derivatives only.
+  Write a rule with @op.gradient (TensorFlow ops). Or write a rule with @op.numpy_gradient (arrays), and attach a \
+second rule to the object that it returns."""
 
     def second_derivative(x):
         with tf.GradientTape() as outer:
@@ -1150,8 +1157,8 @@ returned."""
 def test_forward_mode_around_a_function_with_a_jvp_rule_alone():
     op = differentiable_op(lambda x: x, signature="()->()", jvp=lambda op, tangent: tangent)
     text = (
-        MISSING + " Forward mode around a tf.function goes through the gradient rule too: attach one, or open the "
-        "accumulator inside of the function."
+        MISSING + "Forward mode around a tf.function also requires a gradient rule. Alternatively, open the "
+        "accumulator inside the function."
     )
 
     def derivative():
@@ -1204,7 +1211,7 @@ def test_a_rule_of_two_inputs_that_returns_nothing(mode, attach):
 {name}: the gradient rule returned None.
   Expected: 2, one cotangent for each of op.inputs
   Got:      None
-  Does it lack a return statement? If there is no dependence at all, return (None, None)."""
+  Check that the rule has a return statement. If there is no dependence at all, return (None, None)."""
     check(ContractError, text, lambda: modes.gradient(mode, op, X, X), is_exact=mode == "tape, eager")
 
 
@@ -1216,7 +1223,7 @@ def test_a_rule_that_returns_nothing(mode, attach):
 {name}: the gradient rule returned None.
   Expected: 1, one cotangent for each of op.inputs
   Got:      None
-  Does it lack a return statement? If there is no dependence at all, return (None,)."""
+  Check that the rule has a return statement. If there is no dependence at all, return (None,)."""
     check(ContractError, text, lambda: modes.gradient(mode, op, X), is_exact=mode == "tape, eager")
 
 
@@ -1229,8 +1236,7 @@ COTANGENT_SHAPES = {
 {rule}: the cotangent of input 0 has the wrong shape.
   Expected: float32[3]
   Got:      float32[2]
-  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
-were broadcast, they may stay and are summed.""",
+  Return each cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them.""",
         "[3] [2]",
     ),
     "another size, where loop dimensions are broadcast": (
@@ -1241,8 +1247,7 @@ were broadcast, they may stay and are summed.""",
 {rule}: the cotangent of input 1 has the wrong shape.
   Expected: float32[3] or the broadcast shape [2, 3]
   Got:      float32[1, 3]
-  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
-were broadcast, they may stay and are summed.""",
+  Return each cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them.""",
         "[3] [1 3]",
     ),
     "without the core dimension": (
@@ -1253,8 +1258,7 @@ were broadcast, they may stay and are summed.""",
 {rule}: the cotangent of input 0 has the wrong shape.
   Expected: float32[2, 3]
   Got:      float32[2]
-  A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that \
-were broadcast, they may stay and are summed.""",
+  Return each cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them.""",
         "[2 3] [2]",
     ),
 }
@@ -1343,10 +1347,10 @@ def test_a_cotangent_of_another_dtype_from_a_numpy_rule(mode, rule, text):
 def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
     rule_op = differentiable_op(lambda x: x).numpy_gradient(lambda op, cotangent: cotangent)
     text = f"""\
-{subject(rule_op)}: the op of a derivative rule got the wrong number of inputs.
-  Expected: the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents
+{subject(rule_op)}: the op of a derivative rule was called with the wrong number of inputs.
+  Expected: the inputs, outputs and residuals of its op, and the cotangents or tangents
   Got:      1
-  Pass what one call of the op took and gave, as the rule itself is given it."""
+  Pass the inputs, outputs and residuals of one call of the op, in the order in which the rule gets them."""
     check(ContractError, text, lambda: modes.call(mode, rule_op, X), is_exact=mode == "eager")
 
 
@@ -1422,7 +1426,10 @@ def test_an_op_without_residuals():
 
 def test_an_unknown_attribute_of_what_a_rule_is_given():
     op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.output)
-    text = f"op '{op.name}': a rule is given no 'output'. There are name, inputs, outputs, residuals, static."
+    text = (
+        f"op '{op.name}': the first argument of a rule has no attribute 'output'. Attributes: name, inputs, outputs, "
+        "residuals, static."
+    )
     check(AttributeError, text, lambda: modes.gradient("tape, eager", op, X))
 
 
@@ -1474,49 +1481,49 @@ DECORATIONS = {
         plain,
         {"signature": "(),()->()", "shape": max},
         """\
-{op}: both signature= and shape= are given.
+{op}: signature= and shape= cannot be used together.
   Remove one of the two.""",
     ),
     "grad= and numpy_grad=": (
         plain,
         {"grad": max, "numpy_grad": max},
         """\
-{op}: two VJP rules are given.
+{op}: two VJP rules were passed.
   Remove one of the two.""",
     ),
     "non_differentiable= and grad=": (
         plain,
         {"non_differentiable": True, "grad": max},
         """\
-{op}: it is declared non_differentiable, but given a rule.
+{op}: the op is declared non_differentiable, but a rule was attached.
   Remove one of the two.""",
     ),
     "grad= and a rule": (
         plain,
         {"grad": "numerical", "jvp": max},
         """\
-{op}: grad= asks for derivatives from values, but a rule is given too.
+{op}: grad= requests numerical derivatives, but a rule is also passed.
   Remove one of the two.""",
     ),
     "a method with a slip": (
         plain,
         {"grad": "numericl"},
         """\
-{op}: grad='numericl' is neither a rule nor a method.
+{op}: grad='numericl' is neither a rule nor the name of a method.
   Did you mean 'numerical'?""",
     ),
     "a method that is not called": (
         plain,
         {"grad": tfpyop.numerical},
         """\
-{op}: grad=tfpyop.numerical is neither a rule nor a method.
+{op}: grad=tfpyop.numerical is neither a rule nor the name of a method.
   Call it: grad=tfpyop.numerical().""",
     ),
     "another method that is not called": (
         plain,
         {"grad": tfpyop.complex_step},
         """\
-{op}: grad=tfpyop.complex_step is neither a rule nor a method.
+{op}: grad=tfpyop.complex_step is neither a rule nor the name of a method.
   Call it: grad=tfpyop.complex_step().""",
     ),
     "a number for a rule": (
@@ -1561,23 +1568,23 @@ DECORATIONS = {
         plain,
         {"signature": "(n,n),(n)->(n)", "residuals": {"my inverse": ("(n,n)", float)}},
         """\
-{op}: residual 'my inverse' has a name that is not an identifier.
-  Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.""",
+{op}: the residual name 'my inverse' is not a Python identifier.
+  Use letters, digits and _, and no Python keyword, because rules read the residual as op.residuals.name.""",
     ),
     "a residual whose name is a keyword": (
         plain,
         {"signature": "(n,n),(n)->(n)", "residuals": {"class": ("(n,n)", float)}},
         """\
-{op}: residual 'class' has a name that is not an identifier.
-  Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.""",
+{op}: the residual name 'class' is not a Python identifier.
+  Use letters, digits and _, and no Python keyword, because rules read the residual as op.residuals.name.""",
     ),
     "a residual without a dtype": (
         plain,
         {"signature": "(n,n),(n)->(n)", "residuals": {"lu": "(n,n)"}},
         """\
-{op}: residual 'lu' is not declared by core dimensions and a dtype.
+{op}: the declaration of residual 'lu' is not a pair of core dimensions and a dtype.
   Got:      '(n,n)'
-  For example residuals={"lu": ("(n,n)", np.float64)}.""",
+  Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.""",
     ),
     "an unknown static name": (
         plain,
@@ -1598,7 +1605,7 @@ DECORATIONS = {
         {"signature": "(),()->(),()", "dtype": (int, int, int)},
         """\
 {op}: dtype= and signature= disagree about the number of outputs.
-  Expected: 2 dtypes, for signature '(),()->(),()'
+  Expected: 2 dtypes for signature '(),()->(),()'
   Got:      3""",
     ),
     "two dtypes for one output": (
@@ -1606,32 +1613,32 @@ DECORATIONS = {
         {"signature": "(),()->()", "dtype": {"a": int, "b": int}},
         """\
 {op}: dtype= and signature= disagree about the number of outputs.
-  Expected: 1 dtypes, for signature '(),()->()'
+  Expected: 1 dtypes for signature '(),()->()'
   Got:      2""",
     ),
     "no dtype": (
         plain,
         {"dtype": "flaot32"},
         """\
-{op}: 'flaot32' is not a dtype of a tensor.
-  Give for example np.float32, tf.int64 or "string".""",
+{op}: 'flaot32' is not a valid tensor dtype.
+  Use for example np.float32, tf.int64 or "string".""",
     ),
     "a compute dtype that is not floating": (
         plain,
         {"compute_dtype": int},
         """\
-{op}: compute_dtype is not a floating dtype.
+{op}: compute_dtype= is not a floating dtype.
   Got:      int64
-  Use "float32" or "float64"; complex inputs follow.""",
+  Use "float32" or "float64". Complex inputs get the complex dtype of the same precision.""",
     ),
     "too many parameters": (
         lambda a, b, c, d=1: a,
         {"signature": "()->()"},
         """\
-{op}: the function takes more arrays than the signature has inputs.
-  Expected: 1 inputs, as signature '()->()' says
+{op}: the function has more required tensor parameters than the signature has inputs.
+  Expected: 1 inputs, from signature '()->()'
   Got:      parameters a, b, c, d
-  Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.""",
+  Add inputs to the signature, or make parameters static: keyword-only, or named in static_argnames.""",
     ),
 }
 
@@ -1645,8 +1652,8 @@ def test_options_that_make_no_sense(function, options, text):
 @pytest.mark.parametrize("core", ["n,n", "(n,n),(n)", "(n,n", "(m+1)", ""])
 def test_core_dimensions_of_a_residual_that_cannot_be_read(core):
     text = f"""\
-op 'tests.test_messages:plain' ({place(plain)}): the core dimensions of residual 'lu' cannot be read.
-  Expected: dimensions in parentheses, for example "(n,n)", in names of the signature or a new one
+op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimensions of residual 'lu'.
+  Expected: dimensions in parentheses, for example "(n,n)", with names from the signature or new names
   Got:      {core!r} beside signature '(n,n),(n)->(n)'"""
     options = {"signature": "(n,n),(n)->(n)", "residuals": {"lu": (core, float)}}
     check(SignatureError, text, lambda: differentiable_op(plain, **options))
@@ -1665,7 +1672,8 @@ def test_something_else_than_a_rule(attach):
 def test_a_rule_beside_derivatives_from_values(attach):
     op = differentiable_op(lambda x, y: x, grad="numerical")
     text = f"""\
-{subject(op)}: it has such a rule already, from {place(op.numpy)}; another came at {place(another)}.
+{subject(op)}: the op already has such a rule, defined at {place(op.numpy)}; a second one was attached at \
+{place(another)}.
   Remove one of the two."""
     check(RegistrationError, text, lambda: getattr(op, attach)(another))
 
@@ -1674,27 +1682,27 @@ NOT_FUNCTIONS = {
     "a text": (
         "()->()",
         """\
-differentiable_op takes a function.
+the argument of differentiable_op is not a function.
   Got:      '()->()'
-  Options are keywords: @differentiable_op(signature="()->()").""",
+  Pass options as keywords: @differentiable_op(signature="()->()").""",
     ),
     "a staticmethod": (
         vars(Holder)["of_nobody"],
         """\
-differentiable_op was given a staticmethod object.
-  Put @staticmethod above @differentiable_op, not below.""",
+differentiable_op got a staticmethod object instead of a function.
+  Put @staticmethod above @differentiable_op.""",
     ),
     "a classmethod": (
         vars(Holder)["of_class"],
         """\
-differentiable_op was given a classmethod object.
-  Put @classmethod above @differentiable_op, not below.""",
+differentiable_op got a classmethod object instead of a function.
+  Put @classmethod above @differentiable_op.""",
     ),
     "an op": (
         matmul,
         """\
-<tfpyop.Op 'tests.test_messages:<lambda>', signature='(m,k),(k,n)->(m,n)'> is an op already.
-  Give op.numpy to make another op of it.""",
+<tfpyop.Op 'tests.test_messages:<lambda>', signature='(m,k),(k,n)->(m,n)'> is already an op.
+  To create another op from its function, pass op.numpy.""",
     ),
 }
 
@@ -1708,26 +1716,26 @@ def test_something_else_than_a_function(value, text):
 @pytest.mark.parametrize("name", ["two words", "brace{", "serial#1", "line\n"])
 def test_a_name_that_is_none(name):
     text = f"""\
-op {name!r} ({place(plain)}): {name!r} is not a name for an op.
-  Give a name= of letters, digits and any of . : / - _"""
+op {name!r} ({place(plain)}): {name!r} is not a valid op name.
+  Use a name= of letters, digits and the characters . : / - _"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=name))
 
 
 def test_an_empty_name():
     text = f"""\
-op '' ({place(plain)}): '' is not a name for an op.
-  Give a name= of letters, digits and any of . : / - _"""
+op '' ({place(plain)}): '' is not a valid op name.
+  Use a name= of letters, digits and the characters . : / - _"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=""))
 
 
 def test_a_name_that_is_taken():
     differentiable_op(plain, name="tests.messages:taken")
     text = f"""\
-op 'tests.messages:taken' ({place(another)}): the name 'tests.messages:taken' is taken by another op.
-  Expected: one definition of each name
+op 'tests.messages:taken' ({place(another)}): another op already has the name 'tests.messages:taken'.
+  Expected: one definition for each name
   Got:      one at {place(plain)} and one at {place(another)}
-  Rename one of the functions, or give one of the ops a name=. Do not pass name= for ops created \
-inside a function."""
+  Rename one of the functions, or pass a different name= for one of the ops. Do not pass name= for ops created inside \
+a function."""
     check(RegistrationError, text, lambda: differentiable_op(another, name="tests.messages:taken"))
 
 
@@ -1736,7 +1744,7 @@ def test_a_second_rule(attach):
     op = differentiable_op(lambda x, y: x)
     op.gradient(plain)
     text = f"""\
-{subject(op)}: it has such a rule already, from {place(plain)}; another came at {place(another)}.
+{subject(op)}: the op already has such a rule, defined at {place(plain)}; a second one was attached at {place(another)}.
   Remove one of the two."""
     check(RegistrationError, text, lambda: getattr(op, attach)(another))
 
@@ -1744,8 +1752,8 @@ def test_a_second_rule(attach):
 @pytest.mark.parametrize("attach", ["gradient", "numpy_gradient"])
 def test_a_rule_of_a_bound_method(attach):
     text = f"""\
-{subject(Holder.method)}: a rule was attached to a bound method, where it would be lost.
-  Attach it in the body of the class; the rule of a method takes self first."""
+{subject(Holder.method)}: a rule was attached to a bound method, which does not keep it.
+  Attach the rule in the class body. The first parameter of a method's rule is self."""
     check(RegistrationError, text, lambda: getattr(Holder().method, attach)(plain))
 
 
@@ -1755,47 +1763,47 @@ SIGNATURES = {
   Expected: ',' or '->'
   Got:      (),()
                  ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(),()->": """\
 {op}: signature '(),()->' has no output.
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n,(n)->(n)": """\
 {op}: cannot parse signature '(n,(n)->(n)' at position 4.
   Expected: a name or a number without parentheses
   Got:      (n,(n)->(n)
                ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n),(n)->n": """\
 {op}: cannot parse signature '(n),(n)->n' at position 10.
   Expected: '('
   Got:      (n),(n)->n
                      ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n+m),(n)->()": """\
-{op}: signature '(n+m),(n)->()' cannot be solved for 'm' of input size 'n+m'.
-  An input size may be a name, a number, or arithmetic that gives its only name, such as n+1 or 2*n. \
-Arithmetic with several names needs inputs that have these names as sizes.""",
+{op}: cannot solve signature '(n+m),(n)->()' for 'm' in the input size 'n+m'.
+  Use a name, a number, or arithmetic with one name, such as n+1 or 2*n. For arithmetic with several names, other \
+inputs must have these names as sizes.""",
     "(n),(n)->(m+n)": """\
-{op}: signature '(n),(n)->(m+n)' computes 'm+n' from 'm', which no input has.
-  Use names of the input side, or one new name by itself for a size known at run time.""",
+{op}: signature '(n),(n)->(m+n)' uses 'm' in the output size 'm+n', but no input has 'm'.
+  Use names from the inputs. For a size that is known only at run time, use a single new name.""",
     "(n),(n)->(n/2)": """\
 {op}: cannot parse signature '(n),(n)->(n/2)' at position 12.
   Expected: a name, a number or one of -> ( ) , ? + - * //
   Got:      (n),(n)->(n/2)
                        ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(...,n),(n)->()": """\
 {op}: cannot parse signature '(...,n),(n)->()' at position 2.
   Expected: a name, a number or one of -> ( ) , ? + - * //
   Got:      (...,n),(n)->()
              ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
     "(n?),(n)->()": """\
 {op}: cannot parse signature '(n?),(n)->()' at position 7.
-  Expected: the same mark for all dimensions 'n': here it is without '?', before it was with it
+  Expected: the same mark for all dimensions 'n'; here it is without '?', before it was with it
   Got:      (n?),(n)->()
                   ^
-  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
+  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".""",
 }
 
 
@@ -1819,6 +1827,6 @@ no op named 'zebra.crosing' is registered.
 def test_a_pickle_of_a_local_op():
     op = differentiable_op(lambda x: x)
     text = f"""\
-{subject(op)}: it cannot be pickled, because its name holds for this process only.
-  Define it at the top level of a module, or give it a name=."""
+{subject(op)}: the op cannot be pickled, because its name is valid in this process only.
+  Define the op at the top level of a module, or pass name=."""
     check(RegistrationError, text, lambda: pickle.dumps(op))

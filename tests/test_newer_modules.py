@@ -132,8 +132,8 @@ def test_other_outputs_are_an_error_that_names_both(write, mode, spec, change, t
     said = error_of(function, X)
     assert ":op' (" in said
     assert "the op has changed since the graph that calls it was traced" in said
-    assert f"{expected}, as in the graph" in said
-    assert f"{got}, as the op is now" in said
+    assert f"{expected}, from the graph" in said
+    assert f"{got}, from the current op" in said
     assert "save the model again with the op as it is now" in said
 
 
@@ -197,8 +197,8 @@ def test_rows_are_compared_too(write, tmp_path):
     np.testing.assert_allclose(function(rows), 2 * rows)
     write(OTHER_OUTPUTS["a scalar"][0])
     said = error_of(function, rows)
-    assert "float32[2, 3], as in the graph" in said
-    assert "float32[2], as the op is now" in said
+    assert "float32[2, 3], from the graph" in said
+    assert "float32[2], from the current op" in said
 
 
 def test_a_text_is_compared_by_its_shape(write, tmp_path):
@@ -209,4 +209,4 @@ def test_a_text_is_compared_by_its_shape(write, tmp_path):
         text = tf.fill([2] * len(spec), "a")
         assert tf.reduce_all(function(text) == text)
         write(source.format("np.array([b'a'] * 3)", "shape=lambda x: (3,)"))
-        assert "string[3], as the op is now" in error_of(function, text)
+        assert "string[3], from the current op" in error_of(function, text)

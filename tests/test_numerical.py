@@ -351,7 +351,7 @@ def test_a_real_input_of_a_complex_output_has_a_real_cotangent():
 
 def test_the_complex_step_cannot_take_complex_inputs():
     message = (
-        "the complex step cannot differentiate by an input that is complex already.\n"
+        "the complex step cannot differentiate with respect to a complex input.\n"
         '  Use grad="numerical", or write a rule.'
     )
     function = Counted(lambda x, z: x * z, (0, 0))
@@ -364,7 +364,7 @@ def test_the_complex_step_cannot_take_complex_inputs():
 @pytest.mark.parametrize("function", [np.abs, lambda x: x.real, lambda x: np.zeros(2)], ids=["abs", "real", "zeros"])
 def test_the_complex_step_needs_the_imaginary_part(function):
     message = (
-        "the complex step needs complex outputs for complex inputs, but output 1 is real.\n"
+        "the complex step requires complex outputs for complex inputs, but output 1 is real.\n"
         '  The function dropped the imaginary part: use grad="numerical", or write a rule.'
     )
     counted = Counted(lambda x: (x, function(x)), (0,), (0, 0))
@@ -377,7 +377,7 @@ def test_the_complex_step_needs_the_imaginary_part(function):
 )
 def test_the_complex_step_reports_a_function_that_takes_no_complex_input(function):
     counted = Counted(lambda x: function(x, x) if function is np.hypot else function(x))
-    message = "^the complex step calls the function with complex input, which it does not take: ufunc '"
+    message = "^the complex step calls the function with complex inputs, but the function does not accept them: ufunc '"
     with pytest.raises(GradientError, match=message) as caught:
         push_forward(COMPLEX_STEP, counted.ranked, [np.ones(2)], [np.ones(2)])
     assert type(caught.value.__cause__) is TypeError
@@ -468,7 +468,9 @@ def test_a_method_is_asked_for_by_name_or_by_value(grad, method):
     ],
 )
 def test_an_unknown_method_is_reported(grad, hint):
-    with pytest.raises(RegistrationError, match=exactly(f"grad={grad!r} is neither a rule nor a method.\n  {hint}")):
+    with pytest.raises(
+        RegistrationError, match=exactly(f"grad={grad!r} is neither a rule nor the name of a method.\n {hint}")
+    ):
         parse_method(grad)
 
 

@@ -106,17 +106,14 @@ BAD_NUMBERS = [0, -1.0, math.nan, math.inf, "x", None, True, 1j]
 @pytest.mark.parametrize(("make", "option"), [(numerical, "step"), (numerical, "smallest"), (complex_step, "step")])
 def test_options_that_are_no_magnitudes_are_refused_at_once(make, option, value):
     parts = "  Expected: a positive finite number\n  Got:      "
-    message = f"{make.__name__}({option}=...) is not a magnitude.\n{parts}{value!r}"
+    message = f"{make.__name__}({option}=...) is not a positive finite number.\n{parts}{value!r}"
     with pytest.raises(RegistrationError, match=f"^{re.escape(message)}$"):
         make(**{option: value})
 
 
 @pytest.mark.parametrize("order", [0, -1, 41, 2.0, "x", None, True])
 def test_an_order_that_is_no_number_of_steps_is_refused_at_once(order):
-    message = (
-        "numerical(order=...) is not a number of steps.\n"
-        f"  Expected: a whole number from 1 to 40\n  Got:      {order!r}"
-    )
+    message = f"numerical(order=...) is invalid.\n  Expected: a whole number from 1 to 40\n  Got:      {order!r}"
     with pytest.raises(RegistrationError, match=f"^{re.escape(message)}$"):
         numerical(order=order)
 

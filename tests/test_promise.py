@@ -133,7 +133,7 @@ def test_inputs_that_do_not_fit_the_signature_are_reported():
 
 
 def test_a_dtype_that_does_not_follow_is_reported_only_if_nobody_declared_it():
-    with pytest.raises(CoercionError, match="the output dtype does not follow from the inputs"):
+    with pytest.raises(CoercionError, match="cannot infer the output dtype from the inputs"):
         promise("()->()").output_types(types("string[2]"))
     assert shown(promise("()->()", dtype="f4").output_types(types("string[2]"))) == ["float32[2]"]
 
@@ -145,7 +145,10 @@ def test_what_a_shape_function_raises_is_the_cause():
         raise cause
 
     message = "the shape function raised KeyError: 'n'\n  Got:      input shapes [2, 3], []"
-    message += "\n  It is called as shape(*input_shapes, **static), with a tuple of sizes for each input."
+    message += (
+        "\n  Fix the shape function. It is called as shape(*input_shapes, **static), with a tuple of sizes for each "
+        "input."
+    )
     with pytest.raises(SignatureError, match=exactly(message)) as caught:
         promise(shape=shape).output_types(types("float32[2, 3]", "float32[]"))
     assert caught.value.__cause__ is cause
@@ -164,7 +167,7 @@ def test_what_a_shape_function_raises_is_the_cause():
 def test_a_shape_function_that_returns_something_else_is_reported(returned, dtype, expected):
     message = (
         f"the shape function must return one shape for each output.\n  Expected: {expected}\n  Got:      {returned!r}\n"
-        "  Sizes are integers, none of them negative."
+        "  Return sizes that are integers of 0 or more."
     )
     with pytest.raises(SignatureError, match=exactly(message)):
         promise(shape=lambda shapes: returned, dtype=dtype).output_types(types("float32[2]"))
@@ -199,22 +202,26 @@ def test_a_result_is_taken_apart_into_outputs_and_residuals(op, result, values):
 
 WRONG_NUMBER = (
     "the function returned the wrong number of outputs.\n  Expected: 1 output\n  Got:      {}\n"
-    '  Name every output in the signature, for example signature="()->(),()", or give dtype= as a tuple; for one array '
-    "of them, return np.stack(...)."
+    '  Name every output in the signature, for example signature="()->(),()", or pass dtype= as a tuple. For a single '
+    "array, return np.stack(...)."
 )
 WRONG_FORM = (
     "the function returned its outputs in the wrong form.\n  Expected: {} outputs as declared\n  Got:      {}\n  {}"
 )
-AS_TUPLE = "Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict."
-OF_ONE_CALL = "  Pass what one call of the op took and gave, as the rule itself is given it."
-AS_DECLARED = "Return them in the form of dtype=."
-IS_NONE = "{} is None.\n  Expected: an array or number\n  Got:      None\n  Does the function lack a return statement?"
+AS_TUPLE = "Return a tuple: return a, b. To return a dict, pass dtype= as a dict."
+OF_ONE_CALL = (
+    "  Pass the inputs, outputs and residuals of one call of the op, in the order in which the rule gets them."
+)
+AS_DECLARED = "Return the outputs in the same form as dtype=."
+IS_NONE = (
+    "{} is None.\n  Expected: an array or number\n  Got:      None\n  Check that the function has a return statement."
+)
 NO_RESIDUALS = (
     "the function did not return its residuals.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n  Got:      {}\n"
     "  Return outputs, {{'r': ..., 'a': ...}}."
 )
 OTHER_RESIDUALS = (
-    "the function returned other residuals than declared.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n"
+    "the function returned residuals that differ from the declaration.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n"
     "  Got:      {}\n  {}"
 )
 with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4")})
@@ -225,14 +232,14 @@ with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4
     [
         (promise(), (1, 2), WRONG_NUMBER.format("a tuple of 2")),
         (promise(), (), WRONG_NUMBER.format("a tuple of 0")),
-        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "1 values where 2 belong", AS_TUPLE)),
-        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "an ndarray where 2 values belong", AS_TUPLE)),
-        (promise("()->(),()"), None, WRONG_FORM.format(2, "a NoneType where 2 values belong", AS_TUPLE)),
-        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "an int where a dict belongs", AS_DECLARED)),
+        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "expected 2 values, got 1", AS_TUPLE)),
+        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "expected 2 values, got an ndarray", AS_TUPLE)),
+        (promise("()->(),()"), None, WRONG_FORM.format(2, "expected 2 values, got a NoneType", AS_TUPLE)),
+        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "expected a dict, got an int", AS_DECLARED)),
         (
             promise(dtype={"a": None}),
             {"b": 1},
-            WRONG_FORM.format(1, "a dict with keys 'b' where keys 'a' belong", AS_DECLARED),
+            WRONG_FORM.format(1, "expected keys 'a', got keys 'b'", AS_DECLARED),
         ),
         (promise(), None, IS_NONE.format("output 0")),
         (promise(dtype=("f4",)), None, IS_NONE.format("output 0")),
@@ -288,7 +295,7 @@ def test_a_value_that_is_as_promised_is_not_copied():
 
 WRONG_SHAPE = (
     "{what} has the wrong shape.\n  Expected: {expected}\n  Got:      {got}\n"
-    "  That is what the {said_by} says for inputs float32[2]: correct it, or return an array of that shape."
+    "  The {said_by} requires this shape for inputs float32[2]. Fix the {said_by}, or return an array of this shape."
 )
 
 
@@ -333,7 +340,7 @@ def test_a_value_of_another_kind_is_reported():
     ],
 )
 def test_a_run_time_size_that_differs_is_reported(op, values, what):
-    with pytest.raises(ContractError, match=f"^{what} has another size of 'k' than an earlier output"):
+    with pytest.raises(ContractError, match=f"^the size 'k' of {what} differs from its size in an earlier output"):
         fitted(op, values, "float32[2]")
 
 
@@ -392,8 +399,8 @@ def test_flat_values_are_taken_apart():
 )
 def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
     message = (
-        "the op of a derivative rule got the wrong number of inputs.\n  Expected: the inputs, outputs and residuals of "
-        f"the op it belongs to, and the cotangents or tangents\n  Got:      {count}\n{OF_ONE_CALL}"
+        "the op of a derivative rule was called with the wrong number of inputs.\n  Expected: the inputs, outputs "
+        f"and residuals of its op, and the cotangents or tangents\n  Got:      {count}\n{OF_ONE_CALL}"
     )
     for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArraySpec(dtype, ()) for dtype in dtypes])):
         with pytest.raises(ContractError, match=exactly(message)):
@@ -434,7 +441,8 @@ def test_what_does_not_belong_to_the_primals_of_a_vjp_rule_is_reported(number):
     inputs = list(CALL)
     inputs[number] = ArraySpec(inputs[number].dtype, (4, 2))
     message = (
-        f"input {number} of a derivative rule's op does not belong to these primals.\n  Expected: {CALL[number]}\n"
+        f"input {number} of the op of a derivative rule does not match the primals of this call.\n  Expected: "
+        f"{CALL[number]}\n"
         f"  Got:      {inputs[number]}\n{OF_ONE_CALL}"
     )
     with pytest.raises(ContractError, match=exactly(message)):
@@ -497,7 +505,7 @@ def test_a_wrong_number_of_cotangents_or_tangents_is_reported(result, kind, like
 def test_a_rule_that_returns_none_is_reported(kind, rule, like, n_values):
     message = (
         f"the {rule} rule returned None.\n  Expected: {n_values}, one {kind} for each of op.{like}\n  Got:      None\n"
-        f"  Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}."
+        f"  Check that the rule has a return statement. If there is no dependence at all, return {(None,) * n_values}."
     )
     with pytest.raises(ContractError, match=exactly(message)):
         rule_values(None, n_values, kind, like)
@@ -536,9 +544,8 @@ def test_only_what_was_stretched_is_summed(shape, primal, axes):
 
 
 WRONG_COTANGENT = (
-    "the cotangent of input {number} has the wrong shape.\n  Expected: {expected}\n  Got:      {got}\n  A gradient "
-    "rule returns cotangents in the shape of their inputs; where the signature has loop dimensions that were "
-    "broadcast, they may stay and are summed."
+    "the cotangent of input {number} has the wrong shape.\n  Expected: {expected}\n  Got:      {got}\n  Return each "
+    "cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them."
 )
 
 
@@ -584,12 +591,12 @@ BAD_VECTORS = {
     ),
     "masked": (
         np.ma.array([1.0, 2.0], mask=[0, 1]),
-        "is a masked array, and tensors have no mask.\n  Use .filled(...) first.",
+        "is a masked array, but tensors have no mask.\n  Use .filled(...) first.",
     ),
     "ragged": (
         [[1], [1, 2]],
-        "is a nested list with rows of different lengths, which makes no array.\n  Pad the rows, or make one array of "
-        "each.",
+        "is a nested list with rows of different lengths, which cannot become an array.\n  Pad the rows, or pass "
+        "each row as a separate array.",
     ),
 }
 
@@ -666,7 +673,7 @@ def test_a_variadic_op_takes_a_tangent_for_each_input():
 def test_what_does_not_belong_to_the_primals_of_a_jvp_rule_is_reported(number):
     inputs = list(FORWARD)
     inputs[number] = ArraySpec(inputs[number].dtype, (4, 2))
-    with pytest.raises(ContractError, match=f"^input {number} of a derivative rule's op does not belong to these prim"):
+    with pytest.raises(ContractError, match=f"^input {number} of the op of a derivative rule does not match the prim"):
         TangentSpec(kept).output_types(inputs)
 
 

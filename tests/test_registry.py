@@ -90,7 +90,7 @@ SITES = [
 def test_a_definition_replaces_its_older_version_and_nothing_else(registry, old, new, replaces):
     registry.register("acme:f", first := FakeDefinition(old))
     second = FakeDefinition(new)
-    taken = pytest.raises(RegistrationError, match=r"^the name 'acme:f' is taken by another op\.")
+    taken = pytest.raises(RegistrationError, match=r"^another op already has the name 'acme:f'\.")
     with nullcontext() if replaces else taken:
         registry.register("acme:f", second)
     assert new.replaces(old) is replaces
@@ -100,9 +100,9 @@ def test_a_definition_replaces_its_older_version_and_nothing_else(registry, old,
 def test_a_conflict_shows_both_places(registry):
     registry.register("acme:f", FakeDefinition())
     message = (
-        "the name 'acme:f' is taken by another op.\n  Expected: one definition of each name\n"
+        "another op already has the name 'acme:f'.\n  Expected: one definition for each name\n"
         "  Got:      one at acme/ops.py:3 and one at <stdin>:12\n"
-        "  Rename one of the functions, or give one of the ops a name=. Do not pass name= for ops "
+        "  Rename one of the functions, or pass a different name= for one of the ops. Do not pass name= for ops "
         "created inside a function."
     )
     with pytest.raises(RegistrationError, match=exactly(message)):

@@ -63,7 +63,7 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
         input_signature=[tf.TensorSpec([2], tf.float32)],
     )
     tf.saved_model.save(module, str(tmp_path))
-    message = rf"^op '{cube.name}': what a model says of a call of it cannot be read\.\n  Got:      {{"
+    message = rf"^op '{cube.name}': cannot parse this op's call data in the model\.\n  Got:      {{"
     for read in (export.required_ops, export.load):
         with pytest.raises(UnsupportedError, match=message):
             read(tmp_path)
@@ -92,7 +92,7 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
     ],
 )
 def test_a_text_of_a_compiled_call_that_cannot_be_read_is_told(site):
-    with pytest.raises(UnsupportedError, match=r"^what a compiled model says of a call cannot be read\.") as caught:
+    with pytest.raises(UnsupportedError, match=r"^cannot parse the call data in a compiled model\.") as caught:
         CallDescriptor.parse(site)
     assert caught.value.got == repr(site[:200])
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from tfpyop._spec.signature import Place, Signature, broadcast_shapes
 from tfpyop.errors import ContractError, SignatureError
 
-EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+EXAMPLE = 'Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
 UNSOLVED = (
-    "signature {!r} cannot be solved for {!r} of input size {!r}.\n"
-    "  An input size may be a name, a number, or arithmetic that gives its only name, such as n+1 or 2*n. "
-    "Arithmetic with several names needs inputs that have these names as sizes."
+    "cannot solve signature {!r} for {!r} in the input size {!r}.\n"
+    "  Use a name, a number, or arithmetic with one name, such as n+1 or 2*n. For arithmetic with several names, other "
+    "inputs must have these names as sizes."
 )
 TOO_FEW = "has too few dimensions for {}.\n  Expected:"
 MISFIT = "does not fit {}.\n  Expected:"
-FREE_NAME = "Use names of the input side, or one new name by itself for a size known at run time."
+FREE_NAME = "Use names from the inputs. For a size that is known only at run time, use a single new name."
 
 GUFUNCS = [np.matmul, np.add, np.linalg._umath_linalg.solve, np.linalg._umath_linalg.det]
 TEXTS = ["(),()->()", "(n)->()", "(n),(n)->()", "(m,k),(k,n)->(m,n)", "(3),(3)->(3)", "(n?,k),(k,m?)->(n?,m?)"]
@@ -70,8 +70,14 @@ def test_a_text_is_read_once():
         ("(n*n)->(n)", UNSOLVED.format("(n*n)->(n)", "n", "n*n")),
         ("(3-n)->(n)", UNSOLVED.format("(3-n)->(n)", "n", "3-n")),
         ("(n-n)->(n)", UNSOLVED.format("(n-n)->(n)", "n", "n-n")),
-        ("(n)->(n+z)", f"signature '(n)->(n+z)' computes 'n+z' from 'z', which no input has.\n  {FREE_NAME}"),
-        ("(n)->(k),(2*k)", f"signature '(n)->(k),(2*k)' computes '2*k' from 'k', which no input has.\n  {FREE_NAME}"),
+        (
+            "(n)->(n+z)",
+            f"signature '(n)->(n+z)' uses 'z' in the output size 'n+z', but no input has 'z'.\n  {FREE_NAME}",
+        ),
+        (
+            "(n)->(k),(2*k)",
+            f"signature '(n)->(k),(2*k)' uses 'k' in the output size '2*k', but no input has 'k'.\n  {FREE_NAME}",
+        ),
     ],
 )
 def test_sizes_that_inputs_do_not_determine_are_reported(text, message):
@@ -117,8 +123,8 @@ def test_a_size_is_solved_for_its_name(factor, offset, n):
     ("text", "shapes", "message"),
     [
         ("(n+1),(n)->(n)", [(4,), (4,)], "input 0 {} size 5 for dimension 'n+1', because n = 4\n  Got:      [4]"),
-        ("(2*n)->(n)", [(5,)], "input 0 {} a size '2*n' for some n of 0 or more\n  Got:      [5]"),
-        ("(n+1)->(n)", [(0,)], "input 0 {} a size 'n+1' for some n of 0 or more\n  Got:      [0]"),
+        ("(2*n)->(n)", [(5,)], "input 0 {} a size '2*n' with n of 0 or more\n  Got:      [5]"),
+        ("(n+1)->(n)", [(0,)], "input 0 {} a size 'n+1' with n of 0 or more\n  Got:      [0]"),
         ("(n),(n//2)->()", [(7,), (4,)], "input 1 {} size 3 for dimension 'n//2', because n = 7\n  Got:      [4]"),
     ],
 )
@@ -221,7 +227,7 @@ def test_output_arithmetic_has_the_order_python_has(operations):
         (
             "(n),(m)->()",
             [(3,)],
-            "the call has the wrong number of inputs.\n  Expected: 2, as {} says\n  Got:      1",
+            "the call has the wrong number of inputs.\n  Expected: 2, from {}\n  Got:      1",
         ),
         ("(m,k)->()", [(3,)], f"input 0 {TOO_FEW} at least 2: (m, k)\n  Got:      [3]"),
         ("(n?,k)->()", [()], f"input 0 {TOO_FEW} at least 1: (k)\n  Got:      []"),
@@ -236,7 +242,8 @@ def test_output_arithmetic_has_the_order_python_has(operations):
             "(n),(n)->()",
             [(2, 5, 3), (4, None, 3)],
             "the loop dimensions of the inputs do not broadcast under {}.\n  Got:      [2, 5, 3], [4, ?, 3]\n"
-            "  Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
+            "  Pass inputs whose loop dimensions (the dimensions before the core dimensions) are equal or 1, as in "
+            "NumPy broadcasting.",
         ),
         (
             "(n),(m)->(n-m)",
@@ -269,8 +276,9 @@ def test_run_time_names_are_the_output_names_no_input_has():
 def test_outputs_that_share_a_run_time_name_are_held_to_one_size(first, second):
     signature = Signature.parse("(n)->(k),(n,k),(j)")
     message = (
-        f"output 1 has another size of 'k' than an earlier output.\n  Expected: k = {first}\n  Got:      k = {second}\n"
-        "  Signature '(n)->(k),(n,k),(j)' promises them equal; use two names if they differ."
+        f"the size 'k' of output 1 differs from its size in an earlier output.\n  Expected: k = {first}\n  Got:      "
+        f"k = {second}\n"
+        "  Signature '(n)->(k),(n,k),(j)' declares these sizes as equal. If they differ, use two names."
     )
     with nullcontext() if first == second else pytest.raises(ContractError, match=exactly(message)):
         signature.check_run_time_sizes([(5, first), (5, 3, second), (5, 9)], signature.bind([(5, 3)]))

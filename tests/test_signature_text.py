@@ -64,12 +64,12 @@ MISTAKES = [  # the mark stands under the first character that is wrong
     ("(n ?)->()", 4, NEXT),
     ("(n?\u0301)->()", 4, "a name, a number or one of -> ( ) , ? + - * //"),
     ("(-1)->()", 2, "a name, a number or ')'"),
-    ("(n?),(n)->()", 7, "the same mark for all dimensions 'n': here it is without '?', before it was with it"),
-    ("(n),(n?)->()", 6, "the same mark for all dimensions 'n': here it is with '?', before it was without"),
+    ("(n?),(n)->()", 7, "the same mark for all dimensions 'n'; here it is without '?', before it was with it"),
+    ("(n),(n?)->()", 6, "the same mark for all dimensions 'n'; here it is with '?', before it was without"),
     ("(n)->(n+1?)", 10, "',' or ')', because only a name or a number can be optional"),
     ("(n)->(n+)", 9, "a name, a number or '('"),
-    ("(n)->(n//0)", 10, "a number other than zero to divide by"),
-    ("(n),(m)->(n//m)", 14, "a number other than zero to divide by"),
+    ("(n)->(n//0)", 10, "a divisor other than zero"),
+    ("(n),(m)->(n//m)", 14, "a divisor other than zero"),
     ("(n)->(n/2)", 8, "a name, a number or one of -> ( ) , ? + - * //"),
     ("(n)->(n**2)", 9, "a name, a number or '('"),
     ("(n)->((n+1)", 12, NEXT),
@@ -92,7 +92,7 @@ def test_a_mistake_is_marked_at_its_position(text, position, expected):
     got = re.sub(r"\s", " ", text)
     assert rest == (
         f"{expected}\n  Got:      {got}\n{' ' * (11 + position)}^\n"
-        '  Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+        '  Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
     )
 
 

@@ -70,9 +70,11 @@ def test_a_failure_of_rows_shows_the_call_of_all_rows():
 def test_a_drawn_call_that_does_not_fit_the_signature_is_not_blamed_on_the_function():
     op = differentiable_op(lambda x, y: x * y, signature="(n),(n)->(n)")
     drawn = arguments(op, x=st.just(np.ones(5, np.float32)))
-    with pytest.raises(CheckError, match=r"a call that was drawn does not fit the signature\.") as failure:
+    with pytest.raises(CheckError, match=r"a drawn call does not match the signature\.") as failure:
         check_contract(op, arguments=drawn, seed=1)
-    assert failure.value.cause == "inputs that must fit each other are drawn together, by one strategy of Arguments"
+    assert failure.value.cause == (
+        "inputs that depend on each other were drawn separately: draw them together, with one strategy of Arguments"
+    )
 
 
 def test_what_an_op_calls_wrongly_is_a_mistake_of_its_function():
@@ -87,7 +89,7 @@ def test_rows_that_differ_because_the_function_draws_numbers_are_told_so():
     op = differentiable_op(lambda x: x + draw.random(x.shape), signature="()->()")
     with pytest.raises(CheckError) as failure:
         check_batching(op, seed=1)
-    assert failure.value.cause == "the function keeps a state, or draws numbers: declare it stateful=True"
+    assert failure.value.cause == "the function keeps state or draws random numbers: declare stateful=True"
 
 
 def test_rows_may_differ_by_the_order_of_a_sum():
@@ -194,7 +196,11 @@ def test_a_number_of_examples_that_is_none_is_told_so(count):
 def test_a_function_that_refuses_everything_is_not_called_for_long():
     calls = []
     op = differentiable_op(lambda p: calls.append(1) or p["a"], non_differentiable=True)
-    with pytest.raises(CheckError, match=r"30 of 30 refused, the last one with IndexError(?s:.*)drawn by name"):
+    with pytest.raises(
+        CheckError,
+        match=r"the function raised for 30 of 30 examples, the last time with "
+        r"IndexError(?s:.*)drawn by name",
+    ):
         check_contract(op)
     assert len(calls) < 100
 
@@ -228,7 +234,11 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
     ("use", "problem"),
     [
         (lambda: make_test_class("my_ops"), "'my_ops' is not an op"),
-        (lambda: make_test_class([Scale.scaled]), r"it is a method(?s:.*)make_test_class\(instance\.method\)"),
+        (
+            lambda: make_test_class([Scale.scaled]),
+            r"the op is an unbound "
+            r"method(?s:.*)make_test_class\(instance\.method\)",
+        ),
         (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is not a dict"),
         (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
         (lambda: make_test_class([ops.exp], seed="a"), "seed= is not a whole number"),
@@ -250,7 +260,7 @@ def test_misuse_of_what_runs_all_checks_is_told(use, problem):
     ("drawn", "problem"),
     [
         (st.just(Arguments(3)), r"an example is not the arguments of a call"),
-        (st.just(3), r"an example is not the arguments of a call\.\n  Got:      3\n  Draw tfpyop\.testing\.Arguments"),
+        (st.just(3), r"an example is not an instance of Arguments\.\n  Got:      3\n  Draw tfpyop\.testing\.Arguments"),
         (
             Arguments((1.0,)),
             r"arguments= is not a strategy\.\n  Got:      Arguments[^$]*what tfpyop\.testing\.arguments",
@@ -328,7 +338,7 @@ def test_a_function_that_works_in_single_precision_inside_is_not_blamed():
         signature="()->()",
         grad=lambda op, g: g * tf.cos(op.inputs[0]),
     )
-    with pytest.raises(CheckError, match=r"says nothing(?s:.*)works in single precision inside"):
+    with pytest.raises(CheckError, match=r"inconclusive(?s:.*)computes in single precision"):
         check_gradient(op, seed=1)
 
 
@@ -489,7 +499,7 @@ class Scale:
 
 def test_methods_are_checked_by_instance():
     assert check_op(Scale().scaled, max_examples=5, seed=1)
-    with pytest.raises(UnsupportedError, match=r"it is a method(?s:.*)check_op\(instance\.method\)"):
+    with pytest.raises(UnsupportedError, match=r"the op is an unbound method(?s:.*)check_op\(instance\.method\)"):
         check_op(Scale.scaled)
 
 

@@ -236,7 +236,7 @@ def test_forward_mode_equals_that_of_native_ops(name, kind):
     if kind in JVP_MISSING:
         with pytest.raises(
             (GradientError, tf.errors.InvalidArgumentError),
-            match=r"forward mode was asked for|a second derivative was asked for",
+            match=r"cannot compute the forward-mode derivative|cannot compute a second derivative",
         ):
             FORWARD_MODE[name](KINDS[kind][0], tf.constant(X))
     else:

@@ -55,7 +55,7 @@ def test_the_error_shows_both_sides_and_the_op(damaged):
     assert re.match(
         r"op 'damaged:op' \(.*/damaged_models\.py:\d+\): the arrays of a compiled call are not those that its model "
         r"declares\.\n  Expected: float32\[65536\] -> float32\[65536\]\n  Got:      float32\[4\] -> float32\[4\]\n"
-        r"  The file may be damaged, or written by a newer tfpyop: save the model again with this version\.",
+        r"  The file may be damaged, or a newer tfpyop wrote it\. Save the model again with this version\.",
         damaged["outcomes"]["larger"][1],
     )
     listed = ", ".join(["float32[4]"] * 8)

@@ -97,9 +97,9 @@ GRADIENTS = [
         says="Likely:   a factor of 2 is missing",
     ),
     Wrong(
-        "a factor of 2 too much",
+        "there is an extra factor of 2",
         square_with(lambda op, grad: 4 * op.inputs[0] * grad),
-        says="Likely:   a factor of 2 too much",
+        says="Likely:   there is an extra factor of 2",
     ),
     Wrong("an offset", square_with(lambda op, grad: (2 * op.inputs[0] + 0.01) * grad)),
     Wrong("zeros", square_with(lambda op, grad: tf.zeros_like(grad)), says="Likely:   the rule returns None or zeros"),
@@ -122,7 +122,7 @@ GRADIENTS = [
     Wrong(
         "inputs mixed up",
         product_with(lambda op, grad: (grad * op.inputs[0], grad * op.inputs[1])),
-        says="Likely:   it is the cotangent of input 1",
+        says="Likely:   this is the cotangent of input 1",
     ),
     Wrong("a stale closure", closing_over([2.0, 3.0])),
     Wrong("summed over elements", product_with(_loop_rank_0_rule)),

@@ -131,7 +131,7 @@ def _flush(directory: Path) -> None:
 
 
 def _target(path: str) -> Path:
-    """The file that a path stands for; OSError if it is one that nobody can write."""
+    """Return the file that a path stands for; raise OSError if it cannot be written."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", path)

@@ -144,7 +144,9 @@ def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> 
 
     def make(function: Any, frame: FrameType) -> Op[..., Any]:
         if type(function) is Op:
-            raise RegistrationError(f"{function!r} is an op already.", remedy="Give op.numpy to make another op of it.")
+            raise RegistrationError(
+                f"{function!r} is already an op.", remedy="To create another op from its function, pass op.numpy."
+            )
         spec = OpSpec.read(function, frame, complete)
         try:
             is_constant = read_flag("non_differentiable", complete["non_differentiable"])
@@ -195,7 +197,7 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
     if method is not None:
         if len(rules) > 1:
             raise RegistrationError(
-                "grad= asks for derivatives from values, but a rule is given too.", remedy="Remove one of the two."
+                "grad= requests numerical derivatives, but a rule is also passed.", remedy="Remove one of the two."
             )
         gradient, jvp = numerical_rules(method, definition.spec.full_signature)
         rules = {"numpy_grad": gradient, "numpy_jvp": jvp}
@@ -203,7 +205,7 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
         transform = _RULES[option]
         is_numpy = option.startswith("numpy_")
         if is_numpy and option.removeprefix("numpy_") in rules:
-            raise RegistrationError(f"two {transform.name} rules are given.", remedy="Remove one of the two.")
+            raise RegistrationError(f"two {transform.name} rules were passed.", remedy="Remove one of the two.")
         if not callable(rule):
             raise _not_a_rule(option, rule)
         declare = declare_numpy_rule if is_numpy else declare_rule

@@ -27,7 +27,9 @@ def find_ops(target: str) -> dict[str, Op[..., Any]]:
     name, _, op = target.partition(":")
     found = ops_of(import_module(name))
     if not found:
-        raise RegistrationError(f"module {name!r} makes no ops.", remedy="Decorate a function with @differentiable_op.")
+        raise RegistrationError(
+            f"module {name!r} does not define any ops.", remedy="Decorate a function with @differentiable_op."
+        )
     if not op:
         return found
     if op not in found:
@@ -73,13 +75,17 @@ def import_module(name: str) -> ModuleType:
     """
     if not isinstance(name, str):
         raise RegistrationError(
-            "this is not the name of a module.", got=f"{name!r:.80}", remedy='Give text: "my_package".'
+            "this is not a module name.", got=f"{name!r:.80}", remedy='Pass a string, for example "my_package".'
         )
     if not name or name.startswith("."):
-        raise RegistrationError(f"{name!r} is not the name of a module.", remedy="For example my_package.ops.")
+        raise RegistrationError(
+            f"{name!r} is not a module name.", remedy="Pass a dotted name, for example my_package.ops."
+        )
     if name.endswith(".py") or "/" in name or os.sep in name:
         path = name.removesuffix(".py").replace(os.sep, ".").replace("/", ".").strip(".")
-        raise RegistrationError(f"{name!r} is a file.", remedy=f"Give the name of the module, for example {path}.")
+        raise RegistrationError(
+            f"{name!r} is a file name, not a module name.", remedy=f"Pass the name of the module, for example {path}."
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -92,8 +98,8 @@ def import_module(name: str) -> ModuleType:
 
 def _broken(name: str, error: BaseException) -> RegistrationError:
     return RegistrationError(
-        f"module {name!r} raises when it is imported: {type(error).__name__}: {error}",
-        remedy=f"Mend that first; python -c 'import {name}' shows where it is.",
+        f"importing module {name!r} raises {type(error).__name__}: {error}",
+        remedy=f"Fix this error first. To see the traceback, run: python -c 'import {name}'",
     )
 
 
@@ -102,10 +108,12 @@ def _missing(name: str) -> RegistrationError:
     home, _, own = name.rpartition(".")
     if not home:
         close = get_close_matches(own, {module.name for module in pkgutil.iter_modules()}, n=3)
-        remedy = nearest(own, close) if close else "Is its directory on the path, or the package installed?"
+        remedy = nearest(own, close) if close else "Add its directory to PYTHONPATH, or install the package."
         return RegistrationError(f"there is no module {name!r}.", remedy=remedy)
     package = importlib.import_module(home)
     if hasattr(package, own):
-        return RegistrationError(f"{name!r} is not a module.", remedy=f"Write {home}:{own} for an op.")
+        return RegistrationError(
+            f"{name!r} is an attribute of a module, not a module.", remedy=f"For an op, write {home}:{own}."
+        )
     beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
     return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, beside))

@@ -1,7 +1,7 @@
-"""Locks that may be asked for at any moment: by finalizers, signal handlers, user code and forked children.
+"""Locks that may be acquired at any moment: by finalizers, signal handlers, user code and forked children.
 
 A plain lock deadlocks where garbage collection, or a signal, runs code in the middle of a change that asks for the same
-lock again. And a forked child inherits locks that threads of its parent held, which nobody will ever release.
+lock again. And a forked child inherits locks that threads of its parent held, which will never be released.
 """
 
 from __future__ import annotations

@@ -232,9 +232,9 @@ class Op(_Proxy, Generic[P, R]):
         known = frame.f_locals.get(rule.__name__) if is_defined_here else None
         if type(known) is Op and op_def_of(known) in (self._self_definition, *self._self_definition.forward_ops):
             raise RegistrationError(
-                "what is attached has the op's name, and would take its place.",
+                "the rule has the same name as the op and would overwrite it.",
                 subject=op_def_of(known).subject,
-                remedy="Give it another name: what is defined last has the name.",
+                remedy="Give the rule another name.",
             )
         return Site.of(rule, frame)
 
@@ -271,7 +271,7 @@ class Op(_Proxy, Generic[P, R]):
     # -- in Keras
 
     def as_layer(self, *, name: str | None = None, **static: Any) -> Any:
-        """The op as a Keras layer, for Sequential models and where a layer is asked for.
+        """The op as a Keras layer, for Sequential models and where a layer is required.
 
         In functional models the op itself can be called. The layer takes its inputs one after the other or in a list,
         has no weights, and follows Keras' dtype policy as other layers do.
@@ -343,9 +343,9 @@ class Op(_Proxy, Generic[P, R]):
         keras = sys.modules["keras"]
         if keras.saving.get_registered_name(self) == self.__name__:
             warnings.warn(
-                f"{self._self_definition.subject}: Keras saves it by the bare name {self.__name__!r}, because the "
-                "model has it in the place of a function, as activation=, loss= or in a Lambda layer. Loading the "
-                "model fails.\n  Put op.as_layer() behind the layer, or register the op in its own module: "
+                f"{self._self_definition.subject}: Keras saves this op by the bare name {self.__name__!r}, because the "
+                "model uses the op as a function: as activation=, loss= or in a Lambda layer. Loading the model will "
+                "fail.\n  Use op.as_layer() after the layer, or register the op in its own module: "
                 "keras.saving.register_keras_serializable(package=__name__)(op).",
                 ExportWarning,
                 stacklevel=2,
@@ -367,12 +367,14 @@ class Op(_Proxy, Generic[P, R]):
     def __setattr__(self, name: str, value: Any) -> None:
         """Ops have no attributes but their own, and what looks like one is the function's."""
         if not name.startswith("_self_"):
-            raise AttributeError(f"{self!r} takes no attributes; set {name!r} on the function: op.numpy.{name} = ...")
+            raise AttributeError(
+                f"cannot set attributes of {self!r}. Set {name!r} on the function: op.numpy.{name} = ..."
+            )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         """As for setting: attributes are the function's."""
-        raise AttributeError(f"{self!r} has no attribute of its own named {name!r} to delete")
+        raise AttributeError(f"cannot delete {name!r}: {self!r} does not store attributes")
 
     def __copy__(self) -> Op[P, R]:
         """Ops, like functions, are not copied."""
@@ -387,9 +389,9 @@ class Op(_Proxy, Generic[P, R]):
         entry = self._self_definition
         if entry.is_local or not REGISTRY.holds(entry.name, entry):
             raise RegistrationError(
-                "it cannot be pickled, because its name holds for this process only.",
+                "the op cannot be pickled, because its name is valid in this process only.",
                 subject=entry.subject,
-                remedy="Define it at the top level of a module, or give it a name=.",
+                remedy="Define the op at the top level of a module, or pass name=.",
             )
         return _unpickle, (entry.module, entry.name)
 

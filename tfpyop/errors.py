@@ -1,7 +1,7 @@
 """Every exception tfpyop raises, and the one way their messages are rendered.
 
 Code inside the library states a fact: what is wrong, what was expected, what came, what to do. The layer
-that knows the op names it once, by setting `subject`. Nothing else formats an error.
+that knows the op names it once, by setting `subject`. No other code formats errors.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Shape = tuple[int | None, ...]
 
 
 class TfpyopError(Exception):
-    """What every error of tfpyop is; catch it to catch them all.
+    """The base class of all errors of tfpyop.
 
     Args:
       problem: What is wrong, as a sentence.
-      expected: What would have been right, rendered.
-      got: What came instead, rendered from the value that failed.
-      remedy: What the reader can do.
+      expected: The correct value, rendered.
+      got: The actual value, rendered.
+      remedy: What the user can do.
       subject: The op and where it was made; usually set by the layer that knows it.
     """
 
@@ -47,7 +47,7 @@ class TfpyopError(Exception):
         self.subject = subject
 
     def about(self, subject: str) -> TfpyopError:
-        """This error, naming its subject unless a layer further in has done so."""
+        """Set the subject unless an inner layer has set it, and return this error."""
         self.subject = self.subject or subject
         return self
 
@@ -89,7 +89,7 @@ class ContractError(TfpyopError, ValueError):
 
 
 class GradientError(TfpyopError, ValueError):
-    """A derivative was asked for that nobody has defined."""
+    """A requested derivative is not defined."""
 
 
 class RegistrationError(TfpyopError, ValueError):
@@ -101,15 +101,15 @@ class UnsupportedError(TfpyopError, NotImplementedError):
 
 
 class WorkerError(TfpyopError, RuntimeError):
-    """Workers cannot run the examples of a function: one has ended, takes too long, or finds no room."""
+    """Workers cannot run the examples of a function: a worker terminated, timed out, or found no space."""
 
 
 class ExportWarning(UserWarning):
-    """A model is saved that no other process can run."""
+    """The saved model cannot run in any other process."""
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; nothing, if it refuses."""
+    """Return the text of an exception, or an empty string if its own code raises."""
     with contextlib.suppress(Exception):  # its own code runs
         return str(error)
     return ""
@@ -123,7 +123,7 @@ def shown(value: Any) -> str:
 
 
 def annotate(error: BaseException, note: str) -> None:
-    """Add a note to an exception that somebody else raised, once, and let AutoGraph pass it on as it is."""
+    """Add a note to an exception from other code, once, and let AutoGraph pass it on unchanged."""
     if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11
         error.add_note(note)
         with contextlib.suppress(Exception):  # an exception may refuse

@@ -52,7 +52,7 @@ class RequiredOp:
 
     @property
     def is_of_main(self) -> bool:
-        """Whether it is of a program's `__main__`, which nobody can import."""
+        """Whether it is of a program's `__main__`, which cannot be imported."""
         return self.module == "__main__"
 
 
@@ -86,7 +86,9 @@ def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: 
       UnsupportedError: Ops are missing; it names them and their modules.
     """
     if isinstance(modules, str):
-        raise RegistrationError("modules= is text.", got=repr(modules), remedy=f"Give a list: modules=[{modules!r}].")
+        raise RegistrationError(
+            "modules= is a string.", got=repr(modules), remedy=f"Pass a list: modules=[{modules!r}]."
+        )
     for module in modules:
         import_module(module)
     tokens = _tokens_of_file(path)
@@ -102,7 +104,7 @@ def _missing(path: str, ops: Sequence[RequiredOp], tokens: Sequence[Token]) -> U
     unknown = [op for op in ops if op not in changed]
     rules = sorted({token.name for token in tokens for op in changed if token.op == op.name and not _is_known(token)})
     return UnsupportedError(
-        f"the model in {path!r} needs ops that are not known in this process."
+        f"the model in {path!r} needs ops that are not registered in this process."
         if unknown
         else f"the model in {path!r} calls numpy rules that its ops do not have in this process.",
         expected=", ".join([*(op.name for op in unknown), *rules]),
@@ -117,18 +119,19 @@ def _how_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> str:
     imported = sorted({op.module for op in others if op.module in sys.modules})
     ways = [
         f"Name the modules that define them: load(..., modules={importable})." if importable else None,
-        f"The imported {', '.join(map(repr, imported))} does not define {', '.join(map(repr, renamed))}, which may "
-        f"have been renamed or removed since the model was saved. {nearest(renamed[0], REGISTRY.names())}"
+        f"The module {', '.join(map(repr, imported))} is imported, but does not define "
+        f"{', '.join(map(repr, renamed))}, which may have been renamed or removed since the model was saved. "
+        f"{nearest(renamed[0], REGISTRY.names())}"
         if renamed
         else None,
-        "Some exist in the process alone that saved the model: see tfpyop.export.check."
+        "Some of the ops exist only in the process that saved the model. To list them, call tfpyop.export.check there."
         if any(op.is_local for op in unknown)
         else None,
-        "Ops of __main__ are of the program that saved the model: move them to a module, and save again."
+        "Ops of __main__ belong to the program that saved the model. Move them to a module, and save the model again."
         if any(op.is_of_main for op in unknown)
         else None,
-        f"The ops of {', '.join(map(repr, rules))} have changed since the model was saved: attach these rules again "
-        "with @op.numpy_gradient or @op.numpy_jvp, or save the model with the ops as they are now."
+        f"The ops of {', '.join(map(repr, rules))} have changed since the model was saved. Attach these rules again "
+        "with @op.numpy_gradient or @op.numpy_jvp, or save the model again with the current ops."
         if rules
         else None,
     ]
@@ -153,15 +156,16 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
     """
     if not isinstance(model, tf.Module) and not hasattr(model, "_trackable_children"):
         raise RegistrationError(
-            "this is not a model that TensorFlow saves.",
+            "the model is not an object that TensorFlow can save.",
             got=f"{model!r:.80}",
-            remedy="Give a tf.Module or a Keras model.",
+            remedy="Pass a tf.Module or a Keras model.",
         )
     if isinstance(model, tf.types.experimental.PolymorphicFunction):
         raise RegistrationError(
-            "this is a function, not a model.",
+            "the model is a function, not a tf.Module or a Keras model.",
             got=f"{model!r:.80}",
-            remedy="Give the tf.Module that has it as an attribute: module = tf.Module(); module.call = function.",
+            remedy="Pass a tf.Module that has the function as an attribute: module = tf.Module(); module.call = "
+            "function.",
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExportWarning)
@@ -282,6 +286,6 @@ def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
         raise RegistrationError(
             f"there is no SavedModel in {os.fspath(path)!r}.",
             got=str(error),
-            remedy="Give the directory that tf.saved_model.save, model.export or tfpyop.export.save wrote.",
+            remedy="Pass the directory that tf.saved_model.save, model.export or tfpyop.export.save wrote.",
         ) from None
     return [token for meta_graph in saved.meta_graphs for token in tokens_of(meta_graph)]

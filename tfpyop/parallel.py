@@ -128,6 +128,6 @@ def _loky() -> Any:
         import loky
     except ImportError:
         raise UnsupportedError(
-            "a pool of processes needs the package loky.", remedy="pip install 'tfpyop[parallel]'."
+            "a process pool requires the package loky.", remedy="Install it: pip install 'tfpyop[parallel]'."
         ) from None
     return loky

@@ -85,21 +85,21 @@ class BatchedHostFunction(HostFunction):
         n_inputs = len(self.in_axes[0])
         problem = None
         if len(inputs) != n_inputs:
-            problem = "a call over rows has the wrong number of inputs."
+            problem = "a batched call has the wrong number of inputs."
         elif any(
             type_.shape is not None and len(type_.shape) < self._n_levels(number) for number, type_ in enumerate(inputs)
         ):
-            problem = "an input of a call over rows has too few dimensions."
+            problem = "an input of a batched call has too few dimensions."
         elif any(len(sizes) > 1 for sizes in self._row_sizes([type_.shape for type_ in inputs])):
-            problem = "the inputs of a call over rows have different numbers of rows."
+            problem = "the inputs of a batched call have different batch sizes."
         if problem is not None:
-            rows = [f"{self._n_levels(number)} dimensions of rows" for number in range(n_inputs)]
+            rows = [f"{self._n_levels(number)} batch dimensions" for number in range(n_inputs)]
             raise ContractError(
                 problem,
                 subject=self.subject,
-                expected=f"{n_inputs} inputs, with {', '.join(rows)}",
+                expected=f"{n_inputs} inputs with {', '.join(rows)}",
                 got=describe_types(inputs),
-                remedy="vectorized_map makes such calls. The model may be damaged: save it again.",
+                remedy="The model file may be damaged: save the model again. tf.vectorized_map creates batched calls.",
             )
 
     def _place_of_rows(self, depth: int) -> Place:

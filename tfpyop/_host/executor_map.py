@@ -64,7 +64,7 @@ class ExecutorMap:
         """The results of all examples, in their order.
 
         Raises:
-          WorkerError: A worker has ended, or an example took too long.
+          WorkerError: A worker has ended, or an example exceeded the timeout.
           Exception: What the function raised for the first example that failed, with a note of its number.
         """
         executor = self.source.executor()
@@ -206,24 +206,25 @@ class MapRun:
             except _LateError as late:
                 pool.end(workers)
                 raise self._error(
-                    "an example took too long.",
+                    "an example exceeded the timeout.",
                     got=f"more than {pool.timeout:g} seconds for example {late.number} of {self.count}",
-                    remedy="Give the pool a longer timeout=. Its workers were ended; the next call starts new ones.",
+                    remedy="Pass a longer timeout= to the pool. Its workers were terminated; the next call starts new "
+                    "workers.",
                 ) from None
             except (concurrent.futures.BrokenExecutor, RuntimeError) as error:
                 running, was_broken = self._running(), isinstance(error, concurrent.futures.BrokenExecutor)
                 pool.end(workers)
                 if (was_broken and running) or attempt == _MOST_ATTEMPTS:
                     raise self._error(
-                        "a worker process ended.",
-                        got=f"while it ran example {running or 'none'} of {self.count}: {error}",
+                        "a worker process terminated unexpectedly.",
+                        got=f"termination during example {running or 'none'} of {self.count}: {error}",
                         remedy="The function may have crashed or run out of memory. The next call starts new workers.",
                     ) from error
                 if self.progress is not None:
                     self.progress.clear()
             except Exception as error:
                 pool.end(workers)
-                raise self._not_run(error, "Its workers were ended; the next call starts new ones.") from error
+                raise self._not_run(error, "Its workers were terminated; the next call starts new workers.") from error
             except BaseException:  # Ctrl-C, or an exit
                 pool.end(workers)
                 raise
@@ -234,9 +235,10 @@ class MapRun:
             return pool.workers()
         except OSError as error:
             raise self._error(
-                "its worker processes cannot be started.",
+                "cannot start the op's worker processes.",
                 got=f"{type(error).__name__}: {error}",
-                remedy="They need room in /dev/shm, memory, and free process and file numbers of the system.",
+                remedy="Check the free space in /dev/shm, the free memory, and the system limits on processes and "
+                "open files.",
             ) from error
 
     def run_on_executor(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[ChunkResult]:
@@ -248,14 +250,16 @@ class MapRun:
         except concurrent.futures.BrokenExecutor as error:
             source.forget()
             raise self._error(
-                "a worker ended.",
+                "a worker terminated unexpectedly.",
                 got=f"{type(error).__name__}: {error}",
-                remedy="The function may have crashed or run out of memory. This executor may serve no more calls: "
-                "one that a function makes, executor=lambda: ..., is made anew by the next call.",
+                remedy="The function may have crashed or run out of memory. This executor may not run further calls. "
+                "Pass a factory, executor=lambda: ..., so that the next call creates a new executor.",
             ) from error
         except Exception as error:
             source.forget()
-            raise self._not_run(error, "It may have been shut down: keep it as long as the op is called.") from error
+            raise self._not_run(
+                error, "The executor may have been shut down. Keep it open as long as the op is called."
+            ) from error
         finally:
             for future in futures:
                 future.cancel()
@@ -296,13 +300,15 @@ class MapRun:
                 raise _LateError(example)
 
     def _running(self) -> str:
-        """The numbers of the examples that ran when a worker ended."""
+        """The numbers of the examples that ran when a worker terminated unexpectedly."""
         assert self.progress is not None
         return " or ".join(str(example) for example, _ in self.progress.running())
 
     def _not_run(self, error: Exception, remedy: str) -> WorkerError:
         """The error for an exception that is not of the op's function: what that raises comes in a reply."""
-        return self._error("its executor does not run it.", got=f"{type(error).__name__}: {error}", remedy=remedy)
+        return self._error(
+            "the op's executor does not run the op.", got=f"{type(error).__name__}: {error}", remedy=remedy
+        )
 
     def _error(self, problem: str, *, got: str, remedy: str) -> WorkerError:
         return WorkerError(problem, got=got, subject=self.subject, remedy=remedy)

@@ -254,8 +254,8 @@ class HostFunction:
         with contextlib.suppress(Exception):  # an exception may refuse; it must reach the caller all the same
             if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
                 error.args = (
-                    f"{error.args[0]}\n  {self.subject}: inputs are read-only, because a tensor may be in use "
-                    "elsewhere. Work on a copy: x = x.copy().",
+                    f"{error.args[0]}\n  {self.subject}: inputs are read-only, because other code may use the same "
+                    "tensor. Change a copy instead: x = x.copy().",
                 )
             types = [ArraySpec.of(argument) for argument in arguments]
             called = f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}."
@@ -272,9 +272,9 @@ class HostFunction:
         if is_explained or is_of_values:
             return []
         if re.fullmatch(r"'numpy\.\w+' object has no attribute 'numpy'", text):
-            return ["The function is given numpy arrays, not tensors: leave .numpy() out."]
+            return ["The function gets numpy arrays, not tensors. Remove .numpy()."]
         if self._takes_out and out is None and "'NoneType' object" in text:
-            return ["out= is None in this call: make an array then, and return it."]
+            return ["out= is None in this call. If it is None, create an array and return it."]
         if "'NoneType'" in text:
             return []
         return [self.promise.loop_hint(types), self._hint]
@@ -305,7 +305,7 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
             raise ContractError(
                 f"output {number} has different shapes for different elements of the loop dimensions.",
                 got=" and ".join(sorted(map(describe_shape, shapes))[:2]),
-                remedy="Only outputs of equal shapes make one array: pad them in the function.",
+                remedy="Pad the outputs in the function so that they have equal shapes.",
             )
     return [np.stack(values).reshape(loop + values[0].shape) for values in zip(*examples, strict=True)]
 
@@ -313,7 +313,7 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
 def read_only(array: Any) -> Array:
     """Return a view of an array that cannot be written."""
     array = array if type(array) is np.ndarray else _as_array(array)
-    array.setflags(write=False)  # on what TensorFlow made for this call, so that nobody can set it back
+    array.setflags(write=False)  # on what TensorFlow made for this call, so that no code can set it back
     view: Array = array.view()
     return view
 

@@ -72,7 +72,7 @@ class Heartbeat:
 
     def _unwritable(self, error: OSError) -> WorkerError:
         return WorkerError(
-            "a worker cannot note which example it runs.",
+            "a worker cannot record which example it runs.",
             got=f"{self.path}: {error.strerror or error}",
-            remedy="Free space there, and do not remove the directory of a call that runs.",
+            remedy="Free some space in this directory, and do not remove the directory of a running call.",
         )

@@ -56,9 +56,9 @@ def load(array: Array | MemoryMappedArray) -> Array:
         return np.memmap(array.path, array.dtype, "r", shape=array.shape)
     except (OSError, ValueError) as error:  # the latter for a file that has been cut off
         raise WorkerError(
-            "an array that it shares with its workers cannot be read.",
+            "cannot read an array that the op shares with its workers.",
             got=f"{array.path}: {error}",
-            remedy="Do not remove files of a call that runs, and look for limits on memory and open files (ulimit -a).",
+            remedy="Do not remove files of a running call, and check the limits on memory and open files (ulimit -a).",
         ) from error
 
 
@@ -92,9 +92,9 @@ def _make_directory(n_tasks: int) -> tuple[Path, Heartbeat]:
         except OSError as error:
             problems.append(f"{parent}: {error.strerror or error}")
     raise WorkerError(
-        "there is no room for the files that it shares with its workers.",
+        "there is no space for the files that the op shares with its workers.",
         got="; ".join(dict.fromkeys(problems)),
-        remedy="Free space in one of these directories. TMPDIR names the second.",
+        remedy="Free some space in one of these directories. To choose the second directory, set TMPDIR.",
     )
 
 

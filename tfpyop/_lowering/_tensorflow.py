@@ -64,10 +64,10 @@ try:
     """Whether tapes of this thread record nothing for now."""
 except (ImportError, AttributeError) as error:
     raise UnsupportedError(
-        f"TensorFlow {tf.__version__} lacks something tfpyop needs: {error}.",
-        expected=f"a TensorFlow tfpyop was tested on: {TESTED}",
+        f"TensorFlow {tf.__version__} lacks a feature that tfpyop needs: {error}.",
+        expected=f"a TensorFlow version that tfpyop was tested on: {TESTED}",
         got=tf.__version__,
-        remedy="Install one of these, or a newer tfpyop.",
+        remedy="Install one of these versions, or a newer tfpyop.",
     ) from error
 
 try:

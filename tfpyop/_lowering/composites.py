@@ -26,8 +26,8 @@ def refuse_composites(leaf: Any, number: int) -> None:
     found = next((value for value in _values_in(leaf) if _is_composite(value)), None)
     if found is not None:
         kind = type(found).__name__
-        what = f"a {kind}" if found is leaf else f"a list with a {kind} in it"
-        raise CoercionError(f"input {number} is {what}, which is not one array.", remedy=_way_out(found))
+        what = f"a {kind}" if found is leaf else f"a list that contains a {kind}"
+        raise CoercionError(f"input {number} is {what}, which cannot be passed as an array.", remedy=_way_out(found))
     _refuse_handles([value for value in _values_in(leaf) if isinstance(value, tf.Tensor)], number)
 
 
@@ -56,7 +56,8 @@ def handle_error(what: str, dtype: tf.DType) -> CoercionError:
     return CoercionError(
         f"{what} is a tensor of dtype {dtype.base_dtype.name}, which has no values.",
         expected="a tensor of numbers, booleans or strings",
-        remedy="Pass what the tensor stands for: the tf.Variable itself, or the tensors in a dataset or list.",
+        remedy="Pass the object that the tensor refers to: the tf.Variable itself, or the tensors in a dataset or "
+        "list.",
     )
 
 
@@ -72,27 +73,27 @@ def _way_out(value: Any) -> str:
     """Return what to do with a value that is not one array."""
     if isinstance(value, tf.IndexedSlices):
         return (
-            "Without dense_shape= the size of the tensor is unknown: use "
-            "tf.IndexedSlices(values, indices, dense_shape), or pass its .values and .indices."
+            "Without dense_shape=, the size of the tensor is unknown. Use tf.IndexedSlices(values, indices, "
+            "dense_shape), or pass its .values and .indices."
         )
     if isinstance(value, tf.RaggedTensor):
         return (
-            "Make one array of it with .to_tensor(), or pass its .flat_values. An op that works element by element "
-            'takes ragged tensors as they are: signature="()->()".'
+            "Convert it with .to_tensor(), or pass its .flat_values. An elementwise op, "
+            'signature="()->()", accepts ragged tensors directly.'
         )
     if isinstance(value, tf.sparse.SparseTensor):
-        return "Make one array of it with tf.sparse.to_dense(x), or pass its .values and .indices."
+        return "Convert it with tf.sparse.to_dense(x), or pass its .values and .indices."
     if isinstance(value, tf.data.Dataset):
         return "Call the op on the elements: dataset.map(op)."
     if isinstance(value, tf.data.Iterator):
         return "Pass an element: next(iterator)."
     if isinstance(value, tf.experimental.Optional):
-        return "Pass the value in it: x.get_value(), if x.has_value()."
+        return "Pass its value: x.get_value(), if x.has_value()."
     if isinstance(value, tf.distribute.DistributedValues):
         return (
-            "Call the op on the value of each replica: strategy.run(op, args=(x,)). Outside of replicas, "
-            "strategy.experimental_local_results(x) is a tuple of them."
+            "Call the op on the value of each replica: strategy.run(op, args=(x,)). Outside a replica context, "
+            "strategy.experimental_local_results(x) returns the values as a tuple."
         )
     if isinstance(value, tf.TensorArray):
-        return "Make one tensor of it with .stack() or .concat()."
-    return "Pass the tensors in it as separate inputs."
+        return "Convert it to a tensor with .stack() or .concat()."
+    return "Pass its tensors as separate inputs."

@@ -35,10 +35,10 @@ def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
             raise CoercionError(
                 f"static argument {name!r} is or holds a tensor.",
                 subject=op.subject,
-                expected="a Python value that is known when the graph is made",
+                expected="a Python value that is known when the function is traced",
                 got=f"{value!r:.80}",
-                remedy="Pass a Python value, or make the parameter positional: then it is an input. tf.function makes "
-                "tensors of arrays among its arguments: pass them as lists, or close over them.",
+                remedy="Pass a Python value, or make the parameter positional so that it is an input. tf.function "
+                "converts arrays among its arguments to tensors: pass them as lists, or close over them.",
             )
     special = [leaf for leaf in leaves if not isinstance(leaf, tf.Tensor)]
     if any(map(is_symbolic, special)):
@@ -62,9 +62,9 @@ def _call_symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
     if not _symbolic_calls:
         backend = sys.modules["keras"].backend.backend()
         raise UnsupportedError(
-            f"Keras runs on the {backend} backend, and ops are TensorFlow's.",
+            f"Keras uses the {backend} backend, but ops require the TensorFlow backend.",
             subject=op.subject,
-            remedy='Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.',
+            remedy='Set the environment variable KERAS_BACKEND="tensorflow" before you import Keras.',
         )
     return _symbolic_calls[0](op, leaves)
 
@@ -84,14 +84,15 @@ def _call_ragged(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]
         tf.ragged.map_flat_values(collect, *_with_rows(leaves, tensors, rows))
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise CoercionError(
-            "its inputs do not have the same rows.",
+            "the ragged inputs do not have the same row lengths.",
             subject=op.subject,
-            expected="ragged tensors with the rows of the first one, and tensors that broadcast to it",
+            expected="ragged tensors with the row lengths of the first ragged input, and tensors that broadcast to it",
             got=", ".join(
                 str(type_of(leaf if isinstance(leaf, tf.RaggedTensor) else tensor))
                 for leaf, tensor in zip(leaves, tensors, strict=True)
             ),
-            remedy="Make dense tensors of them with .to_tensor(), or pass the .flat_values of tensors that agree.",
+            remedy="Convert the inputs to dense tensors with .to_tensor(), or make their row lengths equal and pass "
+            ".flat_values.",
         ) from error
     return [rows.with_flat_values(output) for output in call(op, values)]
 

@@ -25,10 +25,10 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, EagerTensor):
             raise UnsupportedError(
-                f"input {number} is a symbolic tensor of a graph, but the call is outside of that graph.",
+                f"input {number} is a symbolic tensor of a graph, but the call is outside this graph.",
                 subject=op.subject,
                 got=str(tensor),
-                remedy="Return the tensor from its tf.function, or make the call inside.",
+                remedy="Return the tensor from its tf.function, or call the op inside the tf.function.",
             )
     return run(op, tensors)
 

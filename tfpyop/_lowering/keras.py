@@ -133,9 +133,9 @@ def _require_shapes(op: ConcreteOp, shapes: Sequence[Shape | None]) -> None:
 
 def _unknown_shape(subject: str, number: int) -> UnsupportedError:
     return UnsupportedError(
-        f"the shape of output {number} is not known, and Keras needs it.",
+        f"output {number} has an unknown shape, and Keras needs the shape.",
         subject=subject,
-        remedy='Give the op a signature=, for example "(n)->()" or "()->()", or a shape=.',
+        remedy='Pass signature= to the op, for example "(n)->()" or "()->()", or pass shape=.',
     )
 
 

@@ -40,16 +40,17 @@ def is_called_for(op: ConcreteOp) -> bool:
             raise UnsupportedError(
                 "XLA compiles this function for an accelerator, where Python cannot run.",
                 subject=op.subject,
-                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the call on the CPU: "
-                'with tf.device("CPU") inside of the compiled function.',
+                remedy="Attach an implementation in TensorFlow ops with @op.native, or place the call on the CPU with "
+                'tf.device("CPU") inside the compiled function.',
             )
         return True
     is_wanted = is_preferred(op.definition.spec.prefers_native)
     if op.rules.native is None and is_wanted and _must_have_one(op):
         raise UnsupportedError(
-            'it was made with prefer="native", but has no native implementation.',
+            'the op was created with prefer="native", but has no native implementation.',
             subject=op.subject,
-            remedy="Attach one with @op.native, or leave prefer= out. prefer_native(False) runs the function.",
+            remedy="Attach a native implementation with @op.native, or remove prefer=. To run the numpy function, use "
+            "prefer_native(False).",
         )
     return is_wanted and op.rules.native is not None
 
@@ -116,7 +117,7 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
     dtype = tf.as_dtype(promised.dtype)
     if value is None:
-        remedy = "Does the native implementation lack a return statement?"
+        remedy = "Check that the native implementation has a return statement."
         raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
         value = fit(value, promised.dtype, what=f"output {number}")  # as the result of the numpy function
@@ -126,10 +127,11 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
     is_right_shape = got.shape is None or is_compatible(got.shape, promised.shape)
     if dtype_of(tensor) != promised.dtype or not is_right_shape:
         raise ContractError(
-            f"output {number} is not what the op promises.",
+            f"output {number} does not have the declared dtype or shape.",
             expected=str(promised),
             got=str(got),
-            remedy="Cast it with tf.cast, or mend its shape: it must return what the numpy function does.",
+            remedy="Cast the output with tf.cast, or fix its shape. A native implementation must return the same "
+            "dtypes and shapes as the numpy function.",
         )
     return tensor
 
@@ -156,7 +158,7 @@ def _held(
 def _check(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
 ) -> tf.Operation:
-    problem = f"native implementation of {op.subject}: output {number} does not have the shape that the op promises."
+    problem = f"native implementation of {op.subject}: output {number} does not have the declared shape."
     if is_compiling():
         what = f"output {number} of the native implementation"
         return xla_nodes.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)

@@ -1,7 +1,7 @@
 """Nested graphs: what a host function calls runs in a thread of its own where all threads of TensorFlow are blocked.
 
 TensorFlow runs the nodes of graphs in its inter-op threads. A host call blocks its thread until the function returns.
-A function that calls a graph while no thread is free would wait for ever. tf.data can run a graph in threads of its
+A function that calls a graph while no thread is free would wait forever. tf.data can run a graph in threads of its
 own, so such a graph is called as the function of a dataset. That costs milliseconds, so it is done only there.
 """
 

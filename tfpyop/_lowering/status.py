@@ -51,10 +51,10 @@ def outputs_changed_error(subject: str, expected: Types, got: Types) -> Contract
     return ContractError(
         "the op has changed since the graph that calls it was traced.",
         subject=subject,
-        expected=f"{describe_types(expected, 'outputs')}, as in the graph",
-        got=f"{describe_types(got, 'outputs')}, as the op is now",
-        remedy="Trace the function again, or save the model again with the op as it is now. If a model needs the op as "
-        "it was, give the new one another name.",
+        expected=f"{describe_types(expected, 'outputs')}, from the graph",
+        got=f"{describe_types(got, 'outputs')}, from the current op",
+        remedy="Trace the function again, or save the model again with the current op. If a model needs the old op, "
+        "give the new op another name.",
     )
 
 

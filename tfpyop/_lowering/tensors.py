@@ -201,10 +201,10 @@ def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
     name = dtype.base_dtype.name
     if dtype.is_quantized:
         raise CoercionError(
-            f"{what} has the quantized dtype {name}, which arrays do not have.",
+            f"{what} has the quantized dtype {name}, which numpy arrays do not support.",
             expected="numbers, booleans or strings",
             got=name,
-            remedy=f"Pass its integers, tf.bitcast(x, tf.{name.replace('q', '')}), or its values, "
+            remedy=f"Pass its integers with tf.bitcast(x, tf.{name.replace('q', '')}), or its values with "
             "tf.quantization.dequantize(x, ...).",
         )
     if dtype.base_dtype in WITHOUT_VALUES:
@@ -279,9 +279,9 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         return None
     if any(map(is_symbolic, tf.nest.flatten(leaf))):
         raise UnsupportedError(
-            f"input {number} is a list with a KerasTensor in it.",
+            f"input {number} is a list that contains a KerasTensor.",
             got=f"{leaf!r:.120}",
-            remedy="Stack them with keras.ops.stack, or pass them as separate inputs or as a tuple.",
+            remedy="Stack the tensors with keras.ops.stack, or pass them as separate inputs or as a tuple.",
         )
     try:
         return _stacked(leaf, _dtype_in(next(_tensors_in(leaf))), f"input {number}")
@@ -289,10 +289,10 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
         raise
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise CoercionError(
-            f"input {number} is a list of tensors that do not make one tensor.",
+            f"input {number} is a list of tensors that cannot be stacked.",
             expected="tensors of one shape and dtype",
             got=f"{leaf!r:.120}",
-            remedy="Stack them with tf.stack, or pass them as separate inputs or as a tuple.",
+            remedy="Stack the tensors with tf.stack, or pass them as separate inputs or as a tuple.",
         ) from error
 
 
@@ -312,7 +312,9 @@ def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
 
 
 def _advise_list(actual: DType, promised: DType) -> str:
-    return "Plain values in a list take the dtype of the tensors in it: cast the tensors, or pass values that fit."
+    return (
+        "Cast the tensors, or pass values that fit. Plain values in a list take the dtype of the tensors in the list."
+    )
 
 
 def _dtype_in(value: Any) -> DType:
@@ -347,7 +349,7 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
             f"{what} is not a tensor of numbers.",
             expected=str(type_of(like)),
             got=got,
-            remedy="Return a tensor for it, or None where there is no dependence.",
+            remedy="Return a tensor, or None where there is no dependence.",
         ) from problem
     if kind == "c" and dtype_kind(dtype) != "c":
         raise CoercionError(

@@ -33,12 +33,13 @@ def _convert(attribute: str, pfor_input: Any) -> list[Any]:
     op = None if token is None else REGISTRY.find_op(str(token))
     if op is None:
         name = _attribute(pfor_input, attribute).decode(errors="replace") or "a module"
-        raise ConversionNotImplementedError(f"{name} is a function that TensorFlow cannot vectorize")
+        raise ConversionNotImplementedError(f"TensorFlow cannot vectorize the function {name}")
     if op.host.is_stateful:
         raise UnsupportedError(
-            "it is stateful, and TensorFlow runs what vectorized_map maps once more for the first row.",
+            "stateful ops cannot run in tf.vectorized_map, because TensorFlow calls the mapped function twice for the "
+            "first row.",
             subject=op.subject,
-            remedy="Use tf.map_fn, which runs it once for every row, in order.",
+            remedy="Use tf.map_fn, which calls the op once for each row, in order.",
         )
     level = tuple(item.is_stacked for item in pfor_input.inputs)
     called = _differentiable(op, level) if any(level) else op  # TensorFlow takes XLA's nodes for stateful: ask for all

@@ -47,7 +47,7 @@ class Watchdog:
         self._limit = 1
         """How many calls call for a look: at first one, then as many as there are threads, never after a warning."""
         self._n_threads: int | None = None
-        self._is_awake = threading.Lock()  # held by the daemon thread; nobody waits for it
+        self._is_awake = threading.Lock()  # held by the daemon thread; no thread waits for it
         self._codes: set[CodeType] = set()
 
     def watched(self, run: Callable[[str, Sequence[Any]], T]) -> Callable[[str, Sequence[Any]], T]:
@@ -189,8 +189,8 @@ def _report(calls: list[Running], seconds: float, n_threads: int) -> str:
     count = "1 host call has" if len(calls) == 1 else f"{len(calls)} host calls have"
     return (
         f"{count} been running for {seconds:g} seconds and block all inter-op threads of TensorFlow ({n_threads}): "
-        f"{', '.join(names[:_MOST_NAMES])}{more}. No other graph can run until one of them ends. If one of them waits "
-        "for such a graph, it waits for ever: give TensorFlow more threads before its first operation, with "
+        f"{', f'.join(names[:_MOST_NAMES])}{more}. No other graph can run until one of them ends. A host call that "
+        "waits for such a graph waits forever. Give TensorFlow more threads before its first operation, with "
         f"tf.config.threading.set_inter_op_parallelism_threads({max(64, 4 * n_threads)}), or compile the graph "
         "(jit_compile=True). See the page on threads in the documentation of tfpyop."
     )

@@ -45,7 +45,7 @@ class ComplexStep:
         """The derivative of every output along a direction."""
         if any(values.dtype.kind == "c" for values in point):
             raise GradientError(
-                "the complex step cannot differentiate by an input that is complex already.", remedy=_REMEDY
+                "the complex step cannot differentiate with respect to a complex input.", remedy=_REMEDY
             )
         lengths = [np.max(np.abs(vector), initial=0.0) for vector in direction if vector is not None]
         step = self.step / (max(lengths, default=0.0) or 1.0)
@@ -57,13 +57,14 @@ class ComplexStep:
             outputs = function.call(moved)
         except TypeError as error:
             raise GradientError(
-                f"the complex step calls the function with complex input, which it does not take: {error}",
+                "the complex step calls the function with complex inputs, but the function does not accept them: "
+                f"{error}",
                 remedy=_REMEDY,
             ) from error
         for number, output in enumerate(outputs):
             if output.dtype.kind == "f":
                 raise GradientError(
-                    f"the complex step needs complex outputs for complex inputs, but output {number} is real.",
+                    f"the complex step requires complex outputs for complex inputs, but output {number} is real.",
                     remedy=f"The function dropped the imaginary part: {_REMEDY[0].lower()}{_REMEDY[1:]}",
                 )
         known = [output.real for output in outputs] if function.values is None else function.values
@@ -110,8 +111,8 @@ def complex_step(*, step: float = 1e-30) -> ComplexStep:
     point, three more evaluations compare the derivative along one direction with the values of the function.
 
     Args:
-      step: The imaginary step, relative to the direction. It must be tiny beside the inputs and the scale on which the
-        function changes; nothing cancels, so that only underflow limits it below.
+      step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the
+        scale on which the function changes. There is no cancellation, so only underflow limits the step.
 
     Returns:
       A value for `grad=`.
@@ -195,7 +196,9 @@ def _require_agreement(function: Function, found: Found, doubtful: Sequence[Arra
     try:
         trusted = Numerical().along(function, found.point, found.direction)
     except Exception as error:
-        raise _unconfirmed("the function raises near this point, so no difference can confirm it.") from error
+        raise _unconfirmed(
+            "the function raises near this point, so finite differences cannot confirm the derivative."
+        ) from error
     numbers = zip(
         doubtful,
         found.values,
@@ -211,20 +214,20 @@ def _require_agreement(function: Function, found: Found, doubtful: Sequence[Arra
             continue
         index = tuple(failed[0])
         if not is_credible[index]:
-            raise _unconfirmed(f"differences of values do not confirm {value[index] / found.length:.6g}.")
+            raise _unconfirmed(f"finite differences do not confirm the derivative {value[index] / found.length:.6g}.")
         n_outputs = len(function.output_ranks)
         where = f"output {number}" if len(found.values) == n_outputs else f"outputs 0 to {n_outputs - 1}"
         raise GradientError(
-            f"the complex step gives a wrong derivative of {where}: the function is not analytic.",
+            f"the complex step computes a wrong derivative of {where}: the function is not analytic.",
             expected=f"{slope[index] / found.length:.6g} along a test direction, by central differences",
             got=f"{value[index] / found.length:.6g} by the complex step",
-            remedy=f"Functions such as conj, abs, real and vdot have no complex derivative. {_REMEDY}",
+            remedy=f"Functions that use conj, abs, real or vdot have no complex derivative. {_REMEDY}",
         )
 
 
 def _unconfirmed(problem: str) -> GradientError:
     return GradientError(
-        "the complex step cannot be trusted here: " + problem,
-        remedy="The function may not be analytic, or have no derivative at this point, as a root at zero or a function "
-        f"at the end of its domain. {_REMEDY}",
+        "the complex step is not reliable at this point: " + problem,
+        remedy="The function may not be analytic, or may have no derivative at this point, such as sqrt at zero or "
+        f"the edge of a domain. {_REMEDY}",
     )

@@ -206,11 +206,12 @@ def _require_credible(which: str, values: Array, errors: Array, scales: Array, p
     value, error = values[index], errors[index]
     where = "" if point is None else f" at {np.broadcast_to(point, values.shape)[index]:.9g}"
     raise GradientError(
-        f"the numerical derivative {which} is not credible{where}: estimates at different steps do not agree.",
+        f"the numerical derivative {which} is not reliable{where}: estimates with different step sizes do not agree.",
         expected=f"a relative error below {CREDIBLE:g}",
         got=f"{value:.3g} with an estimated error of {error:.3g}" if np.isfinite(error) else "no estimate at all",
-        remedy="The function may jump, oscillate, end or be very noisy there. If it changes on a scale far from the "
-        "magnitude of its inputs, choose grad=tfpyop.numerical(step=..., smallest=...); else write a rule.",
+        remedy="The function may jump, oscillate or be very noisy at this point, or its domain may end here. If it "
+        "varies on a scale far from the magnitude of its inputs, set grad=tfpyop.numerical(step=..., smallest=...). "
+        "Otherwise write a rule.",
     )
 
 

@@ -1,7 +1,7 @@
 """Derivatives by central differences at shrinking steps, extrapolated, and checked at a much smaller step.
 
 Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982);
-the scale of a function is searched for, and the check at another scale added, because nobody says where it changes.
+the scale of a function is searched for, and the check at another scale added, because the user does not specify it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Numerical:
         is_whole = isinstance(self.order, Integral) and not isinstance(self.order, bool)
         if not is_whole or not 1 <= self.order <= MOST_STEPS:
             raise RegistrationError(
-                "numerical(order=...) is not a number of steps.",
+                "numerical(order=...) is invalid.",
                 expected=f"a whole number from 1 to {MOST_STEPS}",
                 got=repr(self.order),
             )
@@ -212,7 +212,7 @@ def require_positive(maker: str, option: str, value: Any) -> None:
     if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
         return
     raise RegistrationError(
-        f"{maker}({option}=...) is not a magnitude.", expected="a positive finite number", got=repr(value)
+        f"{maker}({option}=...) is not a positive finite number.", expected="a positive finite number", got=repr(value)
     )
 
 
@@ -247,8 +247,8 @@ def rounded_step(step: Array) -> Array:
 def _explain(error: Exception) -> None:
     annotate(
         error,
-        "Raised at a point displaced for a numerical derivative; the function was not defined at any step tried. "
-        "Choose a smaller one with grad=tfpyop.numerical(step=...), or write a rule.",
+        "Raised at a point that is displaced for a numerical derivative. The function raised at every step that was "
+        "tried. Choose a smaller step with grad=tfpyop.numerical(step=...), or write a rule.",
     )
 
 

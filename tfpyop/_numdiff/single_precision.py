@@ -136,7 +136,7 @@ def scatters(line: Line, doubts: Sequence[tuple[Array, Array, Array]]) -> list[A
 
 
 def _turns(changes: Array, noise: Array) -> Array:
-    """Where changes that are large beside the noise go up and down."""
+    """Find where changes that are large compared with the noise go up and down."""
     clear = np.abs(changes) >= _CLEAR * noise
     last, n_clear, n_turns = np.zeros(noise.shape, changes.dtype), np.zeros(noise.shape), np.zeros(noise.shape)
     for change, is_clear in zip(changes, clear, strict=True):

@@ -10,17 +10,22 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
     """Return the error for a call in a saved model that no other process can make; None if other processes can."""
     definition = op.definition
     if definition.is_bound:
-        problem = "it is bound to an instance, which no other process has."
-        remedy = "Make an op at the top level of a module, and give it what it reads of the instance as inputs."
+        problem = "the op is bound to an instance, which exists only in this process."
+        remedy = (
+            "Define an op at the top level of a module, and pass the values that it reads from the instance as inputs."
+        )
     elif definition.is_local:
-        problem = "its name holds for this process only, as it was made inside of a function, or of a lambda."
-        remedy = "Make it with a def at the top level of a module, or give it a name=."
+        problem = "the op's name is valid in this process only, because the op was created inside a function or from a lambda."
+        remedy = "Define the op with a def statement at the top level of a module, or pass name=."
     elif definition.module == "__main__":
-        problem = "it is defined in a script, which no other process imports."
-        remedy = "Move it into a module."
+        problem = "the op is defined in a script, which other processes do not import."
+        remedy = "Move the op to a module."
     elif op.payload is None:
-        problem = "it is called with a static value that is not JSON, so that a model cannot hold it."
-        remedy = "Pass Python's numbers, text, lists, tuples or dicts: float(x), an Enum's value, a list for an array."
+        problem = "the op is called with a static value that is not JSON, so a model cannot store it."
+        remedy = (
+            "Pass Python numbers, strings, lists, tuples or dicts, for example float(x), the value of an Enum member, or "
+            "array.tolist()."
+        )
     else:
         return None
     return UnsupportedError(problem, subject=op.subject, remedy=remedy)
@@ -35,9 +40,10 @@ def export_error_with_defaults(op: ConcreteOp) -> UnsupportedError | None:
     if error is not None or not unknown:
         return error
     return UnsupportedError(
-        f"the default of {unknown[0]!r} cannot be written into a model, nor compared where the model is loaded.",
+        f"the default of {unknown[0]!r} cannot be stored in a model, so tfpyop cannot compare it when the model is "
+        "loaded.",
         subject=op.subject,
         got=f"{defaults[unknown[0]]!r:.80}",
-        remedy="The process that loads the model takes its own default. Use a default that has a name in a module, "
-        "such as a function or an Enum's member, or Python's numbers, text, lists, tuples or dicts.",
+        remedy="A process that loads the model uses its own default. Use a default that is a Python number, "
+        "string, list, tuple or dict, or that has a name in a module, such as a function or an Enum member.",
     )

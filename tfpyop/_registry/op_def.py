@@ -309,7 +309,7 @@ class OpDef(ABC):
         """
         if self.rules.non_differentiable:
             raise RegistrationError(
-                "it is declared non_differentiable, but given a rule.",
+                "the op is declared non_differentiable, but a rule was attached.",
                 subject=self.subject,
                 remedy="Remove one of the two.",
             )
@@ -333,16 +333,16 @@ class OpDef(ABC):
     def _require_unbound(self) -> None:
         if self.is_bound:
             raise RegistrationError(
-                "a rule was attached to a bound method, where it would be lost.",
+                "a rule was attached to a bound method, which does not keep it.",
                 subject=self.subject,
-                remedy="Attach it in the body of the class; the rule of a method takes self first.",
+                remedy="Attach the rule in the class body. The first parameter of a method's rule is self.",
             )
 
     def _require_first(self, known: Rule | None, rule: Rule, what: str) -> None:
         """Raise RegistrationError if there is another rule, unless the module that attached it is executed again."""
         if known is not None and (known.site is self.site or not rule.site.replaces(known.site)):  # or was an option
             raise RegistrationError(
-                f"it has {what} already, from {known.site}; another came at {rule.site}.",
+                f"the op already has {what}, defined at {known.site}; a second one was attached at {rule.site}.",
                 subject=self.subject,
                 remedy="Remove one of the two.",
             )

@@ -108,11 +108,11 @@ class Registry(Generic[NamedT, TokenT]):
                 return
             if not definition.site.replaces(known.site):
                 raise RegistrationError(
-                    f"the name {name!r} is taken by another op.",
-                    expected="one definition of each name",
+                    f"another op already has the name {name!r}.",
+                    expected="one definition for each name",
                     got=f"one at {known.site} and one at {definition.site}",
-                    remedy="Rename one of the functions, or give one of the ops a name=. Do not pass "
-                    "name= for ops created inside a function.",
+                    remedy="Rename one of the functions, or pass a different name= for one of the ops. Do not "
+                    "pass name= for ops created inside a function.",
                 )
             self._definitions[name] = definition
             self.registrations += 1
@@ -209,10 +209,10 @@ class Registry(Generic[NamedT, TokenT]):
         op = self.find_op(text)
         if op is None:
             raise UnsupportedError(
-                "it is not known where its executor runs it.",
+                "the worker process cannot find this op.",
                 subject=f"op {token.op.partition('#')[0]!r}",
-                remedy="Make it at the top level of a module, which every worker imports. __main__ is none, and what a "
-                "function makes is at no top level.",
+                remedy="Define the op at the top level of a module that every worker can import. The script itself "
+                "(__main__) is not such a module, and ops that a function creates are not at the top level.",
             )
         return op
 

@@ -75,7 +75,7 @@ class RuleOpDef(OpDef):
         """Take all positional arguments as inputs, and keywords as static values of the op that the rule belongs to."""
         leaves, tree = flatten(tuple(args))
         if not tree.is_flat:
-            raise TypeError(f"{self.subject}: the op of a rule takes flat inputs, no tuples or dicts")
+            raise TypeError(f"{self.subject}: the op of a rule does not accept tuples or dicts as inputs")
         return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), leaves
 
     def arrange(self, outputs: Sequence[Any]) -> Any:

@@ -36,10 +36,10 @@ def split(text: str) -> tuple[str, str | None]:
 def unreadable(subject: str, got: str) -> UnsupportedError:
     """The error for what a model says of a call if this version does not write it."""
     return UnsupportedError(
-        "what a model says of a call of it cannot be read.",
+        "cannot parse this op's call data in the model.",
         subject=subject,
         got=f"{got:.200}",
-        remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )
 
 
@@ -49,7 +49,7 @@ class Token:
 
     Attributes:
       name: The name of the op, or of the op of its rule.
-      payload: What its call has beside inputs, as JSON; may be empty.
+      payload: The data of its call in addition to the inputs, as JSON; may be empty.
       module: The module that defines it.
     """
 
@@ -77,9 +77,9 @@ class Token:
             token, _ = split(value.decode())
         except UnicodeDecodeError as error:
             raise UnsupportedError(
-                "what a model says of a call is not text.",
+                "the call data in the model is not text.",
                 got=f"{value[:200]!r}",
-                remedy="The file may be damaged: save the model again.",
+                remedy="The file may be damaged. Save the model again.",
             ) from error
         return cls.parse(token)
 
@@ -115,20 +115,20 @@ class Token:
         """The error where the op is known, but has no numpy rule of this kind."""
         name = "gradient" if rule == "vjp" else rule
         return UnsupportedError(
-            f"a model calls its numpy {name} rule, which it does not have.",
+            f"a model calls the op's numpy {name} rule, but the op does not have this rule.",
             subject=subject,
             expected=f"a rule attached with @op.numpy_{name}",
-            remedy="The op has changed since the model was saved: attach the rule again, or save the model with the op "
-            "as it is now.",
+            remedy="The op has changed since the model was saved. Attach the rule again, or save the model again with "
+            "the current op.",
         )
 
     def undefined(self, hint: str) -> UnsupportedError:
         """The error where the module of the op is imported, but does not define it."""
         return UnsupportedError(
-            f"module {self.module!r} is imported, but does not define it.",
+            f"module {self.module!r} is imported, but does not define this op.",
             subject=f"op {self.op!r}",
-            remedy=f"{hint} The op may have been renamed or removed since the model was saved: define it again under "
-            "this name, or save the model again.",
+            remedy=f"{hint} The op may have been renamed or removed since the model was saved. Define an op with this "
+            "name, or save the model again.",
         )
 
     def unknown(self) -> UnsupportedError:
@@ -136,19 +136,20 @@ class Token:
         subject = f"op {self.op.partition('#')[0]!r}"
         if self.is_local:
             return UnsupportedError(
-                "it exists only in the process that made it.",
+                "the op exists only in the process that created it.",
                 subject=subject,
-                remedy="Make the op at the top level of a module that both import, or give it a name=. Its static "
-                "values must be JSON: numbers, text, lists and dicts.",
+                remedy="Define the op at the top level of a module that both processes import, or pass name=. Pass "
+                "only JSON as static values: numbers, strings, lists and dicts.",
             )
         if self.is_of_main:
             return UnsupportedError(
-                "it is of another program's __main__, and not known in this process.",
+                "the op was defined in the __main__ module of another program.",
                 subject=subject,
-                remedy="Move it to a module that both import.",
+                remedy="Move the op to a module that both programs import.",
             )
         return UnsupportedError(
-            "it is not known in this process.",
+            "the op is not registered in this process.",
             subject=subject,
-            remedy=f"Import the module that defines it, {self.module!r}, before the model is loaded or the graph runs.",
+            remedy=f"Import the module that defines the op, {self.module!r}, before you load the model or run the "
+            "graph.",
         )

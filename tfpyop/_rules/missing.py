@@ -1,4 +1,4 @@
-"""The errors for derivatives that nobody has defined, or that TensorFlow cannot follow."""
+"""The errors for derivatives that are not defined, or that TensorFlow cannot compute."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from tfpyop.errors import GradientError
 def residual_differentiated(op: ConcreteOp) -> GradientError:
     """The error for a second derivative through a residual."""
     return GradientError(
-        "a derivative rule was differentiated through a residual.",
+        "cannot differentiate a derivative rule through a residual.",
         subject=op.subject,
-        remedy="Second derivatives cannot pass through residuals, which only the host knows how to make. Use only "
-        "op.inputs and op.outputs in this rule, or attach one to what @op.numpy_gradient returned: @that.gradient.",
+        remedy="Use only op.inputs and op.outputs in this rule, or attach a gradient rule to the object that "
+        "@op.numpy_gradient returned: @rule.gradient. TensorFlow cannot differentiate residuals, because only the "
+        "host function computes them.",
     )
 
 
 def missing_gradient(op: ConcreteOp) -> GradientError:
-    """The error for a gradient nobody has defined."""
+    """Return the error for a gradient that is not defined."""
     if op.forward_op is not None:
         return missing_second_derivative(op)
     forward = (
-        " Forward mode around a tf.function goes through the gradient rule too: attach one, or open the "
-        "accumulator inside of the function."
+        "Forward mode around a tf.function also requires a gradient rule. Alternatively, open the accumulator inside "
+        "the function."
     )
     return GradientError(
-        "its gradient was asked for, but it has no gradient rule.",
+        "cannot compute the gradient: the op has no gradient rule.",
         subject=op.subject,
-        remedy="Attach one with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If its derivative is "
-        "zero everywhere, declare non_differentiable=True; to cut the graph here, use tf.stop_gradient."
+        remedy="Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If the derivative is "
+        "zero everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."
         f"{'' if op.rules.jvp is None else forward}",
     )
 
@@ -42,29 +43,29 @@ def missing_second_derivative(op: ConcreteOp) -> GradientError:
     rule = definition.function
     if isinstance(rule, NumericalRule):
         return GradientError(
-            f"a second derivative was asked for, but derivatives from values ({rule.option}) go to first order only.",
+            f"cannot compute a second derivative: {rule.option} provides first derivatives only.",
             subject=op.subject,
-            remedy="Write a rule with @op.gradient (TensorFlow ops), or one with @op.numpy_gradient (arrays) and "
-            "another for what that returned.",
+            remedy="Write a rule with @op.gradient (TensorFlow ops). Or write a rule with @op.numpy_gradient "
+            "(arrays), and attach a second rule to the object that it returns.",
         )
     name, other = ("gradient", "numpy_gradient") if definition.transform is Transform.VJP else ("jvp", "jvp")
     return GradientError(
-        "a second derivative was asked for, but this numpy rule has no rule of its own.",
+        "cannot compute a second derivative: this numpy rule has no gradient rule.",
         subject=op.subject,
-        remedy=f"Attach one to what @op.numpy_{name} returned, with @that.gradient or @that.{other}, or write "
-        f"the first rule in TensorFlow ops with @op.{name}.",
+        remedy=f"Attach a rule to the object that @op.numpy_{name} returned, with @rule.gradient or @rule.{other}, or "
+        f"write the first rule in TensorFlow ops with @op.{name}.",
     )
 
 
 def detached_rule(op: ConcreteOp) -> GradientError:
     """The error for the derivative of a rule that TensorFlow cannot differentiate."""
     return GradientError(
-        "a derivative of one of its rules was asked for, but what the rule returns does not depend on what it is "
-        "given in a way that TensorFlow can follow.",
+        "cannot differentiate one of the op's rules: TensorFlow cannot trace how the results of the rule depend on "
+        "its inputs.",
         subject=op.subject,
-        remedy="Use TensorFlow ops only in it (no numpy, .numpy() or tf.numpy_function), and return None where "
-        "there is no dependence; or make it a numpy rule with @op.numpy_gradient. For forward mode, a JVP rule "
-        "will do: @op.jvp or @op.numpy_jvp.",
+        remedy="Use only TensorFlow ops in the rule (no numpy, .numpy() or tf.numpy_function), and return None where "
+        "there is no dependence. Or make it a numpy rule with @op.numpy_gradient. For forward mode, a JVP rule is "
+        "enough: @op.jvp or @op.numpy_jvp.",
     )
 
 
@@ -73,8 +74,8 @@ def missing_jvp(op: ConcreteOp) -> GradientError:
     if op.forward_op is not None and op.rules.vjp is None:
         return missing_second_derivative(op)
     return GradientError(
-        "forward mode was asked for, but the op has no JVP rule, and none follows from its gradient rule.",
+        "cannot compute the forward-mode derivative: the op has no JVP rule and no gradient rule to derive one from.",
         subject=op.subject,
-        remedy="Attach one with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays), or write the gradient rule in "
+        remedy="Attach a rule with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays), or write the gradient rule in "
         "TensorFlow ops with @op.gradient.",
     )

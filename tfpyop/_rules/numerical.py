@@ -31,11 +31,15 @@ def parse_method(grad: Any) -> Method | None:
         return grad
     if grad is numerical or grad is complex_step:
         written = f"grad=tfpyop.{grad.__name__}"
-        raise RegistrationError(f"{written} is neither a rule nor a method.", remedy=f"Call it: {written}().")
+        raise RegistrationError(
+            f"{written} is neither a rule nor the name of a method.", remedy=f"Call it: {written}()."
+        )
     if not isinstance(grad, str):
         return None
     if grad not in METHODS:
-        raise RegistrationError(f"grad={grad!r} is neither a rule nor a method.", remedy=nearest(grad, METHODS))
+        raise RegistrationError(
+            f"grad={grad!r} is neither a rule nor the name of a method.", remedy=nearest(grad, METHODS)
+        )
     return METHODS[grad]
 
 

@@ -66,8 +66,8 @@ def _converted(value: Any, what: str, remedy: str) -> Array:
     except Exception as error:  # of numpy, or of the value's own code
         if isinstance(error, ValueError) and isinstance(value, Sequence):
             raise CoercionError(
-                f"{what} is a nested list with rows of different lengths, which makes no array.",
-                remedy="Pad the rows, or make one array of each.",
+                f"{what} is a nested list with rows of different lengths, which cannot become an array.",
+                remedy="Pad the rows, or pass each row as a separate array.",
             ) from None
         raise CoercionError(
             f"{what} cannot be converted to an array.",
@@ -84,7 +84,7 @@ def require_levels(value: Any, what: str) -> None:
 
 def _refuse_masked(value: Any, what: str) -> None:
     if isinstance(value, np.ma.MaskedArray):
-        raise CoercionError(f"{what} is a masked array, and tensors have no mask.", remedy="Use .filled(...) first.")
+        raise CoercionError(f"{what} is a masked array, but tensors have no mask.", remedy="Use .filled(...) first.")
 
 
 def _has_text(items: Iterable[Any], what: str, depth: int = 1) -> bool:
@@ -97,7 +97,7 @@ def _has_text(items: Iterable[Any], what: str, depth: int = 1) -> bool:
         raise CoercionError(
             f"{what} is a list that contains itself, or is nested more than {_DEEPEST} levels deep.",
             expected=f"at most {_DEEPEST} dimensions",
-            remedy="Make an array of the numbers in it.",
+            remedy="Convert it to an array first.",
         )
     found = False
     for item in items:
@@ -177,7 +177,7 @@ def _too_large(items: Sequence[Any], what: str) -> CoercionError:
         got=f"integers from {_short(min(integers))} to {_short(max(integers))}"
         if len(integers) > 1
         else _short(*integers),
-        remedy="Convert them to floating numbers that are exact enough: float(x).",
+        remedy="Convert them to floats if the rounding is acceptable: float(x).",
     )
 
 

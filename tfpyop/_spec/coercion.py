@@ -2,7 +2,7 @@
 
 In: tensors keep theirs; Python numbers and float64 arrays follow the floating dtype of the tensors. Out: declared, or
 the result type of the inputs; a result may be cast to it only within its kind, and no finite value may become infinite.
-Python integers take a dtype by the tensors beside them, never by their own values.
+Python integers take a dtype from the tensors in the same call, never from their own values.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ _KINDS = "buifc"
 """Kinds of numbers, each of which may be cast to itself and to those behind it."""
 
 _INPUT_REMEDY = (
-    "If it is an input, convert it to an array; if not, make its parameter keyword-only or name it in static_argnames."
+    "If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames."
 )
-_RETURN_REMEDY = "Return an array; for several outputs name them in the signature, or give dtype= in their form."
+_RETURN_REMEDY = (
+    "Return an array. For several outputs, name them in the signature, or give dtype= as a tuple or dict of the same "
+    "form."
+)
 
 _EXTENSION_KINDS = {
     **dict.fromkeys(["bfloat16", "float8", "float4"], "f"),
@@ -69,7 +72,7 @@ def parse_dtype(value: Any) -> DType | None:
     except KeyError:  # TensorFlow's dtypes of things that are not arrays
         value = np.dtype([(str(given), np.void)])
     if given is not value and getattr(value, "names", None):  # a quantized dtype of TensorFlow, or one of a handle
-        raise RegistrationError(f"{given!r} is not a dtype of an array.", remedy="Pass tensors of numbers or text.")
+        raise RegistrationError(f"{given!r} is not a valid array dtype.", remedy="Pass tensors of numbers or text.")
     if isinstance(value, str) and value == "string":
         return STRING
     if isinstance(value, str) and value.startswith(tuple(_EXTENSION_KINDS)):
@@ -84,13 +87,13 @@ def parse_dtype(value: Any) -> DType | None:
         return STRING
     if dtype_kind(dtype) not in _KINDS or dtype.name in ("longdouble", "clongdouble", "float128", "complex256"):
         raise RegistrationError(
-            f"{value!r} is not a dtype of a tensor.", remedy='Give for example np.float32, tf.int64 or "string".'
+            f"{value!r} is not a valid tensor dtype.", remedy='Use for example np.float32, tf.int64 or "string".'
         )
     return dtype.newbyteorder("=") if dtype.kind != "V" else dtype
 
 
 def result_dtype(dtypes: Iterable[DType]) -> DType:
-    """The dtype of a result that nobody declared.
+    """Return the dtype of a result without a declared dtype.
 
     Floating and complex inputs decide alone if there are any, so that an integer parameter does not widen float32.
     """
@@ -101,17 +104,17 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
         return np.result_type(*deciding)
     except (TypeError, ValueError):
         raise CoercionError(
-            "the output dtype does not follow from the inputs.",
+            "cannot infer the output dtype from the inputs.",
             got=", ".join("string" if dtype == STRING else str(dtype) for dtype in deciding or dtypes) or "no inputs",
-            remedy="Pass numbers, or declare it if the function reads text: dtype=np.float32."
+            remedy="Pass numbers. If the function reads text, declare the dtype, for example dtype=np.float32."
             if STRING in dtypes
-            else "Declare it, for example with dtype=np.float32.",
+            else "Declare the dtype, for example dtype=np.float32.",
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Partners:
-    """The dtypes that numbers without one of their own take from the tensors beside them."""
+    """The dtypes that numbers without a dtype take from the tensors in the same call."""
 
     floating: DType | None = None
     """The real floating dtype of the tensors, if one is floating."""
@@ -137,9 +140,9 @@ def _common_floating(dtypes: Sequence[DType]) -> DType:
         return np.result_type(*dtypes)
     except (TypeError, ValueError):
         raise CoercionError(
-            "the dtype of a plain number does not follow from the tensors beside it.",
+            "cannot infer the dtype of a plain number: the tensors in this call have no common dtype.",
             got=" and ".join(sorted(map(str, dtypes))),
-            remedy="Make a tensor of it, for example tf.constant(x, tf.float32).",
+            remedy="Convert the number to a tensor, for example tf.constant(x, tf.float32).",
         ) from None
 
 
@@ -176,10 +179,10 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
         return _as_strings(array, what)
     if kind not in _KINDS:
         raise CoercionError(
-            f"{what} has a dtype that no tensor has.",
+            f"{what} has a dtype that TensorFlow does not support.",
             expected="numbers, booleans or strings",
             got=describe(array.dtype, array.shape),
-            remedy="Convert it with numpy first, for example with .astype(np.int64).",
+            remedy="Convert it with numpy first, for example x.astype(np.int64).",
         )
     if kind in "ui" and not isinstance(value, np.ndarray | np.generic):
         return _cast_python_integers(array, partners, what)
@@ -197,8 +200,8 @@ def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
     dtype = np.dtype(np.int32) if partners.integer is None else partners.integer
     if _fits(array, dtype):
         return array.astype(dtype)
-    rule = "become int32" if partners.integer is None else "take the dtype of the integer tensors beside them"
-    remedy = f"Python integers {rule}. Pass np.{array.dtype}(x) for another dtype."
+    rule = "become int32" if partners.integer is None else "take the dtype of the integer tensors in the call"
+    remedy = f"Python integers {rule}. For another dtype, pass np.{array.dtype}(x)."
     raise _overflow(array, dtype, what, remedy=remedy)
 
 
@@ -223,7 +226,7 @@ def advise_declared(actual: DType, promised: DType) -> str:
     if promised == STRING:
         return f"Return strings, or declare dtype={_written(actual)}."
     if dtype_kind(actual) not in _KINDS:
-        return "Return numbers: tensors have no such dtype."
+        return "Return numbers: TensorFlow does not support this dtype."
     return f"Declare dtype={_written(actual)}, or convert the result in the function."
 
 
@@ -300,7 +303,7 @@ def cast(array: Array, dtype: DType, *, what: str) -> Array:
             f"{what} has integers that {dtype} cannot hold exactly.",
             expected=describe(dtype, array.shape),
             got=describe(array.dtype, array.shape),
-            remedy=f"Declare dtype=np.{array.dtype}, or round them on purpose: x.astype(np.{dtype}).",
+            remedy=f"Declare dtype=np.{array.dtype}, or round explicitly: x.astype(np.{dtype}).",
         )
     if is_extension and not np.isfinite(result).all() and (np.isfinite(array) & ~np.isfinite(result)).any():
         raise _overflow(array, dtype, what)
@@ -329,7 +332,9 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
         raise CoercionError(
             f"{function.__name__} has no loop for these input dtypes.",
             got=", ".join("string" if dtype == STRING else str(dtype) for dtype in dtypes),
-            remedy="It has loops for " + ", ".join(function.types[:8]) + "; np.typename tells what a letter means.",
+            remedy="Use one of these input dtypes: "
+            + ", ".join(function.types[:8])
+            + ". np.typename explains each letter.",
         ) from None
     floating = {"f": partner, "c": complex_dtype(partner)}
     return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
@@ -345,7 +350,7 @@ def _as_strings(array: Array, what: str) -> Array:
         raise CoercionError(
             f"{what} has text that UTF-8 cannot encode.",
             got=shown(str(error.object)),
-            remedy='Encode it yourself, for example with .encode(errors="surrogateescape").',
+            remedy='Encode the text first, for example text.encode(errors="surrogateescape").',
         ) from None
     return result
 

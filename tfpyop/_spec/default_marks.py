@@ -21,7 +21,7 @@ _BY_REPR = (type(None), bool, int, float, complex, str, bytes, bytearray, range,
 
 
 def marks_of(defaults: Mapping[str, Any]) -> dict[str, str | None]:
-    """The mark of each default; None for one that no text tells from others, such as an object without a name."""
+    """Return the mark of each default; None if no text identifies the default, such as an object without a name."""
     return {name: _mark_of(value) for name, value in defaults.items()}
 
 

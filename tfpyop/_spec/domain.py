@@ -46,22 +46,22 @@ class Interval:
         """
         match = _INTERVAL.fullmatch(text)
         if match is None or not text.strip():
-            raise RegistrationError(f"domain {text!r} cannot be read.", remedy=_EXAMPLE)
+            raise RegistrationError(f"cannot parse domain {text!r}.", remedy=_EXAMPLE)
         if match["left"] is None:
             return cls(is_integer=True)
         try:
             low, high = float(match["low"]), float(match["high"])
         except ValueError:
             raise RegistrationError(
-                f"domain {text!r} has an end that is not a number.",
+                f"domain {text!r} has a bound that is not a number.",
                 got=f"{match['low'].strip()} and {match['high'].strip()}",
                 remedy=_EXAMPLE,
             ) from None
         read = cls(low, high, match["left"] == "(", match["right"] == ")", match["kind"] is not None)
         if read.is_empty:
             raise RegistrationError(
-                f"domain {text!r} holds no number.",
-                remedy="Put the lower end first, with a number between the two: [1, 1] holds 1, (1, 1) nothing.",
+                f"domain {text!r} is empty.",
+                remedy="Put the lower bound first. [1, 1] contains 1; (1, 1) is empty.",
             )
         return read
 
@@ -119,7 +119,7 @@ class Domain:
         if isinstance(value, str):
             return cls(Interval.parse(value))
         if not isinstance(value, Mapping):
-            raise RegistrationError("domain= is neither text nor dict.", got=f"{value!r:.80}", remedy=_EXAMPLE)
+            raise RegistrationError("domain= is neither a string nor a dict.", got=f"{value!r:.80}", remedy=_EXAMPLE)
         for name, text in value.items():
             if name not in parameters:
                 raise RegistrationError(
@@ -127,7 +127,9 @@ class Domain:
                 )
             if not (text is None or isinstance(text, str)):
                 raise RegistrationError(
-                    f"the domain of {name!r} is not text.", got=f"{text!r:.80}", remedy=f"{_EXAMPLE} None: unbounded."
+                    f"the domain of {name!r} is not a string.",
+                    got=f"{text!r:.80}",
+                    remedy=f"{_EXAMPLE} Use None for an unbounded input.",
                 )
         return cls(by_name={name: EVERYWHERE if text is None else Interval.parse(text) for name, text in value.items()})
 

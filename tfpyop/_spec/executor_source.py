@@ -54,7 +54,7 @@ class ExecutorSource:
         made = self._new()
         if not isinstance(made, concurrent.futures.Executor):
             raise RegistrationError(
-                "the executor= function did not return an executor.",
+                "the executor= factory did not return an Executor.",
                 expected="a concurrent.futures.Executor",
                 got=f"{made!r:.80}",
             )
@@ -68,8 +68,8 @@ class ExecutorSource:
         assert self._make is not None
         if self._is_maker():
             raise WorkerError(
-                "the executor is needed while it is made.",
-                remedy="The function that executor= names calls the op: make the executor without calling it.",
+                "the executor= factory needs the executor that it is creating.",
+                remedy="Do not call the op in the executor= factory.",
             )
         self._thread.is_making = True
         self._n_makers += 1
@@ -77,9 +77,9 @@ class ExecutorSource:
             return self._make()
         except Exception as error:
             raise WorkerError(
-                "its executor could not be made.",
+                "the executor= factory raised an exception.",
                 got=f"{type(error).__name__}: {error}",
-                remedy="executor= is a function, which raised this.",
+                remedy="Fix the function that was passed as executor=.",
             ) from error
         finally:
             self._n_makers -= 1

@@ -182,7 +182,7 @@ class OpSpec:
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.:/<>-]+", name):
         raise RegistrationError(
-            f"{name!r} is not a name for an op.", remedy="Give a name= of letters, digits and any of . : / - _"
+            f"{name!r} is not a valid op name.", remedy="Use a name= of letters, digits and the characters . : / - _"
         )
     if re.search(r"/(vjp|jvp)\Z", name):
         raise RegistrationError(

@@ -22,13 +22,14 @@ def check_function(function: Any) -> None:
     if isinstance(function, staticmethod | classmethod):
         kind = type(function).__name__
         raise RegistrationError(
-            f"differentiable_op was given a {kind} object.", remedy=f"Put @{kind} above @differentiable_op, not below."
+            f"differentiable_op got a {kind} object instead of a function.",
+            remedy=f"Put @{kind} above @differentiable_op.",
         )
     if not callable(function):
         raise RegistrationError(
-            "differentiable_op takes a function.",
+            "the argument of differentiable_op is not a function.",
             got=f"{function!r:.80}",
-            remedy='Options are keywords: @differentiable_op(signature="()->()").',
+            remedy='Pass options as keywords: @differentiable_op(signature="()->()").',
         )
 
 
@@ -47,9 +48,11 @@ def read_signature(function: Any, text: Any, shape: Any) -> Signature | None:
     if text is None:
         return Signature.from_ufunc(function) if isinstance(function, np.ufunc) and shape is None else None
     if not isinstance(text, str):
-        raise RegistrationError("signature= is not text.", got=f"{text!r:.80}", remedy='For example "(n),(n)->()".')
+        raise RegistrationError(
+            "signature= is not a string.", got=f"{text!r:.80}", remedy='Pass a string, for example "(n),(n)->()".'
+        )
     if shape is not None:
-        raise RegistrationError("both signature= and shape= are given.", remedy="Remove one of the two.")
+        raise RegistrationError("signature= and shape= cannot be used together.", remedy="Remove one of the two.")
     return Signature.parse(text)
 
 
@@ -58,7 +61,8 @@ def read_shape_function(shape: Any) -> Callable[..., Any] | None:
         raise RegistrationError(
             "shape= is not a function.",
             got=f"{shape!r:.80}",
-            remedy="For example shape=lambda x: x for an output like the input; or give a signature.",
+            remedy="Pass a function, for example shape=lambda x: x for an output with the shape of the input, or pass "
+            "a signature=.",
         )
     function: Callable[..., Any] | None = shape
     return function
@@ -70,7 +74,7 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
         declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
     except TypeError as error:
         raise RegistrationError(
-            f"dtype= cannot be read: {error}.", remedy="Give a dtype, or a tuple or dict of dtypes."
+            f"dtype= is invalid: {error}.", remedy="Pass a dtype, or a tuple or dict of dtypes."
         ) from None
     dtypes = tuple(map(parse_dtype, declared))
     if signature is None:
@@ -81,7 +85,7 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
     if len(dtypes) != n_outputs:
         raise RegistrationError(
             "dtype= and signature= disagree about the number of outputs.",
-            expected=f"{n_outputs} dtypes, for signature {signature.text!r}",
+            expected=f"{n_outputs} dtypes for signature {signature.text!r}",
             got=str(len(dtypes)),
         )
     return dtypes, structure
@@ -90,12 +94,14 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
 def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, tuple[str, DType]]:
     if residuals is None:
         return {}
-    example = 'For example residuals={"lu": ("(n,n)", np.float64)}.'
+    example = 'Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.'
     if not isinstance(residuals, Mapping):
         raise RegistrationError("residuals= is not a dict.", got=f"{residuals!r:.80}", remedy=example)
     if signature is None:
         raise RegistrationError(
-            "residuals need a signature.", remedy='For example signature="(n,n),(n)->(n)", whose sizes they share.'
+            "residuals= requires a signature.",
+            remedy='Pass a signature, for example signature="(n,n),(n)->(n)". '
+            "Residuals use the names of its dimensions.",
         )
     read = {}
     for name, declared in residuals.items():
@@ -103,20 +109,21 @@ def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, 
         dtype = parse_dtype(declared[1]) if is_pair else None
         if dtype is None:
             raise RegistrationError(
-                f"residual {name!r} is not declared by core dimensions and a dtype.",
+                f"the declaration of residual {name!r} is not a pair of core dimensions and a dtype.",
                 got=f"{declared!r:.80}",
                 remedy=example,
             )
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise RegistrationError(
-                f"residual {name!r} has a name that is not an identifier.",
-                remedy="Rules read it as op.residuals.name: use letters, digits and _, and no keyword of Python.",
+                f"the residual name {name!r} is not a Python identifier.",
+                remedy="Use letters, digits and _, and no Python keyword, because rules read the residual as "
+                "op.residuals.name.",
             )
         if not _is_core(declared[0], signature):
             raise SignatureError(
-                f"the core dimensions of residual {name!r} cannot be read.",
-                expected='dimensions in parentheses, for example "(n,n)", in names of the signature or a new one',
-                got=f"{declared[0]!r:.80} beside signature {signature.text!r}",
+                f"cannot parse the core dimensions of residual {name!r}.",
+                expected='dimensions in parentheses, for example "(n,n)", with names from the signature or new names',
+                got=f"{declared[0]!r:.80}, with signature {signature.text!r}",
             )
         read[name] = (declared[0], dtype)
     return read
@@ -133,9 +140,9 @@ def read_compute_dtype(value: Any) -> DType | None:
     dtype = parse_dtype(value)
     if dtype is not None and dtype_kind(dtype) != "f":
         raise RegistrationError(
-            "compute_dtype is not a floating dtype.",
+            "compute_dtype= is not a floating dtype.",
             got=str(dtype),
-            remedy='Use "float32" or "float64"; complex inputs follow.',
+            remedy='Use "float32" or "float64". Complex inputs get the complex dtype of the same precision.',
         )
     return dtype
 
@@ -143,7 +150,7 @@ def read_compute_dtype(value: Any) -> DType | None:
 def read_prefer(value: Any) -> bool:
     if value not in (None, "native", "numpy"):
         raise RegistrationError(
-            "prefer= names no implementation.", expected='"native" or "numpy"', got=f"{value!r:.80}"
+            "prefer= is not the name of an implementation.", expected='"native" or "numpy"', got=f"{value!r:.80}"
         )
     return bool(value == "native")
 
@@ -155,14 +162,15 @@ def read_executor(executor: Any, *, is_vectorized: bool) -> ExecutorSource | Non
     if not isinstance(executor, Executor) and not callable(executor):
         raise RegistrationError(
             "executor= is not an executor.",
-            expected="a concurrent.futures.Executor, or a function that makes one",
+            expected="a concurrent.futures.Executor, or a function that returns one",
             got=f"{executor!r:.80}",
-            remedy="For example tfpyop.parallel.process_pool(4), or concurrent.futures.ThreadPoolExecutor().",
+            remedy="Pass for example tfpyop.parallel.process_pool(4) or concurrent.futures.ThreadPoolExecutor().",
         )
     if is_vectorized:
         raise RegistrationError(
-            "executor= needs vectorized=False.",
-            remedy="It runs the elements of loop dimensions apart, with a function that takes core dimensions only.",
+            "executor= requires vectorized=False.",
+            remedy="Add vectorized=False, and write the function for core dimensions only. The executor runs one call "
+            "for each element of the loop dimensions.",
         )
     return ExecutorSource(executor)
 
@@ -184,9 +192,9 @@ def read_vectorized(value: Any, signature: Signature | None) -> bool:
     is_vectorized = read_flag("vectorized", value)
     if not is_vectorized and signature is None:
         raise RegistrationError(
-            "vectorized=False needs a signature.",
-            remedy='It says which dimensions the function takes, for example signature="(n,n)->(n)"; the host loops '
-            "over the others.",
+            "vectorized=False requires a signature.",
+            remedy='Pass the core dimensions of the function, for example signature="(n,n)->(n)". The host loops over '
+            "all other dimensions.",
         )
     return is_vectorized
 
@@ -196,8 +204,8 @@ def check_input_count(parameters: Parameters, signature: Signature | None, *, is
     n_others = 2 if is_method else 1
     if signature is not None and parameters.n_required > len(signature.inputs) + n_others:
         raise RegistrationError(
-            "the function takes more arrays than the signature has inputs.",
-            expected=f"{len(signature.inputs)} inputs, as signature {signature.text!r} says",
+            "the function has more required tensor parameters than the signature has inputs.",
+            expected=f"{len(signature.inputs)} inputs, from signature {signature.text!r}",
             got=f"parameters {', '.join(parameter.name for parameter in parameters.tensors)}",
-            remedy="Add inputs to the signature, or make parameters static with static_argnames or by keyword-only.",
+            remedy="Add inputs to the signature, or make parameters static: keyword-only, or named in static_argnames.",
         )

@@ -150,7 +150,7 @@ class OpOutputSpec:
                     f"{self._what(number)} is None.",
                     expected="an array or number",
                     got="None",
-                    remedy="Does the function lack a return statement?",
+                    remedy="Check that the function has a return statement.",
                 )
         return values
 
@@ -169,13 +169,13 @@ class OpOutputSpec:
         if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
             return array
         said_by = "signature" if self.signature is not None else "shape function"
-        correct = f"That is what the {said_by} says for inputs {self.describe_inputs(inputs)}: correct it, or return"
+        requirement = f"The {said_by} requires this shape for inputs {self.describe_inputs(inputs)}."
         hint = self.loop_hint(inputs)
         raise ContractError(
             f"{self._what(number)} has the wrong shape.",
             expected=str(promised),
             got=describe(np.asarray(value).dtype, array.shape),
-            remedy=f"{correct} an array of that shape.{f' {hint}' if hint else ''}",
+            remedy=f"{requirement} Fix the {said_by}, or return an array of this shape.{f' {hint}' if hint else ''}",
         )
 
     def describe_inputs(self, inputs: Types) -> str:
@@ -183,7 +183,7 @@ class OpOutputSpec:
         return describe_types(inputs)
 
     def loop_hint(self, inputs: Types) -> str | None:
-        """What the signature tells of loop dimensions."""
+        """Return a hint about loop dimensions, if the inputs have any."""
         if self.signature is None or self.ufunc is not None:
             return None
         loop = self.signature.bind([type_.shape for type_ in inputs]).loop
@@ -191,10 +191,13 @@ class OpOutputSpec:
             return None
         shown = describe_shape(loop)
         if self.signature.is_elementwise:
-            return f"The inputs have dimensions {shown}: work element by element (np.where), or say vectorized=False."
+            return (
+                f"The inputs have dimensions {shown}. Write the function element by element (np.where), or pass "
+                "vectorized=False."
+            )
         return (
-            f"The inputs have loop dimensions {shown} in front of the core: work along the last axes (x.sum(-1)), or "
-            "say vectorized=False."
+            f"The inputs have loop dimensions {shown} before the core dimensions. Work along the last axes "
+            "(x.sum(-1)), or pass vectorized=False."
         )
 
     def _advice(self, number: int) -> Advice:
@@ -219,7 +222,8 @@ class OpOutputSpec:
             raise SignatureError(
                 f"the shape function raised {type(error).__name__}: {error}",
                 got=f"input shapes {', '.join(map(describe_shape, known))}",
-                remedy="It is called as shape(*input_shapes, **static), with a tuple of sizes for each input.",
+                remedy="Fix the shape function. It is called as shape(*input_shapes, **static), with a tuple of sizes "
+                "for each input.",
             ) from error
         return _read_shapes(result, len(self.dtypes))
 
@@ -251,7 +255,7 @@ class OpOutputSpec:
             problems = [f"Undeclared: {', '.join(map(repr, undeclared))}."] if undeclared else []
             problems += [f"Missing: {', '.join(map(repr, missing))}."] if missing else []
             raise ContractError(
-                "the function returned other residuals than declared.",
+                "the function returned residuals that differ from the declaration.",
                 expected=f"(outputs, {declared})",
                 got=f"residuals {', '.join(repr(str(name)) for name in residuals) or 'of no name'}",
                 remedy=" ".join(problems),
@@ -270,17 +274,17 @@ class OpOutputSpec:
                 "the function returned the wrong number of outputs.",
                 expected="1 output",
                 got=f"a tuple of {len(result)}",
-                remedy='Name every output in the signature, for example signature="()->(),()", or give dtype= as a '
-                "tuple; for one array of them, return np.stack(...).",
+                remedy='Name every output in the signature, for example signature="()->(),()", or pass dtype= as a '
+                "tuple. For a single array, return np.stack(...).",
             )
         if n_outputs == 1 and self.structure.kind == "tuple" and not isinstance(result, tuple | list):
             return [result]
         try:
             return self.structure.flatten_as(result)
         except ValueError as error:
-            remedy = "Return them in the form of dtype=."
+            remedy = "Return the outputs in the same form as dtype=."
             if self.structure.kind == "tuple":
-                remedy = "Return a tuple of them: return a, b. For a dict of outputs, give dtype= as a dict."
+                remedy = "Return a tuple: return a, b. To return a dict, pass dtype= as a dict."
             raise ContractError(
                 "the function returned its outputs in the wrong form.",
                 expected=f"{n_outputs} outputs as declared",
@@ -328,11 +332,11 @@ def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
             "the shape function must return one shape for each output.",
             expected="a tuple of sizes" if n_outputs == 1 else f"{n_outputs} tuples of sizes",
             got=f"{result!r:.80}",
-            remedy="Sizes are integers, none of them negative.",
+            remedy="Return sizes that are integers of 0 or more.",
         )
     if any(size > _LARGEST_SIZE for shape in read for size in shape):  # more than TensorFlow's shapes can hold
         raise SignatureError(
-            "the shape function returned a size that no tensor can have.",
+            "the shape function returned a size that is too large for a tensor.",
             expected="sizes below 2**63",
             got=f"{result!r:.80}",
             remedy="Check the arithmetic of the shape function.",

@@ -97,7 +97,7 @@ class Parameters:
 
     @property
     def n_required(self) -> int:
-        """How many tensor parameters have no default."""
+        """The number of tensor parameters without a default."""
         return sum(parameter.default is _Parameter.empty for parameter in self.tensors)
 
     @property
@@ -131,7 +131,7 @@ class Parameters:
         for name in names:
             if name not in self.static_parameters:
                 raise RegistrationError(
-                    f"it has no static parameter {name!r}.", remedy=nearest(name, self.static_parameters)
+                    f"the op has no static parameter {name!r}.", remedy=nearest(name, self.static_parameters)
                 )
 
     def without_first(self) -> Parameters:
@@ -143,13 +143,13 @@ class Parameters:
 
     @property
     def hint(self) -> str | None:
-        """What to say when the function fails although it was called as it asks for: an option may be an input."""
+        """A hint for errors of the function: an option may have been passed as an input."""
         names = [repr(p.name) for p in self.tensors if isinstance(p.default, int)]
         if not names:
             return None
         return (
-            f"Positional parameters are inputs, so {', '.join(names)} came as an array: make an option keyword-only, "
-            "or name it in static_argnames."
+            f"Positional parameters are inputs, so {', '.join(names)} was passed as an array. Make an option "
+            "keyword-only, or name it in static_argnames."
         )
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> BoundArguments:
@@ -200,8 +200,8 @@ class Parameters:
             "the call has the wrong number of inputs.",
             expected=f"{n_inputs}, as the signature says",
             got=f"{n_leaves}: {', '.join(given)}",
-            remedy="None is not an input, and a tuple or dict is as many as are in it. Make an option keyword-only, or "
-            "name it in static_argnames.",
+            remedy="None is not an input; a tuple or dict counts as one input for each value in it. Make an option "
+            "keyword-only, or name it in static_argnames.",
         )
 
     def call_arguments(
@@ -224,7 +224,7 @@ class Parameters:
         return [*args, *remaining], keywords
 
     def payload(self, structure: TreeSpec | None, static: Mapping[str, Any]) -> str:
-        """Canonical JSON for what a token must say beside the op's name; empty for a plain call.
+        """Return canonical JSON for the call data of a token; empty for a plain call.
 
         Defaults are written too, since they may be others where it is read; of those that are not JSON, their marks.
 
@@ -266,11 +266,11 @@ class Parameters:
         unknown = {name: value for name, value in static.items() if name not in known}
         if unknown:
             raise UnsupportedError(
-                f"it has no static parameter {' or '.join(map(repr, unknown))}.",
+                f"the op has no static parameter {' or '.join(map(repr, unknown))}.",
                 expected=f"static parameters {', '.join(map(repr, known))}" if known else "no static parameters",
                 got=", ".join(f"{name}={value!r:.80}" for name, value in unknown.items()),
-                remedy="Where a saved model passes it, the function has changed since: give it this parameter again, "
-                "or save the model with the function as it is now. A model needs the op that it was saved with.",
+                remedy="If a saved model passes this parameter, the function has changed since the model was saved. "
+                "Restore the parameter, or save the model again with the current function.",
             )
 
     @property
@@ -289,8 +289,8 @@ class Parameters:
                 raise UnsupportedError(
                     f"the default of {name!r} has changed since the model was saved.",
                     expected=str(mark),
-                    got=f"{own or 'a value that has no mark'}: {default!r:.80}",
-                    remedy="Restore the default, or save the model again with the op as it is now.",
+                    got=f"{own or 'a value that cannot be compared'}: {default!r:.80}",
+                    remedy="Restore the default, or save the model again with the current op.",
                 )
 
 

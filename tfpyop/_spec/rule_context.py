@@ -36,11 +36,11 @@ class NamedValues(Mapping[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         """Every rule of a call is given the same values."""
-        raise AttributeError(f"{name!r} cannot be set: what a rule is given does not change")
+        raise AttributeError(f"cannot set {name!r}: the first argument of a rule is read-only")
 
     def __delattr__(self, name: str) -> NoReturn:
         """As for setting."""
-        raise AttributeError(f"{name!r} cannot be deleted: what a rule is given does not change")
+        raise AttributeError(f"cannot delete {name!r}: the first argument of a rule is read-only")
 
     def __iter__(self) -> Iterator[str]:
         """The names, as they were declared."""
@@ -88,4 +88,7 @@ class RuleContext:
         def __getattr__(self, name):
             """Called for unknown names only."""
             offered = [offered.name for offered in fields(self) if offered.repr]
-            raise AttributeError(f"op {self.name!r}: a rule is given no {name!r}. There are {', '.join(offered)}.")
+            raise AttributeError(
+                f"op {self.name!r}: the first argument of a rule has no attribute {name!r}. "
+                f"Attributes: {', '.join(offered)}."
+            )

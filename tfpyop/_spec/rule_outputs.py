@@ -20,7 +20,7 @@ from tfpyop.errors import ContractError
 T = TypeVar("T")
 Counts = tuple[int, int, int]
 """How many inputs, outputs and residuals the op of a rule takes."""
-_OF_ONE_CALL = "Pass what one call of the op took and gave, as the rule itself is given it."
+_OF_ONE_CALL = "Pass the inputs, outputs and residuals of one call of the op, in the order in which the rule gets them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ class RuleOutputSpec:
             if n_inputs + n_outputs + n_residuals + n_vectors == len(dtypes):
                 return n_inputs, n_outputs, n_residuals
         raise ContractError(
-            "the op of a derivative rule got the wrong number of inputs.",
-            expected="the inputs, outputs and residuals of the op it belongs to, and the cotangents or tangents",
+            "the op of a derivative rule was called with the wrong number of inputs.",
+            expected="the inputs, outputs and residuals of its op, and the cotangents or tangents",
             got=str(len(dtypes)),
             remedy=_OF_ONE_CALL,
         )
@@ -237,7 +237,8 @@ def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: T
     for number, (value, want) in enumerate(zip(given, wanted, strict=True)):
         if value.shape is not None and want.shape is not None and not is_compatible(value.shape, want.shape):
             raise ContractError(
-                f"input {number + len(parts.inputs)} of a derivative rule's op does not belong to these primals.",
+                f"input {number + len(parts.inputs)} of the op of a derivative rule does not match the primals of "
+                "this call.",
                 expected=str(want),
                 got=str(value),
                 remedy=_OF_ONE_CALL,

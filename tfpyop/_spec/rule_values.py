@@ -13,7 +13,7 @@ from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
 
-OF_TUPLES = "op.inputs and op.outputs are tuples: (x,) = op.inputs."
+OF_TUPLES = "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."
 """What to say to a rule that did not take them apart."""
 _VECTOR_REMEDY = "Return an array or tensor for it, or None where there is no dependence."
 _OF_TUPLE = re.compile(
@@ -39,7 +39,8 @@ def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[An
             f"the {rule} rule returned None.",
             expected=f"{n_values}, one {kind} for each of op.{like}",
             got="None",
-            remedy=f"Does it lack a return statement? If there is no dependence at all, return {(None,) * n_values}.",
+            remedy="Check that the rule has a return statement. If there is no dependence at all, return "
+            f"{(None,) * n_values}.",
         )
     values = result if isinstance(result, tuple | list) else (result,)
     if len(values) != n_values:
@@ -74,8 +75,9 @@ def wrong_cotangent_shape(
     expected = str(primal)
     if broadcast != primal.shape:
         expected += f" or the broadcast shape {describe_shape(broadcast)}"
-    remedy = "A gradient rule returns cotangents in the shape of their inputs; where the signature has loop dimensions "
-    remedy += "that were broadcast, they may stay and are summed."
+    remedy = (
+        "Return each cotangent in the shape of its input. Broadcast loop dimensions may stay; tfpyop sums over them."
+    )
     if primal.shape is not None and got.shape == (n_inputs, *primal.shape) and broadcast == primal.shape:
         remedy += f" {OF_TUPLES}"
     return ContractError(
@@ -89,7 +91,7 @@ def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> Contr
         f"tangent {number} has the wrong shape.",
         expected=str(output),
         got=str(got),
-        remedy="A JVP rule returns tangents in the shape of their outputs.",
+        remedy="Return each tangent in the shape of its output.",
     )
 
 

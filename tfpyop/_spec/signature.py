@@ -72,16 +72,18 @@ class Signature:
         for dimension in (dimension for core in inputs for dimension in core):
             if free := names_in(dimension.term) - bound:
                 raise SignatureError(
-                    f"signature {text!r} cannot be solved for {min(free)!r} of input size {dimension.text!r}.",
-                    remedy="An input size may be a name, a number, or arithmetic that gives its only name, such as "
-                    "n+1 or 2*n. Arithmetic with several names needs inputs that have these names as sizes.",
+                    f"cannot solve signature {text!r} for {min(free)!r} in the input size {dimension.text!r}.",
+                    remedy="Use a name, a number, or arithmetic with one name, such as n+1 or 2*n. For arithmetic "
+                    "with several names, other inputs must have these names as sizes.",
                 )
         for dimension in (dimension for core in outputs for dimension in core):
             free = names_in(dimension.term) - bound
             if free and isinstance(dimension.term, tuple):
                 raise SignatureError(
-                    f"signature {text!r} computes {dimension.text!r} from {min(free)!r}, which no input has.",
-                    remedy="Use names of the input side, or one new name by itself for a size known at run time.",
+                    f"signature {text!r} uses {min(free)!r} in the output size {dimension.text!r}, but no input has "
+                    f"{min(free)!r}.",
+                    remedy="Use names from the inputs. For a size that is known only at run time, use a single new "
+                    "name.",
                 )
         free_names = {name for core in outputs for dimension in core for name in names_in(dimension.term)} - bound
         return cls(text, inputs, outputs, frozenset(free_names))
@@ -127,7 +129,7 @@ class Signature:
         return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
 
     def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
-        """What the signature promises: None in a shape only for sizes that nobody knows yet."""
+        """What the signature promises: None in a shape only for sizes that are not known yet."""
         for dimension in (dimension for core in self.outputs for dimension in core):
             size = dimension.size(binding.sizes)
             if size is not None and not 0 <= size <= LARGEST_SIZE:
@@ -195,10 +197,10 @@ class Signature:
             for dimension, size in zip(present, shape[len(shape) - len(present) :], strict=True):
                 if dimension.term in self.run_time_names and sizes.setdefault(dimension.term, size) != size:
                     raise ContractError(
-                        f"{what(number)} has another size of {dimension.text!r} than an earlier output.",
+                        f"the size {dimension.text!r} of {what(number)} differs from its size in an earlier output.",
                         expected=f"{dimension.text} = {sizes[dimension.term]}",
                         got=f"{dimension.text} = {size}",
-                        remedy=f"Signature {self.text!r} promises them equal; use two names if they differ.",
+                        remedy=f"Signature {self.text!r} declares these sizes as equal. If they differ, use two names.",
                     )
 
 
@@ -221,7 +223,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
     if len(shapes) != len(signature.inputs):
         raise SignatureError(
             "the call has the wrong number of inputs.",
-            expected=f"{len(signature.inputs)}, as signature {signature.text!r} says",
+            expected=f"{len(signature.inputs)}, from signature {signature.text!r}",
             got=str(len(shapes)),
         )
     missing = _missing_names(signature, shapes)
@@ -248,7 +250,8 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
         raise SignatureError(
             f"the loop dimensions of the inputs do not broadcast under signature {signature.text!r}.",
             got=", ".join(map(describe_shape, shapes)),
-            remedy="Dimensions in front of the core must be equal or 1, as NumPy broadcasts.",
+            remedy="Pass inputs whose loop dimensions (the dimensions before the core dimensions) are equal or 1, as "
+            "in NumPy broadcasting.",
         ) from None
     return Binding(loop, sizes, missing)
 
@@ -310,7 +313,7 @@ def _unsolvable(
     (name,) = names_in(dimension.term)
     return SignatureError(
         f"input {number} does not fit signature {signature.text!r}.",
-        expected=f"a size {dimension.text!r} for some {name} of 0 or more",
+        expected=f"a size {dimension.text!r} with {name} of 0 or more",
         got=describe_shape(shapes[number]),
     )
 

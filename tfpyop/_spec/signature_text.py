@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 from tfpyop._spec.size_terms import LARGEST_SIZE, Term, evaluate
 from tfpyop.errors import SignatureError
 
-EXAMPLE = 'Write it as NumPy does, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
+EXAMPLE = 'Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
 _MOST_OPERATORS = 64
 """The operators and parentheses of one dimension; more would be a mistake, and terms are evaluated recursively."""
 _TOKEN = re.compile(r"[ \t]*(?:(?P<name>[^\W\d]\w*)|(?P<number>[0-9]+)|(?P<symbol>->|//|[-+*(),?])|(?P<end>\Z))")
@@ -120,7 +120,7 @@ class _Parser:
             self._advance()
         if not isinstance(term, tuple) and self._is_optional.setdefault(text, is_optional) != is_optional:
             has, has_not = ("with '?'", "without") if is_optional else ("without '?'", "with it")
-            self._fail(f"the same mark for all dimensions {text!r}: here it is {has}, before it was {has_not}", first)
+            self._fail(f"the same mark for all dimensions {text!r}; here it is {has}, before it was {has_not}", first)
         return Dimension(text, term, is_optional)
 
     def _sum(self) -> tuple[Term, str]:
@@ -138,7 +138,7 @@ class _Parser:
             divisor = self._token
             right, right_text = self._factor()
             if sign == "//" and (not isinstance(right, int) or right == 0):
-                self._fail("a number other than zero to divide by", divisor)
+                self._fail("a divisor other than zero", divisor)
             term, text = (sign, term, right), f"{text}{sign}{right_text}"
         return term, text
 

@@ -18,7 +18,7 @@ class Site:
     file: str
     line: int
     executions: tuple[Any, ...] = field(compare=False, repr=False)
-    """What tells one execution of the modules involved from the next: namespaces and `__spec__`s."""
+    """What distinguishes one execution of the modules involved from the next: namespaces and `__spec__`s."""
     is_interactive: bool = False
 
     @classmethod
@@ -83,7 +83,7 @@ def _is_in_call(frame: FrameType) -> bool:
 
 
 def _is_being_defined(function: Any, frame: FrameType | None) -> bool:
-    """Whether the body of the function's own module runs further up the stack, as under somebody else's decorator."""
+    """Check whether the body of the function's module runs further up the stack, as under another decorator."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     namespace = getattr(module, "__dict__", getattr(function, "__globals__", None))
     while frame is not None:

@@ -78,22 +78,22 @@ class TreeSpec:
             return [value]
         if self.kind == "none":
             if value is not None:
-                raise ValueError(f"{describe_kind(value)} where None belongs")
+                raise ValueError(f"expected None, got {describe_kind(value)}")
             return []
         if self.kind == "dict":
             if not isinstance(value, Mapping):
-                raise ValueError(f"{describe_kind(value)} where a dict belongs")
+                raise ValueError(f"expected a dict, got {describe_kind(value)}")
             if set(value) != set(self.keys):
-                raise ValueError(f"a dict with keys {_listed(value)} where keys {_listed(self.keys)} belong")
+                raise ValueError(f"expected keys {_listed(self.keys)}, got keys {_listed(value)}")
             parts = [value[key] for key in self.keys]
         elif isinstance(value, tuple | list):
             parts = list(value)
         elif dataclasses.is_dataclass(value) and self.build is not None:
             parts = _field_values(value)
         else:
-            raise ValueError(f"{describe_kind(value)} where {len(self.children)} values belong")
+            raise ValueError(f"expected {len(self.children)} values, got {describe_kind(value)}")
         if len(parts) != len(self.children):
-            raise ValueError(f"{len(parts)} values where {len(self.children)} belong")
+            raise ValueError(f"expected {len(self.children)} values, got {len(parts)}")
         return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_as(part)]
 
     def to_json(self, depth: int = 0) -> Json:

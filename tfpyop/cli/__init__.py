@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name not in ("rich", "matplotlib", "hypothesis", "tensorflow"):
             raise
         package = "tfpyop[cli]" if error.name in ("rich", "matplotlib") else error.name
-        return _refuse(f"it needs {error.name}: pip install '{package}'.")
+        return _refuse(f"this command requires {error.name}. Install it: pip install '{package}'.")
     return status
 
 
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "check",
-        help="test the ops of modules by property",
-        description="Test the ops of modules by property. The exit status is 1 if one is wrong.",
+        help="run property-based tests on the ops of modules",
+        description="Run property-based tests on the ops of modules. The exit status is 1 if a check fails.",
     )
     _add_targets(command)
     command.add_argument("--html", metavar="FILE", help="write a report with plots of the derivatives")
@@ -67,12 +67,16 @@ def _parser() -> argparse.ArgumentParser:
         type=_parts,
         action="extend",
         metavar="MODE,...",
-        help="of eager, graph, XLA and native; default: all that apply",
+        help="one or more of eager, graph, XLA and native; default: all that apply",
     )
     command.add_argument(
-        "--checks", type=_parts, action="extend", metavar="CHECK,...", help="as check_gradient; default: all"
+        "--checks",
+        type=_parts,
+        action="extend",
+        metavar="CHECK,...",
+        help="names of checks, for example check_gradient; default: all",
     )
-    command.add_argument("--seed", type=int, metavar="N", help="make the examples the same in every run")
+    command.add_argument("--seed", type=int, metavar="N", help="draw the same examples in every run")
     command.set_defaults(run=_check)
 
     command = commands.add_parser(
@@ -85,46 +89,50 @@ def _parser() -> argparse.ArgumentParser:
         "required",
         help="show the ops that a saved model needs",
         description="Show the ops that a SavedModel needs, the modules that define them, and whether each is available "
-        "here. Nothing is imported that is not named. The exit status is 1 if one is not available.",
+        "here. Only the modules given by --modules are imported. The exit status is 1 if an op is not available.",
     )
     command.add_argument("path", metavar="PATH", help="the directory of the model")
     command.add_argument(
-        "--modules", nargs="+", default=[], metavar="MODULE", help="modules to import first, which define ops"
+        "--modules", nargs="+", default=[], metavar="MODULE", help="modules to import first, which define the ops"
     )
     command.set_defaults(run=_required)
 
     command = commands.add_parser(
         "worker",
         help="serve ops to a cluster",
-        description="Import modules that make ops, and start a TensorFlow server in whose process they run: one of "
-        "tf.distribute, as the environment variable TF_CONFIG says, or a worker of the tf.data service.",
+        description="Import modules that define ops, and start a TensorFlow server that runs these ops in its "
+        "process: a tf.distribute server, configured by the environment variable TF_CONFIG, or a worker of the "
+        "tf.data service.",
     )
-    command.add_argument("--modules", nargs="+", required=True, metavar="MODULE", help="modules that make ops")
-    command.add_argument("--dispatcher", metavar="HOST:PORT", help="be a worker of this tf.data service")
+    command.add_argument("--modules", nargs="+", required=True, metavar="MODULE", help="modules that define ops")
+    command.add_argument("--dispatcher", metavar="HOST:PORT", help="run as a worker of this tf.data service")
     command.add_argument(
-        "--address", default="localhost", metavar="HOST", help="how others reach this machine, for the tf.data service"
+        "--address",
+        default="localhost",
+        metavar="HOST",
+        help="the name by which other machines reach this machine, for the tf.data service",
     )
     command.set_defaults(run=_worker)
 
     command = commands.add_parser(
         "bench",
-        help="measure what calls of an op cost beside its function",
-        description="Measure what calls of one op cost beside its bare function, by the size of the inputs.",
+        help="measure the overhead of op calls over the bare function",
+        description="Measure the overhead of calls of one op over its bare function, by the size of the inputs.",
     )
     command.add_argument("op", metavar="MODULE:OP")
-    command.add_argument("--png", metavar="FILE", help="draw a plot too")
+    command.add_argument("--png", metavar="FILE", help="write a plot to this file")
     command.add_argument("--max-size", type=_count, default=10**6, metavar="N", help="the largest number of elements")
     command.set_defaults(run=_bench)
     return parser
 
 
 def _add_targets(command: argparse.ArgumentParser) -> None:
-    command.add_argument("targets", nargs="+", metavar="MODULE", help="a module by name, or one op of it: MODULE:OP")
+    command.add_argument("targets", nargs="+", metavar="MODULE", help="a module name, or one op of a module: MODULE:OP")
 
 
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 1 or more")
     return int(text)
 
 

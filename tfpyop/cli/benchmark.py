@@ -1,4 +1,4 @@
-"""`tfpyop bench`: what calls of an op cost beside its bare function, by the size of the inputs."""
+"""`tfpyop bench`: the overhead of op calls over the bare function, by the size of the inputs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Times = Mapping[str, float]
 
 
 def bench(target: str, *, png: str | None, max_size: int) -> int:
-    """Measure one op, print a table, and draw a plot if that is asked for."""
+    """Measure one op, print a table, and draw a plot if it is requested."""
     if png is not None:
         _require_picture(png)
     with printing_aside():
         ops = find_ops(target)
     if len(ops) > 1:
         raise RegistrationError(
-            f"{target!r} has several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
+            f"{target!r} defines several ops.", remedy=f"Name one, for example {target}:{next(iter(ops))}."
         )
     [op] = ops.values()
     _require_served(op)
@@ -80,10 +80,10 @@ def _require_served(op: Op[..., Any]) -> None:
         op(*args, **keywords)
     except Exception as error:
         raise RegistrationError(
-            "it refuses the inputs that would be measured with.",
+            "the op raises for the inputs of the measurement.",
             got=f"{describe_arrays(arrays)}: {type(error).__name__}: {error}",
             subject=spec_of(op).subject,
-            remedy="Give it a signature= and a domain=; tuples and dicts cannot be measured.",
+            remedy="Pass signature= and domain= to the op. Ops that take tuples or dicts cannot be measured.",
         ) from None
 
 
@@ -91,20 +91,20 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
     """Inputs of about so many elements, in the op's domain: core dimensions of one size, or else one loop dimension.
 
     Raises:
-      TfpyopError: Nothing tells how many inputs the op has, how they are nested, or of which instance it is.
+      TfpyopError: The number or the nesting of the inputs cannot be inferred, or the op is an unbound method.
     """
     definition = spec_of(op)
     require_known_nesting(op, {})
     names, signature = definition.parameters.input_names, definition.signature
     if is_unbound_method(op):
         raise UnsupportedError(
-            "it is a method, and nothing tells of which instance.",
+            "the op is an unbound method.",
             subject=definition.subject,
-            remedy="Make an instance in the module, and an op of its method: f = instance.method.",
+            remedy="Create an instance in the module, and bind its op to a name: f = instance.method.",
         )
     if signature is None and not names:
         raise RegistrationError(
-            "nothing tells how many inputs it has.", subject=definition.subject, remedy="Give the op a signature=."
+            "cannot infer the number of inputs.", subject=definition.subject, remedy="Pass signature= to the op."
         )
     cores: Sequence[Core] = [()] * len(names) if signature is None else signature.inputs
     named = [[names_in(dimension.term) for dimension in core] for core in cores]
@@ -125,7 +125,7 @@ def static_of(op: Op[..., Any]) -> dict[str, Any]:
     """A value for each static parameter without a default: the first that its annotation allows.
 
     Raises:
-      RegistrationError: Nothing tells what it may be.
+      RegistrationError: No value can be inferred.
     """
     parameters, values = spec_of(op).parameters.static_parameters, {}
     for name, choices in static_choices(op).items():
@@ -133,9 +133,9 @@ def static_of(op: Op[..., Any]) -> dict[str, Any]:
             continue
         if choices is None:
             raise RegistrationError(
-                f"its parameter {name!r} has no default to measure with.",
+                f"cannot choose a value for static parameter {name!r}: it has no default.",
                 subject=spec_of(op).subject,
-                remedy="Annotate it (bool, Literal, an Enum), or give it one.",
+                remedy="Add a default, or annotate the parameter (bool, Literal, an Enum).",
             )
         values[name] = choices[0]
     return values
@@ -191,7 +191,7 @@ def _seconds(call: Callable[[], Any], count: int) -> float:
 
 def _print(op: Op[..., Any], measured: Mapping[int, Times]) -> None:
     names = list(next(iter(measured.values())))
-    table = make_table("elements", *names, title=f"{op.name}: us a call, and above numpy")
+    table = make_table("elements", *names, title=f"{op.name}: microseconds per call, and overhead over numpy")
     for size, times in measured.items():
         bare = times["numpy"]
         cells = [
@@ -209,7 +209,11 @@ def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(
-        xscale="log", yscale="log", xlabel="elements of the largest input", ylabel="microseconds a call", title=op.name
+        xscale="log",
+        yscale="log",
+        xlabel="elements of the largest input",
+        ylabel="microseconds per call",
+        title=op.name,
     )
     for name in next(iter(measured.values())):
         axes.plot(list(measured), [times[name] * 1e6 for times in measured.values()], marker="o", label=name)

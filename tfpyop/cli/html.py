@@ -51,7 +51,7 @@ def write_page(path: str, ops: Mapping[str, Op[..., Any]], reports: Mapping[str,
 </head>
 <body>
 <h1>{said}</h1>
-<p class="facts">tfpyop {__version__}. Derivatives are compared in float64 with extrapolated differences.</p>
+<p class="facts">tfpyop {__version__}. Derivatives are compared in float64 with extrapolated finite differences.</p>
 {sections}
 </body>
 </html>
@@ -90,7 +90,7 @@ def _plots(op: Op[..., Any]) -> str:
     """The plots of an op with a gradient rule."""
     try:
         profile = gradient_profile(op)
-    except Exception as error:  # the table tells what is wrong; the page is written all the same
+    except Exception as error:  # the table shows what is wrong; the page is still written
         return f'<p class="facts">No plots: {html.escape(f"{type(error).__name__}: {error}")}</p>'
     if profile is None:
         return ""
@@ -109,7 +109,11 @@ def _error_plot(profile: GradientProfile) -> str:
     axes.axhline(1e-6, color="#a40e26", linewidth=1, linestyle="--")
     axes.set_ylim(1e-18, max(10.0, float(errors.max())))
     axes.grid(visible=True, alpha=0.3)
-    return _figure(figure, "How far the gradient is from differences. Above the dashed line it counts as wrong.")
+    return _figure(
+        figure,
+        "Relative error of the gradient against finite differences. Above the dashed line, the "
+        "gradient counts as wrong.",
+    )
 
 
 def _slice_plot(line: Slice) -> str:
@@ -126,7 +130,7 @@ def _slice_plot(line: Slice) -> str:
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return _figure(
-        figure, f"The derivative as {line.name}{element} moves and all else stays. Gaps: not smooth, or refused."
+        figure, f"The derivative as only {line.name}{element} varies. Gaps: the function is not smooth, or raises."
     )
 
 

@@ -25,7 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="check the ops of this module beside all other tests, or one op of it (MODULE:OP); may be repeated",
+        help="check the ops of this module, or one of its ops (MODULE:OP), in addition to all other tests; may be "
+        "repeated",
     )
 
 

@@ -44,9 +44,10 @@ def _cluster_server() -> tf.distribute.Server:
         kind, index = task["type"], int(task["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise RegistrationError(
-            f"the environment variable {_VARIABLE} does not say what this process is in which cluster.",
+            f"the environment variable {_VARIABLE} does not specify the cluster and the task of this process.",
             got=f"{os.environ.get(_VARIABLE, 'nothing')!r:.200} ({type(error).__name__}: {error})",
-            remedy=f"Set it, for example to {_EXAMPLE}; or give --dispatcher HOST:PORT for the tf.data service.",
+            remedy=f"Set the variable, for example to {_EXAMPLE}. For the tf.data service, pass --dispatcher "
+            "HOST:PORT.",
         ) from None
     return tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name=kind, task_index=index, protocol="grpc")
 

@@ -66,7 +66,7 @@ def check_contract(
         _require_written(check, op, arguments, mode)
         if got != promised:
             raise check.failure(
-                "the outputs are not what the op promises.",
+                "the outputs do not have the declared dtypes or shapes.",
                 mode=mode,
                 expected=", ".join(map(str, promised)),
                 got=", ".join(map(str, got)),
@@ -147,7 +147,7 @@ def check_batching(
     checked_modes(modes)
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if spec_of(op).is_stateful:
-        return check.skipped("the op is declared stateful, and TensorFlow does not vectorize it")
+        return check.skipped("the op is declared stateful, and TensorFlow does not vectorize stateful ops")
 
     def cause(row: Arguments, outputs: Sequence[Array]) -> str | None:
         again = function_outputs(check, op, row)
@@ -155,7 +155,10 @@ def check_batching(
             return KEEPS_STATE
         if spec_of(op).signature is None or not spec_of(op).is_vectorized:
             return None
-        return "it works across rows: x.sum() for x.sum(-1). If it takes one row only, say vectorized=False"
+        return (
+            "the function works across rows, for example x.sum() instead of x.sum(-1). If the function accepts only "
+            "one row, pass vectorized=False"
+        )
 
     def body(rows: Rows) -> None:
         looped = [function_outputs(check, op, row) for row in rows.arguments]
@@ -282,9 +285,10 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
     except TfpyopError as error:
         if isinstance(error, SignatureError) and not _fits_signature(op, arguments):
             raise check.failure(
-                "a call that was drawn does not fit the signature.",
+                "a drawn call does not match the signature.",
                 got=described(error),
-                cause="inputs that must fit each other are drawn together, by one strategy of Arguments",
+                cause="inputs that depend on each other were drawn separately: draw them together, with one strategy "
+                "of Arguments",
             ) from error
         raise check.failure("the function breaks the contract of the op.", got=described(error)) from error
     except Exception as error:
@@ -312,10 +316,10 @@ def _require_written(check: Property, op: Op[..., Any], arguments: Arguments, mo
         raise
     except Exception as error:
         raise check.failure(
-            "the function raises where out= was filled before the call, and not otherwise.",
+            "the function raises if out= was filled before the call, but not otherwise.",
             mode=mode,
             got=described(error),
-            cause="it reads out= before it writes there",
+            cause="the function reads out= before it writes to it",
         ) from error
 
 
@@ -326,5 +330,5 @@ def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) ->
         check.pass_over(error.problem)
     except Exception as error:
         raise check.failure(
-            "the call raises, and the function itself does not.", mode=mode, got=described(error)
+            "the call raises, but the function itself does not.", mode=mode, got=described(error)
         ) from error

@@ -137,12 +137,10 @@ def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
     listed: list[Any] = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else [checks]
     names = [getattr(check, "__name__", check) for check in listed]
     if not names:
-        raise RegistrationError(
-            "no checks are named.", remedy=f"Give some of {', '.join(CHECKS)}, or leave checks= out."
-        )
+        raise RegistrationError("checks= is empty.", remedy=f"Pass some of {', '.join(CHECKS)}, or omit checks=.")
     for name in names:
         if name not in CHECKS:
-            raise RegistrationError(f"there is no check {name!r:.80}.", remedy=nearest(str(name), CHECKS))
+            raise RegistrationError(f"unknown check {name!r:.80}.", remedy=nearest(str(name), CHECKS))
     return list(dict.fromkeys(names))
 
 

@@ -68,7 +68,7 @@ class Point:
         if not is_finite or not any(np.size(output) for output in values):
             hypothesis.reject()
         if not all(any(is_differentiable(array.dtype) for array in side) for side in (arrays, values)):
-            check.pass_over("there is nothing to differentiate: inputs or outputs are not floating numbers")
+            check.pass_over("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
         return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
 

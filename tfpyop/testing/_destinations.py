@@ -20,7 +20,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import spec_of, tensors_of
 from tfpyop.testing._outcomes import Property
 
-_CAUSE = "out= is memory that is not cleared: write every element of it, and read none before"
+_CAUSE = "out= is uninitialized memory: write every element, and read no element before writing it"
 _FINITE = -113.0
 """The second filling of floating numbers: every floating dtype of two bytes or more holds it."""
 
@@ -50,19 +50,19 @@ def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, 
         left = _equal(one, filling[0]) & _equal(other, filling[1])
         if left.any():
             index = first_of(left)
-            problem = f"output {number} is not written at element {list(index)} of out=."
+            problem = f"the function does not write element {list(index)} of out= for output {number}."
         else:
             # a function that keeps a state differs from itself, and tells nothing of destinations
             depends = ~_equal(one, other) & _equal(one, same)
             if spec_of(op).is_stateful or not depends.any():
                 continue
             index = first_of(depends)
-            problem = f"output {number} depends at element {list(index)} on what out= held before the call."
+            problem = f"element {list(index)} of output {number} depends on the contents of out= before the call."
         raise check.failure(
             problem,
             mode=mode,
             expected="the same result whatever out= holds",
-            got=f"{one[index]} where out= was filled with {filling[0]}, {other[index]} with {filling[1]}",
+            got=f"{one[index]} if out= was filled with {filling[0]}, {other[index]} if it was filled with {filling[1]}",
             cause=_CAUSE,
         )
 

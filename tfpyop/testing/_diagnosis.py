@@ -10,10 +10,10 @@ from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
 
-_FACTORS = {2.0: "a factor of 2 too much", 0.5: "a factor of 2 is missing", 3.0: "a factor of 3 too much"}
+_FACTORS = {2.0: "there is an extra factor of 2", 0.5: "a factor of 2 is missing", 3.0: "there is an extra factor of 3"}
 _MIXED = (
-    "the function mixes loop dimensions: elements of its outputs depend on other elements of its inputs than the "
-    'signature says. Name those dimensions, as "(n)->(n)"'
+    "the function mixes loop dimensions: its outputs depend on more input elements than the signature allows. Declare "
+    'these dimensions as core dimensions, for example "(n)->(n)"'
 )
 
 
@@ -35,17 +35,17 @@ def likely_causes(
       conjugated: What it returns for their conjugates.
     """
     candidates = [
-        ("the rule returns None or zeros where there is a derivative", got, np.zeros_like(right)),
+        ("the rule returns None or zeros, but the derivative is not zero", got, np.zeros_like(right)),
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
-        ("it is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
-        *((f"it is the cotangent of input {n}", got, other) for n, other in enumerate(others)),
-        ("the rule does not use the cotangent it is given", doubled, got),
+        ("the cotangent is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
+        *((f"this is the cotangent of input {n}", got, other) for n, other in enumerate(others)),
+        ("the rule does not use the cotangent that it gets", doubled, got),
         ("the rule uses the cotangent twice", doubled, 4 * got),
     ]
     if right.dtype.kind == "c":
         missing = None if conjugated is None else np.conj(conjugated)
-        candidates.append(("the conjugate is missing, or too much", missing, right))
+        candidates.append(("a conjugate is missing or superfluous", missing, right))
     else:
         flipped = np.abs(got) if np.any(got * right < 0) else None
         candidates.append(("the sign is wrong for some elements only", flipped, np.abs(right)))
@@ -84,7 +84,7 @@ def cause_of_refusal(error: ContractError) -> str | None:
     expected, got = (str(side).count(",") + ("[]" not in str(side)) for side in (error.expected, error.got))
     if "wrong shape" not in error.problem or got <= expected:
         return None
-    return "it is not reduced over dimensions that broadcasting added to this input: sum over them with tf.reduce_sum"
+    return "the cotangent still has dimensions that broadcasting added to this input: sum over them with tf.reduce_sum"
 
 
 def _alike(left: Array | None, right: Array | None) -> bool:

@@ -28,8 +28,8 @@ from tfpyop.testing._strategies import arguments as draw_arguments
 _MOST_EXPORTED = 10
 """How many examples are exported; each of another rank or dtype is saved and loaded."""
 _CAUSE = (
-    "the op depends on what the other process does not have: a global that was set after its module was imported, an "
-    "argument of the command line, a seed"
+    "the op depends on state that the other process does not have: a global that was set after the import of its "
+    "module, a command-line argument, or a seed"
 )
 
 
@@ -66,7 +66,7 @@ def check_export(
     check = Property(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
     definition = spec_of(op)
     if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
-        return check.skipped(f"its module {definition.module!r} cannot be imported by name")
+        return check.skipped(f"the op's module {definition.module!r} cannot be imported by name")
     is_differentiated = rules_of(op).vjp is not None
     with tempfile.TemporaryDirectory() as directory, OtherProcess(definition.module) as process:
         saved = SavedModels(op, Path(directory))
@@ -144,7 +144,7 @@ def _require_equal_gradients(check: Property, call: Flat, inputs: Sequence[tf.Te
     for number, (wanted, cotangent) in enumerate(zip(expected, got.cotangents, strict=True)):
         if (wanted is None) != (cotangent is None):
             raise check.failure(
-                f"the loaded op's cotangent of input {number} differs.",
+                f"the cotangent of input {number} from the loaded op differs.",
                 expected="None" if wanted is None else "an array",
                 got="None" if cotangent is None else "an array",
             )

@@ -272,7 +272,7 @@ def _require_adjoint(check: Property, at: Point, numerical: Slopes, *, direction
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
     if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale:
         raise check.failure(
-            "JVP and VJP contradict each other: (u, J v) is not (u J, v).",
+            "the JVP rule and the gradient rule contradict each other: (u, J v) is not equal to (u J, v).",
             expected=f"(u J, v) = {backward:.9g}, by the gradient rule",
             got=f"(u, J v) = {forward:.9g}, by the JVP rule",
         )

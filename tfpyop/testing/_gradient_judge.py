@@ -109,9 +109,10 @@ class GradientChecker:
         for number, names in self._unjudged.items():
             if number not in self._judged and len(names) >= _TELLING:
                 raise self._check.failure(
-                    f"the cotangent of {names[0]} could not be judged in any example.",
-                    cause="derivatives by it are nowhere precise, as of a part that works in single precision: give "
-                    "domain= or arguments= where they are, or leave check_gradient out",
+                    f"the cotangent of {names[0]} could not be checked in any example.",
+                    cause="numerical derivatives with respect to this input are imprecise at all drawn points, for "
+                    "example because the function computes in single precision: pass domain= or arguments= with "
+                    "points where they are precise, or omit check_gradient",
                 )
 
     def _note(self, at: Point, number: int, numerical: Slopes, weights: Vectors) -> bool:
@@ -139,7 +140,7 @@ class GradientChecker:
             return arrays_of(function.get_concrete_function()())
         except ContractError as error:
             raise self._check.failure(
-                "the gradient rule returns something that is not a cotangent of an input.",
+                "the gradient rule returns a value that is not a valid cotangent of an input.",
                 mode=self._mode,
                 got=described(error),
                 cause=cause_of_refusal(error),

@@ -28,7 +28,7 @@ _N_THREADS = 4
 _N_CALLS = 25
 
 
-_STATE = "the function keeps a state, or draws numbers: declare it stateful=True"
+_STATE = "the function keeps state or draws random numbers: declare stateful=True"
 
 
 def check_purity(
@@ -70,13 +70,13 @@ def check_purity(
         for number, (array, before) in enumerate(zip(first_inputs, fresh_inputs, strict=True)):
             if not np.array_equal(array, before, equal_nan=dtype_kind(array.dtype) in "fc"):
                 raise check.failure(
-                    f"the function writes to input {number}.", cause="an operation in place: work on x.copy()"
+                    f"the function writes to input {number}.", cause="an in-place operation: work on x.copy()"
                 )
         with contextlib.suppress(UnsatisfiedAssumption):  # others may lie where the function refuses them
             _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result")
         again, _ = _raw_call(check, op, arguments)
-        require_equal(check, kept, again, "the same inputs give another result the second time", cause=_STATE)
+        require_equal(check, kept, again, "a second call with the same inputs gives another result", cause=_STATE)
 
     check.run(draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()
@@ -124,7 +124,7 @@ def check_threads(
             arguments, expected = cases[(first + number) % len(cases)]
             with check.named(arguments):
                 got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
-                require_equal(check, expected, got, "a call beside others in other threads differs")
+                require_equal(check, expected, got, "a call that runs in parallel with calls in other threads differs")
 
     with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
         for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:

@@ -22,10 +22,11 @@ def require_arguments(op: Op[..., Any], value: Any) -> None:
     is_call = isinstance(value, Arguments) and isinstance(value.args, tuple) and isinstance(value.static, Mapping)
     if not is_call:
         raise RegistrationError(
-            "an example is not the arguments of a call.",
+            "an example is not an instance of Arguments.",
             got=f"{value!r:.80}",
             subject=subject_of(op),
-            remedy="Draw tfpyop.testing.Arguments: arguments(op), or st.builds(lambda x: Arguments((x,)), ...).",
+            remedy="Use a strategy of tfpyop.testing.Arguments: arguments(op), or st.builds(lambda x: "
+            "Arguments((x,)), ...).",
         )
 
 
@@ -33,8 +34,8 @@ def require_count(op: Op[..., Any], max_examples: Any) -> None:
     """Raise RegistrationError for a number of examples that is none."""
     if max_examples is not None and not (type(max_examples) is int and max_examples > 0):
         raise RegistrationError(
-            "max_examples= is not a number of examples.",
-            expected="a whole number of 1 or more",
+            "max_examples= is not a positive integer.",
+            expected="an integer of 1 or more",
             got=repr(max_examples),
             subject=subject_of(op),
         )
@@ -44,7 +45,7 @@ def require_seed(op: Op[..., Any], seed: Any) -> None:
     """Raise RegistrationError for a seed that is not a whole number."""
     if seed is not None and type(seed) is not int:
         raise RegistrationError(
-            "seed= is not a whole number.", got=repr(seed), subject=subject_of(op), remedy="For example seed=1."
+            "seed= is not an integer.", got=repr(seed), subject=subject_of(op), remedy="Pass for example seed=1."
         )
 
 
@@ -56,8 +57,8 @@ def require_shapes(op: Op[..., Any], shapes: Any) -> None:
     )
     if not is_shapes:
         raise RegistrationError(
-            "shapes= draws what is not a tuple of shapes.",
-            expected="one shape for each input, as ((2, 3), (3,)) or ((2,),)",
+            "the shapes= strategy drew a value that is not a tuple of shapes.",
+            expected="one shape for each input, for example ((2, 3), (3,)) or ((2,),)",
             got=f"{shapes!r:.80}",
             subject=subject_of(op),
         )
@@ -67,12 +68,14 @@ def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
     """Raise RegistrationError for what draws nothing."""
     if isinstance(value, SearchStrategy):
         return
-    remedy = f"Write {name}=st.just({value!r:.40}) for one value, with hypothesis.strategies as st."
+    remedy = f"To draw this value, write {name}=st.just({value!r:.40}), with hypothesis.strategies imported as st."
     if isinstance(value, list):
-        remedy = f"Write {name}=st.sampled_from({value!r:.40}), with hypothesis.strategies as st."
+        remedy = f"Write {name}=st.sampled_from({value!r:.40}), with hypothesis.strategies imported as st."
     if name == "arguments":
-        remedy = "Give what tfpyop.testing.arguments(op) returns, or another strategy of Arguments."
-    raise RegistrationError(f"{name}= is not a strategy.", got=f"{value!r:.80}", subject=subject_of(op), remedy=remedy)
+        remedy = "Pass the result of tfpyop.testing.arguments(op), or another strategy of Arguments."
+    raise RegistrationError(
+        f"{name}= is not a Hypothesis strategy.", got=f"{value!r:.80}", subject=subject_of(op), remedy=remedy
+    )
 
 
 def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Iterable[str]) -> None:
@@ -83,7 +86,7 @@ def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Itera
     for name in names:
         if name not in signature.parameters:
             raise RegistrationError(
-                f"it has no parameter {name!r}.",
+                f"the op has no parameter {name!r}.",
                 subject=subject_of(op),
                 remedy=nearest(name, [*signature.parameters, *options]),
             )
@@ -98,15 +101,16 @@ def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> N
                 f"{name}= is an option, and no {'whole ' * (name == 'max_side')}number.",
                 got=f"{limit!r:.80}",
                 subject=subject_of(op),
-                remedy="A parameter of this name is drawn by a strategy of Arguments: st.builds(Arguments, ...).",
+                remedy="To draw a parameter of the op with this name, use a strategy of Arguments: "
+                "st.builds(Arguments, ...).",
             )
     if max_side < 1:
         raise RegistrationError(
-            f"max_side={max_side} leaves no size.", subject=subject_of(op), remedy="Give 1 or more."
+            f"max_side={max_side} allows no sizes.", subject=subject_of(op), remedy="Pass 1 or more."
         )
     if not 0 <= smallest < largest:
         raise RegistrationError(
-            "no magnitude lies between smallest= and largest=.",
+            "smallest= is not less than largest=.",
             expected="0 <= smallest < largest",
             got=f"smallest={smallest:g}, largest={largest:g}",
             subject=subject_of(op),
@@ -117,10 +121,10 @@ def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DTyp
     """Raise RegistrationError for a domain in which a dtype has no number."""
     if within(interval, input_dtype(dtype, interval)).is_empty:
         raise RegistrationError(
-            f"no {input_dtype(dtype, interval)} lies in the domain of {name!r}.",
+            f"the domain of {name!r} contains no {input_dtype(dtype, interval)} value.",
             got=f"numbers from {interval.low!r} to {interval.high!r}",
             subject=subject_of(op),
-            remedy="Give other dtypes=, or another domain=.",
+            remedy="Pass other dtypes=, or another domain=.",
         )
 
 
@@ -132,7 +136,8 @@ def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> Non
     if is_flat or any(name in overrides for name in names):
         return
     raise UnsupportedError(
-        f"nothing tells how its {n_inputs} inputs are nested in {', '.join(map(repr, names))}.",
+        f"cannot infer how the {n_inputs} inputs are nested in {', '.join(map(repr, names))}.",
         subject=subject_of(op),
-        remedy=f"Draw them, for example arguments(op, {names[0]}=st.fixed_dictionaries({{...}})).",
+        remedy="Pass strategies for these parameters, for example arguments(op, "
+        f"{names[0]}=st.fixed_dictionaries({{...}})).",
     )

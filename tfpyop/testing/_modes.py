@@ -26,16 +26,16 @@ def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
     if modes is None:
         return MODES
     if not modes:
-        raise RegistrationError("no modes are named.", remedy=f"Give some of {', '.join(MODES)}, or leave modes= out.")
+        raise RegistrationError("modes= is empty.", remedy=f"Pass some of {', '.join(MODES)}, or omit modes=.")
     if not isinstance(modes, str | Sequence):
         raise RegistrationError(
-            "modes= names no modes.", got=f"{modes!r:.80}", remedy=f"Give some of {', '.join(MODES)}."
+            "modes= is not a sequence of mode names.", got=f"{modes!r:.80}", remedy=f"Pass some of {', '.join(MODES)}."
         )
     known = {mode.lower(): mode for mode in MODES}
     named = [modes] if isinstance(modes, str) else list(modes)
     for mode in map(str, named):
         if mode.lower() not in known:
-            raise RegistrationError(f"there is no mode {mode!r}.", remedy=nearest(mode, MODES))
+            raise RegistrationError(f"unknown mode {mode!r}.", remedy=nearest(mode, MODES))
     return tuple(known[mode.lower()] for mode in named)
 
 

@@ -25,7 +25,7 @@ Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 """A function of flat tensors that returns flat tensors."""
 
 
-UNBOUND = "it is a method: check the op of an instance"
+UNBOUND = "the op is an unbound method: check the op of an instance"
 """Why the op of a method is passed over where all ops of a module are checked."""
 
 
@@ -36,9 +36,9 @@ def spec_of(op: Op[..., Any]) -> OpSpec:
       RegistrationError: It is not an op.
     """
     if type(op) is not Op:
-        remedy = "Give what differentiable_op made of a function."
+        remedy = "Pass an op that differentiable_op returned."
         if isinstance(op, ModuleType | str):
-            remedy += " All ops of a module are checked by make_test_class(module)."
+            remedy += " To check all ops of a module, use make_test_class(module)."
         raise RegistrationError(f"{op!r:.80} is not an op.", remedy=remedy)
     definition: OpSpec = op_def_of(op).spec
     return definition

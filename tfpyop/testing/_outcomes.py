@@ -27,8 +27,8 @@ from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """What a strategy draws, and a report shows as code."""
 
-KEEPS_STATE = "the function keeps a state, or draws numbers: declare it stateful=True"
-"""The cause where a function gives other results for the same inputs."""
+KEEPS_STATE = "the function keeps state or draws random numbers: declare stateful=True"
+"""The cause where a function gives different results for the same inputs."""
 _MOST_REJECTED = 0.9
 """The largest part of all examples that may be unfit for a check before it says nothing."""
 _HOPELESS = 30
@@ -87,9 +87,9 @@ class Property:
         self._subject = subject_of(op)
         if is_unbound_method(op):
             raise UnsupportedError(
-                "it is a method, and nothing tells of which instance.",
+                "the op is an unbound method.",
                 subject=self._subject,
-                remedy="Check the op of an instance, check_op(instance.method).",
+                remedy="Check the op of an instance: check_op(instance.method).",
             )
         require_count(op, max_examples)
         require_seed(op, seed)
@@ -158,8 +158,8 @@ class Property:
                 test()
             except hypothesis.errors.Flaky as error:
                 raise self.failure(
-                    "an example failed, and did not fail again.",
-                    got="other results for the same inputs",
+                    "an example failed once, but not when it was run again.",
+                    got="different results for the same inputs",
                     cause=KEEPS_STATE,
                 ) from error
         after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
@@ -209,25 +209,31 @@ class Property:
             return
         if not n_examples:
             raise self.failure(
-                "no example could be drawn, so the check says nothing.",
-                cause="no small sizes fit the signature, or nothing lies in the domain: give arguments=, for example "
-                "arguments(op, max_side=10)",
+                "inconclusive: no example could be drawn.",
+                cause="no small sizes match the signature, or the domain contains no value: pass arguments=, for "
+                "example arguments(op, max_side=10)",
             )
         if n_rejected <= _MOST_REJECTED * n_examples:
             return
         if self._refusal is not None and 2 * n_refused >= n_rejected:
             is_unknown = spec_of(self._op).n_inputs is None
-            nested = ". Inputs that are tuples or dicts are drawn by name: arguments(op, x=...)" if is_unknown else ""
+            nested = (
+                ". For inputs that are tuples or dicts, pass strategies by name: arguments(op, x=...)"
+                if is_unknown
+                else ""
+            )
             raise self.failure(
-                "the function refuses most examples, so the check says nothing.",
-                got=f"{n_refused} of {n_examples} refused, the last one with {described(self._refusal)}",
-                cause=f"it is made for other inputs: give domain= or arguments=, such as it takes{nested}",
+                "inconclusive: the function raised for most examples.",
+                got=f"the function raised for {n_refused} of {n_examples} examples, the last time with "
+                f"{described(self._refusal)}",
+                cause="the function does not accept the drawn inputs: pass domain= or arguments= with inputs that it "
+                f"accepts{nested}",
             )
         raise self.failure(
-            "most examples are unfit for this check, so it says nothing.",
+            "inconclusive: too many examples were rejected.",
             got=f"{n_rejected} of {n_examples} rejected, {n_judged} judged",
-            cause="the function is smooth almost nowhere, or works in single precision inside: give domain= or "
-            "arguments= where it is smooth",
+            cause="the function is not smooth at most drawn points, or computes in single precision: pass domain= or "
+            "arguments= with points where it is smooth",
         )
 
     @contextlib.contextmanager

@@ -35,7 +35,7 @@ def counts(op: Op[..., Any]) -> Strategy[int]:
         return st.just(definition.n_inputs)
     if parameters.signature is None:
         raise UnsupportedError(
-            "nothing tells how many inputs it has.", subject=subject_of(op), remedy="Give the op a signature=."
+            "cannot infer the number of inputs.", subject=subject_of(op), remedy="Pass signature= to the op."
         )
     n_tensors = sum(parameter.default is not None for parameter in parameters.tensors)
     return st.just(n_tensors) if parameters.variadic is None else st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC)

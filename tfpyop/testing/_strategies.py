@@ -265,11 +265,11 @@ def _drawn_inputs(
         position += 1 if n_known is None else len(flatten((args[-1],))[0])
     if position != len(shapes):
         raise RegistrationError(
-            "the overrides draw inputs that do not fit the signature.",
+            "the overrides draw a number of inputs that differs from the signature.",
             expected=f"{len(shapes)} inputs",
             got=f"{position}",
             subject=subject_of(op),
-            remedy="A tuple or dict is as many inputs as are in it.",
+            remedy="Draw one value for each input. A tuple or dict counts as one input for each value in it.",
         )
     return tuple(args)
 
@@ -291,9 +291,10 @@ def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]])
             continue
         if choices is None:
             raise UnsupportedError(
-                f"nothing tells what its static parameter {name!r} may be.",
+                f"cannot infer a strategy for static parameter {name!r}.",
                 subject=subject_of(op),
-                remedy=f"Annotate it (bool, Literal, an Enum), or draw it, arguments(op, {name}=st.just(...)).",
+                remedy="Annotate the parameter (bool, Literal, an Enum), or pass a strategy: arguments(op, "
+                f"{name}=st.just(...)).",
             )
         strategies[name] = st.sampled_from(choices)
     return strategies
@@ -308,12 +309,14 @@ def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
     for dtype in read:
         if dtype_kind(dtype) not in "biufc":
             raise RegistrationError(
-                f"dtypes= names {'text' if dtype.kind == 'O' else dtype}, of which nothing is drawn.",
+                f"dtypes= contains {'text' if dtype.kind == 'O' else dtype}, which has no default strategy.",
                 subject=subject_of(op),
-                remedy="Text and other values are drawn by overrides, x=st.just(np.array([b'a'], object)).",
+                remedy="For text and other values, pass a strategy by name: x=st.just(np.array([b'a'], object)).",
             )
     if not read:
-        raise RegistrationError("dtypes= is empty.", subject=subject_of(op), remedy='Give for example ["float64"].')
+        raise RegistrationError(
+            "dtypes= is empty.", subject=subject_of(op), remedy='Pass for example dtypes=["float64"].'
+        )
     return read
 
 

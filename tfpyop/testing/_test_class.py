@@ -62,14 +62,14 @@ def make_test_class(
         raise RegistrationError(
             "arguments= is not a dict.",
             got=f"{arguments!r:.80}",
-            remedy=f"Give a strategy for each op by name: {{{next(iter(named))!r}: ...}}.",
+            remedy=f"Pass a dict with a strategy for each op name: {{{next(iter(named))!r}: ...}}.",
         )
     drawn = {} if arguments is None else dict(arguments)
     options = {"max_examples": max_examples, "modes": modes, "seed": seed}
     for name in drawn:
         if name not in named:
             raise RegistrationError(
-                f"arguments= names {name!r}, which is none of the ops.", remedy=nearest(name, named)
+                f"arguments= contains {name!r}, which is not the name of an op.", remedy=nearest(name, named)
             )
     cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
 
@@ -99,13 +99,13 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
             subject = subject_of(op)
             if is_unbound_method(op):
                 raise RegistrationError(
-                    "it is a method, and nothing tells of which instance.",
+                    "the op is an unbound method.",
                     subject=subject,
-                    remedy="Give the op of an instance: make_test_class(instance.method).",
+                    remedy="Pass the op of an instance: make_test_class(instance.method).",
                 )
         named = {op.name.rpartition(":")[2]: op for op in listed}
         if len(named) < len(listed):  # as of several lambdas
             named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
     if not named:
-        raise RegistrationError(f"{ops!r:.80} holds no ops.", remedy="Import the module that makes them.")
+        raise RegistrationError(f"{ops!r:.80} contains no ops.", remedy="Import the module that defines the ops.")
     return named

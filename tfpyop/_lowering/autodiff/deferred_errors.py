@@ -1,4 +1,4 @@
-"""Refusals: stand-ins for vectors that nobody can compute, as ops of the library's own.
+"""Refusals: placeholder cotangents and tangents that raise when used, as ops of the library.
 
 They are found by a token as other ops are, so that a saved model refuses where it is loaded, and says the same.
 """
@@ -79,8 +79,8 @@ def error_of(kind: str) -> Callable[[ConcreteOp], GradientError]:
     """
     if kind not in _KINDS:
         raise UnsupportedError(
-            f"a saved model tells of a problem {kind!r} that this version of tfpyop does not know.",
-            remedy="Load it with the version that saved it, or a newer one.",
+            f"a saved model contains the error kind {kind!r}, which this version of tfpyop does not support.",
+            remedy="Load the model with the tfpyop version that saved it, or a newer version.",
         )
     return _KINDS[kind]
 
@@ -178,8 +178,8 @@ class DeferredError:
     def _exception(self) -> Exception:
         if self.kind == _LOST:
             return GradientError(
-                "a second derivative was asked for, which was lost when the model was loaded and saved again.",
-                remedy="Load the model that was saved first.",
+                "cannot compute a second derivative: it was lost when the model was loaded and saved again.",
+                remedy="Load the original model.",
             )
         return error_of(self.kind)(self.op or REGISTRY.require_op(str(self.token)))
 

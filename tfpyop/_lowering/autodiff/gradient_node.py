@@ -108,9 +108,9 @@ class NodeGradient:
 def unreadable_gradient(got: str) -> UnsupportedError:
     """The error for a node whose gradient is not one that this version writes."""
     return UnsupportedError(
-        "what a model says of a gradient cannot be read.",
+        "cannot parse gradient data in the model.",
         got=got,
-        remedy="The file may be damaged, or written by a newer tfpyop: save the model again, with this version.",
+        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )
 
 
@@ -155,7 +155,7 @@ def is_gradient_node(node: Any) -> bool:
 def hold(op: ConcreteOp, graph: tf.Graph) -> None:
     """Let the graph, and those it is built into, hold the op as long as they live.
 
-    The global graph around eager code is left out, because it lives for ever.
+    The global graph around eager code is left out, because it lives forever.
     """
     if op in _held(graph):  # and so by those around it
         return
@@ -232,8 +232,8 @@ class _GradientOfNode:
             op = self._op()
             if node is None or op is None:
                 raise GradientError(
-                    "a gradient was asked for in a graph that no longer exists.",
-                    remedy="Keep the tf.function or graph for as long as it is differentiated.",
+                    "cannot compute a gradient in a graph that no longer exists.",
+                    remedy="Keep a reference to the tf.function or graph until its gradients are computed.",
                 )
             error = export_error_with_defaults(op) if is_saving() else None
             if error is not None:

@@ -1,4 +1,4 @@
-"""Guards: tensors whose derivative nobody can follow, such that asking for it raises instead of being wrong."""
+"""Guards: tensors with an unknown derivative; requesting the derivative raises an error instead of being wrong."""
 
 from __future__ import annotations
 

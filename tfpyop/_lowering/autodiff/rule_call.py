@@ -26,9 +26,9 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
     except Exception as error:
         if not tf.executing_eagerly() and needs_concrete_values(error):
             raise GradientError(
-                f"its {kind} rule calls numpy on a tensor of a graph.",
+                f"the op's {kind} rule calls numpy on a symbolic tensor.",
                 subject=call.op.subject,
-                remedy=f"For a rule in numpy use @op.numpy_{kind}; for @op.{kind} use TensorFlow ops.",
+                remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
             ) from error
         name = "tangent" if kind == "jvp" else "cotangent"
         names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]

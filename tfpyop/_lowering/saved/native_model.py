@@ -74,14 +74,17 @@ def _shapes(attributes: Any) -> list[tf.TensorShape]:
 def _require_native(ops: Sequence[ConcreteOp]) -> None:
     for op in ops:
         if op.is_batched or op.host.is_stateful:
-            problem = "it is stateful or called by vectorized_map, and cannot be native in a saved model."
-            remedy = "Give the op a whole batch instead, or save the model without native=True."
+            problem = "the op is stateful or called by vectorized_map, so it cannot be native in a saved model."
+            remedy = "Call the op on a whole batch instead, or save the model without native=True."
         elif op.rules.native is None and op.forward_op is not None:
-            problem = "this rule is called in the model, and has no native implementation."
-            remedy = "Attach one to what @op.numpy_gradient returned, with @that.native; or save no training function."
+            problem = "the model calls this rule, but the rule has no native implementation."
+            remedy = (
+                "Attach a native implementation to the object that @op.numpy_gradient returned, with @rule.native, or "
+                "save the model without its training function."
+            )
         elif op.rules.native is None:
-            problem = "it has no native implementation, which a native model needs."
-            remedy = "Attach one with @op.native."
+            problem = "the op has no native implementation, which native=True requires."
+            remedy = "Attach a native implementation with @op.native."
         else:
             continue
         raise UnsupportedError(problem, subject=op.subject, remedy=remedy)
@@ -111,9 +114,9 @@ def _traced(op: ConcreteOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequen
     function = native_call.get_concrete_function(*specs)
     if function.captured_inputs:
         raise UnsupportedError(
-            "its native implementation closes over tensors or variables, which a native model would lose.",
+            "the op's native implementation closes over tensors or variables, which a native model does not save.",
             subject=op.subject,
-            remedy="Make constants of them inside of it, with tf.constant.",
+            remedy="Create constants inside the native implementation with tf.constant.",
         )
     with tf.Graph().as_default() as graph:
         function(*(tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs))

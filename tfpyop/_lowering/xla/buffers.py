@@ -123,10 +123,10 @@ def _are_declared(actual: Sequence[_BufferType], declared: Types) -> bool:
 def _mismatch(expected: Sequence[Types], actual: Sequence[Sequence[_BufferType]]) -> UnsupportedError:
     got = [[describe(_NAMES.get(number, f"type {number}"), shape) for number, shape in side] for side in actual]
     return UnsupportedError(
-        "the arrays of a compiled call are not those that its model declares.",
+        "the arrays of a compiled call do not match the model's declaration.",
         expected=" -> ".join(_listed(list(map(str, side))) for side in expected),
         got=" -> ".join(map(_listed, got)),
-        remedy="The file may be damaged, or written by a newer tfpyop: save the model again with this version.",
+        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )
 
 

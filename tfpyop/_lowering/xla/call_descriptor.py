@@ -89,7 +89,7 @@ def _read_type(text: str) -> ArraySpec:
 def unreadable(got: str) -> UnsupportedError:
     """Return the error for a compiled call whose text is not one that this version writes."""
     return UnsupportedError(
-        "what a compiled model says of a call cannot be read.",
+        "cannot parse the call data in a compiled model.",
         got=got,
-        remedy="The file may be damaged, or written by a newer tfpyop: save the model again with this version.",
+        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )

@@ -1,6 +1,6 @@
 """Compiled calls as they run: arrays on the memory that XLA lends, the host function, and results where XLA wants them.
 
-Owns what is lent: no array on it may outlive its call.
+Owns the borrowed buffers: no array on a borrowed buffer may outlive its call.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HostCall:
             raise self._changed(promised)
         self._shapes = [type_.shape for type_ in buffers.outputs]
         self._lends = False
-        """Whether the function is given memory that is lent."""
+        """Whether the function gets borrowed memory."""
         self._trials = _TRIALS
         """How many more calls may leave arrays in reference cycles; 0 if all are given copies from now on."""
 
@@ -166,12 +166,12 @@ class HostCall:
 
     def _kept(self, problem: Exception | None) -> ContractError:
         return ContractError(
-            "the function kept an array that it was given, though it had not in its first call.",
+            "the function kept a reference to one of its arrays, which it did not do in its first call.",
             subject=self._host.subject,
-            expected="a function that leaves inputs and out= alone once it has returned",
+            expected="a function that does not use inputs or out= after it has returned",
             got=f"called with {', '.join(map(str, self._plan.inputs))}",
-            remedy="XLA lends this memory for the time of the call. Keep a copy instead: x.copy(). What was kept here "
-            "must not be read; from now on calls with these shapes are given copies."
+            remedy="Keep a copy instead: x.copy(). XLA owns this memory and reuses it after the call, so do not read "
+            "the kept array. From now on, calls with these shapes get copies."
             + (f"\nIt also failed: {problem}" if problem is not None else ""),
         )
 

@@ -83,7 +83,8 @@ def register(run: Run) -> None:
             raise UnsupportedError(
                 "XLA refused the handler for host calls.",
                 got=f"TensorFlow {tf.__version__}",
-                remedy="Call the op outside of jit_compile=True, or attach an implementation with @op.native.",
+                remedy="Call the op outside functions with jit_compile=True, or attach an implementation with "
+                "@op.native.",
             )
         _HANDLERS.append(handler)
 
@@ -108,11 +109,11 @@ def check_version(major: int, minor: int, struct_size: int) -> None:
 
 def _unsupported(got: str) -> UnsupportedError:
     return UnsupportedError(
-        "this TensorFlow's XLA cannot call Python.",
-        expected=f"XLA FFI 0.1 or 0.2, as TensorFlow {TESTED} have it",
+        "XLA in this TensorFlow version cannot call Python.",
+        expected=f"XLA FFI 0.1 or 0.2, as in TensorFlow {TESTED}",
         got=f"TensorFlow {tf.__version__}: {got}",
-        remedy="Install one of these or a newer tfpyop, call the op outside of jit_compile=True, or attach a "
-        "TensorFlow implementation with @op.native.",
+        remedy="Install one of these versions or a newer tfpyop, call the op outside functions with jit_compile=True, "
+        "or attach a TensorFlow implementation with @op.native.",
     )
 
 

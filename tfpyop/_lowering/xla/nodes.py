@@ -123,17 +123,18 @@ def _check_dtypes(types: Types) -> None:
         name = type_.dtype.name
         if name.startswith(_SUB_BYTE):
             raise UnsupportedError(
-                f"XLA packs several {name} numbers into a byte, and TensorFlow stores one in each.",
+                f"XLA packs several {name} numbers into a byte, but TensorFlow stores each number in its own byte.",
                 got=str(type_),
-                remedy="TensorFlow does not convert them, so its own results are wrong too. Cast such tensors outside "
-                "of functions with jit_compile=True, for example with tf.cast(x, tf.int8), or leave the op outside.",
+                remedy="Cast these tensors outside functions with jit_compile=True, for example with tf.cast(x, "
+                "tf.int8), or call the op outside. TensorFlow does not convert between the two formats, so the "
+                "results of its own ops are wrong too.",
             )
         if name not in ELEMENT_TYPES:
             raise UnsupportedError(
                 f"XLA has no arrays of {'strings' if type_.dtype == STRING else type_.dtype}.",
                 expected=f"one of {', '.join(ELEMENT_TYPES)}",
                 got=str(type_),
-                remedy="Leave the op outside of functions with jit_compile=True, or pass numbers.",
+                remedy="Call the op outside functions with jit_compile=True, or pass numbers.",
             )
 
 
@@ -141,10 +142,10 @@ def _check_memory(types: Types, what: str) -> None:
     for number, type_ in enumerate(types):
         if is_too_large(type_):
             raise UnsupportedError(
-                f"{what.format(number)} is larger than any memory.",
+                f"{what.format(number)} is too large.",
                 expected="at most 2**48 bytes",
                 got=str(type_),
-                remedy="Correct the sizes in the signature, or call the op on parts.",
+                remedy="Fix the sizes in the signature, or call the op on smaller parts.",
             )
 
 
@@ -152,9 +153,9 @@ def _check_ranks(types: Types, what: str) -> None:
     for number, type_ in enumerate(types):
         if type_.shape is None:
             raise SignatureError(
-                f"the rank of {what.format(number)} is not known, and XLA must know it when it compiles.",
+                f"{what.format(number)} has an unknown rank; XLA needs it at compile time.",
                 got=str(type_),
-                remedy="Say it with tf.ensure_shape or input_signature=; sizes may stay unknown.",
+                remedy="Specify the rank with tf.ensure_shape or input_signature=. Sizes may stay unknown.",
             )
 
 
@@ -165,8 +166,8 @@ def _sizes(host: HostFunction, types: Types, promised: Sequence[ArraySpec]) -> l
     for number, (known, type_) in enumerate(zip(sizes, promised, strict=True)):
         if known is None:
             raise SignatureError(
-                f"the shape of output {number} is not known, and XLA must know it when it compiles.",
-                expected="sizes that follow from those of the inputs",
+                f"output {number} has an unknown shape; XLA needs it at compile time.",
+                expected="sizes that can be computed from the input sizes",
                 got=f"{type_} for inputs {', '.join(map(str, types))}",
                 remedy=_remedy(host.promise, types),
             )
@@ -184,17 +185,17 @@ def _remedy(promise: OutputSpec, types: Types) -> str:
     example = ",".join(["()"] * len(types))
     if isinstance(promise, OpOutputSpec) and promise.shape is not None:
         return (
-            f'shape= tells it for known sizes only. Write a signature, for example "{example}->()" for a function that '
-            "works element by element, or make all sizes known with input_signature= or tf.ensure_shape."
+            f'shape= gives the output shape for known sizes only. Write a signature, for example "{example}->()" for '
+            "an elementwise function, or make all sizes known with input_signature= or tf.ensure_shape."
         )
-    return f'Give the op a signature, for example signature="{example}->()" if it works element by element.'
+    return f'Pass a signature to the op, for example signature="{example}->()" if it works element by element.'
 
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
     """What a stateful call must come after: the one before it in the same graph, or nothing."""
     if not is_outermost_compiled():
         raise UnsupportedError(
-            "it is stateful, and XLA promises no order to calls in loops, branches and inner functions.",
-            remedy="Call it in the function with jit_compile=True itself, or outside of it.",
+            "the op is stateful, and XLA does not guarantee the order of calls in loops, branches and inner functions.",
+            remedy="Call the op directly in the function with jit_compile=True, or outside this function.",
         )
     return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]

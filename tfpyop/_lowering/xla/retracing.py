@@ -23,9 +23,9 @@ def install() -> None:
     """Let `tf.function` trace functions that call ops once more for XLA, and other functions as before."""
     if not separate_traces_for_xla(_can_serve):
         _LOGGER.warning(
-            "The function cache of TensorFlow %s is not as in %s. A tf.function that was traced without XLA is not "
-            "traced again when a compiled function calls it, and XLA refuses its PyFuncStateless nodes: decorate it "
-            "with jit_compile=True too.",
+            "The function cache of TensorFlow %s differs from TensorFlow %s. A tf.function that was traced without "
+            "XLA is not traced again when a compiled function calls it, and XLA refuses its PyFuncStateless nodes. "
+            "Decorate the tf.function with jit_compile=True too.",
             tf.__version__,
             TESTED,
         )

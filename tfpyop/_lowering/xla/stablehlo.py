@@ -38,7 +38,7 @@ def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, prob
       call: The call.
       sizes: The shape of each output in terms of the inputs' dimensions.
       problem: What the error says, before the sizes, if an output has sizes that no array has.
-      is_kept: Whether XLA must keep the call, also if nobody wants its results. Calls in order are kept always.
+      is_kept: Whether XLA must keep the call, also if its results are not used. Calls in order are kept always.
     """
     order = [ArraySpec(np.dtype(np.int32), ())] * call.is_ordered
     inputs, outputs = [*call.inputs, *order], [*call.outputs, *order]
