@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfpyop import GradientError, differentiable_op
+from tfpyop._lowering.autodiff.unconnected import unconnected_sources
 
 X = tf.constant([1.0, 2.0])
 
@@ -54,3 +55,22 @@ def test_numpy_behind_a_choice_is_found_out(kind, square):
 def test_tensorflow_behind_a_choice_keeps_its_derivative(kind):
     op = kind(lambda op, grad: grad * 3 * tf.square(op.inputs[0]))
     assert second(op).numpy().tolist() == [6, 12]
+
+
+@pytest.mark.parametrize("token", [b"pyfunc_1", b"\xff", b"", b"tfpyop\xff"])
+@pytest.mark.parametrize("is_called", [False, True])
+def test_any_token_that_is_not_ours_is_foreign(token, is_called):
+    def python(x):
+        return tf.raw_ops.PyFuncStateless(input=[x], token=token, Tout=[tf.float32])[0]
+
+    function = tf.function(python, autograph=False) if is_called else python
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [2])
+        assert [source is x for source in unconnected_sources(function(x), [x])] == [True]
+
+
+def test_a_damaged_token_of_ours_is_not_foreign():
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [2])
+        (y,) = tf.raw_ops.PyFuncStateless(input=[x], token=b"tfpyop:\xff", Tout=[tf.float32])
+        assert unconnected_sources(y, [x]) == []

@@ -82,6 +82,31 @@ def test_graphs_raise_an_error_with_op_inputs_and_traceback_in_its_text(mode, er
     assert modes.call(mode, op, X).tolist() == [2, 4, 6]
 
 
+class RefusingError(Exception):
+    """An exception that refuses to tell what it consists of."""
+
+    @property
+    def exceptions(self):
+        raise RuntimeError("no")
+
+
+def with_exceptions(value):
+    error = OwnError("all my own")
+    error.exceptions = value
+    return error
+
+
+@pytest.mark.parametrize("mode", ["graph", "XLA"])
+@pytest.mark.parametrize(
+    "error",
+    [*map(with_exceptions, [None, 7, "text", {"a": ValueError()}, [None, "text", ValueError()]]), RefusingError("no")],
+    ids=lambda error: str(vars(error)),
+)
+def test_exceptions_that_look_like_groups_are_told(mode, error):
+    with pytest.raises(tf.errors.UnknownError, match=rf"the function raised {type(error).__name__}: {error}"):
+        modes.call(mode, failing_once(error), X)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), SystemExit(3)], ids=str)
 def test_a_wish_to_stop_leaves_compiled_code_as_what_it_is(error):
     op = failing_once(error)

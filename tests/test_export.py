@@ -361,6 +361,27 @@ def test_shapes_of_one_among_several_outputs_are_known(tmp_path):
     np.testing.assert_allclose(tf.saved_model.load(tmp_path / "model").call(x), expected)
 
 
+def test_calls_of_one_op_with_inputs_of_one_kind_share_a_native_function(tmp_path):
+    traced = []
+    op = differentiable_op(lambda x, *, n: x * n, signature="()->()", name="tests:shared_native", dtype=np.float32)
+
+    @op.native
+    def native(x, *, n):
+        traced.append((n, tuple(x.shape)))
+        return x * n
+
+    def call(x):
+        for _ in range(5):
+            x = op(op(x, n=2.0), n=3.0)
+        return x[0] + op(x[0], n=2.0)
+
+    module = tf.Module()
+    module.call = tf.function(call, [tf.TensorSpec([4, 3], tf.float32)], autograph=False)
+    export.save(module, tmp_path / "model", native=True)
+    assert sorted(traced) == [(2.0, (3,)), (2.0, (4, 3)), (3.0, (4, 3))]
+    np.testing.assert_array_equal(tf.saved_model.load(tmp_path / "model").call(tf.ones([4, 3])), [3 * 6.0**5] * 3)
+
+
 def test_what_a_native_implementation_returns_is_held_in_the_model_too(tmp_path):
     export.save(module_of(doubled), tmp_path / "model", native=True)
     model = tf.saved_model.load(tmp_path / "model")

@@ -4,12 +4,14 @@ import gc
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import tensorflow as tf
 from tests import modes, parallel_ops
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
 from tfpyop._host.executor_map import ChunkResult
+from tfpyop._host.shared_arrays import shared_directory
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop.errors import WorkerError
 from tfpyop.parallel import process_pool
@@ -62,7 +65,46 @@ def test_batches_of_every_shape(shape):
 def test_large_arrays():
     x = np.random.default_rng(0).normal(size=(8, 300_000)).astype(np.float32)
     np.testing.assert_allclose(parallel_ops.total(x), np.sum(x**2, axis=-1), rtol=1e-4)
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"tfpyop-{os.getpid()}-")]
+    assert shared_files() == []
+
+
+def shared_files():
+    return [name for name in os.listdir("/dev/shm") if name.startswith(f"tfpyop-{os.getpid()}-")]
+
+
+def interrupted_after(function):
+    """Return the function, which Ctrl-C interrupts once when it has done its work, and a list of its calls."""
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 1:
+            return function(*arguments, **options)
+        function(*arguments, **options)
+        raise KeyboardInterrupt
+
+    return interrupted, calls
+
+
+@pytest.mark.parametrize("step", ["the directory", "the file in it"])
+def test_an_interrupt_while_files_are_made_leaves_none(monkeypatch, step):
+    owner, name = {"the directory": (Path, "mkdir"), "the file in it": (Path, "write_bytes")}[step]
+    interrupted, calls = interrupted_after(getattr(owner, name))
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), shared_directory(1):
+        pass
+    assert str(calls[0][0]).startswith("/dev/shm/tfpyop-")
+    assert shared_files() == []
+
+
+def test_an_interrupt_while_files_are_removed_leaves_none(monkeypatch):
+    interrupted, calls = interrupted_after(lambda *arguments, **options: None)
+    removed = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: interrupted() or removed(*arguments, **options))
+    with pytest.raises(KeyboardInterrupt), shared_directory(1):
+        pass
+    assert len(calls) == 2
+    assert shared_files() == []
 
 
 @pytest.mark.parametrize("dtype", [np.float64, tf.bfloat16.as_numpy_dtype, np.complex64, np.bool_, np.int16])

@@ -108,11 +108,11 @@ def test_nothing_is_imported_when_such_a_model_is_called(model):
         loaded.call([1.0, 2.0])
 
 
-@pytest.mark.parametrize("token", TOKENS)
-def test_nothing_is_imported_that_a_keras_file_names(token, tmp_path):
+def keras_file(tmp_path, call, token):
+    """Return a file of a Keras model that names its op by something else."""
     x = keras.Input((2,))
     path, changed = tmp_path / "model.keras", tmp_path / "changed.keras"
-    keras.Model(x, cube.as_layer()(x)).save(path)
+    keras.Model(x, call(x)).save(path)
     own = json.dumps(cube.as_layer().get_config()["op"])
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(changed, "w") as target:
         for name in source.namelist():
@@ -121,8 +121,39 @@ def test_nothing_is_imported_that_a_keras_file_names(token, tmp_path):
                 assert own.encode() in data
                 data = data.replace(own.encode(), json.dumps(token).encode())
             target.writestr(name, data)
+    return changed
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_nothing_is_imported_that_a_keras_file_names(token, tmp_path):
     with pytest.raises((TypeError, ValueError, UnsupportedError), match="it is not known in this process"):
-        keras.saving.load_model(changed)
+        keras.saving.load_model(keras_file(tmp_path, cube.as_layer(), token))
+
+
+@pytest.mark.parametrize("call", [cube, cube.as_layer()], ids=["call", "layer"])
+@pytest.mark.parametrize("token", [7, 1.5, True, None, [], ["a"], {"a": 1}], ids=repr)
+def test_an_op_of_a_keras_file_that_is_not_text_is_told(call, token, tmp_path):
+    with pytest.raises(TypeError, match=r"names an op by a value that is not text\.\n  Expected: the token of an op"):
+        keras.saving.load_model(keras_file(tmp_path, call, token))
+
+
+@pytest.mark.parametrize("call", [cube, cube.as_layer()], ids=["call", "layer"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        *("", "tfpyop:", "{", f"tfpyop:{cube.name}{{"),
+        'tfpyop:tfpyop:refusal{"count":1,"error":"missing_gradient","op":""}',
+    ],
+)
+def test_a_token_of_a_keras_file_that_cannot_be_read_is_told(call, token, tmp_path):
+    with pytest.raises(TypeError, match="what a model says of a call of it cannot be read"):
+        keras.saving.load_model(keras_file(tmp_path, call, token))
+
+
+@pytest.mark.parametrize("payload", ['{"batch":[[1]]}', '{"inputs":[{"dict":[["b","leaf"]]}]}'])
+def test_a_layer_refuses_what_it_would_not_follow(payload, tmp_path):
+    with pytest.raises(TypeError, match="what a model says of a call of it cannot be read"):
+        keras.saving.load_model(keras_file(tmp_path, cube.as_layer(), f"tfpyop:{cube.name}{payload}"))
 
 
 def test_a_pickle_of_an_op_holds_two_names():

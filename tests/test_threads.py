@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tests import modes, ops
 from tfpyop import differentiable_op
+from tfpyop._lowering import watchdog
 
 MODES = ("eager", "graph", "XLA")
 
@@ -166,3 +167,18 @@ def test_nothing_of_a_call_is_left_in_the_thread_that_made_it(mode):
             pool.submit(lambda: differentiate(function, tf.ones((800, 800)))).result()
         gc.collect()
         assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_the_watchdog_looks_at_frames_without_garbage_collection(monkeypatch):
+    seen = []
+    monkeypatch.setattr(watchdog.sys, "_current_frames", lambda: seen.append(gc.isenabled()) or {})
+    assert gc.isenabled()
+    assert watchdog._current_frames() == {}
+    assert seen == [False]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        watchdog._current_frames()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 import weakref
 
 import ml_dtypes
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from tests import ops
 from tfpyop import SignatureError, UnsupportedError, differentiable_op
+from tfpyop._lowering import tensors
 from tfpyop._lowering.xla import call_site as xla_calls
 from tfpyop._lowering.xla import exception_table
 from tfpyop._lowering.xla import ffi as xla_ffi
@@ -828,29 +830,57 @@ def test_tapes_inside_of_a_function_record():
     assert tape.gradient(y, x) is None  # what is around the compiled function records nothing of it
 
 
-def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found():
-    threads = []
+def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found(monkeypatch):
+    threads, may_write, written_when_taken_back = [], threading.Event(), []
 
     def late(x, *, out=None):
         np.multiply(x, 2, out=out)
         if threads:
 
             def write(array):
-                time.sleep(0.01)
+                assert may_write.wait(30)
                 array.fill(-9)
 
             threads.append(threading.Thread(target=write, args=(out,)))
             threads[-1].start()
         return out
 
+    def take_back(arrays):
+        may_write.set()  # not before it is found that the thread has the memory
+        tensors.take_back(arrays)
+        written_when_taken_back.append((arrays[0] == -9).all())
+
+    monkeypatch.setattr(xla_calls, "take_back", take_back)
+    monkeypatch.setattr(tensors, "_PATIENCE", 30)
     call = compiled(differentiable_op(late, signature="(n)->(n)", non_differentiable=True))
     np.testing.assert_array_equal(call(X), 2 * X)
     threads.append(None)
     with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
         call(X)
     threads[1].join()
+    assert written_when_taken_back == [True]  # the memory is not given back to XLA while the thread may write
+    may_write.clear()
     np.testing.assert_array_equal(call(X), 2 * X)  # it is given copies
+    may_write.set()
     threads[2].join()
+    assert len(written_when_taken_back) == 1
+
+
+def test_a_thread_that_looks_at_frames_is_not_taken_for_a_function_that_keeps_arrays(monkeypatch):
+    looks, frames = [], []
+
+    def seen(x):
+        if looks:
+            frames.append(sys._current_frames())  # as the watchdog and profilers do, in a thread of their own
+        return x * 2
+
+    call = compiled(differentiable_op(seen, signature="(n)->(n)", non_differentiable=True))
+    np.testing.assert_array_equal(call(X), 2 * X)
+    looks.append(True)
+    sleeping = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: frames.clear())
+    monkeypatch.setattr(tensors, "time", sleeping)
+    np.testing.assert_array_equal(call(X), 2 * X)
+    assert frames == []
 
 
 def test_copies_are_given_for_ever_once_the_function_has_kept_an_array():

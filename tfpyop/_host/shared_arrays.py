@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,21 +74,28 @@ def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Heartbeat]]:
     Raises:
       WorkerError: There is no room for it.
     """
-    directory, progress = _make_directory(n_tasks)
+    made: list[Path] = []
     try:
-        yield directory, progress
+        yield _make_directory(n_tasks, made)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)  # another user of the machine may have removed it
+        _remove(made)
 
 
-def _make_directory(n_tasks: int) -> tuple[Path, Heartbeat]:
+def _make_directory(n_tasks: int, made: list[Path]) -> tuple[Path, Heartbeat]:
+    """Make the directory, and note in `made` what is to be removed, so that an interrupt leaves nothing behind."""
     problems = []
     for parent in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
         if not os.access(parent, os.W_OK):
             problems.append(f"{parent}: cannot be written")
             continue
+        directory = parent / f"tfpyop-{os.getpid()}-{os.urandom(8).hex()}"
+        made.append(directory)
         try:
-            return _make_in(parent, n_tasks)
+            directory.mkdir(mode=0o700)
+            return directory, Heartbeat.create(directory / "progress", n_tasks)
+        except FileExistsError as error:  # somebody else's
+            made.remove(directory)
+            problems.append(f"{parent}: {error.strerror or error}")
         except OSError as error:
             problems.append(f"{parent}: {error.strerror or error}")
     raise WorkerError(
@@ -98,10 +105,12 @@ def _make_directory(n_tasks: int) -> tuple[Path, Heartbeat]:
     )
 
 
-def _make_in(parent: Path, n_tasks: int) -> tuple[Path, Heartbeat]:
-    directory = Path(tempfile.mkdtemp(prefix=f"tfpyop-{os.getpid()}-", dir=parent))
+def _remove(directories: Sequence[Path]) -> None:
+    """Remove directories with all files in them. Another user of the machine may have removed them."""
     try:
-        return directory, Heartbeat.create(directory / "progress", n_tasks)
-    except OSError:
-        shutil.rmtree(directory, ignore_errors=True)
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+    except BaseException:  # Ctrl-C
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfpyop._lowering.autodiff.deferred_errors import is_deferred_error
 from tfpyop._lowering.autodiff.gradient_node import node_name
 from tfpyop._lowering.composites import refuse_composites
 from tfpyop._lowering.dispatch import call_symbolic_with
@@ -22,9 +23,10 @@ from tfpyop._lowering.unknown_shapes import find_unknown_shape
 from tfpyop._registry.bind import bind
 from tfpyop._registry.exportable import export_error_with_defaults
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp
+from tfpyop._registry.token import Token, unreadable
 from tfpyop._spec.coercion import Partners
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError
+from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError, shown
 
 _PACKAGE = "tfpyop"
 
@@ -50,7 +52,7 @@ class KerasOp(keras.Operation):
     """
 
     def __init__(self, op: ConcreteOp | str, *, name: str | None = None) -> None:
-        self._op: ConcreteOp = REGISTRY.require_op(op) if isinstance(op, str) else op
+        self._op = _op_of(op)
         super().__init__(name=name or _unique_name(self._op.name))
 
     def call(self, *leaves: Any) -> list[tf.Tensor]:
@@ -77,7 +79,9 @@ class OpLayer(keras.layers.Layer):
     """
 
     def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
-        self._op: ConcreteOp = REGISTRY.require_op(op) if isinstance(op, str) else op
+        self._op = _op_of(op)
+        if self._op.tree is not None or self._op.is_batched:  # which a layer finds out in every call
+            raise unreadable(self._op.host.subject, str(self._op.payload))
         super().__init__(**{"name": _unique_name(self._op.name), **options})
         self.supports_jit = self._op.definition.spec.is_compilable
         self.built = True
@@ -99,6 +103,28 @@ class OpLayer(keras.layers.Layer):
         """What a function of op and flat inputs returns, arranged as the op's outputs are."""
         definition = REGISTRY.current(self._op).definition
         return definition.arrange(function(*definition.bind_arguments(_spread(inputs), self._op.static)))
+
+
+def _op_of(op: Any) -> ConcreteOp:
+    """Return the op of a call or layer, which a file names by its token.
+
+    Raises:
+      UnsupportedError: The file is damaged, or the op is not known here.
+    """
+    if isinstance(op, ConcreteOp):
+        return op
+    if not isinstance(op, str):
+        raise UnsupportedError(
+            "the file of a Keras model names an op by a value that is not text.",
+            expected="the token of an op, such as 'tfpyop:my_ops:cube'",
+            got=shown(op),
+            remedy="The file may be damaged: save the model again.",
+        )
+    token = Token.parse(op)
+    if is_deferred_error(token):  # Keras calls nothing but ops of users
+        raise token.unreadable(op)
+    found: ConcreteOp = REGISTRY.require_op(op)
+    return found
 
 
 def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:

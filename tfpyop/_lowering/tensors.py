@@ -154,11 +154,16 @@ def take_back(arrays: Sequence[Array]) -> None:
     A thread that still writes would destroy what comes there: it is waited for. One that begins after that gets an
     exception, unless it has made a view of its own.
     """
-    end = time.monotonic() + _PATIENCE
-    while are_kept(arrays) and time.monotonic() < end:
-        time.sleep(0.005)
+    wait_for_release(arrays, _PATIENCE)
     for array in arrays:
         array.setflags(write=False)
+
+
+def wait_for_release(arrays: Sequence[Array], seconds: float) -> None:
+    """Wait until no other code refers to arrays, at most for some seconds."""
+    end = time.monotonic() + seconds
+    while are_kept(arrays) and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def _references_unkept() -> tuple[int, int]:

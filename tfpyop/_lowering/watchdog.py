@@ -6,6 +6,7 @@ costs two changes of a dict.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from tfpyop._locks import SafeLock
 from tfpyop._lowering import nested_graphs
 from tfpyop._lowering.traced_outputs import read_call
 from tfpyop._lowering.xla.structs import Frame
@@ -30,6 +32,7 @@ Running = tuple[int, "str | bytes"]
 _LOGGER = logging.getLogger("tfpyop")
 _PACKAGE = f"{__name__.rpartition('.')[0]}."
 _MOST_NAMES = 10
+_LOCK = SafeLock()
 
 
 class Watchdog:
@@ -172,8 +175,24 @@ def n_inter_op_threads() -> int:
 
 def _made_by_tensorflow(calls: Mapping[object, Running]) -> dict[object, Running]:
     """Return the calls in threads of TensorFlow and XLA. In a thread of Python they block nobody else."""
-    frames = sys._current_frames()
+    frames = _current_frames()
     return {call: running for call, running in calls.items() if _begins_with_call(frames.get(running[0]))}
+
+
+def _current_frames() -> dict[int, FrameType]:
+    """Return the frame of every thread, without garbage collection meanwhile.
+
+    Python 3.11.7 and others (gh-106883) hold the lock of their list of threads while they make frames. A collection in
+    between gives other threads a turn, and one that begins or ends then stops the whole process.
+    """
+    with _LOCK:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 def _begins_with_call(frame: FrameType | None) -> bool:
@@ -183,7 +202,7 @@ def _begins_with_call(frame: FrameType | None) -> bool:
 
 
 def _report(calls: list[Running], seconds: float, n_threads: int) -> str:
-    waiting = [thread for thread, frame in sys._current_frames().items() if _waits_for_tensorflow(frame)]
+    waiting = [thread for thread, frame in _current_frames().items() if _waits_for_tensorflow(frame)]
     names = sorted({f"{_name_of(name)}{' (calls TensorFlow)' if thread in waiting else ''}" for thread, name in calls})
     more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     count = "1 host call has" if len(calls) == 1 else f"{len(calls)} host calls have"

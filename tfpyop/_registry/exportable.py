@@ -12,10 +12,12 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
     if definition.is_bound:
         problem = "the op is bound to an instance, which exists only in this process."
         remedy = (
-            "Define an op at the top level of a module, and pass the values that it reads from the instance as inputs."
+            "Define an op at the top level of a module, and pass the values that it reads from the instance as "
+            "inputs."
         )
     elif definition.is_local:
-        problem = "the op's name is valid in this process only, because the op was created inside a function or from a lambda."
+        problem = "the op's name is valid in this process only, because the op was created inside a function or from a "
+            "lambda."
         remedy = "Define the op with a def statement at the top level of a module, or pass name=."
     elif definition.module == "__main__":
         problem = "the op is defined in a script, which other processes do not import."
@@ -23,8 +25,8 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
     elif op.payload is None:
         problem = "the op is called with a static value that is not JSON, so a model cannot store it."
         remedy = (
-            "Pass Python numbers, strings, lists, tuples or dicts, for example float(x), the value of an Enum member, or "
-            "array.tolist()."
+            "Pass Python numbers, strings, lists, tuples or dicts, for example float(x), the value of an Enum member, "
+            "or array.tolist()."
         )
     else:
         return None

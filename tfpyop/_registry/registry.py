@@ -218,6 +218,8 @@ class Registry(Generic[NamedT, TokenT]):
 
     def missing(self, token: Token) -> UnsupportedError:
         """Return the error for a token without a concrete op: the op is unknown, or its rule is."""
+        if not token.op:
+            return token.unreadable(str(token))
         if token.is_local or token.is_of_main:
             return token.unknown()
         name, rule = token.name, ""

@@ -17,6 +17,11 @@ RULES = ("vjp", "jvp")
 _RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)}))+\Z")
 
 
+def is_own(token: bytes) -> bool:
+    """Return whether the token of a node, which may be of another library and not even text, is one of ours."""
+    return token.startswith(PREFIX.encode())
+
+
 def joined(token: str, outputs: str) -> str:
     """Write behind a token, as nodes hold it, what the graph takes the outputs of the call to be: a list in JSON."""
     return f"{token}|{outputs}"
@@ -71,7 +76,7 @@ class Token:
         Raises:
           UnsupportedError: It is damaged.
         """
-        if not value.startswith(PREFIX.encode()):
+        if not is_own(value):
             return None
         try:
             token, _ = split(value.decode())

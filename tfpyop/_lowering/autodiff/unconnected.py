@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, may_call_functions, nodes_of_called
-from tfpyop._registry.token import PREFIX
+from tfpyop._registry.token import is_own
 from tfpyop.errors import text_of
 
 _PYTHON = ("PyFunc", "PyFuncStateless")
@@ -110,7 +110,7 @@ def _is_foreign(node: tf.Operation) -> bool:
     while waiting:
         written = waiting.pop()
         if written.op in _PYTHON:
-            if not written.attr["token"].s.decode().startswith(PREFIX):
+            if not is_own(written.attr["token"].s):
                 return True
             continue
         for name in _called_functions(written):

@@ -40,8 +40,17 @@ def make_native(meta_graph: Any) -> None:
         for token in host_tokens(node)
     ]
     _require_native([op for _, _, op in calls])
+    traced: dict[Any, Any] = {}
+    known = {function.signature.name for function in library.function}
     for scope, node, op in calls:
-        _replace(node, op, scope, library)
+        specs = _specs(node, scope)
+        key = (op, *specs)
+        if key not in traced:
+            traced[key], functions = _traced(op, specs)
+            new = [function for function in functions if function.signature.name not in known]
+            library.function.extend(new)
+            known.update(function.signature.name for function in new)
+        _replace(node, traced[key])
 
 
 class _Scope:
@@ -90,14 +99,15 @@ def _require_native(ops: Sequence[ConcreteOp]) -> None:
         raise UnsupportedError(problem, subject=op.subject, remedy=remedy)
 
 
-def _replace(node: Any, op: ConcreteOp, scope: _Scope, library: Any) -> None:
-    """Make a node call the native implementation, traced for the dtypes and shapes that are known here."""
+def _specs(node: Any, scope: _Scope) -> list[tf.TensorSpec]:
+    """Return the dtypes and shapes of the inputs of a node as far as they are known here."""
     dtypes = list(map(tf.as_dtype, node.attr["Tin"].list.type))
     names = [name for name in node.input if not name.startswith("^")]
-    specs = [tf.TensorSpec(scope.shape(name), dtype) for name, dtype in zip(names, dtypes, strict=True)]
-    call, functions = _traced(op, specs)
-    known = {function.signature.name for function in library.function}
-    library.function.extend(function for function in functions if function.signature.name not in known)
+    return [tf.TensorSpec(scope.shape(name), dtype) for name, dtype in zip(names, dtypes, strict=True)]
+
+
+def _replace(node: Any, call: Any) -> None:
+    """Make a node what another one is, with its own name, inputs and shapes of outputs."""
     kept = [*node.input]
     name, shapes = node.name, type(node)()
     shapes.attr["_output_shapes"].CopyFrom(node.attr["_output_shapes"])
@@ -109,7 +119,7 @@ def _replace(node: Any, op: ConcreteOp, scope: _Scope, library: Any) -> None:
 
 
 def _traced(op: ConcreteOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
-    """A node that calls the native implementation, and the functions behind it."""
+    """Trace the native implementation; return a node that calls it, and the functions behind the node."""
     native_call: Any = tf.function(lambda *tensors: native.results(op, tensors), autograph=False)
     function = native_call.get_concrete_function(*specs)
     if function.captured_inputs:
@@ -129,17 +139,21 @@ def _drop_gradients(meta_graph: Any) -> None:
     """Leave the derivatives to TensorFlow: the gradient functions of ops are host calls themselves."""
     library = meta_graph.graph_def.library
     for node in nodes_of(meta_graph.graph_def):
-        if _GRADIENT in node.attr and _OWN_GRADIENT.fullmatch(node.attr[_GRADIENT].s.decode()):
+        if _GRADIENT in node.attr and _is_own_gradient(node.attr[_GRADIENT].s.decode(errors="replace")):
             del node.attr[_GRADIENT]
     dropped = {
         gradient.gradient_func
         for gradient in library.registered_gradients
-        if _OWN_GRADIENT.fullmatch(gradient.registered_op_type)
+        if _is_own_gradient(gradient.registered_op_type)
     }
     _keep(library.registered_gradients, lambda gradient: gradient.gradient_func not in dropped)
     _keep(library.function, lambda function: function.signature.name not in dropped)
     for name in dropped:
         meta_graph.object_graph_def.concrete_functions.pop(name, None)
+
+
+def _is_own_gradient(name: str) -> bool:
+    return _OWN_GRADIENT.fullmatch(name) is not None
 
 
 def _keep(repeated: Any, is_kept: Callable[[Any], bool]) -> None:

@@ -5,6 +5,7 @@ Owns the borrowed buffers: no array on a borrowed buffer may outlive its call.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import traceback
@@ -19,7 +20,7 @@ from tfpyop._host.function import HostFunction, read_only
 from tfpyop._lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop._lowering.profiling import run_host
 from tfpyop._lowering.status import failure, outputs_changed_error, shortened
-from tfpyop._lowering.tensors import are_kept, take_back
+from tfpyop._lowering.tensors import are_kept, take_back, wait_for_release
 from tfpyop._lowering.xla.buffers import CallBuffers, shapes_of
 from tfpyop._lowering.xla.call_descriptor import CallDescriptor
 from tfpyop._lowering.xla.structs import Frame
@@ -34,6 +35,9 @@ _MOST_SAID = 500
 _TRIALS = 3
 """How many calls may leave arrays in reference cycles before a site is given copies for ever. A young collection frees
 most cycles at once; others count as references, unless the function has been lent the array."""
+
+_PATIENCE = 0.5
+"""How long, in seconds, references to what was lent may outlive their call before the function is said to keep them."""
 
 
 class HostCall:
@@ -144,6 +148,8 @@ class HostCall:
             self._trials = 0
             if lends:  # which is over now: a full collection may take a thousand times as long as the call
                 gc.collect()
+                for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
+                    wait_for_release(arrays, _PATIENCE)
         if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # the latter by another thread
             self._trials = 0
             if not lends:
@@ -239,11 +245,19 @@ def _clear_frames(error: BaseException) -> None:
     found, waiting = set(), [error]
     while waiting:
         current = waiting.pop()
-        if id(current) not in found:
+        if id(current) not in found and isinstance(current, BaseException):
             found.add(id(current))
             traceback.clear_frames(current.__traceback__)
             waiting += [other for other in (current.__cause__, current.__context__) if other is not None]
-            waiting += getattr(current, "exceptions", ())  # of a group
+            waiting += _members(current)
+
+
+def _members(error: BaseException) -> Sequence[Any]:
+    """Return the exceptions of a group; what is not a group may have anything under that name, or refuse to tell."""
+    with contextlib.suppress(Exception):
+        members = getattr(error, "exceptions", ())
+        return members if isinstance(members, list | tuple) else ()
+    return ()
 
 
 _PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"

@@ -14,7 +14,7 @@ from tfpyop._lowering._tensorflow import TESTED, separate_traces_for_xla
 from tfpyop._lowering.autodiff.gradient_node import is_gradient_node
 from tfpyop._lowering.saved.nodes import nodes_of
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
-from tfpyop._registry.token import PREFIX
+from tfpyop._registry.token import is_own
 
 _LOGGER = logging.getLogger("tfpyop")
 
@@ -54,6 +54,5 @@ def _holds_own_node(graph: tf.Graph) -> bool:
 def _is_own(node: Any) -> bool:
     """Return whether a node belongs to a call of an op or to its derivatives."""
     if node.op in ("PyFunc", "PyFuncStateless"):
-        is_own: bool = node.attr["token"].s.startswith(PREFIX.encode())
-        return is_own
+        return is_own(node.attr["token"].s)
     return TOKEN_ATTRIBUTE in node.attr or is_gradient_node(node)
