@@ -97,7 +97,76 @@ def _filled(x, out):
     return out
 
 
+_WEIGHTS = np.array([1e9, 1e-3])
+_MIXED = np.array([[1e9, 1.0, 0.0], [1e-3, 1e-3, 1e-9], [0.0, 1e-12, 1e3]])
+
+
+def _softmax(x):
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _softmax_derivative(op, vector):  # symmetric: VJP and JVP are the same
+    return op.outputs[0] * (vector - tf.reduce_sum(vector * op.outputs[0], -1, keepdims=True))
+
+
+WEIGHTED = [
+    Right(
+        "a sum of very different weights",
+        differentiable_op(
+            lambda x: (x * x * _WEIGHTS).sum(-1),
+            signature="(2)->()",
+            grad=lambda op, g: 2 * g[..., None] * op.inputs[0] * _WEIGHTS,
+            jvp=lambda op, t: 2 * tf.reduce_sum(t * op.inputs[0] * _WEIGHTS, -1),
+        ),
+    ),
+    Right(
+        "a matrix of very different weights",
+        differentiable_op(
+            lambda x: x @ _MIXED.T,
+            signature="(3)->(3)",
+            grad=lambda op, g: tf.linalg.matvec(tf.constant(_MIXED.T, g.dtype), g),
+            jvp=lambda op, t: tf.linalg.matvec(tf.constant(_MIXED, t.dtype), t),
+        ),
+    ),
+    Right(
+        "a high power of every element",
+        differentiable_op(
+            lambda x: x**9,
+            signature="(n)->(n)",
+            grad=lambda op, g: 9 * g * op.inputs[0] ** 8,
+            jvp=lambda op, t: 9 * t * op.inputs[0] ** 8,
+        ),
+    ),
+    Right(
+        "softmax",
+        differentiable_op(_softmax, signature="(n)->(n)", grad=_softmax_derivative, jvp=_softmax_derivative),
+    ),
+    Right(
+        "a small number that is lost in a large one, and found again",
+        differentiable_op(
+            lambda x, y: (x + y) - x,
+            signature="(),()->()",
+            grad=lambda op, g: (tf.zeros_like(g), g),
+            jvp=lambda op, s, t: 0 * s + t,
+        ),
+    ),
+    Right(
+        "a light part of a light output",
+        differentiable_op(
+            lambda x: (1e9 * np.sin(x[..., 0]), 1e3 * x[..., 0] + 1e-6 * x[..., 1] ** 2),
+            signature="(2)->(),()",
+            domain="[-10, 10]",
+            grad=lambda op, g, h: tf.stack(
+                [1e9 * g * tf.cos(op.inputs[0][..., 0]) + 1e3 * h, 2e-6 * h * op.inputs[0][..., 1]], -1
+            ),
+        ),
+    ),
+]
+
+
 RIGHT = [
+    *WEIGHTED,
     *(
         Right(f"the zoo's {op.__name__}", op)
         for op in (ops.mod, ops.numpy_mod, ops.exp, ops.matmul, ops.solve, ops.sine_and_cosine, ops.power, ops.add_all)

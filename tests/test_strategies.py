@@ -1,5 +1,8 @@
 """Strategies: what they draw, and how misuse is told."""
 
+import functools
+from typing import Literal
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -107,6 +110,24 @@ def test_static_parameters_follow_annotations():
 
     op = differentiable_op(function, signature="()->()")
     assert find(arguments(op), lambda drawn: drawn.static["flip"]).static == {"flip": True}
+
+
+def _annotated(x: "OnlyForTypeCheckers", *, flip: "bool", kind: Literal["a", "b"], more: "x +" = 1) -> "Missing":  # noqa: F821, F722
+    return -x if flip else x
+
+
+def test_an_annotation_that_cannot_be_evaluated_does_not_hide_the_others():
+    op = differentiable_op(_annotated, signature="()->()")
+    assert find(arguments(op), lambda drawn: drawn.static["flip"]).static == {"flip": True, "kind": "a"}
+
+
+def test_annotations_of_a_wrapped_function_are_evaluated_where_it_was_defined():
+    @functools.wraps(_annotated)
+    def wrapper(*inputs, **static):
+        return _annotated(*inputs, **static)
+
+    op = differentiable_op(wrapper, signature="()->()")
+    assert find(arguments(op), lambda drawn: drawn.static["kind"] == "b").static["kind"] == "b"
 
 
 def test_a_static_parameter_that_nothing_tells_of_is_asked_for():

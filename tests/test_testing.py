@@ -342,6 +342,57 @@ def test_a_function_that_works_in_single_precision_inside_is_not_blamed():
         check_gradient(op, seed=1)
 
 
+def _in_single(x, k):
+    return x * np.sin(k.astype(np.float32)).astype(x.dtype)
+
+
+def _only_precise_by_x(**rules):
+    return differentiable_op(_in_single, signature="(),()->()", domain={"x": "[1, 2]", "k": "[2, 3]"}, **rules)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("factor", [0, 1, 1000])
+def test_an_input_that_was_never_judged_is_reported_after_few_examples(factor, mode):
+    op = _only_precise_by_x(grad=lambda op, g: (g * tf.sin(op.inputs[1]), factor * g * op.inputs[0]))
+    problem = r"inconclusive: the cotangent of input 1 \(k\) could not be judged in any example"
+    with pytest.raises(CheckError, match=problem):
+        check_gradient(op, seed=1, max_examples=3, modes=mode)
+
+
+def test_an_input_that_has_no_derivative_need_not_be_judged():
+    op = _only_precise_by_x(grad=lambda op, g: (g * tf.sin(op.inputs[1]), None))
+    assert check_gradient(op, seed=1, max_examples=20).status == "passed"
+
+
+def _beside_single(x):
+    return x * x, np.sin(x.astype(np.float32)).astype(x.dtype)
+
+
+@pytest.mark.parametrize("check", [check_gradient, CHECKS["check_jvp"]])
+def test_an_output_that_was_never_judged_is_reported(check):
+    op = differentiable_op(
+        _beside_single,
+        signature="()->(),()",
+        domain="[1, 2]",
+        grad=lambda op, a, b: 2 * a * op.inputs[0] + 1000 * b,
+        jvp=lambda op, t: (2 * t * op.inputs[0], 1000 * t),
+    )
+    with pytest.raises(CheckError, match="inconclusive: the derivative of output 1 could not be judged"):
+        check(op, seed=1, max_examples=5)
+
+
+def test_a_second_derivative_that_was_never_judged_is_reported():
+    op = differentiable_op(lambda x, y: x * x + y, signature="(),()->()", domain="[1, 2]")
+
+    def in_single(x):
+        return np.sin(x.astype(np.float32)).astype(x.dtype)
+
+    inner = differentiable_op(in_single, signature="()->()", grad=lambda op, g: g)
+    op.gradient(lambda op, g: (2 * g * op.inputs[0], g * inner(op.inputs[1])))
+    with pytest.raises(CheckError, match="inconclusive: the derivative of the cotangent of input 1 could not be"):
+        check_second_order(op, seed=1, max_examples=5)
+
+
 def _refusing(x):
     if np.any(x < 0):
         raise ValueError("negative")

@@ -525,4 +525,106 @@ CALLS = [
     Wrong("a variable that all threads share", _shared(), "check_threads", says="Found by: check_threads"),
 ]
 
-WRONG = [*GRADIENTS, *JVPS, *SECOND, *CALLS]
+_HEAVY_AND_LIGHT = np.array([1e9, 1e-3])
+
+
+def weighted_with(factor, *, power=1, **rules):
+    """A sum of two numbers of very different weights, and a rule with a factor for the light one."""
+    claimed = _HEAVY_AND_LIGHT * np.array([1, factor])
+    options = {name: make(claimed) for name, make in rules.items()}
+    return differentiable_op(
+        lambda x: (x**power * _HEAVY_AND_LIGHT).sum(-1), signature="(2)->()", domain="[1, 100]", **options
+    )
+
+
+def _weighted_gradient(weights):
+    return lambda op, g: g[..., None] * weights
+
+
+def _weighted_jvp(weights):
+    return lambda op, t: tf.reduce_sum(t * weights, -1)
+
+
+def _weighted_square_gradient(weights):
+    """A gradient that is right, and whose own gradient is not: part of it is stopped."""
+
+    def rule(op, g):
+        x = op.inputs[0]
+        return 2 * g[..., None] * (x * weights + tf.stop_gradient(x) * (_HEAVY_AND_LIGHT - weights))
+
+    return rule
+
+
+def _small_ones_forgotten(op, g):
+    x = op.inputs[0]
+    is_small = tf.abs(x) < 1e-2 * tf.reduce_max(tf.abs(x), -1, keepdims=True)
+    return 9 * g * x**8 * tf.cast(~is_small, g.dtype)
+
+
+def _light_entry(a):
+    return 1e8 * a[..., 0, 0] + 1e-3 * np.trace(a, axis1=-2, axis2=-1)
+
+
+def _light_entry_rule(op, g):
+    eye, first = np.eye(2), np.array([[1.0, 0], [0, 0]])
+    return g[..., None, None] * (1e8 * first + 1e-3 * (2 * first - eye))
+
+
+WEIGHTS = [
+    Wrong("a light element is forgotten", weighted_with(0, grad=_weighted_gradient)),
+    Wrong("a light element has the wrong sign", weighted_with(-1, grad=_weighted_gradient)),
+    Wrong("a light element has a factor of 2", weighted_with(2, grad=_weighted_gradient)),
+    Wrong(
+        "a light entry of a matrix has the wrong sign",
+        differentiable_op(_light_entry, signature="(2,2)->()", domain="[1, 10]", grad=_light_entry_rule),
+    ),
+    Wrong(
+        "a light row of outputs is forgotten",
+        differentiable_op(
+            lambda x: np.stack([1e9 * x, 1e-3 * x], -1), signature="()->(2)", grad=lambda op, g: 1e9 * g[..., 0]
+        ),
+    ),
+    Wrong(
+        "a light element of a light output is forgotten",
+        differentiable_op(
+            lambda x: np.stack([1e9 * x[..., 0], 1e3 * x[..., 0] + 1e-3 * x[..., 1]], -1),
+            signature="(2)->(2)",
+            domain="[1, 10]",
+            grad=lambda op, g: tf.stack([1e9 * g[..., 0] + 1e3 * g[..., 1], 0 * g[..., 1]], -1),
+        ),
+    ),
+    Wrong(
+        "elements beside much larger ones count as zero",
+        differentiable_op(lambda x: x**9, signature="(n)->(n)", grad=_small_ones_forgotten),
+    ),
+    Wrong(
+        "the tangent of a light element is forgotten",
+        weighted_with(0, jvp=_weighted_jvp),
+        "check_jvp",
+        says="the tangent of output 0 is wrong at element",
+    ),
+    Wrong(
+        "the tangent of a light row has a factor of 2",
+        differentiable_op(
+            lambda x: np.stack([1e9 * x, 1e-3 * x], -1),
+            signature="()->(2)",
+            jvp=lambda op, t: tf.stack([1e9 * t, 2e-3 * t], -1),
+        ),
+        "check_jvp",
+        says="the tangent of output 0 is wrong at element [",
+    ),
+    Wrong(
+        "tangents beside much larger ones count as zero",
+        differentiable_op(lambda x: x**9, signature="(n)->(n)", jvp=_small_ones_forgotten),
+        "check_jvp",
+        says="the tangent of output 0 is wrong at element",
+    ),
+    Wrong(
+        "the second derivative by a light element is forgotten",
+        weighted_with(0, power=2, grad=_weighted_square_gradient),
+        "check_second_order",
+        says="the second derivative is wrong at element",
+    ),
+]
+
+WRONG = [*GRADIENTS, *JVPS, *SECOND, *WEIGHTS, *CALLS]

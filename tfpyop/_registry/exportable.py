@@ -12,12 +12,13 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
     if definition.is_bound:
         problem = "the op is bound to an instance, which exists only in this process."
         remedy = (
-            "Define an op at the top level of a module, and pass the values that it reads from the instance as "
-            "inputs."
+            "Define an op at the top level of a module, and pass the values that it reads from the instance as inputs."
         )
     elif definition.is_local:
-        problem = "the op's name is valid in this process only, because the op was created inside a function or from a "
+        problem = (
+            "the op's name is valid in this process only, because the op was created inside a function or from a "
             "lambda."
+        )
         remedy = "Define the op with a def statement at the top level of a module, or pass name=."
     elif definition.module == "__main__":
         problem = "the op is defined in a script, which other processes do not import."

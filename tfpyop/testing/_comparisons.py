@@ -25,7 +25,8 @@ from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
 from tfpyop.testing._outcomes import Property
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
-_NOISE = 1e-14
+NOISE = 1e-14
+"""What is lost in cancellation inside of a rule, relative to the largest cotangents and moves."""
 SUBNORMAL = 1e-290
 """What smaller numbers may lose: TensorFlow takes zero for subnormal ones."""
 _UNBALANCED = 1e3
@@ -99,9 +100,7 @@ def require_some(numerical: Slopes) -> None:
         hypothesis.reject()
 
 
-def agree(
-    numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = _NOISE
-) -> bool:
+def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = NOISE) -> bool:
     """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding.
 
     Args:

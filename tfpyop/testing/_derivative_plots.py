@@ -130,11 +130,11 @@ def _derivatives_at(at: Point, number: int, index: tuple[int, ...], position: fl
     arrays[number][index] = position
     ones = [np.ones_like(output) if is_differentiable(output.dtype) else None for output in at.outputs]
     analytic = numerical = np.nan
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # the plot has a gap where the function refuses a point
         moved = slopes(at.function, arrays, unit_direction(arrays, number, index))
         if all(counts.all() for counts, one in zip(moved.counts, ones, strict=True) if one is not None):
             numerical = inner(ones, moved.values) / (abs(position) or 1.0)
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # and where the rule does; the checks report what is wrong
         [gradient] = _gradients(at, ones, arrays)[number : number + 1]
         analytic = 0.0 if gradient is None else float(np.real(gradient[index]))
     return analytic, numerical

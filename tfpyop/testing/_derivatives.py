@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from tfpyop import Op, numerical
 from tfpyop._numdiff.directional import Derivative, Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._ops import Flat, concrete_op_of, spec_of
 
 _METHOD = numerical()
 _CREDIBLE = 1e-5
+"""The largest error, relative to the scale of a derivative, at which it can judge another."""
 _ROUNDING = 800 * float(np.finfo(np.float64).eps)
 """How far rounding may move a derivative along a direction as long as the inputs, relative to the values."""
-"""The largest error, relative to the scale of a derivative, at which it can judge another."""
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 """Relative steps at which one-sided slopes are compared; at the last two a plain difference must confirm the value."""
 _KINK = 1e-3
@@ -53,6 +54,25 @@ class Slopes:
             [np.where(counted, array, 0) for counted, array in zip(counts, errors, strict=True)],
             counts,
         )
+
+
+class _Watched:
+    """A function that remembers what it raised, to tell its refusals from errors of the numerical method."""
+
+    def __init__(self, call: Callable[[Sequence[Array]], Sequence[Array]]) -> None:
+        self._call = call
+        self._refusals: list[Exception] = []
+
+    def __call__(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        try:
+            return self._call(arrays)
+        except Exception as error:
+            self._refusals.append(error)
+            raise
+
+    def has_refused(self, error: Exception) -> bool:
+        """Whether an exception says that the function has no value at a displaced point."""
+        return is_refusal(error) and any(error is refusal for refusal in self._refusals)
 
 
 def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
@@ -85,9 +105,12 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
     """The derivative along a direction that moves every number in proportion to its magnitude."""
     with np.errstate(all="ignore"):
         here = function.call(point)
+        watched = _Watched(function.call)
         try:
-            derivative = _METHOD.along(function, point, direction)
-        except Exception:  # off the point the function may refuse
+            derivative = _METHOD.along(replace(function, call=watched), point, direction)
+        except Exception as error:
+            if not watched.has_refused(error):
+                raise
             zeros = [np.zeros(np.shape(values)) for values in here]
             return Slopes(zeros, zeros, [np.zeros(np.shape(values), bool) for values in here])
         smooth = _smooth(function, point, direction, here, derivative)
@@ -107,6 +130,7 @@ def confirmed(
     found: Slopes,
     *,
     n_others: int = 1,
+    others: Sequence[Sequence[Array | None]] | None = None,
 ) -> Slopes:
     """The derivatives without the numbers for which they are not linear in the direction.
 
@@ -119,19 +143,25 @@ def confirmed(
       direction: The direction.
       found: The derivatives along it.
       n_others: How many other directions to add to it; where one input is moved alone, one is not enough.
+      others: The other directions themselves. Default: random ones that move all numbers.
     """
     generator = generator_of(point, 3)
     counts = list(found.counts)
-    for _ in range(n_others):
-        other = [_move(values, generator) if is_differentiable(values.dtype) else None for values in point]
+    if others is None:
+        others = [_whole_move(point, generator) for _ in range(n_others)]
+    for other in others:
         both = [b if a is None or b is None else a + b for a, b in zip(direction, other, strict=True)]
-        others, sums = slopes(function, point, other), slopes(function, point, both)
+        apart, sums = slopes(function, point, other), slopes(function, point, both)
         for number, counted in enumerate(counts):
-            parts = [found.values[number], others.values[number], -sums.values[number]]
-            errors = found.errors[number] + others.errors[number] + sums.errors[number]
+            parts = [found.values[number], apart.values[number], -sums.values[number]]
+            errors = found.errors[number] + apart.errors[number] + sums.errors[number]
             is_linear = np.abs(sum(parts)) <= _KINK * sum(map(np.abs, parts)) + errors
-            counts[number] = counted & others.counts[number] & sums.counts[number] & is_linear
+            counts[number] = counted & apart.counts[number] & sums.counts[number] & is_linear
     return Slopes.counted(found.values, found.errors, counts)
+
+
+def _whole_move(point: Sequence[Array], generator: np.random.Generator) -> list[Array | None]:
+    return [random_move(values, generator) if is_differentiable(values.dtype) else None for values in point]
 
 
 def _smooth(
@@ -178,8 +208,10 @@ def _sides(
         ]
         try:
             return function.call(moved)
-        except Exception:  # off the point it may refuse
-            return [np.full(np.shape(values), np.nan) for values in here]
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return [np.full(np.shape(values), np.nan) for values in here]  # off the point the function may refuse
 
     return at(step), at(-step)
 
@@ -210,11 +242,12 @@ def generator_of(point: Sequence[Array], purpose: int) -> np.random.Generator:
 def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
     """A direction that moves every number of the wanted inputs, in proportion to its magnitude; imaginary parts too."""
     generator = generator_of(point, 0)
-    moves = [_move(values, generator) for values in point]
+    moves = [random_move(values, generator) for values in point]
     return [move if is_wanted else None for move, is_wanted in zip(moves, wanted, strict=True)]
 
 
-def _move(values: Array, generator: np.random.Generator) -> Array:
+def random_move(values: Array, generator: np.random.Generator) -> Array:
+    """A random move of every number, in proportion to its magnitude."""
     return np.asarray(np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator))
 
 

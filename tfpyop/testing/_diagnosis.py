@@ -9,6 +9,7 @@ import numpy as np
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
+from tfpyop.testing._failures import is_refusal
 
 _FACTORS = {2.0: "there is an extra factor of 2", 0.5: "a factor of 2 is missing", 3.0: "there is an extra factor of 3"}
 _MIXED = (
@@ -70,8 +71,10 @@ def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
                 values[element] += 1e-3 * np.where(values[element] == 0, 1, np.abs(values[element]))
         try:
             outputs = zip(function.call(here), function.call(there), strict=True)
-        except Exception:  # off the point it may refuse
-            return []
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return []  # off the point the function may refuse
         is_other = np.ones(loop, bool)
         is_other[element] = False
         if not all(np.allclose(a[is_other], b[is_other], rtol=1e-9, atol=0, equal_nan=True) for a, b in outputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfpyop.errors import TfpyopError
+from tfpyop.errors import GradientError, TfpyopError
 
 
 class CheckError(TfpyopError, AssertionError):
@@ -60,6 +60,15 @@ class CheckError(TfpyopError, AssertionError):
                 "subject": self.subject,
             },
         )
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an exception may say that a function or rule has no value at a point.
+
+    Functions and rules of users raise whatever they like. Of our own errors only GradientError speaks of a point: a
+    numerical derivative is not credible there. The others say that a contract is broken, which is wrong at any point.
+    """
+    return not isinstance(error, TfpyopError) or isinstance(error, GradientError)
 
 
 def _rebuild(problem: str, fields: dict[str, str]) -> CheckError:

@@ -15,6 +15,7 @@ from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._comparisons import (
+    NOISE,
     SUBNORMAL,
     Point,
     Vectors,
@@ -26,6 +27,7 @@ from tfpyop.testing._comparisons import (
     require_some,
     tolerance_of,
 )
+from tfpyop.testing._coverage import Coverage
 from tfpyop.testing._derivatives import (
     Slopes,
     confirmed,
@@ -40,8 +42,10 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._failures import CheckError
+from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._gradient_judge import GradientChecker
+from tfpyop.testing._light_elements import LightElements
+from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
 from tfpyop.testing._outcomes import Outcome, Property
@@ -95,8 +99,7 @@ def check_gradient(
         at_most = _MOST_EXAMPLES[mode]
         judge = GradientChecker(check, op, mode)
         check.run(strategy, judge, shrinks=mode == "eager", at_most=at_most)
-        if at_most is None:
-            judge.require_all_judged()
+        judge.require_all_judged()
     return check.passed()
 
 
@@ -131,6 +134,7 @@ def check_jvp(
     check = Property(op, "check_jvp", max_examples=max_examples, seed=seed)
     if rules_of(op).jvp is None:
         return check.skipped("the op has no JVP rule")
+    coverage = Coverage(check, "check_jvp")
 
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)
@@ -138,6 +142,7 @@ def check_jvp(
         numerical = confirmed(at.function, at.arrays, direction, slopes(at.function, at.arrays, direction))
         tangents = jvp(at.call, at.tensors, direction)
         require_some(numerical)
+        coverage.note_outputs(at.outputs, numerical.counts)
         for number, tangent in enumerate(tangents):
             values, counts = numerical.values[number], numerical.counts[number]
             got = np.zeros(values.shape) if tangent is None else tangent
@@ -155,10 +160,12 @@ def check_jvp(
                     got=f"{got[index]:.9g}",
                     cause=next(iter(likely_causes(got, values)), None),
                 )
+        _require_light_tangents(check, at, direction, numerical)
         if rules_of(op).vjp is not None:
             _require_adjoint(check, at, numerical, direction=direction, tangents=tangents)
 
     check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    coverage.require_all()
     return check.passed()
 
 
@@ -193,6 +200,7 @@ def check_second_order(
     default = hypothesis.settings.default
     fifth = max(1, (default.max_examples if default else 100) // 5)
     check = Property(op, "check_second_order", max_examples=max_examples, seed=seed, usual=fifth)
+    coverage = Coverage(check, "check_second_order")
     if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
 
@@ -203,7 +211,7 @@ def check_second_order(
         except GradientError as error:
             check.pass_over(f"no second derivative: {error.problem}")
         except Exception as error:
-            if isinstance(error, CheckError) or at.has_derivative():
+            if not is_refusal(error) or at.has_derivative():
                 raise
             check.reject(error)  # a rule may refuse a point at which there is no derivative
 
@@ -216,18 +224,24 @@ def check_second_order(
         gradient = whole_function(first.of_arrays, at.arrays)
         numerical = confirmed(gradient, at.arrays, direction, slopes(gradient, at.arrays, direction))
         require_some(numerical)
+        first.note_counts(coverage, numerical)
         vectors = counted_weights(numerical, weights_like(numerical.values, generator_of(at.arrays, 2)))
+        noise = _SECOND_NOISE * max(1.0, largest(weights))
+        second = first.pulled_back(vectors)
         compare_totals(
             check,
             numerical,
             vectors,
-            got=first.pulled_back(vectors),
+            got=second,
             direction=direction,
-            noise=_SECOND_NOISE * max(1.0, largest(weights)),
+            noise=noise,
             problem="the second derivative is wrong along a random direction.",
         )
+        light = LightElements(gradient, at.arrays, direction, pull=first.pulled_back, noise=noise)
+        _require_light_elements(check, light, numerical, vectors, second)
 
     check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    coverage.require_all()
     return check.passed()
 
 
@@ -247,6 +261,14 @@ class FirstGradient:
             if is_wanted
         ]
 
+    def note_counts(self, coverage: Coverage, numerical: Slopes) -> None:
+        """Count for the cotangent of each input whether its derivative could be compared."""
+        numbers = [number for number, is_wanted in enumerate(self.at.wanted) if is_wanted]
+        for number, counts in zip(numbers, numerical.counts, strict=True):
+            note = coverage.compare if counts.any() else coverage.leave_undecided
+            if counts.size:
+                note(f"the derivative of the cotangent of input {number}", is_zero=True)
+
     def pulled_back(self, vectors: Vectors) -> Vectors:
         """The gradient of the gradient, for cotangents of what `of_arrays` returns."""
         at = self.at
@@ -261,6 +283,35 @@ class FirstGradient:
         return arrays_of(tape.gradient(list(targets), at.tensors, output_gradients=list(upstream)))
 
 
+def _require_light_tangents(check: Property, at: Point, direction: Vectors, numerical: Slopes) -> None:
+    """Raise a failure if a small part of a tangent is wrong."""
+    light = LightTangents(at.function, at.arrays, push=lambda vectors: jvp(at.call, at.tensors, vectors))
+    found = light.mismatch(direction, numerical)
+    if found is not None:
+        raise check.failure(
+            f"the tangent of output {found.output} is wrong at element {list(found.index)}.",
+            expected=f"{found.expected:.9g} by differences, +- {found.error:.1g}",
+            got=f"{found.got:.9g}",
+            cause=next(iter(likely_causes(np.array(found.got), np.array(found.expected))), None),
+        )
+
+
+def _require_light_elements(
+    check: Property, light: LightElements, numerical: Slopes, vectors: Vectors, gradients: Vectors
+) -> None:
+    """Raise a failure if second derivatives that are small beside others are wrong."""
+    if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
+        return
+    found = light.mismatch(numerical, vectors, gradients)
+    if found is not None:
+        raise check.failure(
+            f"the second derivative is wrong {found.place}.",
+            expected=f"{found.expected:.9g} +- {found.error:.1g} by differences",
+            got=f"{found.got:.9g}",
+            cause=next(iter(found.causes), None),
+        )
+
+
 def _require_adjoint(check: Property, at: Point, numerical: Slopes, *, direction: Vectors, tangents: Vectors) -> None:
     """Hold JVP and VJP to (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
@@ -270,7 +321,8 @@ def _require_adjoint(check: Property, at: Point, numerical: Slopes, *, direction
     scale = inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (weights, tangents)))
     scale += inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (gradients, direction)))
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
-    if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale:
+    floor = NOISE * largest(weights) * largest(direction)
+    if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale + floor:
         raise check.failure(
             "the JVP rule and the gradient rule contradict each other: (u, J v) is not equal to (u J, v).",
             expected=f"(u J, v) = {backward:.9g}, by the gradient rule",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
 from tfpyop.testing._comparisons import (
+    NOISE,
     SUBNORMAL,
     Point,
     Vectors,
@@ -27,6 +27,7 @@ from tfpyop.testing._comparisons import (
     reject_infinite,
     tolerance_of,
 )
+from tfpyop.testing._coverage import Coverage
 from tfpyop.testing._derivatives import (
     Slopes,
     confirmed,
@@ -41,14 +42,13 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, likely_causes
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._failures import CheckError
+from tfpyop.testing._failures import is_refusal
+from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._ops import spec_of
 from tfpyop.testing._outcomes import Property, described
 
 _N_CONFIRMING = 6
 """Along how many directions more a point is tried before a rule is said to be wrong there."""
-_TELLING = 10
-"""In how many examples an input cannot be judged before that says something."""
 _MOST_LOCATED = 64
 """Up to how many elements of an input are moved one by one to locate a failure."""
 
@@ -62,8 +62,7 @@ class GradientChecker:
 
     def __init__(self, check: Property, op: Op[..., Any], mode: str) -> None:
         self._check, self._op, self._mode = check, op, mode
-        self._judged: set[int] = set()
-        self._unjudged: dict[int, list[str]] = {}
+        self._coverage = Coverage(check, "check_gradient", mode=mode)
 
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
@@ -82,11 +81,12 @@ class GradientChecker:
             try:
                 gradients = self._gradients(at, counted)
             except Exception as error:
-                if isinstance(error, CheckError) or at.has_derivative():
+                if not is_refusal(error) or at.has_derivative():
                     raise
                 self._check.reject(error)  # a rule may refuse a point at which there is no derivative
             reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
+                self._judge_light_elements(at, number, direction, numerical, counted, gradients)
                 continue
             numerical = confirmed(at.function, at.arrays, direction, numerical, n_others=_N_CONFIRMING)
             counted = counted_weights(numerical, weights)
@@ -104,28 +104,45 @@ class GradientChecker:
         if not is_judged:
             hypothesis.reject()
 
+    def _judge_light_elements(
+        self, at: Point, number: int, direction: Vectors, numerical: Slopes, weights: Vectors, gradients: Vectors
+    ) -> None:
+        """Raise a failure if elements with small derivatives are wrong; only eagerly, because each costs a gradient."""
+        if self._mode != "eager" or not np.all([np.isfinite(g).all() for g in gradients if g is not None]):
+            return
+        light = LightElements(
+            at.function, at.arrays, direction, pull=lambda vectors: self._gradients(at, vectors), noise=NOISE
+        )
+        found = light.mismatch(numerical, weights, gradients)
+        if found is not None:
+            raise self._check.failure(
+                f"the cotangent of {self._input(at, number)} is wrong {found.place}.",
+                mode=self._mode,
+                expected=f"{found.expected:.9g} +- {found.error:.1g} by differences",
+                got=f"{found.got:.9g}",
+                cause=next(iter(found.causes), None),
+            )
+
     def require_all_judged(self) -> None:
-        """Raise CheckError if the rule gives an input a cotangent that could not be judged in any example."""
-        for number, names in self._unjudged.items():
-            if number not in self._judged and len(names) >= _TELLING:
-                raise self._check.failure(
-                    f"the cotangent of {names[0]} could not be checked in any example.",
-                    cause="numerical derivatives with respect to this input are imprecise at all drawn points, for "
-                    "example because the function computes in single precision: pass domain= or arguments= with "
-                    "points where they are precise, or omit check_gradient",
-                )
+        """Raise CheckError if the derivative by an input, or of an output, could not be judged in any example."""
+        self._coverage.require_all()
 
     def _note(self, at: Point, number: int, numerical: Slopes, weights: Vectors) -> bool:
         """Whether the cotangent of an input can be judged; keeps for which inputs it could, or could not."""
+        what = f"the cotangent of {self._input(at, number)}"
+        self._coverage.note_outputs(at.outputs, numerical.counts)
         if any(counts.any() for counts in numerical.counts):
-            if any(values.any() for values in numerical.values):
-                self._judged.add(number)
+            self._coverage.compare(what, is_zero=not any(values.any() for values in numerical.values))
             return True
-        if number not in self._judged and at.arrays[number].size:
-            with contextlib.suppress(Exception):  # a rule may refuse a point at which there is no derivative
+        if not self._coverage.is_judged(what) and at.arrays[number].size:
+            try:
                 gradient = self._gradients(at, weights)[number]
-                if gradient is not None and np.any(gradient[np.isfinite(gradient)]):
-                    self._unjudged.setdefault(number, []).append(self._input(at, number))
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                gradient = np.zeros(())  # the rule may refuse a point at which there is no derivative
+            if gradient is not None:
+                self._coverage.leave_undecided(what, is_zero=not np.any(gradient[np.isfinite(gradient)]))
         return False
 
     def _gradients(self, at: Point, weights: Vectors) -> Vectors:

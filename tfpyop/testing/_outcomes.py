@@ -20,7 +20,7 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
-from tfpyop.testing._failures import CheckError
+from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._misuse import require_arguments, require_count, require_seed, require_strategy
 from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
 
@@ -187,7 +187,9 @@ class Property:
         return CheckError(problem, check=self._check, subject=self._subject, **details)
 
     def reject(self, error: Exception) -> NoReturn:
-        """Reject an example that the function itself refuses."""
+        """Reject an example that the function itself refuses; raise an error that is not a refusal."""
+        if not is_refusal(error):
+            raise error
         self._refusal = error
         self._n_refused += 1
         if self._n_refused == self._n_examples >= _HOPELESS:

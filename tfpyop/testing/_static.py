@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import inspect
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,10 +29,16 @@ def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
 
 
 def _hints(function: Any) -> Mapping[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # annotations may name what is imported for type checkers only
-        return {}
+    """Annotations by name, each evaluated alone, without those that cannot be evaluated."""
+    innermost = inspect.unwrap(function)
+    names = {**getattr(innermost, "__globals__", {})}
+    hints = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        one = types.SimpleNamespace(__annotations__={name: annotation})
+        # evaluating runs the user's expression: it may name what is imported for type checkers only, or be no code
+        with contextlib.suppress(Exception):
+            hints.update(typing.get_type_hints(one, names))
+    return hints
 
 
 def _choices(hint: Any) -> Sequence[Any] | None:

@@ -1,0 +1,176 @@
+"""Light tangents: compares a JVP rule with differences where parts of a tangent are lost beside larger ones.
+
+Inputs are moved one core element after the other, in all loop elements at once, to see what each contributes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfpyop._numdiff.directional import Function
+from tfpyop._spec.coercion import Array, is_differentiable
+from tfpyop.testing._comparisons import SUBNORMAL, Vectors, first_of, tolerance_of
+from tfpyop.testing._derivatives import Slopes, confirmed, generator_of, random_move, slopes
+from tfpyop.testing._magnitude_groups import Masks, spread_for
+from tfpyop.testing._value_noise import Noise
+
+_N_AGREEING = 3
+"""Along how many directions a rule must be wrong."""
+_N_CONFIRMING = 2
+_MOST_PARTS = 16
+"""How many parts a direction is split into, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class TangentMismatch:
+    """A tangent that is wrong at one element of an output."""
+
+    output: int
+    index: tuple[int, ...]
+    expected: complex
+    error: float
+    got: complex
+
+
+@dataclass(frozen=True, slots=True)
+class LightTangents:
+    """Compares a JVP rule with differences where tangents, or parts of them, are much smaller than others.
+
+    Attributes:
+      function: The function.
+      point: Where.
+      push: Makes tangents of the outputs from tangents of the inputs, by the rule.
+    """
+
+    function: Function
+    point: Sequence[Array]
+    push: Callable[[Vectors], Vectors]
+
+    def mismatch(self, direction: Vectors, numerical: Slopes) -> TangentMismatch | None:
+        """Return an element of a tangent that is wrong though the tangent as a whole is right.
+
+        Args:
+          direction: A direction along which the rule is right as a whole.
+          numerical: The derivatives along it.
+        """
+        masks = list(self._parts())
+        with np.errstate(all="ignore"):
+            whole = [np.abs(tangent) for tangent in self._tangents(direction, numerical)]
+            parts = [whole] if len(masks) == 1 else [self._claimed(direction, mask, numerical) for mask in masks]
+            totals = [np.asarray(sum(sizes)) for sizes in zip(*parts, strict=True)]
+            if not all(np.isfinite(total).all() for total in totals):
+                return None
+            spread = spread_for(_tolerance(whole))
+            heaviest = max((float(np.max(total, initial=0.0)) for total in totals), default=0.0)
+            rows = [(total < heaviest / spread) for total in totals]
+            everything = [np.logical_or.reduce(same) for same in zip(*masks, strict=True)]
+            found = self._confirmed(everything, rows, totals, totals)
+            for mask, sizes in self._light_parts(masks, parts, totals, spread):
+                if found is not None:
+                    return found
+                where = [size < total / spread for size, total in zip(sizes, totals, strict=True)]
+                found = self._confirmed(mask, where, sizes, totals)
+        return found
+
+    def _light_parts(
+        self, masks: Sequence[Masks], parts: Sequence[Sequence[Array]], totals: Sequence[Array], spread: float
+    ) -> Iterator[tuple[Masks, Sequence[Array]]]:
+        """Parts that contribute little to some tangent; all that contribute nothing at all are one part."""
+        idle: Masks | None = None
+        for mask, sizes in zip(masks, parts, strict=True):
+            if not any(size.any() for size in sizes):
+                idle = mask if idle is None else [a | b for a, b in zip(idle, mask, strict=True)]
+            elif any(np.any(size < total / spread) for size, total in zip(sizes, totals, strict=True)):
+                yield mask, sizes
+        if idle is not None and any(total.any() for total in totals):
+            yield idle, [np.zeros(total.shape) for total in totals]
+
+    def _confirmed(
+        self, mask: Masks, where: Masks, sizes: Sequence[Array], totals: Sequence[Array]
+    ) -> TangentMismatch | None:
+        """Return an element that is wrong along every one of several directions in a mask."""
+        if not any(flags.any() for flags in where):
+            return None
+        generator = generator_of(self.point, 5)
+        wrong = where
+        for _ in range(_N_AGREEING):
+            direction = self._direction_in(mask, generator)
+            numerical = slopes(self.function, self.point, direction)
+            wrong, errors, tangents = self._wrong(direction, numerical, wrong, sizes, totals)
+            if not any(flags.any() for flags in wrong):
+                return None
+        moves = [self._direction_in(mask, generator) for _ in range(_N_CONFIRMING)]
+        counts = confirmed(self.function, self.point, direction, numerical, others=moves).counts
+        for number, (flags, counted) in enumerate(zip(wrong, counts, strict=True)):
+            if np.any(flags & counted):
+                index = first_of(flags & counted)
+                values = (numerical.values, errors, tangents)
+                expected, error, got = (side[number][index] for side in values)
+                return TangentMismatch(number, index, expected, float(error), got)
+        return None
+
+    def _wrong(
+        self, direction: Vectors, numerical: Slopes, where: Masks, sizes: Sequence[Array], totals: Sequence[Array]
+    ) -> tuple[Masks, list[Array], list[Array]]:
+        """Where tangents are wrong; their errors; and the tangents by the rule."""
+        tangents = self._tangents(direction, numerical)
+        tolerance = _tolerance(tangents)
+
+        def beyond(where: Masks, errors: Sequence[Array], rounding: float) -> Masks:
+            found = []
+            for number, (values, got) in enumerate(zip(numerical.values, tangents, strict=True)):
+                scale = np.abs(values) + np.maximum(sizes[number], np.abs(got))
+                allowed = tolerance * scale + rounding * totals[number] + errors[number] + SUBNORMAL
+                found.append(where[number] & ~(np.abs(got - values) <= allowed))
+            return found
+
+        counts = [counted & flags for counted, flags in zip(numerical.counts, where, strict=True)]
+        wrong = beyond(counts, numerical.errors, 0.0)
+        if not any(flags.any() for flags in wrong):
+            return wrong, numerical.errors, tangents
+        noise = Noise.along(self.function, self.point, direction)
+        errors, rounding = noise.errors_of(numerical), noise.of_rule([flags * 1.0 for flags in wrong], tangents)
+        return beyond(wrong, errors, rounding), errors, tangents
+
+    def _tangents(self, direction: Vectors, numerical: Slopes) -> list[Array]:
+        tangents = zip(self.push(direction), numerical.values, strict=True)
+        return [np.zeros(values.shape) if tangent is None else tangent for tangent, values in tangents]
+
+    def _claimed(self, direction: Vectors, mask: Masks, numerical: Slopes) -> list[Array]:
+        """The magnitudes of what a part of the direction contributes to every tangent, by the rule."""
+        part = [
+            None if vector is None or not own.any() else np.where(own, vector, 0)
+            for vector, own in zip(direction, mask, strict=True)
+        ]
+        return [np.abs(tangent) for tangent in self._tangents(part, numerical)]
+
+    def _direction_in(self, mask: Masks, generator: np.random.Generator) -> Vectors:
+        return [
+            np.where(own, random_move(values, generator), 0).astype(values.dtype) if own.any() else None
+            for values, own in zip(self.point, mask, strict=True)
+        ]
+
+    def _parts(self) -> Iterator[Masks]:
+        """One core element of one input each, in all loop elements; a few together where there are many."""
+        elements = [
+            (number, index)
+            for number, (values, rank) in enumerate(zip(self.point, self.function.input_ranks, strict=True))
+            if is_differentiable(values.dtype) and values.size
+            for index in np.ndindex(values.shape[values.ndim - rank :])
+        ]
+        stride = math.ceil(len(elements) / _MOST_PARTS)
+        for start in range(0, len(elements), max(stride, 1)):
+            masks = [np.zeros(values.shape, bool) for values in self.point]
+            for number, index in elements[start : start + stride]:
+                element: Any = (..., *index)
+                masks[number][element] = True
+            yield masks
+
+
+def _tolerance(tangents: Sequence[Array]) -> float:
+    return max((tolerance_of(tangent) for tangent in tangents), default=1e-6)
