@@ -7,6 +7,7 @@ was promised: their number, their dtypes, their shapes. It knows nothing of Tens
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,14 @@ class HostFunction:
         self._hint = hint
         self._plans: dict[Any, Plan] = {}
         self._remembered: dict[Any, Any] = {}
+
+    def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
+        """Return the same for another function with the same spec, such as a method of another instance."""
+        host = copy.copy(self)
+        host._function = function
+        host._executor_map = executor_map
+        host._remembered = {}
+        return host
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
         """What outputs and residuals will be for such inputs, as far as it is known.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,8 @@ from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.outputs import OpOutputSpec
-from tfpyop._spec.static_values import PLAIN_TYPES
-from tfpyop._spec.tree import TreeSpec, flatten, is_leaf_type
+from tfpyop._spec.static_values import NO_STATIC, PLAIN_TYPES
+from tfpyop._spec.tree import TreeSpec, is_leaf_type, outline
 
 
 class FunctionOpDef(OpDef):
@@ -45,7 +45,8 @@ class FunctionOpDef(OpDef):
         self._given_rules = rules
         self._unbound = unbound
         self._instance = instance
-        self._usual_ops: dict[tuple[TreeSpec | None, tuple[Any, ...]], ConcreteOp] = {}
+        self._usual_ops: dict[Hashable, ConcreteOp] = {}
+        self._method_hosts: dict[str, HostFunction] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -84,7 +85,9 @@ class FunctionOpDef(OpDef):
 
     @cached_property
     def _plain_op(self) -> ConcreteOp:
-        return self.specialize_from_payload("")
+        return (
+            self.specialize_from_payload("") if self._unbound is None else self._make_concrete_op(None, NO_STATIC, "")
+        )
 
     @cached_property
     def _n_plain(self) -> int:
@@ -99,9 +102,7 @@ class FunctionOpDef(OpDef):
         is_usual = parameters.signature is not None and parameters.variadic is None
         return n_tensors if is_usual and parameters.n_required == n_tensors and n_inputs in (None, n_tensors) else -1
 
-    def _usual_call(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Sequence[Any], tuple[TreeSpec | None, tuple[Any, ...]]] | None:
+    def _usual_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Hashable] | None:
         """Return flat inputs, and what decides on the concrete op; None where the parameters must be read one by one.
 
         This is a short cut for calls with one argument for each tensor parameter and plain static values.
@@ -120,12 +121,11 @@ class FunctionOpDef(OpDef):
             static.append((name, type(value), repr(value)))
         if all(map(is_leaf_type, map(type, args))):
             return args, (None, tuple(static))
-        leaves, tree = flatten(tuple(args))
-        return leaves, (tree, tuple(static))
+        leaves: list[Any] = []
+        nesting = outline(tuple(args), leaves)
+        return leaves, (nesting, tuple(static))
 
-    def _keep_usual_op(
-        self, key: tuple[TreeSpec | None, tuple[Any, ...]], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> ConcreteOp:
+    def _keep_usual_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
         _, tree, static = self.spec.bind_arguments(args, kwargs)
         op = self.specialize(tree, static)
         if len(self._usual_ops) >= MAX_CONCRETE_OPS:
@@ -148,11 +148,30 @@ class FunctionOpDef(OpDef):
     # -- concrete ops
 
     def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
-        host = self._host(tree, static, self._executor_map(lambda: op))
+        executor_map = self._executor_map(lambda: op)
+        if self._unbound is None or payload is None:
+            host = self._host(tree, static, executor_map)
+        else:
+            shared = self._unbound._method_host(self.spec, tree, static, payload)
+            host = shared.with_function(self._caller(tree, static), executor_map)
         op = ConcreteOp(self, host, self.rules, self.spec.full_signature, tree, static, payload)
         return op
 
-    def _host(self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None) -> HostFunction:
+    def _method_host(
+        self, spec: OpSpec, tree: TreeSpec | None, static: Mapping[str, Any], payload: str
+    ) -> HostFunction:
+        """Return a host function for the bound ops of a method, which differ in nothing but the instance."""
+        host = self._method_hosts.get(payload)
+        if host is None:
+            if len(self._method_hosts) >= MAX_CONCRETE_OPS:
+                self._method_hosts.clear()
+            host = self._method_hosts[payload] = FunctionOpDef(self.function, spec, RuleSet(), self.make_op)._host(
+                tree, static, None
+            )
+        return host
+
+    def _caller(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return a function of flat arrays (and destinations, if it takes `out`) that calls the user's function."""
         function, spec = self.function, self.spec
 
         def call(arrays: list[Array]) -> Any:
@@ -165,25 +184,35 @@ class FunctionOpDef(OpDef):
         def call_directly(arrays: list[Array]) -> Any:
             return function(*arrays, **static)
 
-        shape, takes_out = spec.shape, spec.parameters.takes_out
-        is_direct = spec.parameters.is_direct and tree is None
+        def call_nested(arrays: list[Array]) -> Any:
+            assert tree is not None
+            return function(*tree.unflatten(arrays), **static)
+
+        if spec.parameters.takes_out:
+            return call_with_out
+        if not spec.parameters.is_direct:
+            return call
+        return call_directly if tree is None else call_nested
+
+    def _host(self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None) -> HostFunction:
+        spec, shape = self.spec, self.spec.shape
         outputs = OpOutputSpec(
             spec.full_signature,
             None if shape is None else lambda shapes: shape(*shapes, **static),
             (*spec.dtypes, *(dtype for _, dtype in spec.residuals.values())),
             spec.tree,
             tuple(spec.residuals),
-            function if isinstance(function, np.ufunc) else None,
+            self.function if isinstance(self.function, np.ufunc) else None,
         )
         return HostFunction(
             self.subject,
-            function=call_with_out if takes_out else call_directly if is_direct else call,
+            function=self._caller(tree, static),
             promise=outputs,
             looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
             executor_map=executor_map,
             compute_dtype=spec.compute_dtype,
             is_stateful=spec.is_stateful,
-            takes_out=takes_out,
+            takes_out=spec.parameters.takes_out,
             hint=spec.parameters.hint,
         )
 

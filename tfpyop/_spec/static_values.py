@@ -13,6 +13,7 @@ from typing import Any
 
 PLAIN_TYPES = frozenset({int, float, complex, str, bool, bytes, type(None)})
 """The types of values that `repr` tells apart, and that hold nothing."""
+NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _CONTAINERS = (list, dict, set, bytearray)
 
 

@@ -139,6 +139,28 @@ def flat(n_leaves: int) -> TreeSpec:
     return TreeSpec("tuple", (LEAF,) * n_leaves)
 
 
+def outline(value: Any, leaves: list[Any], depth: int = 0) -> Hashable:
+    """Append the leaves of a nested value to a list, and return a key that stands for the nesting.
+
+    It finds what `flatten` finds, but is faster, because it makes nothing that can nest leaves again.
+
+    Raises:
+      TypeError: As `flatten` does.
+    """
+    kind: type[Any] = type(value)
+    if depth < _DEEPEST:
+        if kind is tuple:
+            return (tuple, *[outline(item, leaves, depth + 1) for item in value])
+        if kind is dict and all(type(key) is str for key in value):
+            return (dict, *value, *[outline(value[key], leaves, depth + 1) for key in sorted(value)])
+    if is_leaf_type(kind):  # type: ignore[arg-type]  # types are hashable
+        leaves.append(value)
+        return None
+    found, tree = flatten(value)
+    leaves += found
+    return tree
+
+
 def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], TreeSpec]:
     """Take a nested value apart into its leaves and their arrangement.
 
