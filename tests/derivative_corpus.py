@@ -19,16 +19,17 @@ DIGITS = 40
 class Case:
     """A function of one number, its derivative, and points by kind.
 
-    `inside` is the magnitude of the largest number inside of the function, `noise` by how much its values are off on
-    purpose, and `in_single` tells whether it is still the same function in single precision.
+    `rough` gives the height of a structure next to each point, and the derivative of the function without it: the right
+    result where the values do not resolve that height. `in_single` says whether it is the same function in single
+    precision. `analytic` is the derivative of the function of complex numbers, whose imaginary part is not rounded off.
     """
 
     name: str
     function: Callable
     derivative: Callable
     points: dict = field(default_factory=dict)
-    inside: float = 0.0
-    noise: float = 0.0
+    rough: Callable | None = None
+    analytic: Callable | None = None
     in_single: bool = True
 
     def at(self, kind):
@@ -64,6 +65,16 @@ def steps(at):
     return lambda x: np.where(at(x), np.nan, 0.0)
 
 
+def structure(height, smooth):
+    """A structure of some height, and the derivative of the function without it."""
+    return lambda x: (np.broadcast_to(height(x) if callable(height) else height, x.shape), smooth(x))
+
+
+def kink(at, change, mean):
+    """A kink: it is at the point if its distance, times the change of the slope, is not resolved."""
+    return structure(lambda x: np.abs(x - at) * change, everywhere(mean))
+
+
 def is_whole(x):
     return x == np.rint(x)
 
@@ -71,6 +82,8 @@ def is_whole(x):
 def is_half(x):
     return is_whole(x - 0.5) & ~is_whole(x)
 
+
+WHOLE_STEPS = structure(1, everywhere(1))
 
 # Points of functions that are defined everywhere, of positive numbers, between -1 and 1, between 0 and 1, above 1
 LINE = {
@@ -111,8 +124,8 @@ MODERATE_POSITIVE = {**POSITIVE, "large": [7.5, 12.5, 30.0]}
 CASES: list[Case] = []
 
 
-def add(name, function, derivative, base=LINE, *, inside=0.0, noise=0.0, in_single=True, **kinds):
-    CASES.append(Case(name, function, derivative, {**base, **kinds}, inside, noise, in_single))
+def add(name, function, derivative, base=LINE, *, rough=None, analytic=None, in_single=True, **kinds):
+    CASES.append(Case(name, function, derivative, {**base, **kinds}, rough, analytic, in_single))
 
 
 # -- numpy
@@ -148,26 +161,38 @@ add("degrees", np.degrees, everywhere(180 / np.pi))
 add("radians", np.radians, everywhere(np.pi / 180))
 add("sinc", np.sinc, by_mpmath(mpmath.sincpi))
 add("i0 of numpy", np.i0, sc.i1, MODERATE)
-add("floor", np.floor, steps(is_whole), edge=[0.5, 1.5], singular=[0.0, 1.0, 3.0, 1e6])
-add("ceil", np.ceil, steps(is_whole), edge=[0.5, 1.5], singular=[0.0, 1.0, 3.0, 1e6])
+add(
+    "floor",
+    np.floor,
+    steps(is_whole),
+    edge=[0.5, 1.5],
+    singular=[0.0, 1.0, 3.0, 1e6],
+    rough=WHOLE_STEPS,
+)
+add("ceil", np.ceil, steps(is_whole), edge=[0.5, 1.5], singular=[0.0, 1.0, 3.0, 1e6], rough=WHOLE_STEPS)
 add("trunc", np.trunc, steps(lambda x: is_whole(x) & (x != 0)), edge=[0.5, 1.5], singular=[1.0, 3.0])
 add("rint", np.rint, steps(is_half), edge=[1.0, 2.0], singular=[0.5, 1.5, 2.5])
-add("rint far out", np.rint, steps(is_half), {"large": [1e7]}, in_single=False)
+add("rint far out", np.rint, steps(is_half), {"large": [3e5, 1e6, 1e7]}, rough=WHOLE_STEPS)
+add(
+    "floor far out",
+    np.floor,
+    steps(is_whole),
+    {"large": [300000.5, 500000.3, 700000.4, 1e6]},
+    rough=WHOLE_STEPS,
+)
 add(
     "round to hundredths",
     lambda x: np.round(x, 2),
     steps(lambda x: is_half(100 * x)),
-    large=[12.5, 37.0, 250.0],
+    rough=structure(0.01, everywhere(1)),
     edge=[0.0],
 )
 add(
     "round to millionths",
     lambda x: np.round(x, 6),
     steps(lambda x: is_half(1e6 * x)),
-    in_single=False,
-    large=[12.5, 37.0, 250.0],
+    rough=structure(1e-6, everywhere(1)),
     edge=[0.0],
-    small=[1e-3],
 )
 add("heaviside", lambda x: np.heaviside(x, 0.5), steps(lambda x: x == 0), edge=[1.0], singular=[0.0])
 add("maximum", lambda x: np.maximum(x, 1), lambda x: np.where(x == 1, 0.5, x > 1))
@@ -189,8 +214,8 @@ add(
     "interp",
     lambda x: np.interp(x.real, [0, 1, 3], [1, 3, 0]),
     lambda x: np.select([x < 0, x < 1, x < 3], [0, 2, -1.5]),
-    small=[1e-3, -1e-3],
     edge=[0.5],
+    rough=kink(0, 2, 1),
 )
 add("polyval", lambda x: np.polyval([1, -2, 0, 3], x), lambda x: 3 * x**2 - 4 * x)
 add("copysign", lambda x: np.copysign(x, -1), lambda x: -np.sign(x), edge=[1.0], singular=[0.0])
@@ -238,7 +263,12 @@ add("branch that conjugates", lambda x: np.where(x.real > 1, x * np.conj(x), x**
 add("x times its conjugate", lambda x: x * np.conj(x), lambda x: 2 * x)
 add("real part", lambda x: np.real(x) * 1.0, everywhere(1.0))
 add("hole", lambda x: np.where(x == 1, 5.0, x**2), lambda x: np.where(x == 1, np.nan, 2 * x))
-add("small jump", lambda x: np.where(x.real > 1, x + 1e-7, x), lambda x: np.where(x == 1, np.nan, 1.0), in_single=False)
+add(
+    "small jump",
+    lambda x: np.where(x.real > 1, x + 1e-7, x),
+    lambda x: np.where(x == 1, np.nan, 1.0),
+    rough=structure(1e-7, everywhere(1)),
+)
 add("fast sine", lambda x: np.sin(50 * x), lambda x: 50 * np.cos(50 * x))
 add("very fast sine", lambda x: np.sin(1e6 * x), lambda x: 1e6 * np.cos(1e6 * x), large=[12.5])
 add("sine too fast to see", lambda x: np.sin(1e15 * x), lambda x: 1e15 * np.cos(1e15 * x), large=[12.5])
@@ -246,7 +276,7 @@ add(
     "small fast waves",
     lambda x: x + 1e-5 * np.sin(1e5 * x),
     lambda x: 1 + np.cos(1e5 * x),
-    in_single=False,
+    rough=structure(1e-5, everywhere(1)),
     large=[12.5],
 )
 add("nearly constant", lambda x: 1 + 1e-10 * x, everywhere(1e-10))
@@ -256,11 +286,24 @@ add("tiny", lambda x: 1e-200 * np.sin(x), lambda x: 1e-200 * np.cos(x))
 add("huge", lambda x: 1e200 * np.sin(x), lambda x: 1e200 * np.cos(x))
 add("offset", lambda x: 1e6 + np.sin(x), np.cos)
 add("steep step", lambda x: np.tanh(1e6 * (x - 1)), lambda x: 1e6 / np.cosh(np.clip(1e6 * (x - 1), -300, 300)) ** 2)
-add("noise", lambda x: np.sin(x) + 1e-9 * np.sin(1e17 * x), np.cos, noise=1e-9, small=[], edge=[1.0])
+add("noise", lambda x: np.sin(x) + 1e-9 * np.sin(1e17 * x), np.cos, small=[], edge=[1.0])
+add(
+    "waves that numbers next to zero resolve",
+    lambda x: np.sin(x) + 1e-9 * np.sin(1e17 * x),
+    lambda x: np.cos(x) + 1e8 * np.cos(1e17 * x),
+    {"small": LINE["small"]},
+    in_single=False,
+)
 add("pythagoras", lambda x: np.sin(x) ** 2 + np.cos(x) ** 2, everywhere(0.0))
 add("rational", lambda x: (1 + x) / (1 + x**2), lambda x: (1 - 2 * x - x**2) / (1 + x**2) ** 2)
 add("pole at one", lambda x: 1 / (x - 1), lambda x: -1 / (x - 1) ** 2, edge=[0.99, 1.0001], singular=[1.0])
-add("expression that cancels", lambda x: (x + 1e8) - 1e8, everywhere(1.0), inside=1e8)
+add(
+    "expression that cancels",
+    lambda x: (x + 1e8) - 1e8,
+    everywhere(0.0),  # it has steps
+    rough=structure(np.spacing(1e8), everywhere(1)),
+    analytic=everywhere(1.0),
+)
 
 # -- scipy.special: gamma and beta
 
@@ -409,7 +452,12 @@ add("fresnel cosine", lambda x: sc.fresnel(x)[1], lambda x: np.cos(np.pi * x**2 
 add("expi", sc.expi, lambda x: np.exp(x) / x, MODERATE, edge=[1.0, -1.0, 0.3725], singular=[0.0])
 add("exp1", sc.exp1, lambda x: np.where(x > 0, -np.exp(-x) / x, np.nan), POSITIVE)
 add("expn", lambda x: sc.expn(2, x), lambda x: np.where(x > 0, -sc.exp1(x), np.nan), POSITIVE)
-add("sine integral", lambda x: sc.sici(x)[0], lambda x: np.sinc(x / np.pi), large=[12.5, -41.0, 250.0, 1234.5])
+add(
+    "sine integral",
+    lambda x: sc.sici(x)[0],
+    lambda x: np.sinc(x / np.pi),
+    rough=structure(lambda x: 1 / np.maximum(np.abs(x), 1), everywhere(0)),
+)
 add(
     "cosine integral",
     lambda x: sc.sici(x)[1],
@@ -461,7 +509,7 @@ add("y1", sc.y1, lambda x: np.where(x > 0, sc.yvp(1, x), np.nan), POSITIVE)
 add("yn", lambda x: sc.yn(2, x), lambda x: np.where(x > 0, sc.yvp(2, x), np.nan), POSITIVE)
 add("yv", lambda x: sc.yv(0.5, x), lambda x: np.where(x > 0, sc.yvp(0.5, x), np.nan), POSITIVE)
 add("i0", sc.i0, sc.i1, MODERATE)
-add("i0e", sc.i0e, lambda x: sc.i1e(x) - np.sign(x) * sc.i0e(x), small=[1e-3, -1e-6], edge=[1.0])
+add("i0e", sc.i0e, lambda x: sc.i1e(x) - np.sign(x) * sc.i0e(x), edge=[1.0], rough=kink(0, 2, 0))
 add("i1", sc.i1, lambda x: sc.ivp(1, x), MODERATE)
 add("i1e", sc.i1e, lambda x: 0.5 * (sc.i0e(x) + sc.ive(2, x)) - np.sign(x) * sc.i1e(x), edge=[1.0])
 add("iv", lambda x: sc.iv(0.5, x), lambda x: np.where(x > 0, sc.ivp(0.5, x), np.nan), MODERATE_POSITIVE)
@@ -491,7 +539,14 @@ add(
     lambda x: sc.spherical_in(1, x),
     lambda x: sc.spherical_in(1, x, derivative=True),
     MODERATE,
-    small=[1e-3, -1e-9],
+    small=[1e-3, 1e-6, -1e-9, -2e-5],
+)
+add(
+    "spherical_in next to zero",  # zero in single precision
+    lambda x: sc.spherical_in(1, x),
+    lambda x: sc.spherical_in(1, x, derivative=True),
+    {"small": [1e-30]},
+    in_single=False,
 )
 add(
     "spherical_kn",

@@ -179,7 +179,7 @@ def test_errors_are_estimated_for_every_number(method, tolerance):
 @pytest.mark.parametrize("shape", [(), (5,), (4, 1000)])
 @pytest.mark.parametrize(
     ("method", "n_calls"),
-    [(NUMERICAL, 18), (Numerical(order=6), 14), (Numerical(order=10), 22), (COMPLEX_STEP, 1)],
+    [(NUMERICAL, 22), (Numerical(order=6), 18), (Numerical(order=10), 26), (COMPLEX_STEP, 1)],
 )
 def test_elements_are_moved_all_at_once(method, n_calls, shape):
     function = Counted(np.exp)
@@ -190,7 +190,7 @@ def test_elements_are_moved_all_at_once(method, n_calls, shape):
     assert all(np.all(inputs[0] != x) for inputs in function.inputs)
 
 
-@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 18), (COMPLEX_STEP, 1)])
+@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 22), (COMPLEX_STEP, 1)])
 def test_core_elements_are_moved_one_after_the_other_in_every_loop_element(method, n_calls):
     function = Counted(lambda a, b: (a * a * b[..., None]).sum(-1), (1, 0), (0,))
     a, b = np.linspace(1, 2, 30).reshape(5, 2, 3), np.linspace(3, 4, 2)
@@ -206,7 +206,7 @@ def test_core_elements_are_moved_one_after_the_other_in_every_loop_element(metho
         assert np.array_equal(inputs[1] != b, np.full(np.shape(inputs[1]), element == 3))
 
 
-@pytest.mark.parametrize(("grad", "first", "later"), [("numerical", 18, 18), ("complex-step", 4, 1)])
+@pytest.mark.parametrize(("grad", "first", "later"), [("numerical", 22, 22), ("complex-step", 4, 1)])
 def test_an_op_is_checked_with_its_first_derivative(grad, first, later):
     calls = []
     op = differentiable_op(lambda x: (calls.append(1), np.exp(x))[1], signature="()->()", grad=grad)
@@ -220,7 +220,7 @@ def test_an_op_is_checked_with_its_first_derivative(grad, first, later):
         assert len(calls) == expected
 
 
-@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 18), (COMPLEX_STEP, 1)])
+@pytest.mark.parametrize(("method", "n_calls"), [(NUMERICAL, 22), (COMPLEX_STEP, 1)])
 def test_a_jvp_is_one_directional_derivative(method, n_calls):
     function = Counted(lambda a, b: (a @ b, a.sum((-1, -2))), (2, 2), (2, 0))
     generator = np.random.default_rng(0)
@@ -241,7 +241,7 @@ def test_what_is_not_wanted_costs_nothing():
     found = pull_back(NUMERICAL, function.ranked, [np.ones(3), np.ones(3)], [np.ones(3)], [False, True])
     assert found[0] is None
     assert np.allclose(found[1], 1)
-    assert len(function.inputs) == 18
+    assert len(function.inputs) == 22
     assert all(np.array_equal(inputs[0], np.ones(3)) for inputs in function.inputs)
 
 
@@ -331,7 +331,7 @@ def test_complex_cotangents_follow_tensorflow(function, cotangent_of):
     (found,) = pull_back(NUMERICAL, counted.ranked, [z], [cotangent], [True])
     assert found.dtype == np.complex128
     assert relative_norm(found, cotangent_of(z, cotangent)) < 1e-9
-    assert len(counted.inputs) == 2 * 18  # along the real and the imaginary axis
+    assert len(counted.inputs) == 2 * 22  # along the real and the imaginary axis
 
 
 def test_a_complex_tangent_is_a_direction():
@@ -554,7 +554,7 @@ def test_an_op_is_differentiated_with_or_without_loops(grad, is_vectorized):
 
 
 def test_the_methods_of_an_op_cost_what_they_say():
-    for grad, n_calls in [(numerical(order=6), 14), ("complex-step", 4)]:
+    for grad, n_calls in [(numerical(order=6), 18), ("complex-step", 4)]:
         calls = []
         op = differentiable_op(lambda x, calls=calls: calls.append(x) or np.exp(x), signature="()->()", grad=grad)
         x = tf.Variable(np.linspace(0, 1, 100))

@@ -73,6 +73,63 @@ def test_what_is_not_credible_is_never_returned(function, x):
         gradient(function, x)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("x", [1.0, 0.3, 7.7e5, 1e-3])
+@pytest.mark.parametrize("distance", [0.0, *2.0 ** np.arange(32)])
+def test_a_kink_is_at_the_point_or_it_is_not(distance, x, sign):
+    """Its distance is given in units in the last place; a change of the slope by 2 doubles it."""
+    kink = x - sign * distance * np.finfo(float).eps * max(x, 0.01)
+    try:
+        (found,) = gradient(lambda x: np.abs(x - kink), x)
+    except GradientError:
+        assert distance > 0
+        return
+    expected = [np.sign(x - kink)] if 2 * distance > 32 else [0.0, np.sign(x - kink)]
+    assert min(abs(found - value) for value in expected) < 1e-3
+
+
+def zero_or_refused(function, x):
+    try:
+        return gradient(function, x, dtype="float64") == [0]
+    except GradientError:
+        return True
+
+
+STEPS = {
+    "floor": (np.floor, [300000.5, 500000.3, 700000.4, 1e6]),
+    "round to hundredths": (lambda x: np.round(x, 2), [250.1, 1234.5, 2000.7]),
+    "round to millionths": (lambda x: np.round(x, 6), [0.3, 0.7]),
+}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("function", "points"), STEPS.values(), ids=STEPS)
+def test_low_steps_of_single_precision_are_no_rounding(function, points, kind):
+    for x in points:
+        assert zero_or_refused(lambda x: function(x.astype(np.float32)).astype(kind), x)
+
+
+@pytest.mark.parametrize("x", [1e6, 123456.7, -54321.0, 1e3, 1.7])
+def test_low_steps_of_double_precision_are_no_rounding(x):
+    assert zero_or_refused(lambda x: np.round(x, 6), x)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "expected"),
+    [
+        (lambda x: 1e9 + x, 1.0, 1.0),
+        (lambda x: np.log(1 + x), 1e-6, 1.0),
+        (lambda x: 1 - np.cos(x), 1e-3, 1e-3),
+        (lambda x: np.exp(20 + x), 1e-3, np.exp(20.001)),
+        (lambda x: (1 + x) ** 100, 1e-2, 100 * 1.01**99),
+        (lambda x: scipy.special.jv(1.5, x), 2.3, scipy.special.jvp(1.5, 2.3)),
+    ],
+)
+def test_rounding_inside_of_a_function_is_no_structure(function, x, expected):
+    (found,) = gradient(function, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 def test_a_modulus_has_both_derivatives():
     np.testing.assert_allclose(gradient(lambda x, y: x % y, 100.3, 1.0, signature="(),()->()"), [1, -100], rtol=1e-6)
 
@@ -162,6 +219,29 @@ def test_the_complex_step_refuses_complex_outputs():
         y = tf.math.real(op(x))
     with pytest.raises(GradientError, match="not analytic"):
         tape.gradient(y, x)
+
+
+LIGHT_PARTS = {
+    "another input": (lambda x, y: 1e9 * x + 1e-3 * np.abs(y) ** 2, "(),()->()", [0.7, 0.3]),
+    "a little lighter": (lambda x, y: 100 * x * x + 0.05 * np.abs(y) ** 2, "(),()->()", [0.7, 0.3]),
+    "another element": (lambda x: 1e9 * x[..., 0] + 1e-3 * np.abs(x[..., 1]) ** 2, "(n)->()", [[0.7, 0.3]]),
+    "an element that has a part": (
+        lambda x: 1e9 * x[..., 0] + 1e-3 * (x[..., 1] + np.abs(x[..., 1]) ** 2),
+        "(n)->()",
+        [[0.7, 0.3]],
+    ),
+    "another element in some loops": (
+        lambda x, y: x[..., 0] * np.array([1e9, 1.0]) + 1e-3 * np.abs(y) ** 2,
+        "(n),()->()",
+        [[[0.7], [0.8]], [0.3, 0.4]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "signature", "points"), LIGHT_PARTS.values(), ids=LIGHT_PARTS)
+def test_the_complex_step_sees_light_parts_that_are_not_analytic(function, signature, points):
+    with pytest.raises(GradientError, match=r"not analytic|cannot be trusted"):
+        gradient(function, *points, signature=signature, grad="complex-step")
 
 
 def test_every_derivative_by_the_complex_step_is_checked():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Found, Function, over_core, precision_of
+from tfpyop._numdiff.confirmation import Found
+from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core, precision_of
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
 from tfpyop._numdiff.line import Line, relative_speed
 from tfpyop._spec.coercion import Array
@@ -108,7 +109,7 @@ def complex_step(*, step: float = 1e-30) -> ComplexStep:
     """Derivatives by one evaluation at a tiny imaginary step, for `differentiable_op(..., grad=tfpyop.complex_step())`.
 
     Exact to rounding, for functions that are analytic and take complex input; others raise GradientError. At every new
-    point, three more evaluations compare the derivative along one direction with the values of the function.
+    point, three more evaluations for each group of inputs of similar weight compare the derivative with the values.
 
     Args:
       step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the

@@ -6,7 +6,6 @@ elements are moved one after the other. Knows nothing of ops, and not how a deri
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +20,6 @@ CREDIBLE = 1e-3
 
 SMALLEST = 1e-2
 """The magnitude that inputs nearer to zero count as."""
-_SHORT = 2.0**-16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,67 +62,6 @@ class Method(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was found of a derivative along one direction, to be compared with the values of the function.
-
-    Attributes:
-      point: Where.
-      direction: Along which direction.
-      values: The numbers found: the derivatives of the outputs, or these times cotangents.
-      scales: The magnitudes of what was added up to them.
-      n_parts: How many parts were added up, at most.
-      length: The length of the direction, relative to the inputs.
-      weigh: Makes such numbers of derivatives of the outputs.
-      weigh_sizes: The same for magnitudes, which add up.
-    """
-
-    point: Sequence[Array]
-    direction: Sequence[Array | None]
-    values: list[Array]
-    scales: list[Array]
-    n_parts: int
-    length: float
-    weigh: Callable[[Sequence[Array]], list[Array]]
-    weigh_sizes: Callable[[Sequence[Array]], list[Array]]
-
-    @classmethod
-    def of_cotangents(
-        cls,
-        function: Function,
-        point: Sequence[Array],
-        cotangents: Sequence[Array | None],
-        gradients: Sequence[Array | None],
-    ) -> Found:
-        """What a VJP says about a direction that moves every number of every input that has a gradient."""
-        direction = _somewhere(point, [gradient is not None for gradient in gradients])
-        total, scale, n_parts = np.zeros(()), np.zeros(()), 1
-        with np.errstate(all="ignore"):
-            for gradient, vector, rank in zip(gradients, direction, function.input_ranks, strict=True):
-                if gradient is not None and vector is not None:
-                    parts = np.real(np.conj(gradient) * vector)
-                    total = total + parts.sum(axis=_core_axes(rank))
-                    scale = scale + np.abs(parts).sum(axis=_core_axes(rank))
-                    n_parts += math.prod(parts.shape[parts.ndim - rank :])
-        sizes = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
-        ranks = function.output_ranks
-        return cls(
-            point,
-            direction,
-            [np.asarray(total)],
-            [np.asarray(scale)],
-            max(n_parts - 1, 1),
-            _SHORT,
-            lambda slopes: [_contract(slopes, cotangents, ranks)],
-            lambda magnitudes: [_contract(magnitudes, sizes, ranks)],
-        )
-
-    @classmethod
-    def of_tangents(cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]) -> Found:
-        """What a JVP says along its own tangents."""
-        return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
-
-
 def pull_back(
     method: Method,
     function: Function,
@@ -156,14 +93,14 @@ def push_forward(
     derivative = method.along(function, point, tangents)
     outputs = zip(derivative.values, derivative.errors, derivative.scales, function.output_ranks, strict=True)
     for number, (values, errors, scales, rank) in enumerate(outputs):
-        scales = scales.max(axis=_core_axes(rank), initial=0.0, keepdims=True)
+        scales = scales.max(axis=core_axes(rank), initial=0.0, keepdims=True)
         _require_credible(f"of output {number} along the tangents", values, errors, scales)
     return derivative.values
 
 
 def core_maximum(values: Array, rank: int) -> Array:
     """The largest finite number among the core elements, with core dimensions of size one."""
-    return np.asarray(np.max(values, axis=_core_axes(rank), where=np.isfinite(values), initial=0.0, keepdims=True))
+    return np.asarray(np.max(values, axis=core_axes(rank), where=np.isfinite(values), initial=0.0, keepdims=True))
 
 
 def precision_of(values: Array) -> float:
@@ -173,7 +110,7 @@ def precision_of(values: Array) -> float:
 
 def over_core(values: Array, rank: int) -> Array:
     """Append dimensions of size one, so that one number a loop element meets all core elements."""
-    return np.expand_dims(values, _core_axes(rank))
+    return np.expand_dims(values, core_axes(rank))
 
 
 def _cotangent(
@@ -188,10 +125,10 @@ def _cotangent(
     for index, unit, direction in _unit_directions(function, point, number):
         derivative = method.along(function, point, direction)
         element: Any = (..., *index)
-        result[element] += unit * _contract(derivative.values, cotangents, function.output_ranks)
-        errors[element] += _contract(derivative.errors, weights, function.output_ranks)
-        scales[element] += _contract(derivative.scales, weights, function.output_ranks)
-    scales = scales.max(axis=_core_axes(ranks[number]), initial=0.0, keepdims=True)
+        result[element] += unit * contract(derivative.values, cotangents, function.output_ranks)
+        errors[element] += contract(derivative.errors, weights, function.output_ranks)
+        scales[element] += contract(derivative.scales, weights, function.output_ranks)
+    scales = scales.max(axis=core_axes(ranks[number]), initial=0.0, keepdims=True)
     _require_credible(f"by input {number}", result, errors, scales, point[number])
     return result
 
@@ -215,20 +152,6 @@ def _require_credible(which: str, values: Array, errors: Array, scales: Array, p
     )
 
 
-def _somewhere(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
-    """Return a fixed direction that moves every number of the wanted inputs, in proportion to its magnitude.
-
-    It is short, so that its product with a large gradient does not overflow.
-    """
-    generator = np.random.default_rng(0)
-    return [
-        generator.uniform(_SHORT / 2, _SHORT, values.shape) * np.maximum(np.abs(values), SMALLEST)
-        if is_wanted
-        else None
-        for values, is_wanted in zip(point, wanted, strict=True)
-    ]
-
-
 def _unit_directions(
     function: Function, point: Sequence[Array], number: int
 ) -> Iterator[tuple[tuple[int, ...], complex, list[Array | None]]]:
@@ -243,7 +166,7 @@ def _unit_directions(
             yield index, unit, [vector if other == number else None for other in range(len(point))]
 
 
-def _contract(derivatives: Sequence[Array], cotangents: Sequence[Array | None], ranks: Sequence[int]) -> Array:
+def contract(derivatives: Sequence[Array], cotangents: Sequence[Array | None], ranks: Sequence[int]) -> Array:
     """Real inner products of derivatives and cotangents over the core dimensions; one number a loop element.
 
     What a cotangent of zero meets does not count, be it infinite or not a number.
@@ -252,9 +175,10 @@ def _contract(derivatives: Sequence[Array], cotangents: Sequence[Array | None], 
     for derivative, cotangent, rank in zip(derivatives, cotangents, ranks, strict=True):
         if cotangent is not None:
             counted = np.where(cotangent == 0, 0, derivative)
-            total = total + np.real(np.conj(cotangent) * counted).sum(axis=_core_axes(rank))
+            total = total + np.real(np.conj(cotangent) * counted).sum(axis=core_axes(rank))
     return total
 
 
-def _core_axes(rank: int) -> tuple[int, ...]:
+def core_axes(rank: int) -> tuple[int, ...]:
+    """The axes of the core dimensions."""
     return tuple(range(-rank, 0))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
+from tfpyop._numdiff.fine_structure import contradicted
 from tfpyop._numdiff.line import Line, relative_speed
 from tfpyop._numdiff.ridders import Doubts, Extrapolation, Tiniest
 from tfpyop._numdiff.single_precision import casts_to_single, scatters
@@ -110,7 +111,7 @@ class Numerical:
                 _leave_undefined(outputs, line.here())
             if all(output.is_done() for output in outputs):
                 break
-        return _judged(line, outputs, first, self.order)
+        return _judged(line, outputs, first, self)
 
 
 def _leave_undefined(outputs: Sequence[Extrapolation], here: Sequence[Array]) -> None:
@@ -136,7 +137,9 @@ def _meets(
     return met if all(np.all(where) for where in met) else meet(line.here())
 
 
-def _judged(line: Line, outputs: Sequence[Extrapolation], first: Array, order: int) -> tuple[Derivative, list[Array]]:
+def _judged(
+    line: Line, outputs: Sequence[Extrapolation], first: Array, method: Numerical
+) -> tuple[Derivative, list[Array]]:
     """Decide between the slopes of different scales, and refuse where values do not tell which one is meant.
 
     Returns also where no other search must decide.
@@ -154,10 +157,14 @@ def _judged(line: Line, outputs: Sequence[Extrapolation], first: Array, order: i
             output.refuse_noise(tiniest)
     nearest = _NEAREST / relative_speed(line, None)
     nearest = np.where(nearest > _LEAST, nearest, first)
-    if np.any(nearest < first * _RATIO ** (order - 1) * _CHECK_RATIO):
+    if np.any(nearest < first * _RATIO ** (method.order - 1) * _CHECK_RATIO):
         step = rounded_step(nearest)
         for output, after, before in zip(outputs, *line.around(step), strict=True):
             output.check_nearest(after, before, step)
+    claims = [output.claim() for output in outputs]
+    refuted = contradicted(line, claims, first / method.step)
+    for output, where in zip(outputs, refuted, strict=True):
+        output.refuse(where)
     results = [output.result() for output in outputs]
     final = [
         doubt.rounded & ~single & (not output.is_narrow)
@@ -182,9 +189,9 @@ def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST
     """Derivatives by central differences in float64, for `differentiable_op(..., grad=tfpyop.numerical(...))`.
 
     Use it for functions without a rule; it is opt-in and never silent. A smooth op that works element by element costs
-    `2 * order + 2` evaluations for each input, the last two as a check at a much smaller step; core dimensions multiply
-    that by their number of elements. Where the result is not precise or fails the check, smaller steps are tried, up to
-    360 evaluations; where none is credible, the gradient raises GradientError.
+    `2 * order + 6` evaluations for each input, the last six as checks at much smaller steps; core dimensions multiply
+    that by their number of elements. Where the result is not precise or fails a check, smaller steps are tried, up to
+    about 600 evaluations; where none is credible, the gradient raises GradientError.
 
     Args:
       step: The largest step, relative to the magnitude of what is moved. Larger ones help noisy functions, smaller

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfpyop._numdiff.directional import CREDIBLE, core_maximum, over_core, precision_of
+from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.noise import Samples
 from tfpyop._numdiff.second_opinion import EPS, ROUNDED, SINGLE_EPS, second_opinion
 from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap
@@ -102,6 +103,7 @@ class Extrapolation:
         self._largest: Array = np.zeros(like.shape)
         self._rounds: Array = np.zeros(like.shape, bool)
         self._refuted: Array = np.zeros(like.shape, bool)
+        self._lucky: Array = np.zeros(like.shape, bool)
 
     @property
     def settled(self) -> Array:
@@ -188,7 +190,9 @@ class Extrapolation:
         chance = np.minimum(10 * self._error * self._finest / step, _CHANCE * self._scale())
         apart = np.abs((after - before) / (2 * step) - self._value)
         tolerance = (_CONFIRMED + 4 * EPS * magnitude / step) * self._scale()
-        return np.asarray((apart <= tolerance + rounding + chance) | (step > 0.1 * self._finest))
+        is_coarse = step > 0.1 * self._finest
+        self._lucky = self._lucky | (~is_coarse & (apart > tolerance + rounding))
+        return np.asarray((apart <= tolerance + rounding + chance) | is_coarse)
 
     def meets(self, after: Array, before: Array, step: Array, here: Array) -> Array:
         """Where the mean of both sides is the value at the point, up to kinks and the precision of that value."""
@@ -281,12 +285,26 @@ class Extrapolation:
         self.refuse(doubts.rounded & ~rounds)
         self._flatten(doubts.flat & ~rounds)
 
+    def claim(self) -> Claim:
+        """Return what values next to the point must not contradict."""
+        _, error, scale = self.result()
+        counts = (error <= CREDIBLE * scale) & np.isfinite(self._value)
+        return Claim(
+            self._value,
+            self._finest,
+            counts,
+            CREDIBLE * scale,
+            self._lucky,
+            self._rounds | self.is_narrow,
+            self.is_narrow,
+        )
+
     def result(self) -> tuple[Array, Array, Array]:
         """Values, errors and the scales to compare these with."""
         precision = np.where(self._rounds, max(self._precision, SINGLE_EPS), self._precision)
         most = np.where(precision > EPS, _MOST_ROUNDED, ROUNDED) * self._largest
         error = np.where(self._noise > most, np.inf, self._error)
-        noise = np.minimum(self._noise, np.where(precision > EPS, precision, ROUNDED) * self._largest)
+        noise = np.minimum(self._noise, precision * self._largest)
         size = np.maximum(precision * np.where(np.isfinite(self._size), self._size, 0.0), noise)
         sizes = np.where(np.isfinite(self._value), np.abs(self._value), 0.0)
         scale = np.maximum(sizes, _COMPARABLE * core_maximum(sizes, self._rank))

@@ -99,6 +99,29 @@ def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
     return found
 
 
+def single_neighbours(line: Line, number: int) -> Iterator[list[list[Array]]]:
+    """Yield numbers of single precision around the point, each with two others that round to it."""
+    point = [_rounded(values) for values in line.point]
+    cells = [_cells(values, vector) for values, vector in zip(point, line.direction, strict=True)]
+    for distance in range(-number // 2, number - number // 2):
+        base = [_rounded(values + distance * cell) for values, cell in zip(point, cells, strict=True)]
+        sides = [
+            [_inside(values, vector, sign) for values, vector in zip(base, line.direction, strict=True)]
+            for sign in (-1.0, 1.0)
+        ]
+        yield [base, *sides]
+
+
+def _inside(values: Array, vector: Array | None, sign: float) -> Array:
+    """Numbers of double precision that round to numbers of single precision."""
+    if vector is None:
+        return values
+    if vector.dtype.kind == "c":
+        return _inside(values.real, vector.real, sign) + 1j * _inside(values.imag, vector.imag, sign)
+    following = np.nextafter(values.astype(np.float32), np.float32(sign * np.inf)).astype(np.float64)
+    return np.where(vector == 0, values, values + _INSIDE * (following - values))
+
+
 def _cells(values: Array, vector: Array | None) -> Array:
     """From each number that moves to the next one of single precision, in the direction of the movement."""
     if vector is None:

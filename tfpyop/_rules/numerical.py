@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._numdiff.complex_step import ComplexStep, complex_step
-from tfpyop._numdiff.directional import Found, Function, Method, pull_back, push_forward
+from tfpyop._numdiff.confirmation import Found
+from tfpyop._numdiff.directional import Function, Method, pull_back, push_forward
 from tfpyop._numdiff.finite_differences import Numerical, numerical
 from tfpyop._spec.coercion import Array, is_differentiable, widen
 from tfpyop._spec.rule_context import RuleContext
@@ -92,7 +93,7 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
         found = push_forward(method, function, point, vectors)
         if confirmation is not None:
             masks = [np.asarray(vector is not None) for vector in vectors]
-            confirmation.require(op, function, point, masks, lambda: Found.of_tangents(point, vectors, found))
+            confirmation.require(op, function, point, masks, lambda: [Found.of_tangents(point, vectors, found)])
         values = iter(found)
         return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
@@ -112,7 +113,7 @@ class _Confirmation:
         function: Function,
         point: Sequence[Array],
         masks: Sequence[Array],
-        found: Callable[[], Found],
+        found: Callable[[], Sequence[Found]],
     ) -> None:
         """Compare the derivatives at a new point; a point that fails stays new.
 
@@ -133,7 +134,8 @@ class _Confirmation:
         key = digest.digest()
         if key in self._keys:
             return
-        self._method.confirm(function, found())
+        for part in found():
+            self._method.confirm(function, part)
         self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
 
 

@@ -1,0 +1,155 @@
+"""Directions along which a derivative that was found is compared with the values of the function.
+
+A direction that moves all numbers at once does not see an error in a number with a small share of the change. So
+numbers with shares of different magnitude are moved one group after the other, and numbers of one group so that their
+shares are about equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfpyop._numdiff.directional import SMALLEST, Function, contract, core_axes, precision_of
+from tfpyop._spec.coercion import Array
+
+_SHORT = 2.0**-16
+"""The length of a direction, relative to the inputs: its product with a large gradient does not overflow."""
+_RATIO = 0.1
+"""The smallest share of the change in a group, relative to the largest."""
+_RESOLVED = 512.0
+"""How many units of rounding a share must be to be resolved; all smaller ones are one group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of a derivative along one direction, to be compared with the values of the function.
+
+    Attributes:
+      point: Where.
+      direction: Along which direction.
+      values: The numbers found: the derivatives of the outputs, or these times cotangents.
+      scales: The magnitudes of what was added up to them.
+      n_parts: How many parts were added up, at most.
+      length: The length of the direction, relative to the inputs.
+      weigh: Makes such numbers of derivatives of the outputs.
+      weigh_sizes: The same for magnitudes, which add up.
+    """
+
+    point: Sequence[Array]
+    direction: Sequence[Array | None]
+    values: list[Array]
+    scales: list[Array]
+    n_parts: int
+    length: float
+    weigh: Callable[[Sequence[Array]], list[Array]]
+    weigh_sizes: Callable[[Sequence[Array]], list[Array]]
+
+    @classmethod
+    def of_cotangents(
+        cls,
+        function: Function,
+        point: Sequence[Array],
+        cotangents: Sequence[Array | None],
+        gradients: Sequence[Array | None],
+    ) -> list[Found]:
+        """Return what a VJP says about directions that together move every number of every input with a gradient."""
+        shares, sizes = _shares(point, gradients), [None if vector is None else np.abs(vector) for vector in cotangents]
+        ranks = function.output_ranks
+        resolved: Array = np.zeros(())
+        if function.values is not None:
+            units = [precision_of(values) * np.abs(values) for values in function.values]
+            resolved = _RESOLVED * np.nan_to_num(contract(units, sizes, ranks))
+        groups = _groups(shares, function.input_ranks, resolved)
+        return [
+            cls._of_group(function, point, cotangents, gradients, direction)
+            for direction in _directions(point, shares, groups)
+        ]
+
+    @classmethod
+    def _of_group(
+        cls,
+        function: Function,
+        point: Sequence[Array],
+        cotangents: Sequence[Array | None],
+        gradients: Sequence[Array | None],
+        direction: Sequence[Array | None],
+    ) -> Found:
+        total, scale, n_parts = np.zeros(()), np.zeros(()), 1
+        with np.errstate(all="ignore"):
+            for gradient, vector, rank in zip(gradients, direction, function.input_ranks, strict=True):
+                if gradient is not None and vector is not None:
+                    parts = np.where(vector == 0, 0.0, np.real(np.conj(gradient) * vector))
+                    total = total + parts.sum(axis=core_axes(rank))
+                    scale = scale + np.abs(parts).sum(axis=core_axes(rank))
+                    n_parts += math.prod(parts.shape[parts.ndim - rank :])
+        sizes = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
+        ranks = function.output_ranks
+        return cls(
+            point,
+            direction,
+            [np.asarray(total)],
+            [np.asarray(scale)],
+            max(n_parts - 1, 1),
+            _SHORT,
+            lambda slopes: [contract(slopes, cotangents, ranks)],
+            lambda magnitudes: [contract(magnitudes, sizes, ranks)],
+        )
+
+    @classmethod
+    def of_tangents(cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]) -> Found:
+        """Return what a JVP says along its own tangents."""
+        return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
+
+
+def _shares(point: Sequence[Array], gradients: Sequence[Array | None]) -> list[Array | None]:
+    """How much each number of each input changes the result if it moves by its own magnitude."""
+    with np.errstate(all="ignore"):
+        return [
+            None if gradient is None else np.nan_to_num(np.abs(gradient) * np.maximum(np.abs(values), SMALLEST))
+            for values, gradient in zip(point, gradients, strict=True)
+        ]
+
+
+def _groups(shares: Sequence[Array | None], ranks: Sequence[int], resolved: Array) -> list[Array | None]:
+    """The group of each number: zero for the largest shares of its loop element, and more for smaller ones."""
+    largest: Array = np.zeros(())
+    for share, rank in zip(shares, ranks, strict=True):
+        if share is not None:
+            largest = np.maximum(largest, share.max(axis=core_axes(rank), initial=0.0))
+    groups: list[Array | None] = []
+    for share, rank in zip(shares, ranks, strict=True):
+        if share is None:
+            groups.append(None)
+            continue
+        most, least = (np.expand_dims(size, core_axes(rank)) for size in (largest, resolved))
+        with np.errstate(all="ignore"):
+            lower = np.maximum(share, np.maximum(least, np.finfo(np.float64).tiny)) / most
+            group = np.floor(np.log(lower) / math.log(_RATIO) + 0.5)
+        groups.append(np.where(np.isfinite(group), np.maximum(group, 0), 0))
+    return groups
+
+
+def _directions(
+    point: Sequence[Array], shares: Sequence[Array | None], groups: Sequence[Array | None]
+) -> list[list[Array | None]]:
+    """Directions that each move the numbers of one group, by about equal shares of the change."""
+    numbers = np.unique(np.concatenate([np.zeros(1), *(np.ravel(group) for group in groups if group is not None)]))
+    found: list[list[Array | None]] = []
+    for number in numbers:
+        generator = np.random.default_rng(0)
+        direction: list[Array | None] = []
+        for values, share, group in zip(point, shares, groups, strict=True):
+            if share is None or group is None:
+                direction.append(None)
+                continue
+            which = group == number
+            length = generator.uniform(_SHORT / 2, _SHORT, share.shape) * np.maximum(np.abs(values), SMALLEST)
+            least = share.min(axis=None, where=which & (share > 0), initial=np.inf)
+            balanced = np.clip(least / np.where(share > 0, share, least), _RATIO, 1.0) if np.isfinite(least) else 1.0
+            direction.append(np.where(which, length * balanced, 0.0))
+        found.append(direction)
+    return found
