@@ -580,3 +580,41 @@ def test_what_the_complex_step_cannot_do_is_reported_with_the_op(function, probl
         y = op(x)
     with pytest.raises(GradientError, match=rf"^op '{re.escape(op.name)}/vjp' \(.*\): the complex step .*{problem}"):
         tape.gradient(y, x)
+
+
+# -- the complex step is confirmed for each function
+
+
+class Squared:
+    def __init__(self, is_analytic):
+        self.is_analytic = is_analytic
+
+    @differentiable_op(signature="()->()", grad="complex-step")
+    def call(self, x):
+        return x * x if self.is_analytic else x * np.conj(x)
+
+
+def test_an_instance_of_a_method_is_not_trusted_because_of_another_one():
+    x = tf.constant(1.5, tf.float64)
+    assert first_derivative(Squared(True).call, x) == 3
+    with pytest.raises(GradientError, match="not analytic"):
+        first_derivative(Squared(False).call, x)
+
+
+def test_a_static_array_is_not_trusted_because_of_one_that_looks_like_it():
+    @differentiable_op(signature="()->()", grad="complex-step", static_argnames=("flags",))
+    def squared(x, flags):
+        return x * np.conj(x) if flags[1000] else x * x
+
+    x, flags = tf.constant(1.5, tf.float64), np.zeros(3000, bool)
+    assert first_derivative(lambda x: squared(x, flags=flags), x) == 3
+    flags[1000] = True
+    with pytest.raises(GradientError, match="not analytic"):
+        first_derivative(lambda x: squared(x, flags=flags), x)
+
+
+def first_derivative(function, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x).numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ from tfpyop._numdiff.finite_differences import Numerical, numerical
 from tfpyop._spec.coercion import Array, is_differentiable, widen
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.signature import Signature
+from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop.errors import RegistrationError, nearest
 
 METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
@@ -44,12 +44,18 @@ def parse_method(grad: Any) -> Method | None:
     return METHODS[grad]
 
 
-@dataclass(frozen=True, slots=True)
 class NumericalRule:
-    """A numpy rule that gets derivatives from values of the op's function; for methods it is that of any instance."""
+    """A numpy rule that computes derivatives from values of the op's function.
 
-    rule: Callable[..., Any]
-    method: Method
+    Args:
+      make: Makes the rule, given the points at which derivatives have been confirmed.
+      method: How derivatives are computed.
+    """
+
+    def __init__(self, make: Callable[[_ConfirmedPoints | None], Callable[..., Any]], method: Method) -> None:
+        self.method = method
+        self._make = make
+        self._rule = make(_ConfirmedPoints(method) if isinstance(method, ComplexStep) else None)
 
     @property
     def option(self) -> str:
@@ -58,12 +64,12 @@ class NumericalRule:
 
     def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
         """Call the rule as any other."""
-        values: list[Array | None] = self.rule(op, *vectors)
+        values: list[Array | None] = self._rule(op, *vectors)
         return values
 
     def __get__(self, instance: object, owner: type | None = None) -> NumericalRule:
-        """It takes no instance: the function it asks for values is bound already."""
-        return self
+        """Return the rule of a method that is bound to an instance, which is another function at the same points."""
+        return NumericalRule(self._make, self.method)
 
 
 def numerical_rules(method: Method, signature: Signature | None) -> tuple[NumericalRule, NumericalRule]:
@@ -73,35 +79,40 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
       method: How they are got.
       signature: Of the op; without one, every element of an input is moved by itself.
     """
-    confirmation = _Confirmation(method) if isinstance(method, ComplexStep) else None
 
-    def gradient(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
-        wanted = [is_differentiable(array.dtype) for array in op.inputs]
-        vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-        gradients = pull_back(method, function, point, vectors, wanted)
-        if confirmation is not None:
-            masks = [vector != 0 for vector in vectors]
-            confirmation.require(
-                op, function, point, masks, lambda: Found.of_cotangents(function, point, vectors, gradients)
-            )
-        return gradients
+    def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
+        def vjp(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
+            wanted = [is_differentiable(array.dtype) for array in op.inputs]
+            vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
+            function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+            gradients = pull_back(method, function, point, vectors, wanted)
+            if confirmed is not None:
+                masks = [vector != 0 for vector in vectors]
+                confirmed.require(
+                    op, function, point, masks, lambda: Found.of_cotangents(function, point, vectors, gradients)
+                )
+            return gradients
 
-    def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
-        vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
-        function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-        found = push_forward(method, function, point, vectors)
-        if confirmation is not None:
-            masks = [np.asarray(vector is not None) for vector in vectors]
-            confirmation.require(op, function, point, masks, lambda: [Found.of_tangents(point, vectors, found)])
-        values = iter(found)
-        return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
+        return vjp
 
-    return NumericalRule(gradient, method), NumericalRule(jvp, method)
+    def make_jvp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
+        def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
+            vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
+            function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+            found = push_forward(method, function, point, vectors)
+            if confirmed is not None:
+                masks = [np.asarray(vector is not None) for vector in vectors]
+                confirmed.require(op, function, point, masks, lambda: [Found.of_tangents(point, vectors, found)])
+            values = iter(found)
+            return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
+
+        return jvp
+
+    return NumericalRule(make_vjp, method), NumericalRule(make_jvp, method)
 
 
-class _Confirmation:
-    """The comparison of derivatives with the function's values, once for each of the last points."""
+class _ConfirmedPoints:
+    """The last points at which the function's values have confirmed a derivative."""
 
     def __init__(self, method: ComplexStep) -> None:
         self._method = method
@@ -127,6 +138,9 @@ class _Confirmation:
         Raises:
           GradientError: The function's values do not confirm them.
         """
+        if any(type(value) not in PLAIN_TYPES for value in op.static.values()):  # others need not be told apart by repr
+            self._confirm(function, found)
+            return
         digest = hashlib.blake2b(repr(dict(op.static)).encode(), digest_size=16)
         for values in (*point, *masks):
             digest.update(repr((values.dtype.str, values.shape)).encode())
@@ -134,9 +148,12 @@ class _Confirmation:
         key = digest.digest()
         if key in self._keys:
             return
+        self._confirm(function, found)
+        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
+
+    def _confirm(self, function: Function, found: Callable[[], Sequence[Found]]) -> None:
         for part in found():
             self._method.confirm(function, part)
-        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:
