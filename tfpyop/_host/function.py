@@ -7,7 +7,6 @@ was promised: their number, their dtypes, their shapes. It knows nothing of Tens
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +89,8 @@ class HostFunction:
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
         """Return the same for another function with the same spec, such as a method of another instance."""
-        host = copy.copy(self)
+        host = HostFunction.__new__(HostFunction)
+        vars(host).update(vars(self))
         host._function = function
         host._executor_map = executor_map
         host._remembered = {}

@@ -13,8 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering import eager, graph, native
-from tfpyop._lowering._tensorflow import EagerTensor, Weakref
+from tfpyop._lowering._tensorflow import Weakref
 from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
+from tfpyop._lowering.usual_inputs import usual_tensors
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
@@ -25,11 +26,9 @@ _symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     """Call an op in whatever context this is; returns its flat outputs as tensors."""
     if op.is_eager_plain and op.rules.native is None and executing_eagerly():
-        for leaf in leaves:
-            if type(leaf) is not EagerTensor:
-                break
-        else:
-            return eager.run(op, leaves)
+        usual = usual_tensors(leaves)
+        if usual is not None:
+            return eager.run(op, usual)
     for name, value in op.static.items():
         if holds_tensor(value):
             raise CoercionError(

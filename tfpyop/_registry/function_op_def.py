@@ -10,8 +10,8 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.op_def import MAX_CONCRETE_OPS, ConcreteOp, NumpyRule, OpDef, Rule, RuleSet
-from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._registry.op_def import MAX_CONCRETE_OPS, ConcreteOp, OpDef, RuleSet
+from tfpyop._registry.rule_op_def import bound_rules
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.outputs import OpOutputSpec
@@ -45,6 +45,9 @@ class FunctionOpDef(OpDef):
         self._given_rules = rules
         self._unbound = unbound
         self._instance = instance
+        self._n_usual = spec.n_usual
+        self._n_plain = spec.n_usual if spec.parameters.is_plain else -1
+        self._plain_op: ConcreteOp | None = None
         self._usual_ops: dict[Hashable, ConcreteOp] = {}
         self._method_hosts: dict[str, HostFunction] = {}
 
@@ -53,26 +56,14 @@ class FunctionOpDef(OpDef):
         """The rules declared for the op; those of a method are bound to the instance."""
         if self._unbound is None:
             return self._given_rules or RuleSet()
-        rules = self._unbound.rules
-        return RuleSet(
-            self._bound(rules.vjp),
-            self._bound(rules.jvp),
-            None if rules.native is None else rules.native.bound(self._instance),
-            rules.non_differentiable,
-        )
-
-    def _bound(self, rule: Rule | None) -> Rule | None:
-        if isinstance(rule, NumpyRule):
-            assert isinstance(rule.op, RuleOpDef)
-            return NumpyRule(rule.site, rule.op.bind_with(self._instance, self))
-        return None if rule is None else rule.bound(self._instance)
+        return bound_rules(self._unbound.rules, self._instance, self)
 
     # -- calls
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
         """Return the concrete op for the arguments of a call, and the flat inputs."""
         if not kwargs and len(args) == self._n_plain and all(map(is_leaf_type, map(type, args))):
-            return self._plain_op, args
+            return self._plain_op or self._make_plain_op(), args
         call = self._usual_call(args, kwargs) if self._n_usual >= 0 else None
         if call is None:
             leaves, tree, static = self.spec.bind_arguments(args, kwargs)
@@ -83,24 +74,12 @@ class FunctionOpDef(OpDef):
             op = self._keep_usual_op(key, args, kwargs)
         return op, leaves
 
-    @cached_property
-    def _plain_op(self) -> ConcreteOp:
-        return (
-            self.specialize_from_payload("") if self._unbound is None else self._make_concrete_op(None, NO_STATIC, "")
-        )
-
-    @cached_property
-    def _n_plain(self) -> int:
-        """The number of arguments of a call without options; -1 if there are other parameters than tensors."""
-        return self._n_usual if self.spec.parameters.is_plain else -1
-
-    @cached_property
-    def _n_usual(self) -> int:
-        """The number of tensor parameters, if the others say nothing about the inputs; otherwise -1."""
-        parameters, n_inputs = self.spec.parameters, self.spec.n_inputs
-        n_tensors = len(parameters.tensors)
-        is_usual = parameters.signature is not None and parameters.variadic is None
-        return n_tensors if is_usual and parameters.n_required == n_tensors and n_inputs in (None, n_tensors) else -1
+    def _make_plain_op(self) -> ConcreteOp:
+        if self._unbound is not None:
+            self._plain_op = self._make_concrete_op(None, NO_STATIC, "")
+        else:
+            self._plain_op = self.specialize_from_payload("")
+        return self._plain_op
 
     def _usual_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Hashable] | None:
         """Return flat inputs, and what decides on the concrete op; None where the parameters must be read one by one.
@@ -122,8 +101,10 @@ class FunctionOpDef(OpDef):
         if all(map(is_leaf_type, map(type, args))):
             return args, (None, tuple(static))
         leaves: list[Any] = []
-        nesting = outline(tuple(args), leaves)
-        return leaves, (nesting, tuple(static))
+        try:
+            return leaves, (outline(tuple(args), leaves), tuple(static))
+        except TypeError:  # said by who reads the parameters
+            return None
 
     def _keep_usual_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
         _, tree, static = self.spec.bind_arguments(args, kwargs)

@@ -54,15 +54,7 @@ class RuleOpDef(OpDef):
         """The rules declared for the rule's op; those of a method are bound to the instance."""
         if self._unbound is None:
             return RuleSet()
-        rules = self._unbound.rules
-        native = None if rules.native is None else rules.native.bound(self._instance)
-        return RuleSet(self._bound(rules.vjp), self._bound(rules.jvp), native)
-
-    def _bound(self, rule: Rule | None) -> Rule | None:
-        if isinstance(rule, NumpyRule):
-            assert isinstance(rule.op, RuleOpDef)
-            return NumpyRule(rule.site, rule.op.bind_with(self._instance, self))
-        return None if rule is None else rule.bound(self._instance)
+        return bound_rules(self._unbound.rules, self._instance, self)
 
     @property
     def forward_ops(self) -> tuple[OpDef, ...]:
@@ -127,6 +119,19 @@ class RuleOpDef(OpDef):
         """Return the same for an op that is bound already."""
         function = self.function.__get__(instance, type(instance))
         return RuleOpDef(function, forward_op, self.transform, self.site, unbound=self, instance=instance)
+
+
+def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
+    """Return the rules of a method for its op that is bound to an instance."""
+
+    def bound(rule: Rule | None) -> Rule | None:
+        if isinstance(rule, NumpyRule):
+            assert isinstance(rule.op, RuleOpDef)
+            return NumpyRule(rule.site, rule.op.bind_with(instance, op))
+        return None if rule is None else rule.bound(instance)
+
+    native = None if rules.native is None else rules.native.bound(instance)
+    return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable)
 
 
 def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:

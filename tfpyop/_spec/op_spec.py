@@ -119,6 +119,14 @@ class OpSpec:
         return is_known and STRING not in self.dtypes
 
     @cached_property
+    def n_usual(self) -> int:
+        """The number of tensor parameters, if the others say nothing about the inputs; otherwise -1."""
+        parameters, n_tensors = self.parameters, len(self.parameters.tensors)
+        is_usual = parameters.signature is not None and parameters.variadic is None
+        has_defaults = parameters.n_required < n_tensors
+        return n_tensors if is_usual and not has_defaults and self.n_inputs in (None, n_tensors) else -1
+
+    @cached_property
     def bound(self) -> OpSpec:
         """For a method: the same for its ops that are bound to instances."""
         return replace(self, is_local=True, parameters=self.parameters.without_first())

@@ -53,6 +53,8 @@ class Parameters:
     """The defaults of the static parameters that have one."""
     is_plain: bool = False
     """Whether all parameters are tensors, positional and without defaults."""
+    is_direct: bool = True
+    """Whether the function can be called with tensors by position and static values by keyword."""
     takes_out: bool = False
     """Whether there is a keyword-only `out`, as numpy's functions have it: not for callers, nor among the others."""
     default_marks: Mapping[str, str | None] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class Parameters:
             next((p.name for p in values if p.kind is _Parameter.VAR_POSITIONAL), None),
             defaults,
             is_plain,
+            all(p in tensors for p in positional),
             takes_out,
             marks_of({name: value for name, value in defaults.items() if name not in _written(defaults)}),
         )
@@ -117,12 +120,6 @@ class Parameters:
             for name, parameter in self.signature.parameters.items()
             if name not in inputs and parameter.kind is not parameter.VAR_KEYWORD
         }
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether the function can be called with tensors by position and static values by keyword."""
-        positional = [] if self.signature is None else list(self.signature.parameters.values())
-        return all(p in self.tensors for p in positional if p.kind in _POSITIONAL)
 
     def require_static(self, names: Iterable[str]) -> None:
         """Raise RegistrationError for a name that no static parameter has."""

@@ -1,0 +1,72 @@
+"""Inputs of the usual kinds in eager calls: tensors, variables, arrays and numbers, converted in few steps.
+
+Whatever is unusual about an input is left to `tensors`, which also says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, read_variable
+from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value
+from tfpyop._spec.coercion import Partners
+from tfpyop.errors import TfpyopError
+
+_NUMBERS = (float, int, bool)
+_MAX_CONSTANTS = 1024
+_constants: dict[Any, EagerTensor] = {}
+"""Tensors of Python numbers. Numbers in calls are few, and a tensor of one takes longer to make than to find."""
+
+
+def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
+    """Make eager tensors of the inputs of one call; return None if an input needs a closer look."""
+    tensors: list[Any] = []
+    has_values = False
+    for leaf in leaves:
+        kind = type(leaf)
+        if kind is EagerTensor:
+            tensors.append(leaf)
+        elif kind is ResourceVariable:
+            tensors.append(read_variable(leaf))
+        elif kind is np.ndarray or kind in _NUMBERS:
+            tensors.append(None)
+            has_values = True
+        else:
+            return None
+    if not has_values:
+        return tensors
+    try:
+        partners = _partners(tuple([tensor._datatype_enum() for tensor in tensors if tensor is not None]))
+        for number, leaf in enumerate(leaves):
+            if tensors[number] is None:
+                tensors[number] = _tensor(leaf, partners, number)
+    except TfpyopError:  # said again, about the op
+        return None
+    return tensors
+
+
+@functools.lru_cache(maxsize=1024)
+def _partners(datatypes: tuple[int, ...]) -> Partners:
+    return Partners.of([numpy_dtype(tf.as_dtype(datatype)) for datatype in datatypes])
+
+
+def _tensor(leaf: Any, partners: Partners, number: int) -> EagerTensor:
+    if type(leaf) is np.ndarray:
+        dtype = leaf.dtype
+        is_floating = partners.floating is not None and dtype == partners.floating  # for numpy, float64 equals None
+        keeps_dtype = is_floating or dtype.char in "fbBhHiIlLqQ?"
+        if keeps_dtype and dtype.isnative:
+            return EagerTensor(np.array(leaf), None, None)  # a copy: TensorFlow may adopt its memory
+        return tensor_of_value(leaf, partners, number)
+    key = (type(leaf), leaf or repr(leaf), partners)  # 0.0 equals -0.0
+    tensor = _constants.get(key)
+    if tensor is None:
+        if len(_constants) >= _MAX_CONSTANTS:
+            _constants.clear()
+        tensor = _constants[key] = tensor_of_value(leaf, partners, number)
+    return tensor
