@@ -64,6 +64,8 @@ class Group:
     compares: bool = True
 
 
+_WAYS = ("keyword", "static argument", "method", "dict")
+_KINDS = ("two tensors", "variable", "array", "number")
 US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
 _FOREIGN = [
     Row("jax.pure_callback", "{} jax", "jax"),
@@ -97,7 +99,17 @@ GROUPS = [
         "An eager call, 4 floats",
         US,
         _peers("eager", libraries=("jax", "torch", "autograd", "pytensor")),
-        [Target(_OURS, 1.25, _NATIVE), Target(_OURS, 0.5, _NUMPY_FUNCTION), Target(_OURS, 0.12, _RECIPE)],
+        [Target(_OURS, 1.05, _NATIVE), Target(_OURS, 0.5, _NUMPY_FUNCTION), Target(_OURS, 0.12, _RECIPE)],
+    ),
+    Group(
+        "eager-kinds",
+        "An eager call with the usual kinds of arguments, 4 floats",
+        US,
+        [Row(name, f"kind {name}") for name in ("one tensor", *_WAYS, *_KINDS, *(f"native {kind}" for kind in _KINDS))],
+        [
+            *(Target(way, 2.0, "one tensor") for way in _WAYS),
+            *(Target(kind, 1.1, f"native {kind}") for kind in _KINDS),
+        ],
     ),
     Group(
         "eager-gradient",

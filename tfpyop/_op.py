@@ -48,12 +48,22 @@ class Op(_Proxy, Generic[P, R]):
 
     autograph_info__ = MappingProxyType[str, Any]({})  # AutoGraph's mark for what it must call as it is
 
+    _self_definition: OpDef
+    _self_owners: tuple[type, ...] = ()
+    """The classes that have this op as a method."""
+    _self_unbound: Op[..., Any] | None = None
+    """For the op of an instance: the op of the method."""
+    _self_is_in_class = False
+    """Whether the function was defined in the body of a class, and is not bound."""
+
     def __init__(self, definition: OpDef, *, unbound: Op[..., Any] | None = None) -> None:
         super().__init__(definition.function)
-        self._self_definition = definition
-        self._self_owners: tuple[type, ...] = ()
-        self._self_unbound = unbound
-        self._self_is_in_class = is_in_class(definition.function)
+        set_own = super().__setattr__
+        set_own("_self_definition", definition)
+        if unbound is not None:
+            set_own("_self_unbound", unbound)
+        elif is_in_class(definition.function):
+            set_own("_self_is_in_class", True)
 
     # -- as registered
 

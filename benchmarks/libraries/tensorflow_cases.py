@@ -5,6 +5,7 @@ The recipe is `tf.custom_gradient` around `tf.numpy_function`, which is what use
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +66,30 @@ def by_recipe(x: tf.Tensor, y: tf.Tensor) -> Any:
     return by_numpy_function(x, y), gradient
 
 
+@differentiable_op(signature="()->()")
+def double(x: np.ndarray) -> np.ndarray:
+    """Take one tensor."""
+    return x * 2
+
+
+@differentiable_op(signature="(),()->()")
+def multiply(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Take two inputs of any kind."""
+    return x * y
+
+
+@differentiable_op(signature="()->()")
+def scale(x: np.ndarray, *, factor: float) -> np.ndarray:
+    """Take a static argument."""
+    return x * factor
+
+
+@differentiable_op
+def product(pair: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Take a dict."""
+    return pair["a"] * pair["b"]
+
+
 OPS: Mapping[str, Op] = {
     "tfpyop": tfpyop_mod,
     "native": tf.math.floormod,
@@ -79,6 +104,7 @@ def cases() -> Mapping[str, Case]:
     return {
         **{f"eager {name}": _eager(op) for name, op in OPS.items()},
         **{f"eager gradient {name}": _eager_gradient(op) for name, op in OPS.items() if name != "numpy_function"},
+        **_kind_cases(),
         **{f"graph {name}": _chain(op) for name, op in OPS.items()},
         **{f"graph gradient {name}": _gradient_chain(op) for name, op in OPS.items() if name != "numpy_function"},
         "XLA tfpyop": _chain(tfpyop_mod, is_compiled=True),
@@ -100,6 +126,38 @@ def cases() -> Mapping[str, Case]:
 def _eager(op: Op) -> Case:
     x, y = tf.constant(X), tf.constant(Y)
     return lambda: timed(lambda: op(x, y), 200)
+
+
+class _Model:
+    @differentiable_op(signature="()->()")
+    def double(self, x: np.ndarray) -> np.ndarray:
+        return x * 2
+
+
+def _kind_cases() -> Mapping[str, Case]:
+    """Eager calls with the usual kinds of arguments, and the same calls of a native op."""
+    x, variable, array, model = tf.constant(X), tf.Variable(Y), np.array(Y), _Model()
+    pair = {"a": x, "b": tf.constant(Y)}
+    calls: dict[str, Callable[[], Any]] = {
+        "one tensor": lambda: double(x),
+        "two tensors": lambda: multiply(x, x),
+        "keyword": lambda: multiply(x, y=x),
+        "static argument": lambda: scale(x, factor=2.0),
+        "method": lambda: model.double(x),
+        "dict": lambda: product(pair),
+        "variable": lambda: multiply(x, variable),
+        "array": lambda: multiply(x, array),
+        "number": lambda: multiply(x, 2.0),
+        "native two tensors": lambda: tf.multiply(x, x),
+        "native variable": lambda: tf.multiply(x, variable),
+        "native array": lambda: tf.multiply(x, array),
+        "native number": lambda: tf.multiply(x, 2.0),
+    }
+    return {f"kind {name}": functools.partial(_timed_200, call) for name, call in calls.items()}
+
+
+def _timed_200(call: Callable[[], Any]) -> float:
+    return timed(call, 200)
 
 
 def _with_gradient(op: Callable[..., Any], *tensors: tf.Tensor) -> Any:
