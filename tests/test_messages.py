@@ -97,7 +97,7 @@ array, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got: expected 2 values, got      3
+  Got:      expected 2 values, got 3
   Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "one for two": (
@@ -106,7 +106,7 @@ array, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got: expected 2 values, got      1
+  Got:      expected 2 values, got 1
   Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "an array for two": (
@@ -115,7 +115,7 @@ array, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got: expected 2 values, got      an ndarray
+  Got:      expected 2 values, got an ndarray
   Return a tuple: return a, b. To return a dict, pass dtype= as a dict.""",
     ),
     "an array for a dict": (
@@ -124,7 +124,7 @@ array, return np.stack(...).""",
         """\
 {op}: the function returned its outputs in the wrong form.
   Expected: 2 outputs as declared
-  Got: expected a dict, got      an ndarray
+  Got:      expected a dict, got an ndarray
   Return the outputs in the same form as dtype=.""",
     ),
     "a dict with other keys": (
@@ -439,8 +439,8 @@ def failing(*values):
     [
         (
             "(n)->()",
-            "The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), or "
-            "pass vectorized=False.",
+            " The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), "
+            "or pass vectorized=False.",
         ),
         ("(m,n)->()", ""),
         (None, ""),
@@ -460,13 +460,13 @@ def test_an_exception_that_loop_dimensions_do_not_explain_is_told_without_them()
     assert caught.value.__notes__ == [f"Raised in {subject(op)}, called with float32[2, 3]."]
 
 
-def test_a_function_that_takes_no_other_than_an_out_is_told_of_it():
+def test_the_note_on_an_exception_of_a_function_that_does_not_make_its_out():
     def function(x, *, out=None):
         out[...] = x + 1
         return out
 
     op = differentiable_op(function, signature="()->()")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="out= is None in this call: make an array then, and ret"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"out= is None in this call\. Create an array and return it"):
         tf.vectorized_map(op, tf.constant(X))
 
 
@@ -980,10 +980,10 @@ def test_a_tensorflow_that_lacks_a_private_symbol(monkeypatch, module, name, pro
     else:
         monkeypatch.delattr(importlib.import_module(module), name)
     path = Path(sys.modules["tfpyop"].__file__).parent / "_lowering" / "_tensorflow.py"
-    with pytest.raises(UnsupportedError, match="lacks something tfpyop needs") as caught:
+    with pytest.raises(UnsupportedError, match="lacks a feature that tfpyop needs") as caught:
         runpy.run_path(str(path))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks something tfpyop needs: {problem}")
+    assert lines[0].startswith(f"TensorFlow {tf.__version__} lacks a feature that tfpyop needs: {problem}")
     assert lines[1:] == [
         "  Expected: a TensorFlow version that tfpyop was tested on: 2.18 to 2.21",
         f"  Got:      {tf.__version__}",
@@ -1359,8 +1359,8 @@ def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
 def test_the_note_on_an_exception_of_a_numpy_rule(signature):
     op = differentiable_op(lambda x: (x, x[..., 0], 1), signature=signature, dtype=(None, None, int))
     rule_op = op.numpy_gradient(lambda op, cotangent: cotangent)
-    hint = " The inputs have loop dimensions [2] in front of the core: work along the last axes (x.sum(-1)), or say "
-    hint = f"{hint}vectorized=False." if signature else ""
+    hint = " The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), or "
+    hint = f"{hint}pass vectorized=False." if signature else ""
     with pytest.raises(TypeError) as caught:
         rule_op(A, A, A[:, 0], np.int64([1, 1]), A, A[:, 0], np.int64([1, 1]))
     assert caught.value.__notes__ == [
@@ -1654,7 +1654,7 @@ def test_core_dimensions_of_a_residual_that_cannot_be_read(core):
     text = f"""\
 op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimensions of residual 'lu'.
   Expected: dimensions in parentheses, for example "(n,n)", with names from the signature or new names
-  Got:      {core!r} beside signature '(n,n),(n)->(n)'"""
+  Got:      {core!r}, with signature '(n,n),(n)->(n)'"""
     options = {"signature": "(n,n),(n)->(n)", "residuals": {"lu": (core, float)}}
     check(SignatureError, text, lambda: differentiable_op(plain, **options))
 

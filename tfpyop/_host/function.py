@@ -283,7 +283,7 @@ class HostFunction:
         if re.fullmatch(r"'numpy\.\w+' object has no attribute 'numpy'", text):
             return ["The function gets numpy arrays, not tensors. Remove .numpy()."]
         if self._takes_out and out is None and "'NoneType' object" in text:
-            return ["out= is None in this call. If it is None, create an array and return it."]
+            return ["out= is None in this call. Create an array and return it when out is None."]
         if "'NoneType'" in text:
             return []
         return [self.promise.loop_hint(types), self._hint]
