@@ -157,7 +157,7 @@ def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reporte
     pattern = (
         rf"^x has a finite value that is too large for {dtype}\.\n  Expected: {dtype}\[.*\n  Got: .*\n"
         r"  Python integers take the dtype of the integer tensors in the call\. "
-        r"Pass np\.u?int64\(x\) for another dtype\.$"
+        r"For another dtype, pass np\.u?int64\(x\)\.$"
     )
     with pytest.raises(CoercionError, match=pattern):
         as_input(value, beside(tensors), what="x")

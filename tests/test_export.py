@@ -95,11 +95,11 @@ def module_of(function):
 
 
 UNEXPORTABLE = {
-    "local": (local_op(grad=lambda op, g: 2 * g), "made inside of a function, or of a lambda", "give it a name="),
-    "without a rule": (local_op(), "made inside of a function, or of a lambda", "give it a name="),
-    "non-differentiable": (local_op(non_differentiable=True), "made inside of a function", "give it a name="),
-    "bound": (Scale().scaled, "it is bound to an instance", "at the top level of a module"),
-    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is not JSON", "Pass Python's"),
+    "local": (local_op(grad=lambda op, g: 2 * g), "created inside a function or from a lambda", "or pass name="),
+    "without a rule": (local_op(), "created inside a function or from a lambda", "or pass name="),
+    "non-differentiable": (local_op(non_differentiable=True), "created inside a function", "or pass name="),
+    "bound": (Scale().scaled, "the op is bound to an instance", "at the top level of a module"),
+    "no JSON": (lambda x: ops.power(x, exponent=np.int64(3)), "a static value that is not JSON", "Pass Python numbers"),
 }
 
 
@@ -164,9 +164,9 @@ def without_ops(monkeypatch):
     registry = tfpyop._registry.op_def.REGISTRY
 
     def remove(prefix, *, is_imported):
-        known = {name: entry for name, entry in registry._entries.items() if not name.startswith(prefix)}
-        monkeypatch.setattr(registry, "_entries", known)
-        monkeypatch.setattr(registry, "_host_ops", {})
+        known = {name: op for name, op in registry._definitions.items() if not name.startswith(prefix)}
+        monkeypatch.setattr(registry, "_definitions", known)
+        monkeypatch.setattr(registry, "_concrete_ops", {})
         if not is_imported:
             monkeypatch.delitem(sys.modules, prefix)
 
@@ -183,7 +183,7 @@ def test_load_names_the_modules_that_are_missing(directory, without_ops, monkeyp
                 match=r"saved_ops:cube, tests\.saved_ops:plain\n  Name.*modules=\['tests\.saved_ops'\]",
             ):
                 export.load(directory / "model", modules=modules)
-        with pytest.raises(tf.errors.OpError, match=r"Import the module that defines it, 'tests\.saved_ops',"):
+        with pytest.raises(tf.errors.OpError, match=r"Import the module that defines the op, 'tests\.saved_ops',"):
             tf.saved_model.load(directory / "model").call(X)
 
 
@@ -228,9 +228,9 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
 
     saved(derivative, tmp_path, is_compiled=is_compiled)
     np.testing.assert_allclose(export.load(tmp_path).call(X), 2 * X)
-    entry, registry = op._self_definition, tfpyop._registry.op_def.REGISTRY
-    monkeypatch.setattr(entry, "rules", RuleSet(TensorFlowRule(entry.site, lambda op, cotangent: cotangent)))
-    monkeypatch.setattr(registry, "_host_ops", {})
+    definition, registry = op._self_definition, tfpyop._registry.op_def.REGISTRY
+    monkeypatch.setattr(definition, "rules", RuleSet(TensorFlowRule(definition.site, lambda op, cotangent: cotangent)))
+    monkeypatch.setattr(registry, "_concrete_ops", {})
     monkeypatch.setattr(registry, "registrations", registry.registrations + 1)
     token = f"{op.name}/{'vjp' if kind == 'gradient' else 'jvp'}"
     with pytest.raises(UnsupportedError, match="calls numpy rules") as caught:
@@ -271,12 +271,12 @@ def test_what_cannot_be_exported_is_warned_of_when_it_is_saved(op, problem, reme
 def load_in_another_process(path):
     registry = tfpyop._registry.op_def.REGISTRY
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_host_ops", {})
+        patch.setattr(registry, "_concrete_ops", {})
         export.load(path)
 
 
 def test_tensorflows_own_save_warns_of_ops_with_derivatives(tmp_path):
-    with pytest.warns(export.ExportWarning, match="made inside of a function"):
+    with pytest.warns(export.ExportWarning, match="created inside a function"):
         tf.saved_model.save(module_of(local_op(grad=lambda op, g: 2 * g)), str(tmp_path))
 
 
@@ -319,7 +319,7 @@ print(json.dumps([model.call(x).numpy().tolist(), y.numpy().tolist(), gradient.n
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        (lambda: module_of(saved_ops.cube), r"'tests\.saved_ops:cube'(.*)it has no native implementation"),
+        (lambda: module_of(saved_ops.cube), r"'tests\.saved_ops:cube'(.*)the op has no native implementation"),
         (Trained, r"softmax/vjp'(.*)this rule is called in the model(?s:.*)@that\.native"),
         (lambda: module_of(lambda x: tf.vectorized_map(softmax, x[:, None])), "called by vectorized_map"),
     ],
@@ -385,7 +385,7 @@ def test_calls_of_one_op_with_inputs_of_one_kind_share_a_native_function(tmp_pat
 def test_what_a_native_implementation_returns_is_held_in_the_model_too(tmp_path):
     export.save(module_of(doubled), tmp_path / "model", native=True)
     model = tf.saved_model.load(tmp_path / "model")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 does not have the shape that the op promises"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output 0 does not have the declared shape"):
         model.call(tf.ones([2, 2]))
 
 
@@ -449,8 +449,8 @@ def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory,
     model = tf.saved_model.load(directory / "renamed")
     registry = tfpyop._registry.op_def.REGISTRY
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_entries", {})
-        patch.setattr(registry, "_host_ops", {})
+        patch.setattr(registry, "_definitions", {})
+        patch.setattr(registry, "_concrete_ops", {})
         with pytest.raises(UnsupportedError, match=r"'lab\.renamed': module '.*test_export' is imported, but does"):
             export.save(model, tmp_path / "model", native=True)
 
@@ -459,7 +459,7 @@ def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypa
     with pytest.warns(export.ExportWarning):
         export.save(module_of(local_op()), tmp_path)
     model = tf.saved_model.load(tmp_path)
-    monkeypatch.setattr(tfpyop._registry.op_def.REGISTRY, "_host_ops", {})
+    monkeypatch.setattr(tfpyop._registry.op_def.REGISTRY, "_concrete_ops", {})
     [error] = export.check(model)
     assert "exists only in the process that made it" in str(error)
     assert "test_export" in repr(error)
@@ -488,7 +488,7 @@ export.save(module, "model")
         timeout=100,
         check=True,
     )
-    assert "it is defined in a script, which no other process imports" in process.stderr
+    assert "defined in a script, which other processes do not import" in process.stderr
     with pytest.raises(UnsupportedError, match=r"__main__:helper\n  Ops of __main__ are of the program that saved"):
         export.load(tmp_path / "model")
     with pytest.raises(tf.errors.OpError, match="of another program's __main__"):
@@ -509,8 +509,12 @@ def test_what_names_no_modules_is_told(directory, modules, said):
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [(tf.function(ops.exp), "a function, not a model"), (3, "not a model that")]
+    ("model", "said"),
+    [
+        (tf.function(ops.exp), "the model is a function, not a"),
+        (3, "the model is not an object that TensorFlow can save"),
+    ],
 )
-def test_what_is_no_model_is_told(model, said):
+def test_what_is_no_model_is_refused(model, said):
     with pytest.raises(RegistrationError, match=said):
         export.check(model)

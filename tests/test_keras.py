@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tests import ops, saved_ops
 from tfpyop import CoercionError, RegistrationError, SignatureError, UnsupportedError, differentiable_op
+from tfpyop._import_hooks import _on_keras
+from tfpyop._lowering import dispatch
 from tfpyop.export import ExportWarning
 
 # Keras itself copies weights in a way that numpy 2 is going to forbid
@@ -95,7 +97,7 @@ def test_a_model_shows_the_names_of_its_ops():
     model.summary(print_fn=lines.append, line_length=150)
     text = "\n".join(lines)
     for name in ("cube", "hypotenuse", "hypotenuse_1"):
-        assert f"{name} (OpCall)" in text
+        assert f"{name} (KerasOp)" in text
     dot = keras.utils.model_to_dot(model, show_layer_names=True).to_string()
     assert "hypotenuse_1" in dot
     assert saved_ops.cube.as_layer(name="third").name == "third"
@@ -152,12 +154,14 @@ except Exception as error:
 """
     said = run(program, tmp_path)
     assert "op 'tests.saved_ops:cube': the op is not registered in this process." in said
-    assert "Import the module that defines it, 'tests.saved_ops'" in said
+    assert "Import the module that defines the op, 'tests.saved_ops', before you load the model" in said
 
 
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    with pytest.raises(UnsupportedError, match=r'on the torch backend(?s:.*)KERAS_BACKEND="tensorflow"'):
+    monkeypatch.setattr(dispatch, "_symbolic_calls", [])
+    _on_keras(keras)
+    with pytest.raises(UnsupportedError, match=r'uses the torch backend(?s:.*)KERAS_BACKEND="tensorflow"'):
         saved_ops.cube(keras.KerasTensor((2, 3)))
 
 
@@ -168,7 +172,7 @@ def test_an_op_that_no_other_process_has_is_saved_with_a_warning(make, tmp_path)
     op = differentiable_op(lambda x: 2 * x, signature="()->()", grad=lambda op, g: 2 * g)
     made = make(op)
     model = made if isinstance(made, keras.Model) else keras.Model(made._keras_history.operation.input, made)
-    with pytest.warns(ExportWarning, match="made inside of a function(?s:.*)give it a name="):
+    with pytest.warns(ExportWarning, match="created inside a function(?s:.*)or pass name="):
         model.save(tmp_path / "model.keras")
 
 
@@ -248,7 +252,7 @@ def test_mixed_precision(policy):
 @pytest.mark.parametrize(
     ("call", "kind", "said"),
     [
-        (lambda x: differentiable_op(lambda x: x)(x), UnsupportedError, "shape of output 0 is not known"),
+        (lambda x: differentiable_op(lambda x: x)(x), UnsupportedError, "output 0 has an unknown shape"),
         (lambda x: ops.matmul(x, x), SignatureError, "does not fit signature"),
         (
             lambda x: saved_ops.hypotenuse(x, tf.sparse.from_dense([1.0])),
@@ -301,11 +305,11 @@ def test_a_static_value_that_an_op_does_not_take_is_told_where_it_is_written():
         saved_ops.hypotenuse.as_layer(skale=2.0)
 
 
-def test_a_layer_of_unknown_shape_is_told_by_the_op():
+def test_a_layer_of_unknown_shape_is_reported_by_the_op():
     op = differentiable_op(lambda x: x * 1, grad=lambda op, g: g)
     model = keras.Sequential([op.as_layer(), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(UnsupportedError, match=r"shape of output 0 is not known, and Keras needs it"):
+    with pytest.raises(UnsupportedError, match=r"output 0 has an unknown shape, and Keras needs the shape"):
         model.fit(X, Y, verbose=0)
 
 
@@ -339,21 +343,21 @@ UNKNOWN_IN = {
 
 
 @pytest.mark.parametrize("function", UNKNOWN_IN.values(), ids=UNKNOWN_IN)
-def test_an_op_of_unknown_shape_in_a_layer_is_told_by_the_op(function):
-    told = r"unknown' \(.*shape of output 0 is not known, and Keras needs it\.\n  Give the op a signature="
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_op_of_unknown_shape_in_a_layer_is_reported_by_the_op(function):
+    said = r"unknown' \(.*output 0 has an unknown shape, and Keras needs the shape\.\n  Pass signature="
+    with pytest.raises(ValueError, match=said) as caught:
         OfUnknownShape(function)(keras.Input((3,)))
     assert isinstance(caught.value, UnsupportedError)
 
 
-def test_an_op_of_unknown_shape_in_a_model_is_told_by_the_op():
+def test_an_op_of_unknown_shape_in_a_model_is_reported_by_the_op():
     class Model(keras.Model):
         def call(self, x):
             return UNKNOWN(x)
 
     model = Model()
     model.compile("sgd", "mse")
-    with pytest.raises(UnsupportedError, match=r"unknown' \(.*shape of output 0 is not known, and Keras needs it"):
+    with pytest.raises(UnsupportedError, match=r"unknown' \(.*output 0 has an unknown shape, and Keras needs"):
         model.fit(X, X, verbose=0)
 
 

@@ -466,7 +466,7 @@ def test_the_note_on_an_exception_of_a_function_that_does_not_make_its_out():
         return out
 
     op = differentiable_op(function, signature="()->()")
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"out= is None in this call\. Create an array and return it"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"out= is None in this call\. Create an array and retu"):
         tf.vectorized_map(op, tf.constant(X))
 
 

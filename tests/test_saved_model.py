@@ -153,8 +153,8 @@ def test_an_op_without_a_rule_is_saved_and_refuses_its_gradient_where_it_is_load
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("sine", "derivatives from values"),
-        ("sine_compiled", "derivatives from values"),
+        ("sine", "provides first derivatives only"),
+        ("sine_compiled", "provides first derivatives only"),
         ("rooted", "through a residual"),
         ("rooted_compiled", "through a residual"),
     ],
@@ -173,7 +173,7 @@ def test_a_loaded_model_is_trained_and_restored(results):
 def test_without_the_module_the_first_call_says_what_is_missing(results, directory):
     value, *_ = in_child(directory, "cube_compiled", imports="import tfpyop")["cube_compiled"]
     assert "op 'tests.saved_ops:cube'" in value
-    assert "Import the module that defines it, 'tests.saved_ops'," in value
+    assert "Import the module that defines the op, 'tests.saved_ops'," in value
 
 
 def test_a_loaded_model_that_is_saved_again_keeps_its_first_derivatives(tmp_path):

@@ -9,9 +9,8 @@ import pytest
 
 from tests import damaged_models
 
-OTHER_ARRAYS = "the arrays of a compiled call are not those that its model declares"
-UNREADABLE = "what a compiled model says of a call cannot be read"
-OTHER_OP = "the op is another than the one that was compiled"
+OTHER_ARRAYS = "the arrays of a compiled call do not match the model's declaration"
+UNREADABLE = "cannot parse the call data in a compiled model"
 WRONG_INPUTS = "the call has the wrong number of inputs"
 EXPECTED = {
     "larger": ["right", OTHER_ARRAYS],
@@ -53,8 +52,8 @@ def test_a_damaged_model_is_refused_in_every_call(damaged, kind):
 
 def test_the_error_shows_both_sides_and_the_op(damaged):
     assert re.match(
-        r"op 'damaged:op' \(.*/damaged_models\.py:\d+\): the arrays of a compiled call are not those that its model "
-        r"declares\.\n  Expected: float32\[65536\] -> float32\[65536\]\n  Got:      float32\[4\] -> float32\[4\]\n"
+        r"op 'damaged:op' \(.*/damaged_models\.py:\d+\): the arrays of a compiled call do not match the model's "
+        r"declaration\.\n  Expected: float32\[65536\] -> float32\[65536\]\n  Got:      float32\[4\] -> float32\[4\]\n"
         r"  The file may be damaged, or a newer tfpyop wrote it\. Save the model again with this version\.",
         damaged["outcomes"]["larger"][1],
     )

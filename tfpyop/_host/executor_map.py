@@ -215,9 +215,10 @@ class MapRun:
                 running, was_broken = self._running(), isinstance(error, concurrent.futures.BrokenExecutor)
                 pool.end(workers)
                 if (was_broken and running) or attempt == _MOST_ATTEMPTS:
+                    when = f"during example {running} of {self.count}" if running else "between examples"
                     raise self._error(
                         "a worker process terminated unexpectedly.",
-                        got=f"termination during example {running or 'none'} of {self.count}: {error}",
+                        got=f"termination {when}: {error}",
                         remedy="The function may have crashed or run out of memory. The next call starts new workers.",
                     ) from error
                 if self.progress is not None:

@@ -1,7 +1,7 @@
 """The registry: op names, and the tokens that stand for concrete ops in graphs.
 
 Named ops are kept for the life of the process. Local functions and bound methods are not listed, and live as long as
-they are referenced. TokenT ops are found by token and referenced weakly: a graph keeps those that it calls.
+they are referenced. Concrete ops are found by token and referenced weakly: a graph keeps those that it calls.
 """
 
 from __future__ import annotations

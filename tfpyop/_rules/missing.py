@@ -24,7 +24,7 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
     if op.forward_op is not None:
         return missing_second_derivative(op)
     forward = (
-        "Forward mode around a tf.function also requires a gradient rule. Alternatively, open the accumulator inside "
+        " Forward mode around a tf.function also requires a gradient rule. Alternatively, open the accumulator inside "
         "the function."
     )
     return GradientError(
