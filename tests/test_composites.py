@@ -73,7 +73,7 @@ COMPOSITES = {
     ),
     "Pair": (
         lambda: Pair(tf.constant(VALUES)),
-        "Pass the tensors in it as separate inputs",
+        "Pass its tensors as separate inputs",
         lambda x: double(x.first),
         [2, 4],
     ),
@@ -85,7 +85,9 @@ EVERY = pytest.mark.parametrize(("make", "remedy", "remedied", "expected"), COMP
 @pytest.mark.parametrize("is_traced", [False, True])
 def test_a_composite_is_refused_with_a_remedy_that_works(make, remedy, remedied, expected, is_traced):
     def call():
-        with pytest.raises(CoercionError, match=rf"double'.*input 0 is a \w+, which is not one array\.\n  .*{remedy}"):
+        with pytest.raises(
+            CoercionError, match=rf"double'.*input 0 is a \w+, which cannot be passed as an array\.\n  .*{remedy}"
+        ):
             double(make())
         return remedied(make())
 
@@ -97,7 +99,7 @@ def test_a_composite_is_refused_with_a_remedy_that_works(make, remedy, remedied,
 def test_so_is_a_list_with_one_in_it(make, remedy, remedied, expected):
     del remedied, expected
     with pytest.raises(
-        CoercionError, match=rf"input 0 is a list that contains a \w+, which is not one array\.\n.*{remedy}"
+        CoercionError, match=rf"input 0 is a list that contains a \w+, which cannot be passed as an array\.\n.*{remedy}"
     ):
         double([make()])
 

@@ -100,9 +100,9 @@ def test_quantized_tensors_are_refused(mode, dtype, options):
     op = differentiable_op(lambda x, *, flag=False: np.float32(x), **options)
     quantized = tf.bitcast(tf.constant([1, 2], INTEGERS[dtype]), dtype)
     message = (
-        rf"^op .*: input 0 has the quantized dtype {dtype.name}, which arrays do not have\.\n"
+        rf"^op .*: input 0 has the quantized dtype {dtype.name}, which numpy arrays do not support\.\n"
         rf"  Expected: numbers, booleans or strings\n  Got:      {dtype.name}\n"
-        rf"  Pass its integers, tf\.bitcast\(x, tf\.{INTEGERS[dtype].name}\), or its values, "
+        rf"  Pass its integers with tf\.bitcast\(x, tf\.{INTEGERS[dtype].name}\), or its values with "
         r"tf\.quantization\.dequantize\(x, \.\.\.\)\.$"
     )
     with pytest.raises(CoercionError, match=message):
@@ -127,9 +127,7 @@ HANDLES = {
 @pytest.mark.parametrize("mode", ["eager", "static value", "graph", "XLA"])
 def test_handles_are_refused(mode, handle):
     op = differentiable_op(lambda x, *, flag=False: x)
-    message = (
-        rf"^op .*: input 0 is a tensor of dtype {handle}, which has no values\.\n(?s:.*)Pass what the tensor stands for"
-    )
+    message = rf"^op .*: input 0 is a tensor of dtype {handle}, which has no values\.\n(?s:.*)Pass the object that the tensor refers"
     with pytest.raises(CoercionError, match=message):
         CALLS[mode](op, HANDLES[handle]())
 
@@ -137,6 +135,6 @@ def test_handles_are_refused(mode, handle):
 @pytest.mark.parametrize("dtype", [*INTEGERS, tf.variant, tf.resource], ids=lambda dtype: dtype.name)
 def test_dtypes_that_arrays_do_not_have_cannot_be_declared(dtype):
     with pytest.raises(
-        RegistrationError, match=rf"tf\.{dtype.name}|<dtype: '{dtype.name}'> is not a dtype of an array"
+        RegistrationError, match=rf"tf\.{dtype.name}|<dtype: '{dtype.name}'> is not a valid array dtype"
     ):
         differentiable_op(lambda x: x, dtype=dtype)

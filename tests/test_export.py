@@ -197,7 +197,7 @@ def test_load_imports_the_modules_that_it_is_given(directory):
 def test_load_does_not_advise_to_name_modules_that_are_named(directory, without_ops):
     without_ops("tests.saved_ops", is_imported=True)
     differentiable_op(lambda x: x, signature="()->()", name="tests.saved_ops:cubes", non_differentiable=True)
-    with pytest.raises(UnsupportedError, match="needs ops that are not known") as caught:
+    with pytest.raises(UnsupportedError, match="needs ops that are not registered in this process") as caught:
         export.load(directory / "model", modules=["tests.saved_ops"])
     assert caught.value.expected == "tests.saved_ops:cube, tests.saved_ops:plain"
     assert caught.value.remedy.startswith(
@@ -205,7 +205,9 @@ def test_load_does_not_advise_to_name_modules_that_are_named(directory, without_
         "'tests.saved_ops:plain', which may have been renamed or removed since the model was saved. Did you mean "
         "'tests.saved_ops:cubes' or "
     )
-    message = r"'tests.saved_ops:\w+': module 'tests.saved_ops' is imported, but does not define it\.\n  Did you mean"
+    message = (
+        r"'tests.saved_ops:\w+': module 'tests.saved_ops' is imported, but does not define this op\.\n  Did you mean"
+    )
     with pytest.raises(tf.errors.OpError, match=message):
         tf.saved_model.load(directory / "model").call(X)
 
@@ -238,8 +240,8 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
     said = str(caught.value)
     assert "calls numpy rules that its ops do not have in this process." in said
     assert f"Expected: {token}\n" in said
-    assert f"The ops of '{token}' have changed since the model was saved: attach these rules again" in said
-    assert "not known" not in said
+    assert f"The ops of '{token}' have changed since the model was saved. Attach these rules again" in said
+    assert "not registered" not in said
     assert "modules=" not in said
     with pytest.raises(tf.errors.OpError, match="a model calls") as caught:
         tf.saved_model.load(tmp_path).call(X)
@@ -247,7 +249,7 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
     assert f"op '{op.name}' (" in said
     assert f"a model calls the op's numpy {kind} rule, but the op does not have this rule." in said
     assert f"Expected: a rule attached with @op.numpy_{kind}" in said
-    assert "not known" not in said
+    assert "not registered" not in said
 
 
 @pytest.mark.parametrize(("op", "problem", "remedy"), UNEXPORTABLE.values(), ids=UNEXPORTABLE)
@@ -264,7 +266,7 @@ def test_what_cannot_be_exported_is_warned_of_when_it_is_saved(op, problem, reme
     [warning] = caught
     assert remedy in str(warning.message)
     assert [op.is_local for op in export.required_ops(tmp_path)] == [True]
-    with pytest.raises(UnsupportedError, match="in the process alone that saved the model"):
+    with pytest.raises(UnsupportedError, match="exist only in the process that saved the model"):
         load_in_another_process(tmp_path)
 
 
@@ -461,7 +463,7 @@ def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypa
     model = tf.saved_model.load(tmp_path)
     monkeypatch.setattr(tfpyop._registry.op_def.REGISTRY, "_concrete_ops", {})
     [error] = export.check(model)
-    assert "exists only in the process that made it" in str(error)
+    assert "exists only in the process that created it" in str(error)
     assert "test_export" in repr(error)
 
 
@@ -489,9 +491,9 @@ export.save(module, "model")
         check=True,
     )
     assert "defined in a script, which other processes do not import" in process.stderr
-    with pytest.raises(UnsupportedError, match=r"__main__:helper\n  Ops of __main__ are of the program that saved"):
+    with pytest.raises(UnsupportedError, match=r"__main__:helper\n  Ops of __main__ belong to the program that saved"):
         export.load(tmp_path / "model")
-    with pytest.raises(tf.errors.OpError, match="of another program's __main__"):
+    with pytest.raises(tf.errors.OpError, match="in the __main__ module of another program"):
         tf.saved_model.load(tmp_path / "model").call(X)
 
 

@@ -76,16 +76,16 @@ def test_names_that_a_finalizer_adds_for_the_same_owner_go_with_it_too():
     assert sorted(removed) == ["first", "second"]
 
 
-class Owner:
-    """What the registry asks of an entry."""
+class Definition:
+    """What the registry needs of an op."""
 
     is_local, module, name = True, "acme", "acme:f"
 
 
 class ConcreteOp(Interrupting):
-    """What the registry asks of a host op."""
+    """What the registry needs of a concrete op."""
 
-    is_batched, payload, name, owner = False, None, "acme:f", Owner()
+    is_batched, payload, name, definition = False, None, "acme:f", Definition()
 
 
 def test_a_finalizer_may_ask_for_a_token_while_another_is_made():
@@ -111,17 +111,17 @@ class Name(str):
 
 
 class OpDef:
-    """What the registry asks of an entry when another one has the same name."""
+    """What the registry needs of an op when another op has the same name."""
 
     site = SITE
 
 
 def test_an_op_that_a_finalizer_registers_meanwhile_is_not_replaced_in_silence():
-    registry, entry, name = Registry(), OpDef(), Name("acme:f")
-    name.code.append(lambda: registry.register("acme:f", entry))
+    registry, first, name = Registry(), OpDef(), Name("acme:f")
+    name.code.append(lambda: registry.register("acme:f", first))
     with pytest.raises(RegistrationError, match=r"another op already has the name 'acme:f'"):
         within(10, lambda: registry.register(name, OpDef()))
-    assert registry.find("acme:f") is entry
+    assert registry.find("acme:f") is first
 
 
 def test_a_pool_can_be_used_by_a_finalizer_that_runs_while_it_starts(monkeypatch):
@@ -147,7 +147,7 @@ def test_executors_are_made_once_and_not_by_the_function_that_makes_them():
         return source.executor() if len(made) == 1 else ThreadPoolExecutor(1)
 
     source = ExecutorSource(make)
-    with pytest.raises(WorkerError, match=r"its executor could not be made(?s:.*)needed while it is made"):
+    with pytest.raises(WorkerError, match=r"factory raised an exception(?s:.*)needs the executor that it is creating"):
         source.executor()
     with source.executor() as executor:
         assert source.executor() is executor

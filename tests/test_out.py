@@ -261,7 +261,7 @@ def test_xla_keeps_its_memory_until_a_late_thread_has_written():
 
     call = compiled_and_lent(function)
     is_late.append(True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept a reference"):
         call(X)
     assert not threads[0].is_alive()
     assert call(X).numpy().tolist() == [2, 3, 4]  # in memory of its own now
@@ -278,7 +278,7 @@ def test_what_was_lent_by_xla_and_kept_cannot_be_written_any_more():
 
     call = compiled_and_lent(function)
     is_kept.append(True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept an array"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept a reference"):
         call(X)
     with pytest.raises(ValueError, match="read-only"):
         kept[0][...] = 99

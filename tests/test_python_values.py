@@ -98,7 +98,7 @@ def test_plain_numbers_in_a_list_follow_the_tensors_in_it(context):
         CoercionError, match=r"input 0 has the wrong dtype\.(?s:.*)Plain values in a list take the dtype"
     ):
         context(lambda: square([tf.constant(2), 3.5]))()
-    with pytest.raises(CoercionError, match="input 0 is a list of tensors that do not make one tensor"):
+    with pytest.raises(CoercionError, match="input 0 is a list of tensors that cannot be stacked"):
         context(lambda: square([tf.constant(2), tf.constant(2.0), 3]))()
     with pytest.raises(CoercionError, match="input 0 has integers that float32 cannot hold exactly"):
         context(lambda: square([tf.constant(2.0), 2**24 + 1]))()

@@ -40,7 +40,7 @@ from tfpyop import differentiable_op
 op = differentiable_op(lambda x: {body}, signature={signature!r}, name={name!r})
 """
 RULE = "rule = op.numpy_gradient(lambda op, cotangent: factor * cotangent * (op.inputs[0] * 0 + 1))\n"
-NOT_HERE = "exists only in the process that made it"
+NOT_HERE = "exists only in the process that created it"
 CHANGED = "the op has changed since the graph that calls it was traced"
 
 
@@ -95,7 +95,7 @@ class Ops(RuleBasedStateMachine):
         self.named, self.local, self.functions, self.models = {}, [], [], []
         self.next_factor = 1.0
         self.tokens = set()
-        self.found_before = set(REGISTRY._host_ops)
+        self.found_before = set(REGISTRY._concrete_ops)
         self.is_logged = (
             False  # TensorFlow logs what goes wrong in saving, and pytest holds the frames of what is logged
         )
@@ -116,9 +116,9 @@ class Ops(RuleBasedStateMachine):
         self.models.clear()
         shutil.rmtree(self.directory)
         for name in NAMES:
-            REGISTRY._entries.pop(name, None)
+            REGISTRY._definitions.pop(name, None)
         gc.collect()
-        assert self.is_logged or set(REGISTRY._host_ops) <= self.found_before, (
+        assert self.is_logged or set(REGISTRY._concrete_ops) <= self.found_before, (
             "nothing is left of ops that nobody holds"
         )
 
@@ -144,8 +144,7 @@ class Ops(RuleBasedStateMachine):
     def define_local(self, kind):
         factor = self.factor()
         op = defined(None, kind, factor)
-        entry = op._self_definition
-        assert entry.is_local
+        assert op._self_definition.is_local
         self.local.append(Op(None, kind, factor, op))
 
     @precondition(lambda self: self.named or self.local)
@@ -221,10 +220,9 @@ class Ops(RuleBasedStateMachine):
         if child == 0:
             gc.disable()  # what is collected may be TensorFlow's
             try:
-                entry = SimpleNamespace(is_local=True, module="machine", name="machine:op")
-                os.write(
-                    write, json.dumps([REGISTRY.token_of(ConcreteOp(entry)), REGISTRY.unique("machine:op")]).encode()
-                )
+                definition = SimpleNamespace(is_local=True, module="machine", name="machine:op")
+                made = [REGISTRY.token_of(ConcreteOp(definition)), REGISTRY.unique("machine:op")]
+                os.write(write, json.dumps(made).encode())
             finally:
                 os._exit(0)
         os.close(write)
@@ -279,12 +277,12 @@ class Ops(RuleBasedStateMachine):
 
 
 class ConcreteOp:
-    """What the registry asks of a host op."""
+    """What the registry needs of a concrete op."""
 
     is_batched, payload, name = False, None, "machine:op"
 
-    def __init__(self, owner):
-        self.definition = owner
+    def __init__(self, definition):
+        self.definition = definition
 
 
 Ops.TestCase.settings = settings(

@@ -56,7 +56,7 @@ def test_nothing_is_imported_to_tell_what_a_model_needs(model):
         *('{"batch":3}', '{"batch":[[]]}', '{"batch":[[0]]}', '{"batch":[[1],[1,1]]}', '{"batch":[[1,1]]}'),
     ],
 )
-def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
+def test_a_token_that_cannot_be_read_is_refused(payload, tmp_path):
     module = tf.Module()
     module.call = tf.function(
         lambda x: tf.raw_ops.PyFunc(input=[x], token=f"tfpyop:{cube.name}{payload}", Tout=[tf.float32])[0],
@@ -91,20 +91,20 @@ def test_a_token_that_cannot_be_read_is_told(payload, tmp_path):
         b"t|float32[" + b"9" * 5000 + b"]->float32[3]",
     ],
 )
-def test_a_text_of_a_compiled_call_that_cannot_be_read_is_told(site):
+def test_a_text_of_a_compiled_call_that_cannot_be_read_is_refused(site):
     with pytest.raises(UnsupportedError, match=r"^cannot parse the call data in a compiled model\.") as caught:
         CallDescriptor.parse(site)
     assert caught.value.got == repr(site[:200])
 
 
 def test_nothing_is_imported_that_a_model_names(model):
-    with pytest.raises(UnsupportedError, match=r"needs ops that are not known"):
+    with pytest.raises(UnsupportedError, match=r"needs ops that are not registered in this process"):
         export.load(model)
 
 
 def test_nothing_is_imported_when_such_a_model_is_called(model):
     loaded = tf.saved_model.load(str(model))
-    with pytest.raises(tf.errors.OpError, match="it is not known in this process"):
+    with pytest.raises(tf.errors.OpError, match="the op is not registered in this process"):
         loaded.call([1.0, 2.0])
 
 
@@ -126,13 +126,13 @@ def keras_file(tmp_path, call, token):
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_nothing_is_imported_that_a_keras_file_names(token, tmp_path):
-    with pytest.raises((TypeError, ValueError, UnsupportedError), match="it is not known in this process"):
+    with pytest.raises((TypeError, ValueError, UnsupportedError), match="the op is not registered in this process"):
         keras.saving.load_model(keras_file(tmp_path, cube.as_layer(), token))
 
 
 @pytest.mark.parametrize("call", [cube, cube.as_layer()], ids=["call", "layer"])
 @pytest.mark.parametrize("token", [7, 1.5, True, None, [], ["a"], {"a": 1}], ids=repr)
-def test_an_op_of_a_keras_file_that_is_not_text_is_told(call, token, tmp_path):
+def test_an_op_of_a_keras_file_that_is_not_text_is_refused(call, token, tmp_path):
     with pytest.raises(TypeError, match=r"names an op by a value that is not text\.\n  Expected: the token of an op"):
         keras.saving.load_model(keras_file(tmp_path, call, token))
 
@@ -145,14 +145,14 @@ def test_an_op_of_a_keras_file_that_is_not_text_is_told(call, token, tmp_path):
         'tfpyop:tfpyop:refusal{"count":1,"error":"missing_gradient","op":""}',
     ],
 )
-def test_a_token_of_a_keras_file_that_cannot_be_read_is_told(call, token, tmp_path):
-    with pytest.raises(TypeError, match="what a model says of a call of it cannot be read"):
+def test_a_token_of_a_keras_file_that_cannot_be_read_is_refused(call, token, tmp_path):
+    with pytest.raises(TypeError, match="cannot parse this op's call data in the model"):
         keras.saving.load_model(keras_file(tmp_path, call, token))
 
 
 @pytest.mark.parametrize("payload", ['{"batch":[[1]]}', '{"inputs":[{"dict":[["b","leaf"]]}]}'])
 def test_a_layer_refuses_what_it_would_not_follow(payload, tmp_path):
-    with pytest.raises(TypeError, match="what a model says of a call of it cannot be read"):
+    with pytest.raises(TypeError, match="cannot parse this op's call data in the model"):
         keras.saving.load_model(keras_file(tmp_path, cube.as_layer(), f"tfpyop:{cube.name}{payload}"))
 
 
