@@ -127,8 +127,10 @@ HANDLES = {
 @pytest.mark.parametrize("mode", ["eager", "static value", "graph", "XLA"])
 def test_handles_are_refused(mode, handle):
     op = differentiable_op(lambda x, *, flag=False: x)
-    message = rf"^op .*: input 0 is a tensor of dtype {handle}, which has no values\.\n"
+    message = (
+        rf"^op .*: input 0 is a tensor of dtype {handle}, which has no values\.\n"
         r"(?s:.*)Pass the object that the tensor refers to"
+    )
     with pytest.raises(CoercionError, match=message):
         CALLS[mode](op, HANDLES[handle]())
 
