@@ -196,7 +196,7 @@ def test_inputs_that_contain_themselves_are_refused():
 def test_declarations_that_contain_themselves_are_refused():
     tree = {}
     tree["a"] = tree
-    with pytest.raises(RegistrationError, match=r"dtype= cannot be read: a value contains itself"):
+    with pytest.raises(RegistrationError, match=r"dtype= is invalid: a value contains itself"):
         differentiable_op(lambda x: x, dtype=tree)
 
 

@@ -103,7 +103,7 @@ class FunctionOpDef(OpDef):
         leaves: list[Any] = []
         try:
             return leaves, (outline(tuple(args), leaves), tuple(static))
-        except TypeError:  # said by who reads the parameters
+        except TypeError:  # the long way names the op in the error
             return None
 
     def _keep_usual_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
