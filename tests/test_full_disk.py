@@ -14,6 +14,7 @@ from tests import full_disk, parallel_ops
 from tfpyop._host.executor_map import Chunk, run_chunk
 from tfpyop._host.heartbeat import Heartbeat
 from tfpyop._host.shared_arrays import MemoryMappedArray, load, store
+from tfpyop._registry.op_def import import_host
 from tfpyop.errors import WorkerError
 
 TOKEN = f"tfpyop:{parallel_ops.__name__}:picky"
@@ -47,7 +48,7 @@ def test_calls_work_while_the_disk_is_full():
 def task(directory, arrays=None):
     progress = Heartbeat.create(directory / "progress", 2)
     arrays = [np.arange(3, dtype=np.float32)] if arrays is None else arrays
-    return Chunk(TOKEN, arrays, 0, 1, None, progress)
+    return Chunk(import_host, TOKEN, arrays, 0, 1, None, progress)
 
 
 def test_progress_shows_what_runs(tmp_path):
@@ -103,7 +104,7 @@ def test_an_array_that_cannot_be_read_does_not_blame_the_function(tmp_path, dama
         path.write_bytes(b"123")
     reply = run_chunk(task(tmp_path, [MemoryMappedArray(path, np.dtype(np.float32), (3,))]))
     assert isinstance(reply.error, WorkerError)
-    assert "cannot be read" in reply.error.problem
+    assert reply.error.problem == "cannot read an array that the op shares with its workers."
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex64", "bool", ml_dtypes.bfloat16])

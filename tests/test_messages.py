@@ -1157,7 +1157,7 @@ second rule to the object that it returns."""
 def test_forward_mode_around_a_function_with_a_jvp_rule_alone():
     op = differentiable_op(lambda x: x, signature="()->()", jvp=lambda op, tangent: tangent)
     text = (
-        MISSING + "Forward mode around a tf.function also requires a gradient rule. Alternatively, open the "
+        MISSING + " Forward mode around a tf.function also requires a gradient rule. Alternatively, open the "
         "accumulator inside the function."
     )
 

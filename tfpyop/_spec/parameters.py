@@ -282,11 +282,12 @@ class Parameters:
         for name, mark in marks.items():
             own = self.default_marks.get(name)
             if own != mark:
-                default = (self.static_defaults or {}).get(name, "none")
+                defaults = self.static_defaults or {}
+                default = f"{defaults[name]!r:.80}" if name in defaults else "no default"
                 raise UnsupportedError(
                     f"the default of {name!r} has changed since the model was saved.",
                     expected=str(mark),
-                    got=f"{own or 'a value that cannot be compared'}: {default!r:.80}",
+                    got=f"{own}: {default}" if own else default,
                     remedy="Restore the default, or save the model again with the current op.",
                 )
 
