@@ -191,6 +191,11 @@ def test_inputs_that_contain_themselves_are_refused():
             TypeError, match=r"^op .*: a value contains itself, or is nested more than 100 levels deep\."
         ):
             first(value)
+    rule_op = differentiable_op(lambda x: x).numpy_gradient(lambda op, cotangent: cotangent)
+    with pytest.raises(
+        TypeError, match=r"^op .*/vjp' \(.*: the op of a rule does not accept tuples or dicts as inputs"
+    ):
+        rule_op(tree, 1.0, 1.0)
 
 
 def test_declarations_that_contain_themselves_are_refused():

@@ -16,7 +16,7 @@ from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
 from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
-from tfpyop._spec.tree import TreeSpec, flatten
+from tfpyop._spec.tree import TreeSpec, is_leaf_type
 from tfpyop.errors import annotate
 
 
@@ -65,10 +65,9 @@ class RuleOpDef(OpDef):
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
         """Take all positional arguments as inputs, and keywords as static values of the op that the rule belongs to."""
-        leaves, tree = flatten(tuple(args))
-        if not tree.is_flat:
+        if not all(map(is_leaf_type, map(type, args))):
             raise TypeError(f"{self.subject}: the op of a rule does not accept tuples or dicts as inputs")
-        return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), leaves
+        return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), args
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
         """Return one value, or a tuple of several."""
