@@ -205,7 +205,7 @@ def test_an_op_that_cannot_be_drawn_is_a_failure_with_the_way_out(run):
     status, output, _ = run("check", "cli_ops:scaled", "--checks", "check_contract")
     assert status == 1
     assert "cannot infer a strategy for static parameter 'factor'" in output
-    assert "Annotate it" in output
+    assert "Annotate the parameter" in output
 
 
 @pytest.mark.slow
@@ -265,11 +265,11 @@ def test_bench_is_a_table_and_a_plot(run, directory):
         (["check", "cli_ops", "--html", "no/where.html"], "tfpyop: 'no/where.html' cannot be written: No such file or"),
         (["bench", "cli_ops"], "tfpyop: 'cli_ops' defines several ops. Name one, for example cli_ops:mod."),
         (["bench", "cli_ops:scaled"], "cannot choose a value for static parameter 'factor': it has no default."),
-        (["bench", "cli_ops:of_dicts"], "it refuses the inputs that would be measured with"),
+        (["bench", "cli_ops:of_dicts"], "the op raises for the inputs of the measurement."),
         (["bench", "cli_ops:mod", "--png", "a.jpgx"], "'a.jpgx' cannot be written"),
         (["bench", "cli_ops:of_pairs"], "cannot infer how the 2 inputs are nested in 'pair'"),
         (["bench", "cli_ops:Model.shifted"], "the op is an unbound method."),
-        (["list", "cli_ops.py"], "'cli_ops.py' is a file. Pass the name of the module, for example cli_ops."),
+        (["list", "cli_ops.py"], "'cli_ops.py' is a file name, not a module name. Pass the name of the module, for example cli_ops."),
         (["bench", "cli_ops:mod", "--max-size", "1", "--png", "no/where.png"], "'no/where.png' cannot be written"),
     ],
 )

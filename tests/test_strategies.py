@@ -132,7 +132,7 @@ def test_annotations_of_a_wrapped_function_are_evaluated_where_it_was_defined():
 
 def test_a_static_parameter_that_nothing_tells_of_is_asked_for():
     op = differentiable_op(lambda x, *, axis: x, signature="()->()")
-    with pytest.raises(UnsupportedError, match="'axis' may be"):
+    with pytest.raises(UnsupportedError, match="cannot infer a strategy for static parameter 'axis'"):
         arguments(op)
 
 
@@ -148,17 +148,17 @@ def test_nested_inputs_are_drawn_by_overrides_beside_others(drawn):
 
 MISUSES = {
     "unknown parameter": (ops.power, {"exponnt": st.just(2)}, r"no parameter 'exponnt'\.\n  Did you mean 'exponent'"),
-    "no strategy": (ops.mod, {"x": 2.0}, r"x= is not a strategy\.\n  Got:      2\.0\n  Write x=st\.just\(2\.0\)"),
+    "no strategy": (ops.mod, {"x": 2.0}, r"x= is not a Hypothesis strategy\.\n  Got:      2\.0\n.*x=st\.just\(2\.0\)"),
     "a list": (ops.mod, {"x": [1, 2]}, r"Write x=st\.sampled_from\(\[1, 2\]\)"),
     "unknown option": (ops.exp, {"max_sides": 3}, r"no parameter 'max_sides'\.\n  Did you mean 'max_side'"),
-    "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is not a strategy"),
-    "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is not a dtype of a tensor"),
+    "no strategy of shapes": (ops.mod, {"shapes": [(2,)]}, r"shapes= is not a Hypothesis strategy"),
+    "no dtype": (ops.exp, {"dtypes": "flot32"}, r"'flot32' is not a valid tensor dtype"),
     "no dtypes": (ops.exp, {"dtypes": []}, r"dtypes= is empty"),
-    "no size": (ops.exp, {"max_side": 0}, r"max_side=0 leaves no size"),
-    "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is an option, and no number"),
-    "half a size": (ops.exp, {"max_side": 1.5}, r"max_side= is an option, and no whole number"),
-    "no magnitude": (ops.exp, {"smallest": 3, "largest": 2}, r"between smallest= and largest=\.(?s:.*)smallest=3"),
-    "unknown nesting": (NESTED, {}, r"how its 3 inputs are nested in 'pair', 'x'\.\n  Draw them, for example"),
+    "no size": (ops.exp, {"max_side": 0}, r"max_side=0 allows no sizes"),
+    "a strategy for an option": (ops.exp, {"largest": st.just(True)}, r"largest= is not a number"),
+    "half a size": (ops.exp, {"max_side": 1.5}, r"max_side= is not an integer"),
+    "no magnitude": (ops.exp, {"smallest": 3, "largest": 2}, r"smallest= is not less than largest=\.(?s:.*)smallest=3"),
+    "unknown nesting": (NESTED, {}, r"how the 3 inputs are nested in 'pair', 'x'\.\n  Pass strategies for"),
 }
 
 
@@ -170,7 +170,7 @@ def test_misuse_is_told(op, options, problem):
 
 @pytest.mark.parametrize("shapes", [(2,), None, ((-1,),), [2]])
 def test_shapes_that_are_none_are_told(shapes):
-    with pytest.raises(RegistrationError, match=r"not a tuple of shapes\.\n  Expected: one shape for each input, as"):
+    with pytest.raises(RegistrationError, match=r"not a tuple of shapes\.\n  Expected: one shape for each input, for"):
         find(arguments(ops.exp, shapes=st.just(shapes)), lambda drawn: True)
 
 
@@ -181,7 +181,7 @@ def test_shapes_that_do_not_fit_the_signature_are_told(shapes):
 
 
 def test_overrides_that_do_not_fit_the_signature_are_told():
-    with pytest.raises(RegistrationError, match=r"do not fit the signature\.\n  Expected: 3 inputs\n  Got:      2"):
+    with pytest.raises(RegistrationError, match=r"differs from the signature\.\n  Expected: 3 inputs\n  Got:      2"):
         find(arguments(NESTED, pair=st.just({"a": 1.0})), lambda drawn: True)
 
 
@@ -195,7 +195,7 @@ def test_tangents_of_nested_inputs_are_flat(data):
 
 @pytest.mark.parametrize("use", [cotangents, tangents])
 def test_vectors_of_no_arguments_are_told(use):
-    with pytest.raises(RegistrationError, match=r"not the arguments of a call\.\n  Got:      \(1, 2\)"):
+    with pytest.raises(RegistrationError, match=r"not an instance of Arguments\.\n  Got:      \(1, 2\)"):
         use(ops.mod, (1, 2))
 
 
@@ -232,5 +232,5 @@ def test_given_shapes_tell_how_many_inputs_a_variadic_op_gets():
 
 
 def test_text_is_drawn_by_overrides_only():
-    with pytest.raises(RegistrationError, match=r"dtypes= names text, of which nothing is drawn"):
+    with pytest.raises(RegistrationError, match=r"dtypes= contains text, which has no default strategy"):
         arguments(ops.exp, dtypes=["U2"])

@@ -141,7 +141,7 @@ def test_what_does_not_apply_is_skipped_with_a_reason():
 
 
 def test_a_numpy_rule_without_a_rule_of_its_own_has_no_second_derivative():
-    assert "this numpy rule has no rule of its own" in check_second_order(ops.numpy_mod, max_examples=20).reason
+    assert "this numpy rule has no gradient rule" in check_second_order(ops.numpy_mod, max_examples=20).reason
 
 
 def test_points_that_are_not_smooth_are_rejected_and_counted():
@@ -154,7 +154,7 @@ def test_points_that_are_not_smooth_are_rejected_and_counted():
 @pytest.mark.slow
 def test_a_function_that_is_smooth_nowhere_fails_the_check():
     op = differentiable_op(lambda x: np.floor(1e9 * x) % 7, signature="()->()", grad=lambda op, grad: 0 * grad)
-    with pytest.raises(CheckError, match="most examples are unfit"):
+    with pytest.raises(CheckError, match="inconclusive: too many examples were rejected"):
         check_gradient(op, seed=1, arguments=arguments(op, dtypes=["float64"], domain="[1, 2]", allow_empty=False))
 
 
@@ -162,7 +162,7 @@ def test_a_function_that_refuses_everything_fails_the_check():
     def refuse(x):
         raise ValueError("not today")
 
-    with pytest.raises(CheckError, match=r"the function refuses most examples[^$]*ValueError: not today"):
+    with pytest.raises(CheckError, match=r"the function raised for most examples\.[^$]*ValueError: not today"):
         check_contract(differentiable_op(refuse, signature="()->()"), seed=1)
 
 
@@ -177,7 +177,7 @@ def test_a_function_that_refuses_everything_fails_the_check():
     ],
 )
 def test_unknown_names_are_reported(options, word):
-    with pytest.raises(RegistrationError, match=f"there is no {word}"):
+    with pytest.raises(RegistrationError, match=f"unknown {word}"):
         check_op(ops.exp, **options)
 
 
@@ -189,7 +189,7 @@ def test_one_check_and_one_mode_are_enough():
 
 @pytest.mark.parametrize("count", [0, "5", 5.0, True])
 def test_a_number_of_examples_that_is_none_is_told_so(count):
-    with pytest.raises(RegistrationError, match=rf"not a number of examples\.(?s:.*)Got:      {count!r}"):
+    with pytest.raises(RegistrationError, match=rf"max_examples= is not a positive integer\.(?s:.*)Got:      {count!r}"):
         check_contract(ops.exp, max_examples=count)
 
 
@@ -199,7 +199,7 @@ def test_a_function_that_refuses_everything_is_not_called_for_long():
     with pytest.raises(
         CheckError,
         match=r"the function raised for 30 of 30 examples, the last time with "
-        r"IndexError(?s:.*)drawn by name",
+        r"IndexError(?s:.*)pass strategies by name",
     ):
         check_contract(op)
     assert len(calls) < 100
@@ -240,15 +240,15 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
             r"method(?s:.*)make_test_class\(instance\.method\)",
         ),
         (lambda: make_test_class([ops.exp], arguments=arguments(ops.exp)), "arguments= is not a dict"),
-        (lambda: make_test_class([ops.exp], modes=["egaer"]), "there is no mode 'egaer'"),
-        (lambda: make_test_class([ops.exp], seed="a"), "seed= is not a whole number"),
-        (lambda: make_test_class([ops.exp], max_examples=-1), "max_examples= is not a number of examples"),
-        (lambda: check_op(ops.exp, modes=3), "modes= names no modes"),
-        (lambda: check_op(ops.exp, checks=3), "there is no check 3"),
-        (lambda: check_op(ops.exp, seed=[1]), "seed= is not a whole number"),
+        (lambda: make_test_class([ops.exp], modes=["egaer"]), "unknown mode 'egaer'"),
+        (lambda: make_test_class([ops.exp], seed="a"), "seed= is not an integer"),
+        (lambda: make_test_class([ops.exp], max_examples=-1), "max_examples= is not a positive integer"),
+        (lambda: check_op(ops.exp, modes=3), "modes= is not a sequence of mode names"),
+        (lambda: check_op(ops.exp, checks=3), "unknown check 3"),
+        (lambda: check_op(ops.exp, seed=[1]), "seed= is not an integer"),
         (lambda: check_contract(ops.exp, arguments=st.just(Arguments((1.0,), None))), "an example is not"),
-        (lambda: cotangents(ops.exp, Arguments((1.0,)), largest="a"), "largest= is an option, and no number"),
-        (lambda: check_op(ops), "All ops of a module are checked by make_test_class"),
+        (lambda: cotangents(ops.exp, Arguments((1.0,)), largest="a"), "largest= is not a number"),
+        (lambda: check_op(ops), r"To check all ops of a module, use make_test_class\(module\)"),
     ],
 )
 def test_misuse_of_what_runs_all_checks_is_told(use, problem):
@@ -259,11 +259,11 @@ def test_misuse_of_what_runs_all_checks_is_told(use, problem):
 @pytest.mark.parametrize(
     ("drawn", "problem"),
     [
-        (st.just(Arguments(3)), r"an example is not the arguments of a call"),
-        (st.just(3), r"an example is not an instance of Arguments\.\n  Got:      3\n  Draw tfpyop\.testing\.Arguments"),
+        (st.just(Arguments(3)), r"an example is not an instance of Arguments\."),
+        (st.just(3), r"an example is not an instance of Arguments\.\n  Got:      3\n  Use a strategy of tfpyop\.testing"),
         (
             Arguments((1.0,)),
-            r"arguments= is not a strategy\.\n  Got:      Arguments[^$]*what tfpyop\.testing\.arguments",
+            r"arguments= is not a Hypothesis strategy\.\n  Got:      Arguments[^$]*Pass the result of tfpyop\.testing\.arguments",
         ),
     ],
 )
@@ -298,7 +298,8 @@ def test_a_failure_tells_how_sure_the_difference_is():
 def test_a_cotangent_that_is_not_reduced_is_diagnosed():
     op = differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=lambda op, g: (g, g))
     with pytest.raises(
-        CheckError, match=r"not a cotangent of an input(?s:.*)Likely:   it is not reduced over dimensions"
+        CheckError,
+        match=r"not a valid cotangent of an input(?s:.*)Likely:   the cotangent still has dimensions that broadcasting",
     ):
         check_gradient(op, seed=1)
 
@@ -321,7 +322,7 @@ def test_a_function_that_mixes_loop_dimensions_is_diagnosed(rule):
 @pytest.mark.parametrize(
     ("rule", "cause"),
     [
-        (lambda op, g: g * op.outputs[0], "the conjugate is missing"),
+        (lambda op, g: g * op.outputs[0], "a conjugate is missing or superfluous"),
         (lambda op, g: -g * tf.math.conj(op.outputs[0]), "the wrong sign"),
     ],
 )
@@ -512,7 +513,7 @@ def test_a_profile_limits_costly_modes_too():
 
 @pytest.mark.parametrize("check", CHECKS.values())
 def test_every_check_tells_of_a_mode_there_is_not(check):
-    with pytest.raises(RegistrationError, match="there is no mode 'egaer'"):
+    with pytest.raises(RegistrationError, match="unknown mode 'egaer'"):
         check(ops.exp, modes=["egaer"])
 
 
@@ -578,7 +579,7 @@ def test_rows_of_stateful_ops_are_skipped():
     "use", [check_op, arguments, check_gradient, make_test_class, lambda op: make_test_class([op])]
 )
 def test_what_is_no_op_is_told_so(use):
-    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Give what differentiable_op made"):
+    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Pass an op that differentiable_op returned"):
         use(np.sin)
 
 
@@ -621,7 +622,7 @@ def test_the_call_of_a_lambda_can_be_pasted():
 
 @pytest.mark.parametrize("options", [{"modes": []}, {"checks": []}])
 def test_nothing_to_do_is_an_error(options):
-    with pytest.raises(RegistrationError, match=r"no (modes|checks) are named\.\n  Give some of"):
+    with pytest.raises(RegistrationError, match=r"(modes|checks)= is empty\.\n  Pass some of"):
         check_op(ops.exp, **options)
 
 

@@ -98,7 +98,7 @@ def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> N
     for name, limit in {"max_side": max_side, "smallest": smallest, "largest": largest}.items():
         if not isinstance(limit, numbers.Integral if name == "max_side" else numbers.Real):
             raise RegistrationError(
-                f"{name}= is an option, and no {'whole ' * (name == 'max_side')}number.",
+                f"{name}= is not {'an integer' if name == 'max_side' else 'a number'}.",
                 got=f"{limit!r:.80}",
                 subject=subject_of(op),
                 remedy="To draw a parameter of the op with this name, use a strategy of Arguments: "
