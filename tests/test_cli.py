@@ -269,7 +269,10 @@ def test_bench_is_a_table_and_a_plot(run, directory):
         (["bench", "cli_ops:mod", "--png", "a.jpgx"], "'a.jpgx' cannot be written"),
         (["bench", "cli_ops:of_pairs"], "cannot infer how the 2 inputs are nested in 'pair'"),
         (["bench", "cli_ops:Model.shifted"], "the op is an unbound method."),
-        (["list", "cli_ops.py"], "'cli_ops.py' is a file name, not a module name. Pass the name of the module, for example cli_ops."),
+        (
+            ["list", "cli_ops.py"],
+            "'cli_ops.py' is a file name, not a module name. Pass the name of the module, for example cli_ops.",
+        ),
         (["bench", "cli_ops:mod", "--max-size", "1", "--png", "no/where.png"], "'no/where.png' cannot be written"),
     ],
 )

@@ -189,7 +189,9 @@ def test_one_check_and_one_mode_are_enough():
 
 @pytest.mark.parametrize("count", [0, "5", 5.0, True])
 def test_a_number_of_examples_that_is_none_is_told_so(count):
-    with pytest.raises(RegistrationError, match=rf"max_examples= is not a positive integer\.(?s:.*)Got:      {count!r}"):
+    with pytest.raises(
+        RegistrationError, match=rf"max_examples= is not a positive integer\.(?s:.*)Got:      {count!r}"
+    ):
         check_contract(ops.exp, max_examples=count)
 
 
@@ -260,10 +262,13 @@ def test_misuse_of_what_runs_all_checks_is_told(use, problem):
     ("drawn", "problem"),
     [
         (st.just(Arguments(3)), r"an example is not an instance of Arguments\."),
-        (st.just(3), r"an example is not an instance of Arguments\.\n  Got:      3\n  Use a strategy of tfpyop\.testing"),
+        (
+            st.just(3),
+            r"an example is not an instance of Arguments\.\n  Got:      3\n  Use a strategy of tfpyop\.testing",
+        ),
         (
             Arguments((1.0,)),
-            r"arguments= is not a Hypothesis strategy\.\n  Got:      Arguments[^$]*Pass the result of tfpyop\.testing\.arguments",
+            r"arguments= is not a Hypothesis strategy\.\n  Got:      Arguments[^$]*Pass the result of tfpyop",
         ),
     ],
 )
@@ -579,7 +584,9 @@ def test_rows_of_stateful_ops_are_skipped():
     "use", [check_op, arguments, check_gradient, make_test_class, lambda op: make_test_class([op])]
 )
 def test_what_is_no_op_is_told_so(use):
-    with pytest.raises(RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Pass an op that differentiable_op returned"):
+    with pytest.raises(
+        RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Pass an op that differentiable_op returned"
+    ):
         use(np.sin)
 
 
