@@ -24,8 +24,8 @@ Parts = dict[str, ast.expr | None]  # of an error, by the name of the argument
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class OpDef:
-    """One error: what it says, and what it tells its reader to do."""
+class ErrorEntry:
+    """One error: the problem, and its remedies."""
 
     problem: str
     remedies: tuple[str, ...]
@@ -36,7 +36,7 @@ def filled(page: str) -> str:
     return MARK.sub(lambda mark: "\n".join(map(as_markdown, package().entries(mark[1]))), page)
 
 
-def as_markdown(entry: OpDef) -> str:
+def as_markdown(entry: ErrorEntry) -> str:
     """An entry as the item of a list."""
     lines = [f"- `{entry.problem}`", *(re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", line) for line in entry.remedies)]
     return "\n\n  ".join(lines)
@@ -79,7 +79,7 @@ class Errors:
 
     modules: list[ast.Module]
 
-    def entries(self, kind: str) -> list[OpDef]:
+    def entries(self, kind: str) -> list[ErrorEntry]:
         """All errors of a kind, by their text.
 
         Raises:
@@ -89,7 +89,7 @@ class Errors:
         for place, call in self._calls.get(kind, []):
             for problem, advice in self._entries_of(call, place):
                 remedies.setdefault(problem, []).extend(advice)
-        return [OpDef(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
+        return [ErrorEntry(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
 
     def _entries_of(self, call: ast.Call, place: Place) -> Iterator[tuple[str, list[str]]]:
         """The texts of the problem that a call may tell, each with its remedies, or with what was expected."""

@@ -134,7 +134,7 @@ def test_the_page_lists_each_error_once(index):
 
 
 def test_remedies_keep_their_text_in_markdown(index):
-    entry = index.OpDef("it is wrong.", ("Write x_grad**2 <here> or [there].",))
+    entry = index.ErrorEntry("it is wrong.", ("Write x_grad**2 <here> or [there].",))
     assert (
         index.as_markdown(entry)
         == r"""- `it is wrong.`
