@@ -54,7 +54,7 @@ def test_an_example_trains_with_processes_of_its_own(example):
 def test_a_worker_without_a_task_is_told_what_to_set():
     status, _, errors = run("-m", "tfpyop", "worker", "--modules", "tests.saved_ops", TF_CONFIG="{}")
     assert status == 2
-    assert "TF_CONFIG does not say what this process is in which cluster" in errors
+    assert "TF_CONFIG does not specify the cluster and the task of this process" in errors
     assert '"task": {"type": "worker", "index": 0}' in errors
 
 

@@ -131,6 +131,6 @@ def test_static_values_that_are_no_json_are_skipped(module):
 
 
 def test_the_ops_of_a_script_are_skipped(monkeypatch):
-    entry = ops.mod._self_definition
-    monkeypatch.setattr(entry, "definition", replace(entry.definition, module="__main__"))
+    definition = ops.mod._self_definition
+    monkeypatch.setattr(definition, "spec", replace(definition.spec, module="__main__"))
     assert check_export(ops.mod).reason == "the op is defined in a script, which other processes do not import."

@@ -469,7 +469,7 @@ def test_a_method_is_asked_for_by_name_or_by_value(grad, method):
 )
 def test_an_unknown_method_is_reported(grad, hint):
     with pytest.raises(
-        RegistrationError, match=exactly(f"grad={grad!r} is neither a rule nor the name of a method.\n {hint}")
+        RegistrationError, match=exactly(f"grad={grad!r} is neither a rule nor the name of a method.\n  {hint}")
     ):
         parse_method(grad)
 
@@ -569,7 +569,7 @@ def test_the_methods_of_an_op_cost_what_they_say():
     ("function", "problem"),
     [
         (np.abs, "but output 0 is real"),
-        (np.floor, "which it does not take"),
+        (np.floor, "but the function does not accept them"),
         (lambda x: x.real, "but output 0 is real"),
     ],
 )

@@ -80,5 +80,5 @@ def test_a_rule_that_breaks_its_contract_only_at_a_kink_is_reported():
         return gradient[None] if tf.reduce_all(op.inputs[0] == 0) else gradient
 
     op = differentiable_op(np.abs, signature="()->()", grad=rule)
-    with pytest.raises(CheckError, match="something that is not a cotangent of an input"):
+    with pytest.raises(CheckError, match="a value that is not a valid cotangent of an input"):
         check_gradient(op, modes="eager", seed=1)

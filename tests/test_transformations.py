@@ -105,7 +105,7 @@ KINDS = {  # each keeps the shape of its input
 }
 SECOND_ORDER_RULE_MISSING = {"integer input", "numpy rule", "numerical rule", "complex step", "residuals"}
 """Kinds whose numpy rule has no rule of its own, or whose rule uses residuals."""
-NO_SECOND_ORDER = r"(derivative|forward mode) was asked|differentiated through a residual"
+NO_SECOND_ORDER = r"cannot compute (a second|the forward-mode) derivative|cannot differentiate .* through a residual"
 JVP_MISSING = {"integer input"}
 """Kinds with a numpy rule that is not elementwise, and no JVP."""
 
@@ -299,7 +299,7 @@ def test_other_peoples_numpy_functions_are_mapped_as_before():
 
 def test_stateful_ops_are_not_vectorized():
     op = differentiable_op(lambda x: x, signature="()->()", stateful=True)
-    with pytest.raises(UnsupportedError, match="it is stateful"):
+    with pytest.raises(UnsupportedError, match=r"stateful ops cannot run in tf\.vectorized_map"):
         tf.vectorized_map(op, tf.constant(X))
 
 
@@ -442,7 +442,7 @@ def test_ragged_tensors_keep_their_rows_in_elementwise_ops(traced):
     "value", [tf.ragged.constant([[1.0, 2.0], [3.0]]), tf.sparse.from_dense([[1.0, 0.0]])], ids=["ragged", "sparse"]
 )
 def test_other_composite_tensors_are_refused(value):
-    with pytest.raises(TypeError, match=r"which is not one array.\n  Make one array of it"):
+    with pytest.raises(TypeError, match=r"which cannot be passed as an array\.\n  Convert it with"):
         solve(MATRIX, value)
 
 
@@ -477,11 +477,14 @@ def test_residuals_are_guarded_in_vectorized_map_too(traced):
             y = tf.vectorized_map(derivative, x) * x
         return tape.gradient(y, x)
 
-    with pytest.raises((GradientError, tf.errors.InvalidArgumentError), match="differentiated through a residual"):
+    with pytest.raises(
+        (GradientError, tf.errors.InvalidArgumentError),
+        match="cannot differentiate a derivative rule through a residual",
+    ):
         (tf.function(second, autograph=False) if traced else second)(tf.constant(X))
 
 
-DETACHED = "does not depend on what it is given in a way that TensorFlow can follow"
+DETACHED = "TensorFlow cannot trace how the results of the rule depend on its inputs"
 RAISED = (GradientError, tf.errors.InvalidArgumentError)
 """What eager code raises, and what a graph does when it runs."""
 
@@ -639,7 +642,7 @@ cube_in_numpy = differentiable_op(
     numpy_grad=lambda op, cotangent: 3 * op.inputs[0] ** 2 * cotangent,
     name="tests.transformations.cube_in_numpy",
 )
-NO_RULE = "a second derivative was asked for"
+NO_RULE = "cannot compute a second derivative: this numpy rule has no gradient rule"
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -922,6 +925,7 @@ def test_partners_of_ragged_tensors_broadcast_as_natively(partner, traced):
 )
 def test_partners_of_ragged_tensors_with_other_rows_are_refused(partner):
     with pytest.raises(
-        CoercionError, match=r"multiply'.*its inputs do not have the same rows(.|\n)*Got: +float32\[3, \?\], "
+        CoercionError,
+        match=r"multiply'.*the ragged inputs do not have the same row lengths(.|\n)*Got: +float32\[3, \?\], ",
     ):
         MULTIPLY(ROWS, partner)

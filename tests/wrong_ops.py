@@ -88,7 +88,7 @@ GRADIENTS = [
     Wrong(
         "not reduced over what broadcasting added",
         differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=_bias_rule),
-        says="Likely:   it is not reduced over dimensions",
+        says="Likely:   the cotangent still has dimensions that broadcasting added",
     ),
     Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad), says="Likely:   the wrong sign"),
     Wrong(
@@ -189,7 +189,7 @@ GRADIENTS = [
         "the conjugate is missing",
         differentiable_op(lambda z: np.exp(z), signature="()->()", grad=lambda op, grad: grad * op.outputs[0]),
         options={"dtypes": ["complex128"], "largest": 10},
-        says="Likely:   the conjugate is missing",
+        says="Likely:   a conjugate is missing or superfluous",
     ),
     Wrong(
         "a numpy rule with the wrong sign",
@@ -223,7 +223,7 @@ GRADIENTS = [
     Wrong(
         "one cotangent too few",
         product_with(lambda op, grad: grad),
-        says="something that is not a cotangent of an input",
+        says="a value that is not a valid cotangent of an input",
     ),
     Wrong(
         "a norm's cotangent is not normalised",
@@ -292,7 +292,7 @@ JVPS = [
             grad=lambda op, g: op.inputs[0] * g,
         ),
         "check_jvp",
-        says="JVP and VJP contradict each other",
+        says="the JVP rule and the gradient rule contradict each other",
     ),
     Wrong(
         "the tangent of one input is forgotten",
@@ -429,7 +429,7 @@ CALLS = [
             HALF_WRITTEN,
             check,
             {"dtypes": [dtype]},
-            says="output 0 is not written at element",
+            says="the function does not write element",
         )
         for dtype, check in [
             ("float32", "check_contract"),
@@ -443,16 +443,16 @@ CALLS = [
         plain(_added_to),
         "check_contract",
         {"dtypes": ["float32", "int64"]},
-        says="out= is memory that is not cleared",  # at zero, what is added to looks unwritten
+        says="out= is uninitialized memory",  # at zero, what is added to looks unwritten
     ),
     Wrong(
         "only the true ones are written",
         plain(_only_true, dtype=bool),
         "check_parity",
         {"dtypes": ["float64"]},
-        says="output 0 is not written at element",
+        says="the function does not write element",
     ),
-    Wrong("a hidden state", _stale(), "check_purity", says="give another result the second time"),
+    Wrong("a hidden state", _stale(), "check_purity", says="a second call with the same inputs gives another result"),
     Wrong(
         "the same array is returned again",
         _buffered(),
@@ -463,7 +463,7 @@ CALLS = [
         "a random result",
         plain(lambda x: x + np.random.default_rng().uniform(size=x.shape)),
         "check_purity",
-        says="give another result the second time",
+        says="a second call with the same inputs gives another result",
     ),
     Wrong("an input is written to", plain(_in_place), "check_purity", says="the function writes to input 0"),
     Wrong(
@@ -502,7 +502,7 @@ CALLS = [
         "rows depend on each other",
         plain(lambda x: x - x.mean() if x.size else x),
         "check_batching",
-        says="works across rows: x.sum() for x.sum(-1)",
+        says="works across rows, for example x.sum() instead of x.sum(-1)",
     ),
     Wrong(
         "the native implementation rounds the other way",
