@@ -81,7 +81,7 @@ def test_every_public_name_is_in_the_reference(site):
 def test_the_errors_are_on_the_site(site):
     text = re.sub(r"<(?!!)[^>]*>", "", (site / "errors.html").read_text())
     assert "signature … has no output." in text
-    assert "Give the pool a longer timeout=." in text
+    assert "Pass a longer timeout= to the pool." in text
     assert "<!-- index of" not in text
 
 
