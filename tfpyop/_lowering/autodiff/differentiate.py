@@ -61,14 +61,14 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
 
 def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own."""
-    primal = call.primal
-    tangents = scatter(primal.inputs, cotangents)
+    forward_call = call.forward_call
+    tangents = scatter(forward_call.inputs, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
-    if call.is_second_order:
+    if call.needs_primal_derivatives:
         by_primals = deferred_error_vectors(call.op, missing, call.inputs[:n_primals], cotangents)
-    if has_jvp(primal.op):
-        return [*by_primals, *output_tangents(primal, tangents)]
+    if has_jvp(forward_call.op):
+        return [*by_primals, *output_tangents(forward_call, tangents)]
     return [*by_primals, *deferred_error_vectors(call.op, missing, call.vectors, cotangents)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -15,9 +16,8 @@ from tfpyop._lowering.xla.compilation import compiling
 def record(call: RecordedCall) -> None:
     """Record a call on every active tape and forward accumulator that watches one of its inputs."""
     if call.is_of_vjp and tf.executing_eagerly():
-        call.is_second_order = should_record_backprop(
-            [*call.primal.inputs, *call.primal.outputs, *call.primal.residuals]
-        )
+        primals = [*call.forward_call.inputs, *call.forward_call.outputs, *call.forward_call.residuals]
+        call = replace(call, needs_primal_derivatives=should_record_backprop(primals))
 
     moves = [is_watched([tensor]) for tensor in call.inputs]  # for the others TensorFlow gives tangents of zero
 

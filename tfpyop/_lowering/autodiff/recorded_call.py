@@ -26,7 +26,7 @@ class RecordedCall:
     inputs: Sequence[tf.Tensor]
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
-    is_second_order: bool = True
+    needs_primal_derivatives: bool = True
     """For the op of a VJP rule: whether somebody may want its derivative by the primals."""
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether it is in a graph that XLA compiles."""
@@ -37,7 +37,7 @@ class RecordedCall:
         return self.op.rules.vjp is None and isinstance(self.op.host.promise, CotangentSpec)
 
     @cached_property
-    def primal(self) -> RecordedCall:
+    def forward_call(self) -> RecordedCall:
         """For the op of a VJP rule: the call that it takes cotangents back through."""
         parts = self._parts
         assert self.op.forward_op is not None
