@@ -368,11 +368,7 @@ class Op(_Proxy, Generic[P, R]):
             try:
                 return getattr(self.__wrapped__, name)
             except AttributeError:
-                offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph", "get_build"))]
-                raise AttributeError(
-                    f"{self._self_definition.subject}: neither the op nor its function has an attribute {name!r}. "
-                    f"{nearest(name, offered)}"
-                ) from None
+                raise _UnknownAttributeError(self._self_definition, name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Ops have no attributes but their own, and what looks like one is the function's."""
@@ -425,6 +421,21 @@ class Op(_Proxy, Generic[P, R]):
     def __tf_tracing_type__(self, context: Any) -> Any:
         """What tf.function knows this argument by: the op itself, not the function it wraps."""
         return lowering().tracing_type(self)
+
+
+class _UnknownAttributeError(AttributeError):
+    """An attribute that neither an op nor its function has. The text is made when it is read: `hasattr` reads none."""
+
+    def __init__(self, definition: OpDef, name: str) -> None:
+        super().__init__(definition, name)
+        self.name = name
+
+    def __str__(self) -> str:
+        definition, name = self.args
+        offered = [offered for offered in vars(Op) if not offered.startswith(("_", "autograph", "get_build"))]
+        return (
+            f"{definition.subject}: neither the op nor its function has an attribute {name!r}. {nearest(name, offered)}"
+        )
 
 
 def op_def_of(op: Op[..., Any]) -> OpDef:
