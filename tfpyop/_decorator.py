@@ -1,4 +1,4 @@
-"""`differentiable_op`: makes an op of a function. The options are listed here, once."""
+"""Define `differentiable_op`, which makes an op from a function, and list its options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     class _Proxy:
-        """What type checkers know of the proxy: wrapt's own types would let any attribute pass."""
+        """Declare the attributes of the proxy for type checkers, because wrapt's own types accept any attribute."""
 
         __name__: str
         __qualname__: str
@@ -44,7 +44,7 @@ else:
 
 
 class OpOptions(TypedDict, total=False):
-    """The options of `differentiable_op`."""
+    """List the options of `differentiable_op`."""
 
     signature: str | None
     shape: Callable[..., Any] | None
@@ -72,7 +72,7 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(
 _RULES: Mapping[str, Transform] = MappingProxyType(
     {"grad": Transform.VJP, "numpy_grad": Transform.VJP, "jvp": Transform.JVP, "numpy_jvp": Transform.JVP}
 )
-"""The options that declare a rule."""
+"""The options that declare a rule, with the direction of differentiation of each."""
 
 
 @overload
@@ -90,49 +90,57 @@ def differentiable_op(
 
 
 def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> Any:
-    """Make a differentiable TensorFlow op of a numpy function.
+    """Make a differentiable TensorFlow op from a numpy function.
 
     Use it as `@differentiable_op`, as `@differentiable_op(...)`, or as `differentiable_op(np.hypot, ...)`. Positional
-    parameters of the function are tensors, unless their default is text or another object that no tensor can be made
-    of. Keyword-only ones are static Python values.
+    parameters of the function are tensors, unless their default is text or another object that cannot become a tensor.
+    Keyword-only parameters are static Python values.
 
     Args:
-      function: Takes arrays and returns arrays, numbers or lists of numbers. Inputs are read-only. Tuples, dicts,
-        namedtuples and dataclasses of tensors are taken apart and given back in the same form.
-      signature: The core dimensions of inputs and outputs in NumPy's gufunc language, `"(m,k),(k,n)->(m,n)"`; further
-        leading dimensions are loop dimensions and broadcast, and the function must work on them as NumPy's do.
-        Outputs may compute sizes (`"(n),(m)->(n+m-1)"`) or name a size known at run time (`"(n)->(k)"`). Default: a
-        ufunc's own; else shapes are unknown.
-      shape: Instead of a signature: `shape(*input_shapes, **static)` gives the output's shape, or a tuple of shapes.
-      dtype: The output dtype; for several outputs one for all, or a tuple or dict of them, which then is the form of
-        the result. Default, also for a None among them: the result type of the inputs.
-      compute_dtype: Floating inputs are cast to this dtype before the function sees them, complex ones to its complex
-        counterpart. Default: none.
-      grad: The VJP rule in TensorFlow ops, as `Op.gradient` takes it. Or how to get VJP and JVP from values of the
-        function alone: `"numerical"`, `"complex-step"`, or what `tfpyop.numerical` or `tfpyop.complex_step` returned.
-      numpy_grad: The VJP rule in numpy, as `Op.numpy_gradient` takes it.
-      jvp: The JVP rule in TensorFlow ops, as `Op.jvp` takes it.
-      numpy_jvp: The JVP rule in numpy, as `Op.numpy_jvp` takes it.
-      residuals: What the function keeps for its rules, `{"lu": ("(n,n)", np.float64)}`: core dimensions in the sizes of
-        the signature, and dtype. The function then returns `(outputs, {"lu": ...})`. Default: nothing.
-      vectorized: Whether the function works on loop dimensions. If not, it and its numpy rules are called with core
-        dimensions only, once for every element of the loop dimensions. Default: it does.
-      executor: With `vectorized=False`, runs the elements of loop dimensions, also for numpy rules, in threads,
-        processes or on a cluster: a `concurrent.futures.Executor`, as `tfpyop.parallel.process_pool` makes one, or a
-        function that makes one on first use. Default: one element after the other, here.
-      stateful: Run once for every call, in program order. Default: calls may be folded, dropped and reordered.
-      prefer: `"native"` to call what `@op.native` attaches by default; it must be there. Default: the function.
-      non_differentiable: Gradients are None, as for integer inputs. Default: asking for a missing gradient is an error.
+      function: Takes arrays and returns arrays, numbers or lists of numbers. Inputs are read-only. tfpyop flattens
+        tuples, dicts, namedtuples and dataclasses of tensors, and passes them to the function in their original form.
+      signature: The core dimensions of inputs and outputs in NumPy's gufunc language, for example
+        `"(m,k),(k,n)->(m,n)"`. Further leading dimensions are loop dimensions. They broadcast, and the function must
+        support them as NumPy functions do. Sizes may be arithmetic (`"(n),(m)->(n+m-1)"`), and an output size may be a
+        new name if it is known only at run time (`"(n)->(k)"`). Default: the signature of a ufunc; for other functions
+        the output shapes are unknown.
+      shape: A shape function, instead of a signature. `shape(*input_shapes, **static)` returns the shape of the output,
+        or a tuple of shapes.
+      dtype: The output dtype. For several outputs, pass one dtype for all outputs, or a tuple or dict of dtypes, which
+        also sets the form of the result. Default, also for None in a tuple or dict: the result type of the inputs.
+      compute_dtype: The dtype to which floating inputs are cast before the function receives them. Complex inputs are
+        cast to the corresponding complex dtype. Default: no cast.
+      grad: The VJP rule in TensorFlow ops, as for `Op.gradient`. To compute VJP and JVP numerically from values of the
+        function, pass `"numerical"`, `"complex-step"`, or the result of `tfpyop.numerical` or `tfpyop.complex_step`.
+      numpy_grad: The VJP rule in numpy, as for `Op.numpy_gradient`.
+      jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`.
+      numpy_jvp: The JVP rule in numpy, as for `Op.numpy_jvp`.
+      residuals: The values that the function saves for its rules, for example `{"lu": ("(n,n)", np.float64)}`: core
+        dimensions with the names of the signature, and a dtype. The function then returns `(outputs, {"lu": ...})`.
+        Default: no residuals.
+      vectorized: Whether the function supports loop dimensions. If False, the function and its numpy rules receive core
+        dimensions only, and are called once for every element of the loop dimensions. Default: True.
+      executor: With `vectorized=False`, runs the elements of loop dimensions in threads, in processes or on a cluster,
+        also for numpy rules. Pass a `concurrent.futures.Executor`, for example `tfpyop.parallel.process_pool()`, or a
+        function that creates an executor on first use. Default: the elements run one after the other in the calling
+        thread.
+      stateful: Whether to run the function once for every call, in program order. Default: False, so that TensorFlow
+        may fold, drop and reorder calls.
+      prefer: `"native"` to call the implementation attached with `@op.native` by default, which is then required.
+        Default: the numpy function.
+      non_differentiable: Whether gradients are None, as for integer inputs. Default: False. Requesting the gradient of
+        an op without a rule then raises an error.
       static_argnames: Names of further static parameters.
-      domain: Where inputs may lie, for tests that draw them: `"(0, inf)"`, `"[-1, 1]"`, `"integers [0, 10]"`, one for
-        all inputs, or a dict of such by parameter (None: anywhere). Calls are not held to it. Default: anywhere.
+      domain: The valid range of the inputs, for tests that draw inputs: `"(0, inf)"`, `"[-1, 1]"`,
+        `"integers [0, 10]"`. Pass one range for all inputs, or a dict from parameter names to ranges (None: any value).
+        Calls are not checked against it. Default: any value.
       name: The name in graphs and saved models. Default: `module:qualname`.
 
     Returns:
-      An `Op`, or a decorator that makes one.
+      An `Op`, or a decorator that returns an `Op`.
 
     Raises:
-      SignatureError: The signature cannot be read.
+      SignatureError: The signature is invalid.
       RegistrationError: Another op has this name, or options contradict each other or the function.
 
     >>> import numpy as np
@@ -164,7 +172,7 @@ def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> 
     return lambda function: make(function, sys._getframe(1))
 
 
-differentiable_op.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # the options, for help()
+differentiable_op.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # shows the options in help()
     [
         inspect.Parameter("function", inspect.Parameter.POSITIONAL_ONLY, default=None),
         *(
@@ -174,14 +182,14 @@ differentiable_op.__signature__ = inspect.Signature(  # type: ignore[attr-define
     ],
     return_annotation="Op | Callable[[Callable], Op]",
 )
-differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # the same mark
+differentiable_op.autograph_info__ = {}  # type: ignore[attr-defined]  # as in Op
 
 
 def _complete(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return all options, with their defaults.
+    """Return all options, with defaults for the options that were not passed.
 
     Raises:
-      RegistrationError: There is no such option.
+      RegistrationError: An option does not exist.
     """
     known = OpOptions.__annotations__
     for name in options:
@@ -191,7 +199,7 @@ def _complete(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> None:
-    """Declare the rules that are given as options."""
+    """Declare the rules that were passed as options."""
     method = parse_method(options["grad"])
     rules = {option: options[option] for option in _RULES if options[option] is not None}
     if method is not None:
@@ -213,9 +221,9 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
 
 
 def _not_a_rule(option: str, value: Any) -> RegistrationError:
-    """The error for an option that is not a function; a wish for derivatives from values belongs into grad=."""
+    """Return the error for an option that is not a function. A request for numerical derivatives belongs in grad=."""
     is_method = isinstance(value, str) and value in METHODS
-    is_wish = is_method or value is True or type(value) is float  # a switch, or a step
+    is_wish = is_method or value is True or type(value) is float  # True, or a step size
     vectors = "tangents" if option.endswith("jvp") else "cotangents"
     methods = f", or {' or '.join(map(repr, METHODS))}" if option == "grad" else ""
     return RegistrationError(

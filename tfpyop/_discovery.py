@@ -1,4 +1,4 @@
-"""Discovery: the ops of a module, found by the name that a user types: `module`, or `module:op`."""
+"""Find the ops of a module by the target that a user types: `module`, or `module:op`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tfpyop.errors import RegistrationError, nearest
 
 
 def find_ops(target: str) -> dict[str, Op[..., Any]]:
-    """The ops that a target names, by their names within its module.
+    """Return the ops that a target names, by their names within its module.
 
     Args:
-      target: `module` for all ops that importing it makes, those of its submodules too; or `module:op` for one.
+      target: `module` for all ops that the module and its submodules define, or `module:op` for a single op.
 
     Raises:
-      RegistrationError: There is no such module or op, or the module raises.
+      RegistrationError: The module or the op does not exist, the module defines no ops, or importing it raises.
     """
     name, _, op = target.partition(":")
     found = ops_of(import_module(name))
@@ -38,14 +38,15 @@ def find_ops(target: str) -> dict[str, Op[..., Any]]:
 
 
 def find_all(targets: Sequence[str]) -> dict[str, Op[..., Any]]:
-    """The ops that several targets name, by `module:op`; raises as `find_ops` does."""
+    """Return the ops that several targets name, by `module:op`. Raise the errors of `find_ops`."""
     return {f"{target.partition(':')[0]}:{name}": op for target in targets for name, op in find_ops(target).items()}
 
 
 def ops_of(module: ModuleType) -> dict[str, Op[..., Any]]:
-    """The ops that a module and its submodules have made, by their names within it: attributes and registered ones.
+    """Return the ops that a module and its submodules define, by name within the module.
 
-    The ops of numpy rules belong to the ops that they are rules of, and are not listed.
+    These are attributes of the module and registered ops. The ops of numpy rules are left out, because they belong to
+    the ops whose rules they are.
     """
     attributes = [(name, value) for name, value in vars(module).items() if type(value) is Op]
     registered = [(_name_within(module, name), op) for name, op in OpsView().items()]
@@ -57,7 +58,7 @@ def ops_of(module: ModuleType) -> dict[str, Op[..., Any]]:
 
 
 def _name_within(module: ModuleType, name: str) -> str:
-    """`op` for `module:op`, and `submodule:op` for `module.submodule:op`."""
+    """Return `op` for `module:op`, and `submodule:op` for `module.submodule:op`."""
     return name.removeprefix(f"{module.__name__}:").removeprefix(f"{module.__name__}.")
 
 
@@ -71,7 +72,7 @@ def import_module(name: str) -> ModuleType:
     """Import a module by the name that a user types.
 
     Raises:
-      RegistrationError: There is none, or it raises.
+      RegistrationError: The module does not exist, or importing it raises.
     """
     if not isinstance(name, str):
         raise RegistrationError(
@@ -104,7 +105,7 @@ def _broken(name: str, error: BaseException) -> RegistrationError:
 
 
 def _missing(name: str) -> RegistrationError:
-    """The error for a module that is not there, with what lies where it was looked for."""
+    """Return the error for a module that does not exist, with the names of similar modules."""
     home, _, own = name.rpartition(".")
     if not home:
         close = get_close_matches(own, {module.name for module in pkgutil.iter_modules()}, n=3)

@@ -1,4 +1,7 @@
-"""Import hooks: what must happen as soon as TensorFlow or Keras is there: they learn to find ops."""
+"""Run the setup that requires TensorFlow or Keras as soon as either package is imported.
+
+The hooks install the lowerings, and let TensorFlow and Keras find ops in the models that they load.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from tfpyop.errors import UnsupportedError
 
 
 def install_hooks() -> None:
-    """Wait for TensorFlow to be imported, or act at once if it is."""
+    """Register the import hooks. A hook runs immediately if its package is already imported."""
     load_with(_lowering)
     wrapt.register_post_import_hook(_on_tensorflow, "tensorflow")
     wrapt.register_post_import_hook(_on_keras, "keras")
 
 
 def keras_layer() -> Any:
-    """Return the class of the layers that ops make. Imports Keras."""
+    """Return the Keras layer class for ops. This imports Keras."""
     return importlib.import_module("tfpyop._lowering.keras").OpLayer
 
 
@@ -30,7 +33,7 @@ def _lowering() -> Lowering:
 
 
 def _on_tensorflow(_tensorflow: Any) -> None:
-    with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
+    with contextlib.suppress(UnsupportedError):  # the first call of an op reports it
         importlib.import_module("tfpyop._lowering.py_func").install()
         importlib.import_module("tfpyop._lowering.eager").install()
         importlib.import_module("tfpyop._lowering.autodiff.deferred_errors").install()
@@ -43,5 +46,5 @@ def _on_tensorflow(_tensorflow: Any) -> None:
 def _on_keras(keras: Any) -> None:
     """Let Keras find ops in the models that it loads."""
     if keras.backend.backend() == "tensorflow":
-        with contextlib.suppress(UnsupportedError):  # the first call of an op will say it
+        with contextlib.suppress(UnsupportedError):  # the first call of an op reports it
             importlib.import_module("tfpyop._lowering.keras").install()

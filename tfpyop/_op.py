@@ -1,4 +1,4 @@
-"""`Op`: the object that users hold. It passes on to the definition, and decides nothing itself."""
+"""Define `Op`, the object that users hold. It delegates calls and rules to the op's definition."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 if TYPE_CHECKING:
 
     class _Proxy:
-        """What type checkers know of the proxy: wrapt's own types would let any attribute pass."""
+        """Declare the attributes of the proxy for type checkers, because wrapt's own types accept any attribute."""
 
         __name__: str
         __qualname__: str
@@ -41,12 +41,13 @@ else:
 
 
 class Op(_Proxy, Generic[P, R]):
-    """A numpy function that is also a TensorFlow op. Made by `differentiable_op`.
+    """Wrap a numpy function as a TensorFlow op. Create ops with `differentiable_op`.
 
-    It looks like the function (`__name__`, `__doc__`, signature) and is called like it, with tensors.
+    An op has the metadata of the function (`__name__`, `__doc__`, signature). It is called like the function, with
+    tensors.
     """
 
-    autograph_info__ = MappingProxyType[str, Any]({})  # AutoGraph's mark for what it must call as it is
+    autograph_info__ = MappingProxyType[str, Any]({})  # makes AutoGraph call the op without converting it
 
     _self_definition: OpDef
     _self_owners: tuple[type, ...] = ()
@@ -65,62 +66,62 @@ class Op(_Proxy, Generic[P, R]):
         elif is_in_class(definition.function):
             set_own("_self_is_in_class", True)
 
-    # -- as registered
+    # -- properties
 
     @property
     def name(self) -> str:
-        """The name the op is registered under, `module:qualname` unless given."""
+        """The name under which the op is registered: `module:qualname` unless `name=` was passed."""
         return self._self_definition.name
 
     @property
     def numpy(self) -> Callable[P, R]:
-        """The plain function, untouched; also `__wrapped__`."""
+        """The original, unmodified function; also available as `__wrapped__`."""
         function: Callable[P, R] = self.__wrapped__
         return function
 
     @property
     def signature(self) -> str | None:
-        """The signature as text, None if there is none."""
+        """The signature as text; None if the op has no signature."""
         signature = self._self_definition.spec.signature
         return None if signature is None else signature.text
 
     @property
     def output_dtypes(self) -> Any:
-        """The declared dtypes, arranged like the outputs; None stands for the result type of the inputs."""
+        """The declared dtypes, nested like the outputs. None stands for the result type of the inputs."""
         spec = self._self_definition.spec
         return spec.tree.unflatten(spec.dtypes)
 
     @property
     def gradient_name(self) -> str:
-        """What the gradient names of this op's call sites in graphs begin with."""
+        """The common prefix of the gradient names of this op's call sites in graphs."""
         return self.name
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The function's parameters; for functions that do not tell theirs, any inputs and any static values."""
+        """The function's parameters. If Python cannot inspect the function: any inputs and any static values."""
         return self._self_definition.spec.parameters.signature or inspect.signature(lambda *inputs, **static: None)
 
     # -- calls
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the op with tensors, variables, arrays or numbers, in whatever context this is.
+        """Call the op with tensors, variables, arrays or numbers, in eager mode or in a graph.
 
         Returns:
-          Tensors, arranged like `dtype=` if that was given, else one tensor or a tuple of them.
+          Tensors, nested like `dtype=` if it was passed. Otherwise one tensor, or a tuple of tensors.
 
         Raises:
-          TypeError: The arguments do not fit the function.
+          TypeError: The arguments do not match the function's parameters.
           TfpyopError: Inputs or outputs break the contract of the op.
         """
         definition = self._self_definition
         if (self._self_is_in_class or self._self_owners) and args and self._self_is_method_call(args[0]):
-            # called through its class, or as a classmethod by a Python that does not chain descriptors
+            # called through its class, or as a classmethod in a Python version that does not chain descriptors
             bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
             return bound(*args[1:], **kwargs)
         return definition.arrange(bind(*definition.bind_arguments(args, kwargs)))
 
     def _self_is_method_call(self, first: Any) -> bool:
-        """Whether the first argument is the instance of a class that has this op as a method, or a class itself."""
+        """Return whether the first argument is a class, or an instance of a class that has this op as a method."""
         return isinstance(first, self._self_owners) or (self._self_is_in_class and isinstance(first, type))
 
     # -- rules
@@ -129,18 +130,18 @@ class Op(_Proxy, Generic[P, R]):
         """Attach the VJP rule in TensorFlow ops.
 
         Args:
-          rule: `rule(op, *cotangents)` with one cotangent for each output (None for integer outputs), each with that
-            output's shape and dtype. `op` has `inputs`, `outputs`, `residuals` and `static`, see `RuleContext`. Returns
-            one cotangent for each input: a tensor of the input's shape (or the shape its loop dimensions broadcast
-            to), or None if no output depends on it; one value may stand for a 1-tuple. A complex cotangent follows
-            TensorFlow: for an analytic function, the conjugate of the derivative times the cotangent. The rule of a
-            method takes `self` first.
+          rule: `rule(op, *cotangents)`, with one cotangent for each output. A cotangent has the shape and dtype of its
+            output; for an integer output it is None. `op` has `inputs`, `outputs`, `residuals` and `static`, see
+            `RuleContext`. Return one cotangent for each input: a tensor of the input's shape (or of the shape to which
+            its loop dimensions broadcast), or None if no output depends on the input. A single value is treated as a
+            1-tuple. Complex cotangents follow TensorFlow: for an analytic function, return the conjugate of the
+            derivative times the cotangent. The rule of a method takes `self` first.
 
         Returns:
           The rule, unchanged.
 
         Raises:
-          RegistrationError: The op has a rule already, or is declared non-differentiable.
+          RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
 
         >>> import tensorflow as tf
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
@@ -160,14 +161,16 @@ class Op(_Proxy, Generic[P, R]):
         """Attach the VJP rule as a numpy function.
 
         Args:
-          rule: As for `gradient`, but arrays in, arrays out. None stands for a cotangent of zeros.
+          rule: Like the rule of `gradient`, but it takes and returns numpy arrays. A returned None stands for a
+            cotangent of zeros.
 
         Returns:
-          The op made of the rule. It takes inputs, outputs, residuals and cotangents of this op, all flat, and returns
-          the cotangents of the floating inputs. It can be given a `gradient` of its own, for second derivatives.
+          An op that evaluates the rule. It takes the inputs, outputs, residuals and cotangents of this op, all flat,
+          and returns the cotangents of the floating and complex inputs. For second derivatives, attach a `gradient`
+          rule to it.
 
         Raises:
-          RegistrationError: The op has a rule already, or is declared non-differentiable.
+          RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
 
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.numpy_gradient
@@ -181,17 +184,18 @@ class Op(_Proxy, Generic[P, R]):
         return op
 
     def jvp(self, rule: Function) -> Function:
-        """Attach the JVP rule, for forward mode, in TensorFlow ops.
+        """Attach the JVP rule for forward mode in TensorFlow ops.
 
         Args:
-          rule: `rule(op, *tangents)` with one tangent for each input (None for integer inputs), zero where the input is
-            not watched. Returns one tangent for each output, of its shape; None for integer outputs.
+          rule: `rule(op, *tangents)`, with one tangent for each input. The tangent of an integer input is None; the
+            tangent of an input that is not watched is zero. Return one tangent for each output, in the shape of the
+            output; None for integer outputs.
 
         Returns:
           The rule, unchanged.
 
         Raises:
-          RegistrationError: The op has a rule already, or is declared non-differentiable.
+          RegistrationError: The op already has a JVP rule, or is declared non-differentiable.
 
         >>> import tensorflow as tf
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
@@ -211,14 +215,15 @@ class Op(_Proxy, Generic[P, R]):
         """Attach the JVP rule as a numpy function.
 
         Args:
-          rule: As for `jvp`, but arrays in, arrays out. None stands for a tangent of zeros.
+          rule: Like the rule of `jvp`, but it takes and returns numpy arrays. A returned None stands for a tangent of
+            zeros.
 
         Returns:
-          The op made of the rule. It takes inputs, outputs, residuals and tangents, all flat, and returns the tangents
-          of the floating outputs.
+          An op that evaluates the rule. It takes the inputs, outputs, residuals and tangents of this op, all flat, and
+          returns the tangents of the floating and complex outputs.
 
         Raises:
-          RegistrationError: The op has a rule already, or is declared non-differentiable.
+          RegistrationError: The op already has a JVP rule, or is declared non-differentiable.
 
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.numpy_jvp
@@ -232,10 +237,11 @@ class Op(_Proxy, Generic[P, R]):
         return op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:
-        """Return where a rule is attached.
+        """Return the site where a rule is attached.
 
         Raises:
-          RegistrationError: The rule is defined here with the name of the op, which it would overwrite.
+          RegistrationError: The rule is defined in this frame under the same name as the op, and would overwrite the
+            op.
         """
         code = getattr(inspect.unwrap(rule), "__code__", None)
         is_defined_here = code is not None and code in frame.f_code.co_consts
@@ -251,21 +257,22 @@ class Op(_Proxy, Generic[P, R]):
     # -- the native implementation
 
     def native(self, function: Function) -> Function:
-        """Attach the same function in TensorFlow ops.
+        """Attach an implementation of the same function in TensorFlow ops.
 
-        It is called where Python cannot run: in functions that XLA compiles for an accelerator; and on request, by
-        `tfpyop.prefer_native()` or `prefer="native"`. The op's derivative rules hold for it too; without any, or with
-        rules that need Python or residuals there, TensorFlow differentiates it.
+        tfpyop calls it where Python cannot run: in functions that XLA compiles for an accelerator. To use it
+        everywhere, call `tfpyop.prefer_native()` or pass `prefer="native"`. The op's derivative rules apply to it too.
+        If the op has no rules, or its rules need Python or residuals where they are not available, TensorFlow
+        differentiates the implementation.
 
         Args:
-          function: Takes tensors and static values as the numpy function does, and returns tensors of the same shapes
-            and dtypes as the op.
+          function: Takes tensors and static values in the same way as the numpy function. Returns tensors with the
+            shapes and dtypes of the op's outputs.
 
         Returns:
           The function, unchanged.
 
         Raises:
-          RegistrationError: The op has a native implementation already.
+          RegistrationError: The op already has a native implementation.
 
         >>> import tensorflow as tf
         >>> square = differentiable_op(lambda x: x * x, signature="()->()", prefer="native")
@@ -281,17 +288,17 @@ class Op(_Proxy, Generic[P, R]):
     # -- in Keras
 
     def as_layer(self, *, name: str | None = None, **static: Any) -> Any:
-        """The op as a Keras layer, for Sequential models and where a layer is required.
+        """Return the op as a Keras layer, for Sequential models and wherever Keras requires a layer.
 
-        In functional models the op itself can be called. The layer takes its inputs one after the other or in a list,
-        has no weights, and follows Keras' dtype policy as other layers do.
+        In functional models you can call the op itself. The layer takes its inputs as separate arguments or as a list.
+        It has no weights, and follows Keras' dtype policy like any other layer.
 
         Args:
-          name: The name of the layer. Default: that of the op, made unique.
+          name: The name of the layer. Default: the name of the op, made unique.
           **static: Values of static parameters.
 
         Returns:
-          A `keras.layers.Layer`, which is saved with a model by the name of the op.
+          A `keras.layers.Layer`. A saved model stores it by the name of the op.
 
         Raises:
           RegistrationError: The op has no static parameter of this name.
@@ -306,48 +313,48 @@ class Op(_Proxy, Generic[P, R]):
         layer = keras_layer()
         return layer(self._self_definition.specialize(None, static), **({} if name is None else {"name": name}))
 
-    # -- as a function among Python's
+    # -- Python's function protocol
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Learn of a class that has this as a method; called by Python when the class is made."""
+        """Record a class that has this op as a method. Python calls this when it creates the class."""
         if hasattr(type(self.__wrapped__), "__get__"):
             self._self_owners += (owner,)
 
     @overload
-    def __get__(self, instance: None, owner: type | None = None) -> Op[..., R]: ...  # it may be a classmethod
+    def __get__(self, instance: None, owner: type | None = None) -> Op[..., R]: ...  # the op may be a classmethod
 
     @overload
     def __get__(self: Op[Concatenate[Any, Q], R], instance: object, owner: type | None = None) -> Op[Q, R]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind to an instance, as functions do: each access gives an op of that instance."""
+        """Return the op bound to an instance, as for functions. Each access returns a new op."""
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
         return Op(self._self_definition.bind_instance(instance), unbound=self)
 
     @property
     def __func__(self) -> Op[..., Any]:
-        """Of the op of an instance: what was bound, whose parameters `inspect` reads as it does for methods."""
+        """The unbound op of a bound op. `inspect` reads its parameters, as it does for methods."""
         if self._self_unbound is None:
             raise AttributeError("__func__")
         return self._self_unbound
 
     def __eq__(self, other: object) -> bool:
-        """Ops are equal if they are the same: one function may make several."""
+        """Compare by identity, because one function can have several ops."""
         return self is other
 
     def __ne__(self, other: object) -> bool:
-        """The opposite; the proxy would compare the functions."""
+        """Compare by identity. Without this method, the proxy would compare the functions."""
         return self is not other
 
     def __hash__(self) -> int:
-        """By identity, as functions have it."""
+        """Hash by identity, as functions do."""
         return id(self)
 
     def get_build_config(self) -> None:
-        """Warn that Keras would not find the op again. Keras calls this when it saves an object.
+        """Warn if Keras would not find the op when it loads the model. Keras calls this when it saves an object.
 
-        Where Keras takes a function, such as `activation=` or `loss=`, it saves the bare name of that, unless the
+        Where Keras accepts a function, such as `activation=` or `loss=`, it saves the function's bare name, unless the
         function is registered with Keras.
         """
         keras = sys.modules["keras"]
@@ -361,17 +368,17 @@ class Op(_Proxy, Generic[P, R]):
                 stacklevel=2,
             )
 
-    if not TYPE_CHECKING:  # which would take any name for an attribute
+    if not TYPE_CHECKING:  # type checkers would then accept any attribute
 
         def __getattr__(self, name: str) -> Any:
-            """The function's attributes, where the op has none of that name."""
+            """Return an attribute of the function if the op has no attribute of this name."""
             try:
                 return getattr(self.__wrapped__, name)
             except AttributeError:
                 raise _UnknownAttributeError(self._self_definition, name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Ops have no attributes but their own, and what looks like one is the function's."""
+        """Reject new attributes. The op stores only its own attributes; set all others on the function."""
         if not name.startswith("_self_"):
             raise AttributeError(
                 f"cannot set attributes of {self!r}. Set {name!r} on the function: op.numpy.{name} = ..."
@@ -379,19 +386,19 @@ class Op(_Proxy, Generic[P, R]):
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        """As for setting: attributes are the function's."""
+        """Reject the deletion of attributes, because they belong to the function."""
         raise AttributeError(f"cannot delete {name!r}: {self!r} does not store attributes")
 
     def __copy__(self) -> Op[P, R]:
-        """Ops, like functions, are not copied."""
+        """Return the op itself. Like functions, ops are not copied."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Op[P, R]:
-        """Ops, like functions, are not copied."""
+        """Return the op itself. Like functions, ops are not copied."""
         return self
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle by name, as functions are."""
+        """Pickle the op by its name, as for functions."""
         entry = self._self_definition
         if entry.is_local or not REGISTRY.holds(entry.name, entry):
             raise RegistrationError(
@@ -402,24 +409,24 @@ class Op(_Proxy, Generic[P, R]):
         return _unpickle, (entry.module, entry.name)
 
     def __dir__(self) -> list[str]:
-        """What the op offers, and what the function does."""
+        """List the attributes of the op and of the function."""
         return sorted({*dir(type(self)), *dir(self.__wrapped__)})
 
     def __str__(self) -> str:
-        """Show name and signature."""
+        """Return the name and the signature as text."""
         return repr(self)
 
     def __format__(self, specification: str) -> str:
-        """Show name and signature in an f-string."""
+        """Format the name and the signature in an f-string."""
         return format(repr(self), specification)
 
     def __repr__(self) -> str:
-        """Show name and signature."""
+        """Return the name and the signature as text."""
         signature = f", signature={self.signature!r}" if self.signature else ""
         return f"<tfpyop.Op {self.name!r}{signature}>"
 
     def __tf_tracing_type__(self, context: Any) -> Any:
-        """What tf.function knows this argument by: the op itself, not the function it wraps."""
+        """Return the tracing type of this argument for tf.function: the type of the op, not of the wrapped function."""
         return lowering().tracing_type(self)
 
 
@@ -439,23 +446,26 @@ class _UnknownAttributeError(AttributeError):
 
 
 def op_def_of(op: Op[..., Any]) -> OpDef:
-    """Return the definition of an op, for this package. wrapt keeps attributes of its own under `_self_`."""
+    """Return the definition of an op, for use inside tfpyop.
+
+    wrapt stores the attributes of the proxy itself under the prefix `_self_`.
+    """
     definition: OpDef = op._self_definition
     return definition
 
 
 class OpsView(Mapping[str, Op[..., Any]]):
-    """A read-only view of the registered ops by name."""
+    """Provide a read-only view of the registered ops by name."""
 
     def __getitem__(self, name: str) -> Op[..., Any]:
-        """Return the op of this name; raise KeyError if there is none."""
+        """Return the op of this name. Raise KeyError if no op has this name."""
         if name not in REGISTRY.names():
             raise KeyError(name)
         op: Op[..., Any] = REGISTRY.find(name).op
         return op
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names in the order of their definition."""
+        """Iterate over the names in the order in which the ops were defined."""
         return iter(REGISTRY.names())
 
     def __len__(self) -> int:
@@ -464,20 +474,20 @@ class OpsView(Mapping[str, Op[..., Any]]):
 
 
 def get_op(name: str) -> Op[..., Any]:
-    """The registered op of this name.
+    """Return the registered op of this name.
 
     Args:
-      name: As `Op.name` gives it, for example `"acme.ops:solve"`.
+      name: The name as in `Op.name`, for example `"acme.ops:solve"`.
 
     Raises:
-      RegistrationError: There is none; the message lists the nearest names.
+      RegistrationError: No op has this name. The message lists the nearest names.
     """
     op: Op[..., Any] = REGISTRY.find(name).op
     return op
 
 
 def registered_ops() -> Mapping[str, Op[..., Any]]:
-    """A read-only mapping from names to the ops of this process, in the order of their definition."""
+    """Return a read-only mapping from names to the ops of this process, in the order in which the ops were defined."""
     return OpsView()
 
 

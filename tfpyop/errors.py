@@ -1,7 +1,7 @@
-"""Every exception tfpyop raises, and the one way their messages are rendered.
+"""Define every exception that tfpyop raises, and render all error messages.
 
-Code inside the library states a fact: what is wrong, what was expected, what came, what to do. The layer
-that knows the op names it once, by setting `subject`. No other code formats errors.
+Code inside the library states the facts: the problem, the expected value, the actual value and the remedy. The layer
+that knows the op sets `subject` once. No other code formats errors.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 
 Shape = tuple[int | None, ...]
-"""A shape with None for a dimension that is not known yet."""
+"""A shape. None stands for an unknown size."""
 
 
 class TfpyopError(Exception):
-    """The base class of all errors of tfpyop.
+    """Provide the base class of all tfpyop errors.
 
     Args:
-      problem: What is wrong, as a sentence.
+      problem: The problem, as a sentence.
       expected: The correct value, rendered.
       got: The actual value, rendered.
-      remedy: What the user can do.
-      subject: The op and where it was made; usually set by the layer that knows it.
+      remedy: What the user can do, as an instruction.
+      subject: The op and where it was defined. Usually the layer that knows the op sets it.
     """
 
-    ag_pass_through = True  # AutoGraph's mark for exceptions it must not replace by one of its own
+    ag_pass_through = True  # keeps AutoGraph from replacing the exception with its own
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class TfpyopError(Exception):
         return self
 
     @property
-    def args(self) -> tuple[str]:  # type: ignore[override]  # Keras makes exceptions anew from it, and from it alone
-        """The rendered report, for code that reads exceptions by their arguments."""
+    def args(self) -> tuple[str]:  # type: ignore[override]  # Keras creates exceptions again from args alone
+        """The rendered report, for code that reads `args` of exceptions."""
         return (str(self),)
 
     def __str__(self) -> str:
-        """Render the report: subject and problem, then Expected, Got and the remedy on lines of their own."""
+        """Render the report: subject and problem, then Expected, Got and the remedy on separate lines."""
         lines = [self.problem if self.subject is None else f"{self.subject}: {self.problem}"]
         if self.expected is not None:
             lines.append(f"  Expected: {self.expected}")
@@ -68,66 +68,66 @@ class TfpyopError(Exception):
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        """The kind and the report."""
+        """Return the exception type and the report as text."""
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by value, so that an error crosses a process boundary whole."""
+        """Pickle all fields, so that an error reaches another process complete."""
         return _rebuild, (type(self), self.problem, self.expected, self.got, self.remedy, self.subject)
 
 
 class SignatureError(TfpyopError, ValueError):
-    """A signature cannot be read, or the inputs of a call do not fit it."""
+    """Report a signature that cannot be parsed, or inputs that do not match the signature."""
 
 
 class CoercionError(TfpyopError, TypeError):
-    """A value does not have, and cannot be given, the dtype the rules ask for."""
+    """Report a value that does not have the required dtype and cannot be converted to it."""
 
 
 class ContractError(TfpyopError, ValueError):
-    """A function or rule returned something other than what was promised."""
+    """Report a function or rule that returned something other than its declaration requires."""
 
 
 class GradientError(TfpyopError, ValueError):
-    """A requested derivative is not defined."""
+    """Report a requested derivative that is not defined or not reliable."""
 
 
 class RegistrationError(TfpyopError, ValueError):
-    """An op cannot be made, named or found as asked."""
+    """Report an op that cannot be defined, named or found."""
 
 
 class UnsupportedError(TfpyopError, NotImplementedError):
-    """The call is understood, but not possible in this context or version."""
+    """Report a valid call that is not possible in this context or version."""
 
 
 class WorkerError(TfpyopError, RuntimeError):
-    """Workers cannot run the examples of a function: a worker terminated, timed out, or found no space."""
+    """Report that workers cannot run the examples of a function: a worker terminated, timed out, or found no space."""
 
 
 class ExportWarning(UserWarning):
-    """The saved model cannot run in any other process."""
+    """Warn that a saved model cannot run in any other process."""
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an exception, or an empty string if its own code raises."""
-    with contextlib.suppress(Exception):  # its own code runs
+    """Return the text of an exception; an empty string if the exception's own code raises."""
+    with contextlib.suppress(Exception):  # the exception's own code runs
         return str(error)
     return ""
 
 
 def shown(value: Any) -> str:
-    """Render a value in at most 80 characters, also if it refuses to be rendered."""
+    """Render a value in at most 80 characters, even if its `repr` raises."""
     with contextlib.suppress(Exception):
         return f"{value!r:.80}"
     return "a value whose repr() raises"
 
 
 def annotate(error: BaseException, note: str) -> None:
-    """Add a note to an exception from other code, once, and let AutoGraph pass it on unchanged."""
-    if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11
+    """Add a note to an exception from other code, if it is not there yet, and let AutoGraph pass it on unchanged."""
+    if hasattr(error, "add_note") and note not in getattr(error, "__notes__", ()):  # Python 3.11 or later
         error.add_note(note)
-        with contextlib.suppress(Exception):  # an exception may refuse
-            error.ag_pass_through = True  # type: ignore[attr-defined]  # AutoGraph would make a new one, without notes
+        with contextlib.suppress(Exception):  # an exception may reject attributes
+            error.ag_pass_through = True  # type: ignore[attr-defined]  # AutoGraph would make a copy without notes
 
 
 def describe(dtype: np.dtype[Any] | str, shape: Sequence[int | None] | None) -> str:
@@ -151,7 +151,7 @@ def describe_arrays(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known names come nearest to a wrong one, or which there are at all."""
+    """Return a hint with the known names nearest to an unknown name, or with the first known names if none is near."""
     known = sorted(known)
     close = get_close_matches(name, known, n=3)
     if close:
@@ -160,7 +160,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def describe_kind(value: Any) -> str:
-    """Render the type of a value with its article: `a list`, `an int`."""
+    """Return the name of a value's type with its article: `a list`, `an int`."""
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIO' or name == 'ndarray' else 'a'} {name}"
 

@@ -1,4 +1,4 @@
-"""Parallel: pools of processes for slow functions, to be given to ops as `executor=`."""
+"""Provide process pools for slow functions, to pass to ops as `executor=`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _IS_WORKER = threading.Event()
 
 
 class ProcessPool(concurrent.futures.Executor):
-    """A pool of processes that starts on first use, and anew after one of them has ended or it was shut down.
+    """Run functions in a pool of worker processes. Create a pool with `process_pool`.
 
-    Its workers import the module of an op, and no TensorFlow unless the module does. Make one with `process_pool`.
+    The pool starts its workers on first use. After a worker terminates, or after `shutdown`, the next use starts new
+    workers. Workers import the module of an op. They import TensorFlow only if the module does.
 
     Attributes:
-      n_workers: How many processes.
-      timeout: How long the function of an op may take for one example, in seconds; None if it may take any time.
+      n_workers: The number of processes.
+      timeout: The time limit for one example of an op's function, in seconds; None for no limit.
     """
 
     def __init__(self, n_workers: int, timeout: float | None) -> None:
@@ -39,13 +40,13 @@ class ProcessPool(concurrent.futures.Executor):
         self._lock = SafeLock()
 
     def workers(self) -> concurrent.futures.Executor:
-        """The processes at present, started if there are none."""
+        """Return the current worker processes. Start them if none exist."""
         with self._lock:
-            if self._process != os.getpid():  # a fork has none of the parent's
+            if self._process != os.getpid():  # a forked child does not have its parent's workers
                 self._process, self._workers = os.getpid(), None
             if self._workers is None:
                 made = _loky().ProcessPoolExecutor(self.n_workers, initializer=_begin_worker, initargs=(self._process,))
-                self._workers = self._workers or made  # a finalizer may have come first
+                self._workers = self._workers or made  # a finalizer may have created workers meanwhile
             return self._workers
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -55,7 +56,7 @@ class ProcessPool(concurrent.futures.Executor):
         return future
 
     def end(self, workers: concurrent.futures.Executor) -> None:
-        """End these workers now, unless others have taken their place; the next use starts new ones."""
+        """Terminate these workers now, unless the pool has already replaced them. The next use starts new workers."""
         with self._lock:
             if workers is not self._workers:
                 return
@@ -63,11 +64,11 @@ class ProcessPool(concurrent.futures.Executor):
         workers.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the workers end when they have done what was submitted; the next use starts new ones.
+        """Let the workers exit after they have finished the submitted work. The next use starts new workers.
 
         Args:
-          wait: Whether to wait for that.
-          cancel_futures: Whether what has not begun is left undone.
+          wait: Whether to wait until the workers have exited.
+          cancel_futures: Whether to cancel work that has not started.
         """
         with self._lock:
             workers, self._workers = self._workers, None
@@ -79,18 +80,19 @@ class ProcessPool(concurrent.futures.Executor):
 
 
 def process_pool(workers: int | None = None, *, timeout: float | None = None) -> ProcessPool:
-    """Make a pool of processes for the `executor=` of ops.
+    """Create a pool of processes for the `executor=` option of ops.
 
     Args:
-      workers: How many processes. Default: as many as this one may use cores.
-      timeout: How long the function may take for one example, in seconds, once a worker has begun it. Default: as long
-        as it takes.
+      workers: The number of processes. Default: the number of CPU cores available to this process.
+      timeout: The time limit for one example of the function, in seconds, from the moment when a worker starts it.
+        Default: no limit.
 
     Returns:
-      A `concurrent.futures.Executor`. Nothing is started before its first use, so that a module may make one.
+      A `concurrent.futures.Executor`. It starts processes on first use, so a module can create a pool when it is
+      imported.
 
     Raises:
-      RegistrationError: One of them is no such number.
+      RegistrationError: `workers` is not a positive integer, or `timeout` is not a positive number.
       UnsupportedError: The package loky is missing.
     """
     if workers is not None and not (_is_number(workers, numbers.Integral) and workers > 0):
@@ -107,12 +109,12 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def is_worker_process() -> bool:
-    """Whether this process is a worker of a pool."""
+    """Return whether this process is a worker of a pool."""
     return _IS_WORKER.is_set()
 
 
 def _begin_worker(parent: int) -> None:
-    """In a worker: mark it, and end it when the process that started it has ended, also if that was killed."""
+    """Mark this process as a worker, and end it when its parent process has ended, even if the parent was killed."""
     _IS_WORKER.set()
 
     def watch() -> None:

@@ -1,1 +1,1 @@
-"""Runs user code: the one place where a user's function is called. Uses numpy only."""
+"""Run user code. This is the only package that calls a user's function. It uses numpy only."""

@@ -1,7 +1,8 @@
-"""Batching: an op over many rows as one host call, for `vectorized_map` and Jacobians.
+"""Run an op over batches as one host call, for `vectorized_map` and Jacobians.
 
-Every level of batching says which inputs have a leading dimension of rows; the others are the same for all rows. Ops
-with a signature get the rows as further loop dimensions, in one call of the user's function. Others are looped over.
+Every level of batching specifies which inputs have a batch axis. The elements of the batch share all other inputs. An
+op with a signature gets the batch axes as further loop dimensions, in one call of the user's function. An op without a
+signature, or whose inputs omit optional core dimensions, is called once for each element.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from tfpyop.errors import ContractError
 
 
 class BatchedHostFunction(HostFunction):
-    """A host function over rows.
+    """Run a host function over batches.
+
+    In the methods, a row is one element of the batch at all levels: the arguments of one unbatched call.
 
     Args:
       unbatched: The host function of one row.
-      signature: The signature of its op, None if it has none.
-      in_axes: Which inputs have rows, at each level.
+      signature: The signature of its op; None if the op has no signature.
+      in_axes: Whether each input has a batch axis, for each level.
     """
 
     is_batched = True
@@ -39,7 +42,7 @@ class BatchedHostFunction(HostFunction):
         self.in_axes = in_axes
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """The types of one row's outputs, with the dimensions of rows in front."""
+        """Return the output specs of one row, with the batch axes in front."""
         self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts = self._counts([type_.shape for type_ in inputs])
@@ -47,7 +50,7 @@ class BatchedHostFunction(HostFunction):
         return [ArraySpec(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """The sizes of one row's outputs, with the numbers of rows in front."""
+        """Return the output sizes of one row, with the batch sizes in front."""
         self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts: Sizes = tuple(
@@ -60,16 +63,20 @@ class BatchedHostFunction(HostFunction):
         ]
 
     def plan(self, views: Sequence[Array]) -> Plan:
-        """The plan of calls with such arrays."""
+        """Return the plan for calls with arrays of these dtypes and shapes."""
         inputs = [ArraySpec.of(view) for view in views]
         return Plan(inputs, self.output_types(inputs))
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
-        """Run the user's function on all rows: at once if it has a signature, else one after the other."""
+        """Run the user's function on all rows.
+
+        This is one call if the op has a signature and no core dimension is missing. Otherwise it is one call for each
+        row.
+        """
         counts = tuple(count or 0 for count in self._counts([view.shape for view in views]))
         rows = [self._row_type(type_, number) for number, type_ in enumerate(plan.inputs)]
         if self.signature is None or self.signature.bind([row.shape for row in rows]).missing:
-            return self._run_rows(views, rows, counts)  # rows cannot stand in front of a core dimension that is missing
+            return self._run_rows(views, rows, counts)  # no batch axis can precede a missing core dimension
         loops = self._loop_ranks(rows)
         outputs = self.unbatched(
             [self._aligned(view, number, counts, max(loops) - loops[number]) for number, view in enumerate(views)]
@@ -81,7 +88,7 @@ class BatchedHostFunction(HostFunction):
         ]
 
     def _require_rows(self, inputs: Types) -> None:
-        """Raise ContractError for inputs that are not rows at these levels, which a damaged model may pass."""
+        """Raise ContractError if the inputs do not have these batch axes. A damaged model may pass them."""
         n_inputs = len(self.in_axes[0])
         problem = None
         if len(inputs) != n_inputs:
@@ -103,29 +110,29 @@ class BatchedHostFunction(HostFunction):
             )
 
     def _place_of_rows(self, depth: int) -> Place:
-        """An input that has the rows of this level, and the axis they are in."""
+        """Return an input with a batch axis of this level, and the position of the axis."""
         number = self.in_axes[depth].index(True)
         return Place(number, sum(outer[number] for outer in self.in_axes[:depth]))
 
     def _behind_rows(self, size: Size) -> Size:
-        """A size in terms of one row, in terms of all rows."""
+        """Convert a size in terms of the inputs of one row to a size in terms of the batched inputs."""
         if isinstance(size, Place):
             return Place(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
         return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
 
     def _loop_ranks(self, rows: Types) -> list[int]:
-        """How many loop dimensions each input has within a row."""
+        """Return the number of loop dimensions of each input in one row."""
         assert self.signature is not None
         ranks = self.signature.core_ranks([row.shape for row in rows])
         return [len(row.shape or ()) - rank for row, rank in zip(rows, ranks, strict=True)]
 
     def _aligned(self, view: Array, number: int, counts: tuple[int, ...], n_missing: int) -> Array:
-        """A view whose dimensions of rows are loop dimensions: in front of all others, one for each level."""
+        """Return a view with the batch axes as loop dimensions: one per level, in front of all other dimensions."""
         flags = [level[number] for level in self.in_axes]
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
-        if self.promise.is_like_inputs:  # each row has a vector of its own, also beside what rows share
+        if self.promise.is_like_inputs:  # each row needs its own vector, also for shared inputs
             aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
         return aligned
 
@@ -148,15 +155,15 @@ class BatchedHostFunction(HostFunction):
         return ArraySpec(type_.dtype, None if type_.shape is None else type_.shape[self._n_levels(number) :])
 
     def _n_levels(self, number: int) -> int:
-        """How many dimensions of rows an input has."""
+        """Return the number of batch axes of an input."""
         return sum(level[number] for level in self.in_axes)
 
     def _counts(self, shapes: Sequence[Any]) -> list[int | None]:
-        """How many rows there are at each level."""
+        """Return the batch size of each level."""
         return [next(iter(sizes), None) for sizes in self._row_sizes(shapes)]
 
     def _row_sizes(self, shapes: Sequence[Any]) -> list[set[int]]:
-        """The numbers of rows that inputs have at each level, as far as they are known."""
+        """Return the set of batch sizes of the inputs at each level, as far as they are known."""
         axes = [0] * len(shapes)
         found = []
         for level in self.in_axes:

@@ -1,6 +1,6 @@
-"""Executors: the elements of loop dimensions, run elsewhere, in threads, in processes or on a cluster.
+"""Run the elements of loop dimensions with an executor: in threads, in processes or on a cluster.
 
-Tasks carry the op's token and arrays, never functions: who runs one has imported, or imports, the op's module.
+Tasks carry the op's token and arrays, never functions. A worker imports the op's module to find the function.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tfpyop.parallel import ProcessPool, is_worker_process
 
 _CHUNKS_A_WORKER = 4
 _USUAL_WORKERS = 4
-"""How many workers an executor is taken to have that does not tell."""
+"""The assumed number of workers of an executor that does not report it."""
 _MOST_ATTEMPTS = 3
-"""How often a call is made again whose workers were ended by what it had no part in."""
+"""The maximum number of attempts if the failure of another call terminated this call's workers."""
 _LONGEST_WAIT = 0.5
-"""How long to wait, in seconds, before looking whether an example takes too long."""
+"""The maximum time, in seconds, between two checks for examples that exceed the timeout."""
 _THREAD = threading.local()
 
 Example = Sequence[Array]
@@ -41,12 +41,12 @@ ImportHost = Callable[[str], Callable[[list[Array]], list[Array]]]
 
 @dataclass(frozen=True, slots=True)
 class ExecutorMap:
-    """Maps one function over examples with an executor.
+    """Map one function over examples with an executor.
 
     Args:
-      source: Gives the executor.
-      token: Gives the token of the function's op.
-      import_host: Called in the worker: returns the function that a token stands for. Must be importable.
+      source: Provides the executor.
+      token: Returns the token of the function's op.
+      import_host: Returns the function for a token. It is called in the worker and must be importable.
     """
 
     source: ExecutorSource
@@ -54,18 +54,18 @@ class ExecutorMap:
     import_host: ImportHost
 
     def is_worker(self) -> bool:
-        """Whether this thread is one of those that run tasks: then it must not wait for another one."""
+        """Return whether this thread is a worker that runs tasks. A worker must not wait for other workers."""
         if is_worker_process() or getattr(_THREAD, "is_worker", False):
             return True
         prefix = getattr(self.source.executor(), "_thread_name_prefix", None)  # of a ThreadPoolExecutor
         return bool(prefix) and threading.current_thread().name.startswith(f"{prefix}_")
 
     def run(self, examples: Sequence[Example], subject: str) -> list[list[Array]]:
-        """The results of all examples, in their order.
+        """Return the results of all examples, in order.
 
         Raises:
-          WorkerError: A worker has ended, or an example exceeded the timeout.
-          Exception: What the function raised for the first example that failed, with a note of its number.
+          WorkerError: A worker terminated, or an example exceeded the timeout.
+          Exception: The exception of the first example that failed, with a note of its number.
         """
         executor = self.source.executor()
         chunks = list(_chunks(executor, len(examples)))
@@ -101,16 +101,16 @@ class ExecutorMap:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some examples of an op, for a worker.
+    """Carry some examples of an op to a worker.
 
     Attributes:
-      import_host: Returns the function that the token stands for.
+      import_host: Returns the function for the token.
       token: The token of the function's op.
       arrays: Each input of all examples, stacked.
       begin: The number of the first example.
       number: The number of the task.
-      directory: What this process and the worker share; None if there is nothing.
-      progress: Where to note which example runs; None if nothing is shared.
+      directory: The directory that this process and the worker share; None if they share nothing.
+      progress: Records which example runs; None if the processes share nothing.
     """
 
     import_host: ImportHost
@@ -122,7 +122,7 @@ class Chunk:
     progress: Heartbeat | None
 
     def heartbeat(self) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """In the worker: a function that notes which example begins."""
+        """Return a context that provides a function to record the start of an example. Call it in the worker."""
         if self.progress is None:
             return contextlib.nullcontext(lambda example: None)
         return self.progress.heartbeat(self.number)
@@ -130,14 +130,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """The results of a task, up to the first example that failed."""
+    """Store the results of a task, up to the first example that failed."""
 
     results: list[list[Array | MemoryMappedArray]]
     error: BaseException | None = None
     traceback: str = ""
 
     def __reduce__(self) -> Any:
-        """For another process: some exceptions cannot go there."""
+        """Pickle the result for another process. Replace an exception that cannot be pickled."""
         return ChunkResult, (self.results, self.error and _picklable(self.error), self.traceback)
 
 
@@ -145,23 +145,23 @@ _Future = concurrent.futures.Future[ChunkResult]
 
 
 class _RemoteError(Exception):
-    """Where the function raised in another process, as text: tracebacks stay there."""
+    """Show the traceback from another process as text, because traceback objects cannot be sent."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 def _picklable(error: BaseException) -> BaseException:
-    """The exception, or one that tells its name where it would not come out of a pickle as it is."""
+    """Return the exception, or a RuntimeError with its name and text if pickling would change it."""
     try:
         text = str(error)
-    except Exception as second:  # an exception may refuse
+    except Exception as second:  # str() of an exception may raise
         text = f"(its text raised {type(second).__name__})"
     try:
         copy = pickle.loads(pickle.dumps(error))
         if type(copy) is type(error) and str(copy) == text:
             return error
-    except BaseException:  # its own code runs, and may even exit: the text is sent in its place
+    except BaseException:  # its own code runs, and may even exit: send its text instead
         pass
     told = RuntimeError(f"{type(error).__name__}: {text}")
     for note in getattr(error, "__notes__", ()):
@@ -170,7 +170,7 @@ def _picklable(error: BaseException) -> BaseException:
 
 
 def run_chunk(task: Chunk) -> ChunkResult:
-    """In the worker: run some examples."""
+    """Run some examples. Call this in the worker."""
     results: list[list[Array | MemoryMappedArray]] = []
     was_worker, _THREAD.is_worker = getattr(_THREAD, "is_worker", False), True
     try:
@@ -190,7 +190,7 @@ def run_chunk(task: Chunk) -> ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class MapRun:
-    """One call: the tasks it is made of, and what becomes of them."""
+    """Run one call: submit its tasks and collect the results."""
 
     subject: str
     tasks: Sequence[Chunk]
@@ -198,7 +198,10 @@ class MapRun:
     progress: Heartbeat | None
 
     def run_on_pool(self, pool: ProcessPool) -> list[ChunkResult]:
-        """Replies from a pool of ours, whose workers end if one does; what had no part in that is tried again."""
+        """Return the results from a process pool. If one worker of a pool terminates, all its workers do.
+
+        If no example of this call was running then, the tasks are submitted again.
+        """
         for attempt in range(1, _MOST_ATTEMPTS + 1):
             workers = self._started(pool)
             try:
@@ -243,7 +246,7 @@ class MapRun:
             ) from error
 
     def run_on_executor(self, executor: concurrent.futures.Executor, source: ExecutorSource) -> list[ChunkResult]:
-        """Replies from an executor of somebody else."""
+        """Return the results from an executor that is not a process pool of tfpyop."""
         futures: list[_Future] = []
         try:
             futures += self._futures(executor)
@@ -266,7 +269,7 @@ class MapRun:
                 future.cancel()
 
     def results(self, replies: Sequence[ChunkResult]) -> list[list[Array]]:
-        """What the function returned for all examples; raises what it raised first."""
+        """Return the results of all examples, or raise the exception of the first example that failed."""
         try:
             results = [[load(value) for value in values] for reply in replies for values in reply.results]
         except WorkerError as unread:
@@ -283,7 +286,7 @@ class MapRun:
         return [executor.submit(run_chunk, task) for task in self.tasks]
 
     def _replies(self, futures: Sequence[_Future], timeout: float | None) -> list[ChunkResult]:
-        """The replies to all tasks, or to those up to the first in which an example failed."""
+        """Return the results of all tasks, or of the tasks up to the first example that failed."""
         replies: list[ChunkResult] = []
         for future in futures:
             while timeout is not None and not future.done():
@@ -301,12 +304,12 @@ class MapRun:
                 raise _LateError(example)
 
     def _running(self) -> str:
-        """The numbers of the examples that ran when a worker terminated unexpectedly."""
+        """Return the numbers of the examples that were running when a worker terminated unexpectedly."""
         assert self.progress is not None
         return " or ".join(str(example) for example, _ in self.progress.running())
 
     def _not_run(self, error: Exception, remedy: str) -> WorkerError:
-        """The error for an exception that is not of the op's function: what that raises comes in a reply."""
+        """Return the error for an exception of the executor. Exceptions of the function arrive in chunk results."""
         return self._error(
             "the op's executor does not run the op.", got=f"{type(error).__name__}: {error}", remedy=remedy
         )
@@ -316,7 +319,7 @@ class MapRun:
 
 
 class _LateError(Exception):
-    """An example has run for too long."""
+    """Report that an example has exceeded the timeout."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -324,7 +327,7 @@ class _LateError(Exception):
 
 
 def _chunks(executor: concurrent.futures.Executor, count: int) -> Iterator[tuple[int, int]]:
-    """Where the examples of each task begin and end."""
+    """Yield the first example and the end of each task."""
     if isinstance(executor, ProcessPool):
         workers = executor.n_workers
     else:

@@ -1,7 +1,7 @@
-"""The host: the one place where an op's function and its numpy rules run, the same for every lowering.
+"""Run an op's function and its numpy rules, in the same way for every lowering.
 
-A host function takes arrays, shows them to the user's function as read-only views, and returns arrays that keep what
-was promised: their number, their dtypes, their shapes. It knows nothing of TensorFlow.
+A host function takes arrays, passes them to the user's function as read-only views, and returns arrays that match the
+op's output spec: their number, their dtypes, their shapes. It does not depend on TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, 
 T = TypeVar("T")
 
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
-"""What numpy says when a function writes to an input."""
+"""The message of numpy if a function writes to an input."""
 _MOST_PLANS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is decided once for all calls with inputs of certain dtypes and shapes."""
+    """Store the decisions that are the same for all calls with inputs of certain dtypes and shapes."""
 
     inputs: Types
     outputs: Types
-    """Outputs and residuals."""
+    """The specs of outputs and residuals."""
     loop: tuple[int, ...] = ()
-    """The loop dimensions that the function itself does not take."""
+    """The loop dimensions over which the host loops, because the function takes core dimensions only."""
     n_destinations: int = 0
-    """How many outputs the function can write into arrays it is given: all of those the caller sees, or none."""
+    """The number of outputs that the function can write into given arrays: all visible outputs, or 0."""
     whole: Types | None = None
-    """The types of all arrays in a result, if it is taken as it stands where it has these."""
+    """The specs of all arrays in a result, if a result that matches them can be returned without further processing."""
 
 
 class HostFunction:
-    """A user's function as lowerings call it: arrays in, promised arrays out.
+    """Run a user's function for the lowerings: take arrays and return arrays that match the output spec.
 
     Args:
-      subject: The op and its place, for errors.
-      function: Takes the list of views and calls the user's function. If it `takes_out`, also takes the destinations:
-        None, or one writable array for each output.
-      promise: What the outputs will be.
-      looped: For a function that takes core dimensions only, gives its signature for inputs of these dtypes: the host
-        loops over the others.
-      executor_map: Runs the elements of these loops. Default: they run here, one after the other.
-      compute_dtype: The dtype floating inputs are widened to before the function sees them.
-      is_stateful: Whether every call counts.
+      subject: The op and its site, for error messages.
+      function: Takes the list of views and calls the user's function. If `takes_out` is True, it also takes the
+        destinations: None, or one writable array for each output.
+      promise: The output spec.
+      looped: For a function that takes core dimensions only: returns its signature for inputs of these dtypes. The host
+        loops over all other dimensions.
+      executor_map: Runs the elements of these loops. Default: they run one after the other in the calling thread.
+      compute_dtype: The dtype to which floating inputs are widened before the function receives them.
+      is_stateful: Whether the function must run exactly once for every call.
       takes_out: Whether the function can write its outputs into given arrays.
-      hint: What to add to the note on an exception of the user's function.
+      hint: A text for the note on an exception of the user's function.
     """
 
     is_batched = False
-    """Whether a call is one over many rows."""
+    """Whether a call runs over a batch."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class HostFunction:
         self._remembered: dict[Any, Any] = {}
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
-        """Return the same for another function with the same spec, such as a method of another instance."""
+        """Return a copy for another function with the same spec, for example for the method of another instance."""
         host = HostFunction.__new__(HostFunction)
         vars(host).update(vars(self))
         host._function = function
@@ -97,11 +97,11 @@ class HostFunction:
         return host
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """What outputs and residuals will be for such inputs, as far as it is known.
+        """Return the specs of outputs and residuals for these inputs, as far as they are known.
 
         Raises:
-          SignatureError: The inputs do not fit the signature.
-          CoercionError: The output dtypes do not follow from the inputs.
+          SignatureError: The inputs do not match the signature.
+          CoercionError: The output dtypes cannot be inferred from the inputs.
         """
         try:
             return self.promise.output_types(inputs)
@@ -109,30 +109,30 @@ class HostFunction:
             raise error.about(self.subject) from error.__cause__
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """The shapes of outputs and residuals, with what is not known yet in terms of the inputs' dimensions."""
+        """Return the shapes of outputs and residuals, with unknown sizes expressed in the inputs' dimensions."""
         return self.promise.output_sizes(inputs)
 
     def __call__(self, arrays: Sequence[Any]) -> list[Array]:
-        """Run the user's function on arrays and hold the result to the promise.
+        """Run the user's function on arrays, and check the result against the output spec.
 
         Raises:
           TfpyopError: The inputs or the result break the contract.
-          Exception: Whatever the function raised, with a note of the op and its inputs.
+          Exception: The exception of the user's function, with a note of the op and its inputs.
         """
         views, plan = self.prepare(arrays)
         return self.run(plan, views)
 
     def prepare(self, arrays: Sequence[Any]) -> tuple[list[Array], Plan]:
-        """Return read-only views of arrays, and the plan of calls with such arrays."""
+        """Return read-only views of the arrays, and the plan for calls with these arrays."""
         views = []
         for array in arrays:
             view = array if type(array) is np.ndarray else _as_array(array)
-            view.setflags(write=False)  # on what TensorFlow made for this call, so that nobody can set it back
+            view.setflags(write=False)  # on TensorFlow's own array, so that no code can make it writable
             views.append(view.view())
         return views, self.plan(views)
 
     def plan(self, views: Sequence[Array]) -> Plan:
-        """The plan of calls with such arrays, worked out once."""
+        """Return the plan for calls with arrays of these dtypes and shapes. Plans are cached."""
         key = tuple([(view.dtype, view.shape) for view in views])
         plan = self._plans.get(key)
         if plan is None:
@@ -142,13 +142,13 @@ class HostFunction:
         return plan
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
-        """Run the user's function on read-only arrays as planned; raises as a call does.
+        """Run the user's function on read-only arrays as planned. Raise the errors of `__call__`.
 
         Args:
           plan: The plan for these arrays.
           views: Read-only arrays.
-          out: As many writable arrays as the plan has destinations. What the function wrote there is returned as the
-            very same objects.
+          out: One writable array for each destination in the plan. If the function writes an output there, the same
+            object is returned.
         """
         try:
             if plan.loop:
@@ -158,25 +158,25 @@ class HostFunction:
             if plan.whole is not None:
                 values = _exact_outputs(result, plan.whole)
                 if values is not None:
-                    return values  # as what follows would
+                    return values  # the same result as from `fit`, but faster
             return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.about(self.subject) from error.__cause__
 
     def remember(self, key: Any, value: T) -> T:
-        """Let a value live as long as the host function does, or until there are too many; returns it."""
+        """Cache a value for the lifetime of the host function, or until the cache is full, and return it."""
         if len(self._remembered) >= _MOST_PLANS:
             self._remembered.clear()
         self._remembered[key] = value
         return value
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
-        """The value that is remembered under a key, made the first time."""
+        """Return the cached value of a key. Make the value on first use."""
         value: T | None = self._remembered.get(key)
         return self.remember(key, make()) if value is None else value
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
-        """What the function returns as it is, neither cast nor checked, for derivatives from values."""
+        """Return the function's outputs and residuals without casts and checks, for numerical derivatives."""
         types = [ArraySpec.of(array) for array in arrays]
         loop = self._loop(types)
         if not loop:
@@ -194,14 +194,14 @@ class HostFunction:
         return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
 
     def _loop(self, inputs: Types) -> tuple[int, ...]:
-        """The loop dimensions that the function itself does not take."""
+        """Return the loop dimensions over which the host loops, because the function takes core dimensions only."""
         signature = None if self._looped is None else self._looped([type_.dtype for type_ in inputs])
         if signature is None:
             return ()
         return tuple(size or 0 for size in signature.bind([type_.shape for type_ in inputs]).loop or ())
 
     def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
-        """The inputs of each element of the loop dimensions, with core dimensions only."""
+        """Yield the inputs of each element of the loop dimensions, with core dimensions only."""
         assert self._looped is not None
         signature = self._looped([array.dtype for array in arrays])
         assert signature is not None
@@ -235,7 +235,10 @@ class HostFunction:
         return self._function(arguments, out) if self._takes_out else self._function(arguments)
 
     def _call(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
-        """Call the user's function; one that refuses float16 or bfloat16 is asked again with float32."""
+        """Call the user's function.
+
+        If it raises TypeError for float16 or bfloat16 inputs and is not stateful, call it again with float32 inputs.
+        """
         try:
             return self._function(arguments, out) if self._takes_out else self._function(arguments)
         except TfpyopError:
@@ -259,8 +262,8 @@ class HostFunction:
         return [next(remaining) if is_half(argument.dtype) else argument for argument in arguments]
 
     def _explain(self, error: BaseException, arguments: Sequence[Array], out: Sequence[Array] | None) -> None:
-        """Tell more on the user's own exception object: where it came from, and the way out of a known mistake."""
-        with contextlib.suppress(Exception):  # an exception may refuse; it must reach the caller all the same
+        """Add the op and hints for known mistakes to the user's exception object."""
+        with contextlib.suppress(Exception):  # an exception may reject changes, and must still reach the caller
             if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
                 error.args = (
                     f"{error.args[0]}\n  {self.subject}: inputs are read-only, because other code may use the same "
@@ -271,13 +274,13 @@ class HostFunction:
             annotate(error, " ".join(filter(None, [called, *self._hints(error, types, out)])))
 
     def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
-        """What may be wrong with the function, for exceptions of the kinds that come of it."""
+        """Return hints about possible mistakes in the function, for the types of exceptions that they cause."""
         kinds = TypeError | ValueError | IndexError | AttributeError
         if not isinstance(error, kinds) or isinstance(error, UnicodeError):
             return []
         text = text_of(error)
         is_explained = type(error) is ValueError and "inputs are read-only" in text
-        is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, or such
+        is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, for example
         if is_explained or is_of_values:
             return []
         if re.fullmatch(r"'numpy\.\w+' object has no attribute 'numpy'", text):
@@ -290,24 +293,24 @@ class HostFunction:
 
 
 def _exact_outputs(result: Any, promised: Types) -> list[Array] | None:
-    """Return the arrays in a result that has just the promised types; None for any other result."""
+    """Return the arrays in a result that matches the specs exactly; None for any other result."""
     values = list(result) if type(result) is tuple else [result]
     if len(values) != len(promised):
         return None
-    for number, (value, type_) in enumerate(zip(values, promised)):  # noqa: B905 - checked above; called in every call
+    for number, (value, type_) in enumerate(zip(values, promised)):  # noqa: B905 - checked above; runs in every call
         if type(value) is not np.ndarray:
             if not isinstance(value, np.generic):  # as numpy returns for 0-d arrays
                 return None
             value = values[number] = np.asarray(value)
         if value.shape != type_.shape:
             return None
-        if value.dtype is not type_.dtype and value.dtype != type_.dtype:  # the same object most of the time
+        if value.dtype is not type_.dtype and value.dtype != type_.dtype:  # usually the same object
             return None
     return values
 
 
 def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list[Array]:
-    """The outputs of all examples, each behind the loop dimensions."""
+    """Stack the outputs of all examples, with the loop dimensions in front."""
     for number, values in enumerate(zip(*examples, strict=True)):
         shapes = {value.shape for value in values}
         if len(shapes) > 1:
@@ -320,13 +323,13 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
 
 
 def read_only(array: Any) -> Array:
-    """Return a view of an array that cannot be written."""
+    """Return a read-only view of an array."""
     array = array if type(array) is np.ndarray else _as_array(array)
-    array.setflags(write=False)  # on what TensorFlow made for this call, so that no code can set it back
+    array.setflags(write=False)  # on TensorFlow's own array, so that no code can make it writable
     view: Array = array.view()
     return view
 
 
 def _as_array(value: Any) -> Array:
-    """Return the array of a 0-d input, which TensorFlow passes as a scalar."""
+    """Return the array for a 0-d input, which TensorFlow passes as a scalar."""
     return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else np.array(value, dtype=object)

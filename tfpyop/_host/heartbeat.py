@@ -1,4 +1,7 @@
-"""Progress: which example of a call each task runs, and since when, in a file that its processes share."""
+"""Record the progress of tasks in a file that the processes share.
+
+The file has the current example of each task and its start time.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ from typing import BinaryIO
 from tfpyop.errors import WorkerError
 
 _SLOT = struct.Struct("<qd")
-"""The number of the example, counted from 1, and the time of its beginning; 0 if the task does not run."""
+"""The number of the example, counted from 1, and its start time. The number is 0 if the task is not running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A file with a slot for each task.
+    """Share a file with one slot for each task.
 
-    It is written in full when it is made: a worker then needs no more room, so that a disk that fills up meanwhile
-    stops nothing, and timeouts are still kept.
+    The file is created at its full size. Workers then need no further disk space, and timeouts work even if the disk is
+    full.
     """
 
     path: Path
@@ -29,16 +32,16 @@ class Heartbeat:
 
     @classmethod
     def create(cls, path: Path, n_tasks: int) -> Heartbeat:
-        """Make the file; OSError if there is no room for it."""
+        """Create the file. Raise OSError if there is no space for it."""
         path.write_bytes(bytes(_SLOT.size * n_tasks))
         return cls(path, n_tasks)
 
     @contextlib.contextmanager
     def heartbeat(self, task: int) -> Iterator[Callable[[int], None]]:
-        """In a worker: give a function that notes which example begins.
+        """Provide a function that records the start of an example. Call this in the worker.
 
         Raises:
-          WorkerError: The file cannot be written. Without it, no timeout would end the example.
+          WorkerError: The file cannot be written. Without the file, the timeout could not be enforced.
         """
         with self._open() as file:
             try:
@@ -47,12 +50,12 @@ class Heartbeat:
                 self._write(file, task, 0, 0.0)
 
     def running(self) -> list[tuple[int, float]]:
-        """Return the examples that run now, each with the time of its beginning."""
+        """Return the numbers of the examples that are running, each with its start time."""
         found = _SLOT.iter_unpack(self.path.read_bytes())
         return [(number - 1, since) for number, since in found if number]
 
     def clear(self) -> None:
-        """Forget what runs, after the workers have ended."""
+        """Mark all tasks as not running, after the workers have ended."""
         with self._open() as file:
             for task in range(self.n_tasks):
                 self._write(file, task, 0, 0.0)

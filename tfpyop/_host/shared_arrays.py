@@ -1,4 +1,4 @@
-"""Shared arrays: large ones go from process to process through files in memory, small ones as they are."""
+"""Pass arrays between processes: large arrays through files in shared memory, small arrays directly."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tfpyop._spec.coercion import Array, DType
 from tfpyop.errors import WorkerError
 
 _LARGE = 1 << 20
-"""From how many bytes on arrays go through a file in shared memory rather than a pipe."""
+"""The minimum size, in bytes, of arrays that go through a file in shared memory instead of a pipe."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMappedArray:
-    """An array that is in a file, as its elements."""
+    """Refer to an array whose elements are in a file."""
 
     path: Path
     dtype: DType
@@ -31,21 +31,24 @@ class MemoryMappedArray:
 
 
 def store(array: Array, directory: Path | None, name: str) -> Array | MemoryMappedArray:
-    """The array, or the file it is put into if it is large and there is room."""
+    """Write a large array to a file and return a reference to the file. Return a small array unchanged.
+
+    If there is no space for the file, return the array unchanged too.
+    """
     if directory is None or array.nbytes < _LARGE or array.dtype.hasobject:
         return array
     path = directory / name
     try:
         with open(path, "wb") as file:
             file.write(_bytes_of(array))
-    except OSError:  # the disk is full, or too many files are open: the pipe needs neither
+    except OSError:  # a full disk or too many open files; a pipe needs neither
         path.unlink(missing_ok=True)
         return array
     return MemoryMappedArray(path, array.dtype, array.shape)
 
 
 def load(array: Array | MemoryMappedArray) -> Array:
-    """The array, out of its file if it is in one.
+    """Return an array, from its file if it is in a file.
 
     Raises:
       WorkerError: The file cannot be read.
@@ -54,7 +57,7 @@ def load(array: Array | MemoryMappedArray) -> Array:
         return array
     try:
         return np.memmap(array.path, array.dtype, "r", shape=array.shape)
-    except (OSError, ValueError) as error:  # the latter for a file that has been cut off
+    except (OSError, ValueError) as error:  # ValueError is for a truncated file
         raise WorkerError(
             "cannot read an array that the op shares with its workers.",
             got=f"{array.path}: {error}",
@@ -63,16 +66,16 @@ def load(array: Array | MemoryMappedArray) -> Array:
 
 
 def _bytes_of(array: Array) -> memoryview:
-    """The memory of an array; `tofile` would not report that the last block has found no room."""
+    """Return the memory of an array. `tofile` would not report that there is no space for the last block."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 @contextlib.contextmanager
 def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Heartbeat]]:
-    """Make a directory for one call that processes of this machine share, in memory or else on disk.
+    """Create a directory that processes on this machine share for one call, in memory if possible, otherwise on disk.
 
     Raises:
-      WorkerError: There is no room for it.
+      WorkerError: There is no space for the directory.
     """
     made: list[Path] = []
     try:
@@ -82,7 +85,7 @@ def shared_directory(n_tasks: int) -> Iterator[tuple[Path, Heartbeat]]:
 
 
 def _make_directory(n_tasks: int, made: list[Path]) -> tuple[Path, Heartbeat]:
-    """Make the directory, and note in `made` what is to be removed, so that an interrupt leaves nothing behind."""
+    """Create the directory. Record in `made` what must be removed, so that an interrupt leaves no files behind."""
     problems = []
     for parent in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
         if not os.access(parent, os.W_OK):
@@ -93,7 +96,7 @@ def _make_directory(n_tasks: int, made: list[Path]) -> tuple[Path, Heartbeat]:
         try:
             directory.mkdir(mode=0o700)
             return directory, Heartbeat.create(directory / "progress", n_tasks)
-        except FileExistsError as error:  # somebody else's
+        except FileExistsError as error:  # it belongs to another process
             made.remove(directory)
             problems.append(f"{parent}: {error.strerror or error}")
         except OSError as error:
@@ -106,7 +109,7 @@ def _make_directory(n_tasks: int, made: list[Path]) -> tuple[Path, Heartbeat]:
 
 
 def _remove(directories: Sequence[Path]) -> None:
-    """Remove directories with all files in them. Another user of the machine may have removed them."""
+    """Remove directories with all files in them. Ignore directories that another user has already removed."""
     try:
         for directory in directories:
             shutil.rmtree(directory, ignore_errors=True)

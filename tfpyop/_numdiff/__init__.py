@@ -1,1 +1,1 @@
-"""Derivatives computed from the values of a function. Uses numpy only."""
+"""Compute derivatives from the values of a function. This package uses numpy only."""

@@ -1,4 +1,4 @@
-"""Derivatives by the complex step, for analytic functions that take complex input.
+"""Compute derivatives with the complex step, for analytic functions that accept complex inputs.
 
 Source: W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real functions", SIAM Review 40
 (1998).
@@ -20,18 +20,20 @@ from tfpyop.errors import GradientError
 
 _REMEDY = 'Use grad="numerical", or write a rule.'
 _WIDEST = 2.0**-7
-"""The largest step of the comparison, relative to the magnitude of what is moved."""
+"""The largest step of the comparison, relative to the magnitude of the inputs that vary."""
 _CONTINUOUS = 2.0**-9
-"""How much more precisely the values around must meet the one at the point."""
+"""The tolerance for the gap between values around the point and the value at it, relative to the slope tolerance."""
 _EPS = float(np.finfo(np.float64).eps)
 _SHRINK = 2.0**-4
 _SEARCHES = ((SMALLEST, 10), (None, 4))
-"""As which magnitude inputs near zero count, and how many steps are tried then."""
+"""The minimum magnitude of inputs near zero (None: no minimum), and the number of steps to try with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComplexStep:
-    """One evaluation at a tiny imaginary step: exact to rounding, for analytic functions that take complex input.
+    """Differentiate with one evaluation at a tiny imaginary step.
+
+    The result is exact to rounding for analytic functions. The function must accept complex inputs.
 
     Args:
       step: The step, relative to the direction.
@@ -43,7 +45,12 @@ class ComplexStep:
         require_positive("complex_step", "step", self.step)
 
     def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
-        """The derivative of every output along a direction."""
+        """Return the derivative of every output along a direction.
+
+        Raises:
+          GradientError: An input is complex, or the function does not accept complex inputs or returns real outputs for
+            them.
+        """
         if any(values.dtype.kind == "c" for values in point):
             raise GradientError(
                 "the complex step cannot differentiate with respect to a complex input.", remedy=_REMEDY
@@ -83,17 +90,17 @@ class ComplexStep:
         return Derivative(values, errors, sizes)
 
     def confirm(self, function: Function, found: Found) -> None:
-        """Compare what was found along one direction with the function's values, at the cost of three evaluations.
+        """Compare a derivative along one direction with the function's values. Each step costs three evaluations.
 
-        A central difference and a complex step of the same length err by the same amount to opposite sides if the
-        function is analytic. Where their mean does not confirm what was found, shorter steps are tried, and at last a
-        numerical derivative.
+        For an analytic function, a central difference and a complex step of the same length have equal and opposite
+        errors. If their mean does not confirm the derivative, shorter steps are tried, and finally a numerical
+        derivative.
 
         Raises:
           GradientError: The function is not analytic, or no step can confirm that it is.
         """
         line = Line(function, found.point, found.direction)
-        doubtful = [~np.isnan(values) for values in found.values]  # not a number where the function is none
+        doubtful = [~np.isnan(values) for values in found.values]  # NaN where the function is not finite
         with np.errstate(all="ignore"):
             for smallest, n_steps in _SEARCHES:
                 widest = _WIDEST / relative_speed(line, smallest)
@@ -106,14 +113,15 @@ class ComplexStep:
 
 
 def complex_step(*, step: float = 1e-30) -> ComplexStep:
-    """Derivatives by one evaluation at a tiny imaginary step, for `differentiable_op(..., grad=tfpyop.complex_step())`.
+    """Return the complex-step method for `differentiable_op(..., grad=tfpyop.complex_step())`.
 
-    Exact to rounding, for functions that are analytic and take complex input; others raise GradientError. At every new
-    point, three more evaluations for each group of inputs of similar weight compare the derivative with the values.
+    It computes derivatives with one evaluation at a tiny imaginary step. They are exact to rounding for analytic
+    functions that accept complex inputs. Other functions raise GradientError. At every new point, three more
+    evaluations for each group of inputs of similar weight compare the derivative with the function's values.
 
     Args:
-      step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the
-        scale on which the function changes. There is no cancellation, so only underflow limits the step.
+      step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the scale
+        on which the function changes. There is no cancellation, so only underflow limits the step.
 
     Returns:
       A value for `grad=`.
@@ -130,7 +138,7 @@ def complex_step(*, step: float = 1e-30) -> ComplexStep:
 
 
 def _confirmed(line: Line, found: Found, step: Array) -> list[Array]:
-    """Where differences over one step confirm what was found, as precisely as it is promised."""
+    """Return where differences over one step confirm a derivative to the required precision."""
     sides = _Sides.of(line, step)
     numbers = zip(
         found.values,
@@ -153,14 +161,15 @@ def _confirmed(line: Line, found: Found, step: Array) -> list[Array]:
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """What the values on all sides of a point tell of each output.
+    """Store estimates from the function's values around a point, for each output.
 
     Attributes:
-      slopes: The means of a central difference and a complex step, in which what both err by cancels.
-      roundings: How far rounding may move these.
-      resolutions: The same over the largest step.
-      gaps: By how much the values around miss the value at the point, divided by the step; zero if that is not known.
-      gap_roundings: How far rounding may move these.
+      slopes: The means of a central difference and a complex step, in which their leading errors cancel.
+      roundings: The possible rounding errors of the slopes.
+      resolutions: The same rounding errors over the largest step.
+      gaps: The differences between the values around the point and the value at the point, divided by the step; zero if
+        the value at the point is unknown.
+      gap_roundings: The possible rounding errors of the gaps.
     """
 
     slopes: list[Array]
@@ -171,7 +180,7 @@ class _Sides:
 
     @classmethod
     def of(cls, line: Line, step: Array) -> _Sides:
-        """Call the function at three points."""
+        """Evaluate the function at three points and return the estimates."""
         function, sides = line.function, cls([], [], [], [], [])
         speed = relative_speed(line, SMALLEST)
         widest = _WIDEST / speed
@@ -193,7 +202,7 @@ class _Sides:
 
 
 def _require_agreement(function: Function, found: Found, doubtful: Sequence[Array]) -> None:
-    """Raise GradientError unless a credible numerical derivative agrees with numbers that are in doubt."""
+    """Raise GradientError unless a credible numerical derivative agrees with the doubtful elements."""
     try:
         trusted = Numerical().along(function, found.point, found.direction)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Directions along which a derivative that was found is compared with the values of the function.
+"""Choose directions along which a derivative is compared with the values of the function.
 
-A direction that moves all numbers at once does not see an error in a number with a small share of the change. So
-numbers with shares of different magnitude are moved one group after the other, and numbers of one group so that their
-shares are about equal.
+If a direction moves all input elements at once, it hides an error in an element with a small share of the change.
+Therefore, elements with shares of different magnitude are grouped, and each direction moves one group. Within a group,
+the elements move so that their shares are about equal.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from tfpyop._numdiff.directional import SMALLEST, Function, contract, core_axes,
 from tfpyop._spec.coercion import Array
 
 _SHORT = 2.0**-16
-"""The length of a direction, relative to the inputs: its product with a large gradient does not overflow."""
+"""The length of a direction, relative to the inputs. Its product with a large gradient must not overflow."""
 _RATIO = 0.1
-"""The smallest share of the change in a group, relative to the largest."""
+"""The smallest share of the change in a group, relative to the largest share."""
 _RESOLVED = 512.0
-"""How many units of rounding a share must be to be resolved; all smaller ones are one group."""
+"""The minimum size of a share, in rounding units, to be resolved. All smaller shares form one group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found of a derivative along one direction, to be compared with the values of the function.
+    """Store a derivative along one direction, for the comparison with the values of the function.
 
     Attributes:
-      point: Where.
-      direction: Along which direction.
-      values: The numbers found: the derivatives of the outputs, or these times cotangents.
-      scales: The magnitudes of what was added up to them.
-      n_parts: How many parts were added up, at most.
+      point: The point.
+      direction: The direction.
+      values: The derivatives of the outputs, or their contraction with cotangents.
+      scales: The sums of the magnitudes of the terms in `values`.
+      n_parts: The maximum number of terms in one sum.
       length: The length of the direction, relative to the inputs.
-      weigh: Makes such numbers of derivatives of the outputs.
-      weigh_sizes: The same for magnitudes, which add up.
+      weigh: Converts derivatives of the outputs to the form of `values`.
+      weigh_sizes: Converts magnitudes, which add up, to the form of `values`.
     """
 
     point: Sequence[Array]
@@ -56,7 +56,7 @@ class Found:
         cotangents: Sequence[Array | None],
         gradients: Sequence[Array | None],
     ) -> list[Found]:
-        """Return what a VJP says about directions that together move every number of every input with a gradient."""
+        """Return a VJP's derivatives along directions that together move every element that has a gradient."""
         shares, sizes = _shares(point, gradients), [None if vector is None else np.abs(vector) for vector in cotangents]
         ranks = function.output_ranks
         resolved: Array = np.zeros(())
@@ -101,12 +101,12 @@ class Found:
 
     @classmethod
     def of_tangents(cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]) -> Found:
-        """Return what a JVP says along its own tangents."""
+        """Return a JVP's derivatives along its own tangents."""
         return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
 
 
 def _shares(point: Sequence[Array], gradients: Sequence[Array | None]) -> list[Array | None]:
-    """How much each number of each input changes the result if it moves by its own magnitude."""
+    """Return how much each element of each input changes the result if it moves by its own magnitude."""
     with np.errstate(all="ignore"):
         return [
             None if gradient is None else np.nan_to_num(np.abs(gradient) * np.maximum(np.abs(values), SMALLEST))
@@ -115,7 +115,7 @@ def _shares(point: Sequence[Array], gradients: Sequence[Array | None]) -> list[A
 
 
 def _groups(shares: Sequence[Array | None], ranks: Sequence[int], resolved: Array) -> list[Array | None]:
-    """The group of each number: zero for the largest shares of its loop element, and more for smaller ones."""
+    """Return the group of each element: zero for the largest shares in a loop element, then up for smaller shares."""
     largest: Array = np.zeros(())
     for share, rank in zip(shares, ranks, strict=True):
         if share is not None:
@@ -136,7 +136,7 @@ def _groups(shares: Sequence[Array | None], ranks: Sequence[int], resolved: Arra
 def _directions(
     point: Sequence[Array], shares: Sequence[Array | None], groups: Sequence[Array | None]
 ) -> list[list[Array | None]]:
-    """Directions that each move the numbers of one group, by about equal shares of the change."""
+    """Return one direction per group. It moves the elements of the group by about equal shares of the change."""
     numbers = np.unique(np.concatenate([np.zeros(1), *(np.ravel(group) for group in groups if group is not None)]))
     found: list[list[Array | None]] = []
     for number in numbers:

@@ -1,7 +1,7 @@
-"""Derivatives of functions of arrays, along directions: what a method is asked for, and what VJP and JVP make of it.
+"""Compute VJPs and JVPs of functions of arrays from directional derivatives.
 
-Works in float64 on functions of arrays whose loop dimensions broadcast and go through in one call, so that only core
-elements are moved one after the other. Knows nothing of ops, and not how a derivative along a direction is got.
+Defines the interface of a method that computes directional derivatives. The loop dimensions of all arrays broadcast and
+are evaluated in one call, so only core elements are varied separately. Works in float64 and does not depend on ops.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ CREDIBLE = 1e-3
 """The largest estimated error of a derivative that is returned, relative to its scale."""
 
 SMALLEST = 1e-2
-"""The magnitude that inputs nearer to zero count as."""
+"""The magnitude that is assumed for inputs closer to zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function to differentiate.
+    """Describe a function to differentiate.
 
     Attributes:
       call: Takes and returns arrays.
-      input_ranks: How many core dimensions each input has.
-      output_ranks: How many core dimensions each output has.
-      values: The outputs at the point, if they are known, in whatever precision.
+      input_ranks: The number of core dimensions of each input.
+      output_ranks: The number of core dimensions of each output.
+      values: The outputs at the point in any precision; None if they are unknown.
     """
 
     call: Callable[[Sequence[Array]], Sequence[Array]]
@@ -41,12 +41,12 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Derivative:
-    """The derivative of every output along one direction.
+    """Store the derivative of every output along one direction.
 
     Attributes:
       values: The derivatives; NaN where the function is not finite.
       errors: The estimated absolute errors; infinite where there is no estimate.
-      scales: What the errors are to be compared with: the magnitude of the derivative, or of its surroundings.
+      scales: The reference magnitudes for the errors: the magnitude of the derivative or of its surroundings.
     """
 
     values: list[Array]
@@ -55,10 +55,10 @@ class Derivative:
 
 
 class Method(Protocol):
-    """A way to get a derivative along a direction. None in a direction stands for an input that stays as it is."""
+    """Declare the interface of methods for directional derivatives. None in a direction stands for a fixed input."""
 
     def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
-        """The derivative of every output along a direction."""
+        """Return the derivative of every output along a direction."""
         ...
 
 
@@ -69,9 +69,9 @@ def pull_back(
     cotangents: Sequence[Array | None],
     wanted: Sequence[bool],
 ) -> list[Array | None]:
-    """The VJP: cotangents of the inputs, in the shape the inputs' loop dimensions broadcast to.
+    """Return the VJP: cotangents of the inputs, in the shape to which the inputs' loop dimensions broadcast.
 
-    Complex numbers follow TensorFlow: the cotangent of z = x + iy is that of x plus i times that of y.
+    Complex numbers follow TensorFlow: the cotangent of x + iy is the cotangent of x plus i times the cotangent of y.
 
     Raises:
       GradientError: There is no credible estimate.
@@ -85,7 +85,7 @@ def pull_back(
 def push_forward(
     method: Method, function: Function, point: Sequence[Array], tangents: Sequence[Array | None]
 ) -> list[Array]:
-    """The JVP: tangents of the outputs along those of the inputs, in one directional derivative.
+    """Return the JVP: tangents of the outputs along the tangents of the inputs, from one directional derivative.
 
     Raises:
       GradientError: There is no credible estimate.
@@ -99,24 +99,24 @@ def push_forward(
 
 
 def core_maximum(values: Array, rank: int) -> Array:
-    """The largest finite number among the core elements, with core dimensions of size one."""
+    """Return the largest finite value among the core elements, with core dimensions of size one."""
     return np.asarray(np.max(values, axis=core_axes(rank), where=np.isfinite(values), initial=0.0, keepdims=True))
 
 
 def precision_of(values: Array) -> float:
-    """The relative precision of numbers; whole numbers are exact, and count as those of double precision."""
+    """Return the relative precision of an array's dtype. Integers are exact and have the precision of float64 here."""
     return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)
 
 
 def over_core(values: Array, rank: int) -> Array:
-    """Append dimensions of size one, so that one number a loop element meets all core elements."""
+    """Append core dimensions of size one, so that one value per loop element broadcasts to all core elements."""
     return np.expand_dims(values, core_axes(rank))
 
 
 def _cotangent(
     method: Method, function: Function, point: Sequence[Array], cotangents: Sequence[Array | None], number: int
 ) -> Array:
-    """The cotangent of one input: its core elements are moved one after the other."""
+    """Return the cotangent of one input. Its core elements are varied separately."""
     ranks = function.input_ranks
     loop = np.broadcast_shapes(*(values.shape[: values.ndim - rank] for values, rank in zip(point, ranks, strict=True)))
     shape = loop + point[number].shape[point[number].ndim - ranks[number] :]
@@ -134,7 +134,7 @@ def _cotangent(
 
 
 def _require_credible(which: str, values: Array, errors: Array, scales: Array, point: Array | None = None) -> None:
-    """Raise GradientError for the first number whose error is too large to return it."""
+    """Raise GradientError for the first element whose error is too large."""
     with np.errstate(all="ignore"):
         failed = np.argwhere(~(errors <= CREDIBLE * scales))
     if not len(failed):
@@ -155,7 +155,7 @@ def _require_credible(which: str, values: Array, errors: Array, scales: Array, p
 def _unit_directions(
     function: Function, point: Sequence[Array], number: int
 ) -> Iterator[tuple[tuple[int, ...], complex, list[Array | None]]]:
-    """Directions that move one core element of one input, in every loop element at once."""
+    """Yield the directions that move one core element of one input, in all loop elements at once."""
     values = point[number]
     core = values.shape[values.ndim - function.input_ranks[number] :]
     for index in np.ndindex(core):
@@ -167,9 +167,9 @@ def _unit_directions(
 
 
 def contract(derivatives: Sequence[Array], cotangents: Sequence[Array | None], ranks: Sequence[int]) -> Array:
-    """Real inner products of derivatives and cotangents over the core dimensions; one number a loop element.
+    """Return the real inner products of derivatives and cotangents over the core dimensions, one for each loop element.
 
-    What a cotangent of zero meets does not count, be it infinite or not a number.
+    Derivatives with a cotangent of zero do not count, even if they are infinite or NaN.
     """
     total: Array = np.zeros(())
     for derivative, cotangent, rank in zip(derivatives, cotangents, ranks, strict=True):
@@ -180,5 +180,5 @@ def contract(derivatives: Sequence[Array], cotangents: Sequence[Array | None], r
 
 
 def core_axes(rank: int) -> tuple[int, ...]:
-    """The axes of the core dimensions."""
+    """Return the axes of the core dimensions."""
     return tuple(range(-rank, 0))

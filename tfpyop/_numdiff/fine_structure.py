@@ -1,8 +1,8 @@
-"""Structure of a function that shows only at displacements of a few units in the last place.
+"""Detect structure of a function that is visible only at displacements of a few units in the last place.
 
 Differences over wide steps do not see low steps, small fast waves, or a kink next to the point. At displacements of a
-few units in the last place such structure has a pattern that rounding does not have: values stay the same to the last
-bit, lie on a line with another slope, or miss the expected line by the same amount at many displacements.
+few units in the last place, this structure has a pattern that rounding does not have: values are exactly equal, lie on
+a line with another slope, or miss the expected line by the same amount at many displacements.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tfpyop._spec.coercion import Array
 EPS = float(np.finfo(np.float64).eps)
 SINGLE_EPS = float(np.finfo(np.float32).eps)
 _QUICK = (46811.0, 823.0)
-"""The displacements of the quick look, in units of double precision."""
+"""The displacements of the quick check, in units of double precision."""
 _CLEAR = 16.0
-"""How many units the values must miss a line to arouse suspicion."""
+"""The minimum distance of the values from a line, in units, to be suspicious."""
 _LADDER = 20
-"""How many displacements show the structure in double precision."""
+"""The number of displacements at which the structure is examined in double precision."""
 _FARTHEST = 2.0**24
 _NEIGHBOURS = 24
-"""How many numbers of single precision are compared with what rounds to them."""
+"""The number of single-precision numbers that are compared with other numbers that round to them."""
 _WINDOW = 16
-"""How many neighbours on each side show the structure in single precision."""
+"""The number of neighbors on each side at which the structure is examined in single precision."""
 _BEYOND = (32.0, 64.0, 128.0, 256.0, 512.0)
 _STEP_UNITS, _SINGLE_STEP_UNITS = 512.0, 6.0
-"""How high steps must be not to count as rounding, in units of double and of single precision."""
+"""The minimum heights of steps that rounding does not explain, in units of double and of single precision."""
 _ON_THE_LINE = 4.0
 _ON_IT = 6
 _FIRST = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -41,21 +41,21 @@ _FEWEST_FLAT = 3
 _LAST = 5
 _SAME = 0.25
 _NARROWER, _NARROWER_IN_SINGLE = 2.0**-11, 2.0**-6
-"""How far displacements go, relative to the step that a slope was found at: nearer, the function is straight."""
+"""The largest displacements, relative to the step of the slope's estimate. Within them, the function is straight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What was found of one output.
+    """Store the derivatives that were found for one output.
 
     Attributes:
       slopes: The derivatives.
-      steps: The step that each was found at.
+      steps: The step of each derivative's estimate.
       counts: Which derivatives would be returned, and are not zero by definition.
-      allowed: How far the derivatives may be off.
+      allowed: The tolerances of the derivatives.
       is_lucky: Where a check passed only because the values may be noisy.
       is_single: Where the function works in single precision, or seems to.
-      is_narrow: Whether it returns single precision.
+      is_narrow: Whether the function returns single precision.
     """
 
     slopes: Array
@@ -68,12 +68,12 @@ class Claim:
 
 
 def contradicted(line: Line, claims: Sequence[Claim], magnitude: Array) -> list[Array]:
-    """For each output, return where values next to the point contradict a derivative.
+    """Return, for each output, where values next to the point contradict a derivative.
 
     Args:
       line: The function along a direction.
-      claims: What was found.
-      magnitude: The magnitude of what is moved, as a step.
+      claims: The derivatives that were found.
+      magnitude: The magnitude of the inputs that vary, as a step.
     """
     result = [np.zeros(claim.slopes.shape, bool) for claim in claims]
     is_single = _casts(line, claims)
@@ -90,15 +90,15 @@ def contradicted(line: Line, claims: Sequence[Claim], magnitude: Array) -> list[
 
 @dataclass(frozen=True, slots=True)
 class _Probes:
-    """Values of one output at small displacements.
+    """Store the values of one output at small displacements.
 
     Attributes:
       steps: The displacements, from the smallest to the largest.
-      after: The values ahead.
-      before: The values back.
-      slope: The derivative to compare with.
+      after: The values ahead of the point.
+      before: The values behind the point.
+      slope: The derivative for the comparison.
       unit: The resolution of the values.
-      allowed: How far the derivative may be off.
+      allowed: The tolerance of the derivative.
     """
 
     steps: Array
@@ -110,15 +110,15 @@ class _Probes:
 
     @property
     def misses(self) -> Array:
-        """By how many units the values miss the expected line."""
+        """The distances of the values from the expected line, in units."""
         return np.asarray((self.after - self.before - 2 * self.slope * self.steps) / self.unit)
 
     def is_suspicious(self) -> Array:
-        """Whether values miss the line by more than rounding."""
+        """Return where values miss the line by more than rounding explains."""
         return np.asarray(np.any(np.abs(self.misses) > _CLEAR, axis=0))
 
     def is_flat(self) -> Array:
-        """Where values on each side stay the same, though the line rises by more than rounding explains."""
+        """Return where values on each side stay equal, although the line rises by more than rounding explains."""
         runs = []
         for values in (self.after, self.before):
             same = np.logical_and.accumulate(values == values[0], axis=0)
@@ -128,7 +128,7 @@ class _Probes:
         return np.asarray(is_high & (np.abs(self.slope) > self.allowed))
 
     def has_steps(self) -> Array:
-        """Where neighbours change less often than the line lets them, if each change is rounding."""
+        """Return where neighboring values change less often than the line requires if only rounding causes steps."""
         window = np.concatenate([self.before[:_WINDOW][::-1], self.after[:_WINDOW]])
         n_changes = (window[1:] != window[:-1]).sum(axis=0)
         rise = np.abs(self.slope) * 2 * self.steps[_WINDOW - 1]
@@ -136,7 +136,7 @@ class _Probes:
         return np.asarray(height > np.maximum(_SINGLE_STEP_UNITS * self.unit, SINGLE_EPS))
 
     def is_another_line(self) -> Array:
-        """Where values next to the point lie on a line with another slope."""
+        """Return where values next to the point lie on a line with another slope."""
         found: Array = np.zeros(self.slope.shape, bool)
         for start in range(len(self.steps) - _ON_IT + 1):
             which = slice(start, start + _ON_IT)
@@ -151,7 +151,7 @@ class _Probes:
         return found
 
     def is_biased(self, jump: float) -> Array:
-        """Where values miss the line by the same amount at several displacements."""
+        """Return where values miss the line by the same amount at several displacements."""
         misses = self.misses[-_LAST:]
         spread = np.abs(misses - misses[-1]).max(axis=0)
         size = np.abs(misses[-1])
@@ -160,7 +160,7 @@ class _Probes:
 
 
 def _casts(line: Line, claims: Sequence[Claim]) -> list[Array]:
-    """For each output, return where the function works in single precision: it does not see smaller changes."""
+    """Return, for each output, where the function works in single precision, so that smaller changes have no effect."""
     found = [claim.is_single for claim in claims]
     if not any(np.any(claim.is_single & claim.counts) and not claim.is_narrow for claim in claims):
         return found
@@ -229,7 +229,7 @@ def _probed(
 
 
 def _farthest(line: Line, claims: Sequence[Claim], counts: Sequence[Array]) -> Array:
-    """The smallest step of each loop element that a slope was found at."""
+    """Return the smallest step of a slope's estimate in each loop element."""
     found: Array = np.full((), np.inf)
     for claim, which, rank in zip(claims, counts, line.function.output_ranks, strict=True):
         steps = np.where(which & (claim.steps > 0) & (claim.slopes != 0), claim.steps, np.inf)

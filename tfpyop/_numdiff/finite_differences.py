@@ -1,7 +1,8 @@
-"""Derivatives by central differences at shrinking steps, extrapolated, and checked at a much smaller step.
+"""Compute derivatives by central differences at shrinking steps, extrapolated, and checked at a much smaller step.
 
-Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982);
-the scale of a function is searched for, and the check at another scale added, because the user does not specify it.
+Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982).
+The search for the scale of a function and the check at another scale are additions, because the user does not specify
+the scale.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from tfpyop.errors import RegistrationError, annotate
 
 MOST_STEPS = 40
 _RATIO = 0.53
-"""Each step to the one before: no simple fraction, so that no period fits all steps."""
+"""The ratio of each step to the previous step. It is not a simple fraction, so that no period fits all steps."""
 _CHECK_AFTER = 18
 _CHECK_RATIO = _RATIO**_CHECK_AFTER
-"""The step of the check to the smallest so far."""
+"""The ratio of the check's step to the smallest step so far."""
 _BITS = 12
-"""How many bits steps have, so that a number plus a step is mostly exact."""
+"""The number of significant bits of steps, so that a number plus a step is mostly exact."""
 _NEAREST = 2.0**-4
-"""The step of a check that does not cross zero, relative to the magnitude of what is moved."""
+"""The step of a check that does not cross zero, relative to the magnitude of the inputs that vary."""
 _LEAST = 1e-290
-"""Shorter steps are not precise."""
+"""The minimum step. Shorter steps are not precise."""
 _AGREED = 0.1
-"""How far slopes at the finest steps may be apart, relative to their size, to agree."""
+"""The maximum relative difference of slopes at the finest steps that agree."""
 _TINIEST = (2.0**-42, 2.0**-43, 2.0**-44, 2.0**-45)
-"""Steps, relative to the largest one, at which slopes that agree are no noise."""
+"""The ratios of the finest steps to the largest step. Slopes that agree at these steps are not noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numerical:
-    """Central differences at shrinking steps, extrapolated to step zero by Ridders' method.
+    """Compute central differences at shrinking steps, extrapolated to step zero by Ridders' method.
 
     Args:
-      step: The largest step, relative to the magnitude of what is moved.
-      order: How many steps are tried at least, each about half of the one before and at the cost of two evaluations.
-      smallest: The magnitude that inputs nearer to zero count as.
+      step: The largest step, relative to the magnitude of the inputs that vary.
+      order: The minimum number of steps. Each step is about half of the previous step and costs two evaluations.
+      smallest: The magnitude that is assumed for inputs closer to zero.
     """
 
     step: float = 0.125
@@ -66,13 +67,13 @@ class Numerical:
             )
 
     def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
-        """The derivative of every output along a direction, each number from the steps that suit it best.
+        """Return the derivative of every output along a direction. Each element uses the steps that suit it best.
 
         Raises:
-          Exception: What the function raised at the point itself; or at every step, with a note.
+          Exception: The exception of the function at the point itself, or at every step. The latter has a note.
         """
         line = Line(function, point, direction)
-        with np.errstate(all="ignore"):  # the largest steps may leave the domain; the smaller ones count then
+        with np.errstate(all="ignore"):  # the largest steps may leave the domain
             widest = self.step / relative_speed(line, self.smallest)
             result, is_final = self._search(line, widest, widest)
             if not _is_credible(result) and _is_near_zero(line, self.smallest):
@@ -84,7 +85,7 @@ class Numerical:
         return result
 
     def _search(self, line: Line, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
-        """Try ever smaller steps until every number is precise and checked, or no step is left."""
+        """Try ever smaller steps until every element is precise and checked, or no step is left."""
         outputs: list[Extrapolation] = []
         ranks, here = line.function.output_ranks, line.function.values
         for tried in range(1, MOST_STEPS + 1):
@@ -122,9 +123,9 @@ def _leave_undefined(outputs: Sequence[Extrapolation], here: Sequence[Array]) ->
 def _meets(
     outputs: Sequence[Extrapolation], ahead: Sequence[Array], back: Sequence[Array], step: Array, line: Line
 ) -> list[Array | None]:
-    """Where the values on both sides of the point meet in its own; None if that is not known.
+    """Return where the mean of both sides agrees with the value at the point; None if this is unknown.
 
-    Values that a call in single precision returned may be far off. Then the function is called once more.
+    The known values may come from a call in single precision and be inaccurate. Then the function is called once more.
     """
 
     def meet(here: Sequence[Array]) -> list[Array | None]:
@@ -140,9 +141,9 @@ def _meets(
 def _judged(
     line: Line, outputs: Sequence[Extrapolation], first: Array, method: Numerical
 ) -> tuple[Derivative, list[Array]]:
-    """Decide between the slopes of different scales, and refuse where values do not tell which one is meant.
+    """Choose between the slopes of different scales, and reject elements whose slope the values do not determine.
 
-    Returns also where no other search must decide.
+    Also return where the result is final, so that no other search must decide.
     """
     here: Sequence[Array | None] = [None] * len(outputs)
     if not all(np.all(output.settled) for output in outputs):
@@ -174,7 +175,7 @@ def _judged(
 
 
 def _rounds(line: Line, doubts: Sequence[Doubts], first: Array) -> list[Array]:
-    """For each output, where numbers that are in doubt are those of a function that rounds its values."""
+    """Return, for each output, where the doubtful elements belong to a function that rounds its values."""
     if not any(np.any(doubt.rounded) for doubt in doubts):
         return [np.zeros(doubt.rounded.shape, bool) for doubt in doubts]
     scattered = scatters(line, [(doubt.rounded, doubt.noise, doubt.spacing) for doubt in doubts])
@@ -186,22 +187,23 @@ def _rounds(line: Line, doubts: Sequence[Doubts], first: Array) -> list[Array]:
 
 
 def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST) -> Numerical:
-    """Derivatives by central differences in float64, for `differentiable_op(..., grad=tfpyop.numerical(...))`.
+    """Return the central-difference method for `differentiable_op(..., grad=tfpyop.numerical(...))`.
 
-    Use it for functions without a rule; it is opt-in and never silent. A smooth op that works element by element costs
-    `2 * order + 6` evaluations for each input, the last six as checks at much smaller steps; core dimensions multiply
-    that by their number of elements. Where the result is not precise or fails a check, smaller steps are tried, up to
-    about 600 evaluations; where none is credible, the gradient raises GradientError.
+    It works in float64. Use it for functions without a rule. tfpyop never uses it unless you request it. A smooth
+    elementwise op costs `2 * order + 6` evaluations for each input; the last six are checks at much smaller steps. Core
+    dimensions multiply this by their number of elements. Where the result is not precise or fails a check, smaller
+    steps are tried, up to about 600 evaluations. Where no result is credible, the gradient raises GradientError.
 
     Args:
-      step: The largest step, relative to the magnitude of what is moved. Larger ones help noisy functions, smaller
-        ones those that change fast or end nearby.
-      order: How many steps are tried at least, each about half of the one before. More cost more and help where
-        extrapolation converges slowly.
-      smallest: The magnitude that inputs nearer to zero count as, in their units, because zero has none.
+      step: The largest step, relative to the magnitude of the inputs that vary. Larger steps help with noisy functions.
+        Smaller steps help with functions that change fast or whose domain ends nearby.
+      order: The minimum number of steps. Each step is about half of the previous step. More steps cost more, and help
+        where extrapolation converges slowly.
+      smallest: The magnitude that is assumed for inputs closer to zero, in the units of the inputs, because a step
+        cannot be relative to zero.
 
     Returns:
-      A value for `grad=`. Typical relative errors of smooth functions are below 1e-10.
+      A value for `grad=`. Typical relative errors for smooth functions are below 1e-10.
 
     Raises:
       RegistrationError: An option is not a positive finite number, or `order` is not a whole number from 1 to 40.
@@ -224,7 +226,7 @@ def require_positive(maker: str, option: str, value: Any) -> None:
 
 
 def _is_near_zero(line: Line, smallest: float) -> bool:
-    """Whether some input that moves counts as larger than it is."""
+    """Return whether an input that varies has a smaller magnitude than the assumed minimum."""
     moved = zip(line.point, line.direction, strict=True)
     return any(
         np.any((vector != 0) & (values != 0) & (np.abs(values) < smallest))
@@ -238,7 +240,7 @@ def _is_credible(result: Derivative) -> bool:
 
 
 def _joined(first: Derivative, second: Derivative, is_final: Sequence[Array]) -> Derivative:
-    """The first derivative where it is credible or final, the second elsewhere."""
+    """Return the first derivative where it is credible or final, and the second derivative elsewhere."""
     errors = zip(first.errors, first.scales, is_final, strict=True)
     is_good = [(error <= CREDIBLE * scale) | final for error, scale, final in errors]
     parts = zip((first.values, first.errors, first.scales), (second.values, second.errors, second.scales), strict=True)
@@ -246,7 +248,7 @@ def _joined(first: Derivative, second: Derivative, is_final: Sequence[Array]) ->
 
 
 def rounded_step(step: Array) -> Array:
-    """Return a step cut to a few bits."""
+    """Return a step rounded to a few significant bits."""
     mantissa, exponent = np.frexp(step)
     return np.asarray(np.ldexp(np.rint(mantissa * 2.0**_BITS), exponent - _BITS))
 
@@ -260,7 +262,7 @@ def _explain(error: Exception) -> None:
 
 
 def _tiniest_slopes(line: Line, first: Array) -> list[Tiniest]:
-    """For each output the slope at the finest steps that double precision has, and what these steps agree on."""
+    """Return, for each output, the slopes at the finest steps of double precision, and where these steps agree."""
     found = []
     sides = [(step, line.around(step)) for step in (rounded_step(first * ratio) for ratio in _TINIEST)]
     for number, rank in enumerate(line.function.output_ranks):

@@ -1,4 +1,4 @@
-"""A function along a direction from a point: what it returns at displaced points, and how far to go."""
+"""Evaluate a function along a direction from a point, and choose the scale of the steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfpyop._spec.coercion import Array, DType, is_differentiable
 
 
 class Line:
-    """A function along a direction from a point. Where it raises off the point, it counts as not a number."""
+    """Evaluate a function along a direction from a point. Where the function raises off the point, its value is NaN."""
 
     def __init__(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> None:
         self.function, self.point, self.direction = function, point, direction
@@ -19,41 +19,41 @@ class Line:
         self._here: Sequence[Array] | None = None
 
     def here(self) -> Sequence[Array]:
-        """The outputs at the point."""
+        """Return the outputs at the point."""
         if self._here is None:
             self._here = self.function.call(self.point)
         return self._here
 
     def around(self, step: Array) -> tuple[Sequence[Array], Sequence[Array]]:
-        """The outputs a step ahead and a step back."""
+        """Return the outputs one step ahead and one step back."""
         return self.at(self.displaced(step)), self.at(self.displaced(-step))
 
     def displaced(self, step: Array) -> list[Array]:
-        """The inputs a step ahead."""
+        """Return the inputs one step ahead."""
         return [
             values if vector is None else values + over_core(step, rank) * vector
             for values, vector, rank in zip(self.point, self.direction, self.function.input_ranks, strict=True)
         ]
 
     def at(self, moved: Sequence[Array]) -> Sequence[Array]:
-        """The outputs for displaced inputs; not a number where the function refuses them."""
+        """Return the outputs for displaced inputs; NaN where the function raises."""
         try:
             return self.function.call(moved)
         except Exception as error:
-            here = self.here()  # raises if it is not the displacement that the function refuses
+            here = self.here()  # raises if the function also fails at the point
             self.refusal = error
             return [np.full(values.shape, np.nan, _inexact(values.dtype)) for values in here]
 
 
 def _inexact(dtype: DType) -> DType:
-    """A dtype that holds NaN: the dtype itself, or float64 for whole numbers."""
+    """Return a dtype that can hold NaN: the dtype itself, or float64 for integers."""
     return dtype if is_differentiable(dtype) else np.dtype(np.float64)
 
 
 def relative_speed(line: Line, smallest: float | None) -> Array:
-    """How fast the direction moves the inputs relative to their magnitude: the fastest of each loop element.
+    """Return how fast the direction moves the inputs relative to their magnitude: the maximum in each loop element.
 
-    Without a smallest magnitude only zero has none, and counts as one.
+    If `smallest` is None, there is no minimum magnitude, and zero counts as one.
     """
     speed: Array = np.zeros(())
     for values, vector, rank in zip(line.point, line.direction, line.function.input_ranks, strict=True):

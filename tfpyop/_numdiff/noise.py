@@ -1,8 +1,9 @@
-"""The slope of values that are rounded or noisy: the estimate with which the values at all finer steps are consistent.
+"""Estimate the slope of rounded or noisy values, and the error of this slope.
 
-Where a function is smooth, a derivative explains the values nearby up to rounding. Here the noise is measured instead:
-by how much the values at smaller steps miss the line that an estimate predicts. That noise, divided by the step of the
-estimate, is its error. Works on the numbers of one output that need it, one after the other on the last axis.
+The result is the estimate that is consistent with the values at all finer steps. For a smooth function, a derivative
+explains the nearby values up to rounding. For noisy values, this module measures the noise: the distances of the values
+at smaller steps from the line that an estimate predicts. The noise, divided by the step of the estimate, is the error
+of the estimate. The functions take the relevant elements of one output on the last axis.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from tfpyop._spec.coercion import Array
 
 _MOST_COLUMNS = 6
 _FEWEST_FINER = 3
-"""How many finer steps at least tell the noise."""
+"""The minimum number of finer steps from which the noise is estimated."""
 _AMPLIFIED = 2.5
-"""By how much extrapolation amplifies the noise of the values."""
+"""The factor by which extrapolation amplifies the noise of the values."""
 _CLEAR = 1 / 3
-"""Which part of the noise a miss must be to tell its sign."""
+"""The minimum size of a miss, relative to the noise, for its sign to count."""
 _FEWEST_SIGNS = 5
 _LAST_STEPS = 4
 _SAME = 0.2
 _FLAT_STEPS = 2
-"""At how many of the finest steps at least a function that has steps does not change."""
+"""The minimum number of finest steps without a change, for a function to have steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Values on both sides of a point.
+    """Store values on both sides of a point.
 
     Attributes:
-      steps: From the largest to the smallest, by number.
-      after: The values a step ahead.
-      before: The values a step back.
+      steps: The steps from the largest to the smallest, for each element.
+      after: The values one step ahead.
+      before: The values one step back.
     """
 
     steps: Array
@@ -47,25 +48,25 @@ class Samples:
         return np.maximum(np.abs(self.after), np.abs(self.before))
 
     def last(self, number: int) -> Samples:
-        """Return those at the smallest steps."""
+        """Return the samples at the smallest steps."""
         return Samples(self.steps[-number:], self.after[-number:], self.before[-number:])
 
     def upto(self, end: int) -> Samples:
-        """Return those at the largest steps."""
+        """Return the samples at the largest steps."""
         return Samples(self.steps[:end], self.after[:end], self.before[:end])
 
     def only(self, which: Array) -> Samples:
-        """Return those of some numbers, one after the other."""
+        """Return the samples of some elements."""
         return Samples(self.steps[:, which], self.after[:, which], self.before[:, which])
 
 
 @dataclass(frozen=True, slots=True)
 class NoisySlope:
-    """What noisy values tell.
+    """Store the slopes of noisy values.
 
     Attributes:
-      value: The slopes; NaN where there is none.
-      error: Their errors, as far as they follow from the noise; infinite where there is no slope.
+      value: The slopes; NaN where there is no slope.
+      error: The errors of the slopes, as far as they follow from the noise; infinite where there is no slope.
       noise: The noise of the values.
       size: The magnitude of the values nearest to the point.
       largest: The magnitude of the largest values.
@@ -80,18 +81,18 @@ class NoisySlope:
     step: Array
 
     def replaced(self, where: Array, other: NoisySlope) -> NoisySlope:
-        """Return these, and others in some places."""
+        """Return these slopes, replaced by other slopes where the mask is True."""
         pairs = ((getattr(other, part.name), getattr(self, part.name)) for part in fields(self))
         return NoisySlope(*(np.where(where, theirs, ours) for theirs, ours in pairs))
 
 
 def slope_of_noisy_values(samples: Samples, precision: float, above: Array) -> NoisySlope:
-    """Return the slope with the smallest error, if noise explains by how much the values at finer steps miss it.
+    """Return the slope with the smallest error, if noise explains how far the values at finer steps miss it.
 
     Args:
       samples: The values.
       precision: The relative precision of the values, at best.
-      above: The estimate must come from steps larger than this, by number.
+      above: A lower limit for the steps of the estimate, for each element.
     """
     steps, after, before = samples.steps, samples.after, samples.before
     n_steps, n = steps.shape
@@ -124,14 +125,14 @@ def slope_of_noisy_values(samples: Samples, precision: float, above: Array) -> N
 
 
 def flat_below(samples: Samples) -> Array:
-    """Return the largest step at which, as at all finer ones, the values do not change; zero if they do."""
+    """Return the largest step such that the values do not change at it and at all finer steps; zero if they change."""
     is_flat = np.logical_and.accumulate((samples.after == samples.before)[::-1], axis=0)[::-1]
     largest = np.where(is_flat, samples.steps, 0.0).max(axis=0)
     return np.where(is_flat.sum(axis=0) >= _FLAT_STEPS, largest, 0.0)
 
 
 def _is_one_sided(samples: Samples, value: Array, finest: Array, noise: Array, precision: float) -> Array:
-    """Where all values miss the line to the same side: they jump at the point, which is not noise."""
+    """Return where all values miss the line on the same side. They jump at the point, so the misses are not noise."""
     misses = (samples.after - samples.before) / 2 - value * samples.steps
     rounding = 16 * precision * samples.sizes
     counts = (samples.steps < finest) & (np.abs(misses) >= _CLEAR * noise) & (np.abs(misses) > rounding)
@@ -142,7 +143,7 @@ def _is_one_sided(samples: Samples, value: Array, finest: Array, noise: Array, p
 
 
 def _jumps(samples: Samples, precision: float) -> Array:
-    """Where both sides stay as far apart as they are, while the last steps shrink."""
+    """Return where the distance between both sides stays the same while the last steps shrink."""
     gaps = (samples.after - samples.before)[-_LAST_STEPS:]
     spread = np.max(np.abs(gaps - gaps[-1]), axis=0)
     return np.asarray((np.abs(gaps[-1]) > 4 * precision * samples.sizes[-1]) & (spread < _SAME * np.abs(gaps[-1])))

@@ -1,4 +1,4 @@
-"""Extrapolation of central differences to step zero: the estimates of one output, and which of them to believe.
+"""Extrapolate central differences to step zero, and choose the most reliable estimate for each element of an output.
 
 Source: C. J. F. Ridders, Advances in Engineering Software 4 (1982), with Neville's scheme for steps of any ratio.
 """
@@ -17,34 +17,34 @@ from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap
 from tfpyop._spec.coercion import Array
 
 RESOLVED = 64.0
-"""How many units of rounding, over the widest step, a derivative may be off however small it is."""
+"""The error allowed for any derivative, however small, in rounding units over the widest step."""
 _MOST_COLUMNS = 8
 _PRECISE = 1e-8
 """The relative error that ends the search."""
 _COMPARABLE = 1e-2
-"""Numbers this much smaller than the largest among the core elements, or than nearby slopes, count as that large."""
+"""The minimum scale of an element, relative to the largest core element and to nearby slopes."""
 _CONFIRMED = 1e-4
-"""How far a difference over a small step may be off, relative to the scale, to confirm a derivative."""
+"""The maximum difference of a slope over a small step, relative to the scale, that confirms a derivative."""
 _CHANCE = 0.02
-"""How far a check may be off, relative to the scale, because of noise that the estimated error admits."""
+"""The maximum difference in a check, relative to the scale, that noise within the estimated error may cause."""
 _FAR_BETTER = 0.01
-"""How much smaller an error must be not to be mere chance where rounding prevails."""
+"""The maximum ratio of a new error to the current error that chance does not explain where rounding prevails."""
 _NEARBY = 1e-9
-"""How far a derivative may be off, relative to the slopes over the widest step, however small it is."""
+"""The error allowed for any derivative, however small, relative to the slopes over the widest step."""
 _MOST_ROUNDED = 1e-4
-"""How large noise may be, relative to the function, where the function is known to round."""
+"""The maximum noise, relative to the function, where the function is known to round its values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """What the values at the steps tried do not decide.
+    """Store what the values at the steps tried do not decide.
 
     Attributes:
-      rounded: Which numbers count only if the function rounds its values, for example to single precision.
-      flat: Which numbers are zero unless it does.
+      rounded: Which elements count only if the function rounds its values, for example to single precision.
+      flat: Which elements are zero unless the function rounds its values.
       explained: Where rounding to single precision explains all of the noise.
       noise: The noise of the values.
-      spacing: At which distance of points the noise shows.
+      spacing: The distance between points at which the noise is visible.
     """
 
     rounded: Array
@@ -56,12 +56,12 @@ class Doubts:
 
 @dataclass(frozen=True, slots=True)
 class Tiniest:
-    """What differences at the finest steps of double precision say.
+    """Store the differences at the finest steps of double precision.
 
     Attributes:
-      slopes: The slopes there.
+      slopes: The slopes at these steps.
       agree: Where all of these steps agree on a slope other than zero.
-      flat: Where the values do not change at any of them.
+      flat: Where the values do not change at any of these steps.
       step: The largest of these steps.
     """
 
@@ -72,14 +72,16 @@ class Tiniest:
 
 
 class Extrapolation:
-    """The table of one output: of every number it keeps the entry with the smallest error, until that is disproved.
+    """Build the extrapolation table of one output.
+
+    For every element, the table keeps the entry with the smallest error until a check rejects it.
 
     Args:
-      rank: How many core dimensions the output has.
+      rank: The number of core dimensions of the output.
       first: The largest step of each loop element.
-      widest: The step over which the resolution of the values counts.
+      widest: The step that defines the resolution of the values.
       like: Values of the output.
-      order: After how many steps a credible estimate gives way only to a far better one, because of chance.
+      order: The number of steps after which only a far better estimate replaces a credible estimate, because of chance.
     """
 
     def __init__(self, rank: int, first: Array, *, widest: Array, like: Array, order: int) -> None:
@@ -107,22 +109,22 @@ class Extrapolation:
 
     @property
     def settled(self) -> Array:
-        """Which numbers are precise and checked, or have no derivative because the function is not finite."""
+        """Which elements are precise and checked, or have no derivative because the function is not finite."""
         return self._settled
 
     def is_done(self) -> bool:
-        """Whether further steps tell nothing more."""
+        """Return whether further steps add no information."""
         if np.all(self._settled):
             return True
         return self.is_narrow and bool(np.all(self._rows[-1][0] <= 8 * self._precision * self._first))
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the function returns numbers of less than double precision."""
+        """Whether the function returns less than double precision."""
         return self._precision > EPS
 
     def add(self, after: Array, before: Array, step: Array) -> None:
-        """Add the values a step ahead and a step back."""
+        """Add the values one step ahead and one step back."""
         self._precision = max(self._precision, *(precision_of(values) for values in (after, before)))
         after, before, step = _wide(after), _wide(before), over_core(step, self._rank)
         difference = (after - before) / (2 * step)
@@ -145,9 +147,10 @@ class Extrapolation:
         self._rows.append((np.broadcast_to(step, difference.shape), after, before))
 
     def precise(self) -> Array:
-        """Which numbers are precise and wait for a check: to many digits, or as far as rounding allows.
+        """Return which elements are precise and await a check: to many digits, or as far as rounding allows.
 
-        None of a function that returns less than double precision: no smaller step could confirm them.
+        For a function that returns less than double precision, there are none, because no smaller step could confirm
+        them.
         """
         if self.is_narrow:
             return np.zeros(self._settled.shape, bool)
@@ -155,14 +158,14 @@ class Extrapolation:
         return ~self._settled & (self._error <= _PRECISE * self._scale() + rounding)
 
     def check(self, after: Array, before: Array, step: Array, *, meets: Array | None, here: Array | None) -> None:
-        """Settle precise numbers that a difference at a much smaller step confirms within its rounding; drop others.
+        """Settle precise elements that a difference at a much smaller step confirms. Drop all other precise elements.
 
         Args:
           after: The values a small step ahead.
           before: The values a small step back.
           step: The small step of each loop element.
-          meets: Where the values on both sides meet in that of the point itself, if it is known.
-          here: The values at the point in double precision, if they are known.
+          meets: Where the mean of both sides agrees with the value at the point; None if this is unknown.
+          here: The values at the point in double precision; None if they are unknown.
         """
         after, before = _wide(after), _wide(before)
         self._checks.append((after, before, over_core(step, self._rank), 8 * self._first))
@@ -175,16 +178,16 @@ class Extrapolation:
         self._drop(waiting & ~agrees)
 
     def check_nearest(self, after: Array, before: Array, step: Array) -> None:
-        """Refuse numbers that a difference over a step shorter than the distance from zero contradicts."""
+        """Reject elements that a difference over a step shorter than the distance from zero contradicts."""
         step = over_core(step, self._rank)
         self._checks.append((_wide(after), _wide(before), step, step))
         self._refuted = self._refuted | (~self._undefined & ~self._agrees(*self._checks[-1]))
         self.refuse(self._refuted)
 
     def _agrees(self, after: Array, before: Array, step: Array, magnitude: Array) -> Array:
-        """Where a difference over a much smaller step confirms the value; or tells nothing, over a larger one.
+        """Return where a difference over a much smaller step confirms the value, or where the step is too large.
 
-        The magnitude is that of what is moved; steps are precise to its rounding.
+        Steps are precise to the rounding of `magnitude`, the magnitude of the inputs that vary.
         """
         rounding = 16 * self._precision * np.maximum(np.abs(after), np.abs(before)) / step
         chance = np.minimum(10 * self._error * self._finest / step, _CHANCE * self._scale())
@@ -195,7 +198,7 @@ class Extrapolation:
         return np.asarray((apart <= tolerance + rounding + chance) | is_coarse)
 
     def meets(self, after: Array, before: Array, step: Array, here: Array) -> Array:
-        """Where the mean of both sides is the value at the point, up to kinks and the precision of that value."""
+        """Return where the mean of both sides agrees with the value at the point, up to kinks and precision."""
         middle, step = (_wide(after) + _wide(before)) / 2, over_core(step, self._rank)
         rounding = 16 * max(precision_of(here), 4 * EPS) * np.maximum(np.abs(here), np.abs(middle))
         reach = 4 * step * np.maximum(np.abs(self._value), self._steepest)
@@ -203,20 +206,20 @@ class Extrapolation:
         return np.asarray(is_near | ~self.precise())
 
     def leave(self, undefined: Array) -> None:
-        """Settle numbers where the function is not finite: they have no derivative."""
+        """Settle elements where the function is not finite. They have no derivative."""
         self._drop(undefined)
         self._settled, self._undefined = self._settled | undefined, self._undefined | undefined
         self._error = np.where(undefined, 0.0, self._error)
 
     def has_gaps(self) -> bool:
-        """Whether some number has no estimate."""
+        """Return whether an element has no estimate."""
         return bool(np.any(~self._settled & np.isinf(self._error)))
 
     def doubts(self, here: Array | None) -> Doubts:
-        """Ask for a second opinion on numbers that are not settled, or that differences leave all at once.
+        """Get a second opinion on elements that are not settled, or whose slope the differences leave abruptly.
 
         Args:
-          here: The values at the point, if some number is not settled.
+          here: The values at the point; None if all elements are settled.
         """
         rounded, flat, explained = (np.zeros(self._value.shape, bool) for _ in range(3))
         leaps = np.where(self._settled & ~self._undefined, leap(self._samples, self._value, self._error, EPS), 0.0)
@@ -245,7 +248,7 @@ class Extrapolation:
         return Doubts(rounded, flat, explained, self._noise, self._spacing())
 
     def _is_broken(self, here: Array, flat: Array) -> Array:
-        """Where the values around the point do not tend to its value, or too slowly."""
+        """Return where the values around the point do not tend to the value at it, or tend to it too slowly."""
         samples, noise = self._samples, np.where(np.isfinite(self._noise), self._noise, 0.0)
         middle = (samples.after[-1] + samples.before[-1]) / 2
         rounding = 64 * self._precision * np.maximum(np.abs(here), samples.sizes[-1])
@@ -254,39 +257,39 @@ class Extrapolation:
         return np.asarray(is_cusp_anywhere(samples, here, self._precision, noise) | (is_apart & ~flat))
 
     def _spacing(self) -> Array:
-        """At which distance of points noise shows: where it is large beside the change due to the slope."""
+        """Return the distance between points at which noise is large compared with the change due to the slope."""
         cell = 8 * max(self._precision, SINGLE_EPS) * self._widest
         drifting = np.maximum(self._noise / (4 * np.abs(self._value)), cell)
         return np.where(drifting <= 8 * cell, drifting, 2 * cell)
 
     def _flatten(self, where: Array) -> None:
-        """Settle numbers as zero: the point lies inside of a wide step."""
+        """Settle elements as zero, because the point lies inside a wide step."""
         self._value, self._error = np.where(where, 0.0, self._value), np.where(where, 0.0, self._error)
         self._noise, self._settled = np.where(where, 0.0, self._noise), self._settled | where
 
     def refuse(self, where: Array) -> None:
-        """Give numbers no estimate."""
+        """Discard the estimates of elements."""
         self._drop(where)
         self._settled = self._settled & ~where
 
     def has_noise(self) -> bool:
-        """Whether some estimate counts only because its differences are taken for noise in double precision."""
+        """Return whether an estimate counts only because its differences are considered noise in double precision."""
         return not self.is_narrow and bool(np.any(self._is_noise()))
 
     def refuse_noise(self, tiniest: Tiniest) -> None:
-        """Give no estimate to numbers for which the finest steps show another slope, or none: that is no noise."""
+        """Discard estimates where the finest steps show another slope or no slope, because this is not noise."""
         other = tiniest.agree & (np.abs(tiniest.slopes - self._value) > 0.5 * np.abs(tiniest.slopes))
         flat = tiniest.flat & (np.abs(self._value) * tiniest.step > 4 * EPS * self._size)
         self.refuse(self._is_noise() & (other | (flat & ~self._rounds)))
 
     def decide(self, doubts: Doubts, rounds: Array) -> None:
-        """Keep or refuse numbers that were in doubt, as it is known now where the function rounds its values."""
+        """Keep or discard doubtful elements, now that it is known where the function rounds its values."""
         self._rounds = rounds
         self.refuse(doubts.rounded & ~rounds)
         self._flatten(doubts.flat & ~rounds)
 
     def claim(self) -> Claim:
-        """Return what values next to the point must not contradict."""
+        """Return the derivatives that values next to the point must not contradict."""
         _, error, scale = self.result()
         counts = (error <= CREDIBLE * scale) & np.isfinite(self._value)
         return Claim(
@@ -300,7 +303,7 @@ class Extrapolation:
         )
 
     def result(self) -> tuple[Array, Array, Array]:
-        """Values, errors and the scales to compare these with."""
+        """Return the values, their errors, and the scales for the errors."""
         precision = np.where(self._rounds, max(self._precision, SINGLE_EPS), self._precision)
         most = np.where(precision > EPS, _MOST_ROUNDED, ROUNDED) * self._largest
         error = np.where(self._noise > most, np.inf, self._error)
@@ -320,7 +323,7 @@ class Extrapolation:
         return ~self._settled & np.isfinite(self._error)
 
     def _slopes_nearby(self, after: Array, before: Array, step: Array) -> tuple[Array, Array]:
-        """The smaller and the larger of the slopes between this step and the last, ahead and back."""
+        """Return the smaller and the larger of the slopes between this step and the last, ahead and back."""
         if not self._rows:
             return np.zeros(after.shape), np.zeros(after.shape)
         last, *values = self._rows[-1]

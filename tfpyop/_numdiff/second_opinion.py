@@ -1,8 +1,8 @@
-"""A second opinion on derivatives that are in doubt: the slope at a coarser scale, and what it would mean.
+"""Estimate doubtful derivatives a second time, at a coarser scale, and determine what the estimate depends on.
 
-At fine steps a function that rounds its values, as single precision does, is flat or follows a part of itself. At
-coarse steps a function with steps of its own looks as if it had a slope. Values along a line alone do not always tell
-which of the two a function is; then this says what must be known to decide.
+At fine steps, a function that rounds its values, for example to single precision, is flat or follows a part of itself.
+At coarse steps, a function with steps of its own seems to have a slope. Values along a line do not always show which
+kind a function is. This module then determines what must be known to decide.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tfpyop._spec.coercion import Array
 EPS = float(np.finfo(np.float64).eps)
 SINGLE_EPS = float(np.finfo(np.float32).eps)
 ROUNDED = 1e-6
-"""Noise this small, relative to the function, may be that of a function that works in single precision."""
+"""The maximum noise, relative to the function, of a function that may work in single precision."""
 _FEW_PARTS = 0.03
-"""How precise the slope at a coarser scale must be, relative to its distance from another one, to rival it."""
+"""The maximum error of a slope at a coarser scale, relative to its distance from another slope, to be a rival."""
 _WIDE_STEP = 1e-4
-"""How wide a step must be, relative to the widest one tried, to be none of single precision."""
+"""The minimum width of a step, relative to the widest step tried, that single precision does not explain."""
 _NARROW_INPUT, _NARROW_OUTPUT = 8.0, 1.5
-"""How wide and high a step must be to be none of the precision that the function returns, in units of it."""
+"""The minimum width and height of a step, in units of the returned precision, that this precision does not explain."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecondOpinion:
-    """What a coarser scale says, by number.
+    """Store the estimates at a coarser scale, for each element.
 
     Attributes:
-      value: The slope there.
-      error: Its error.
-      step: The step it comes from.
-      noise: By how much values at finer steps miss it.
+      value: The slope at this scale.
+      error: The error of the slope.
+      step: The step of the estimate.
+      noise: The distance of the values at finer steps from the slope.
       largest: The magnitude of the values.
-      counts: Whether it takes the place of what was found before.
-      rounded: Whether it is right only if the function rounds its values.
-      flat: Whether the derivative is zero unless the function does.
+      counts: Whether the estimate replaces the earlier estimate.
+      rounded: Whether the estimate is right only if the function rounds its values.
+      flat: Whether the derivative is zero unless the function rounds its values.
       explained: Whether rounding to single precision explains the noise.
     """
 
@@ -60,18 +60,18 @@ def second_opinion(
 ) -> SecondOpinion:
     """Look for another slope at a coarser scale.
 
-    A number that is not settled gets the slope with which the values at all finer steps are consistent. A settled
-    number has a rival if the function follows another slope at a coarser scale, up to noise of the size that rounding
-    to single precision has, and passes from the one to the other all at once.
+    An element that is not settled gets the slope that is consistent with the values at all finer steps. A settled
+    element has a rival if the function follows another slope at a coarser scale, and changes from one slope to the
+    other abruptly. The noise of the rival must be no larger than rounding to single precision causes.
 
     Args:
       samples: The values around the point.
-      settled: Which numbers have a derivative that is precise and checked.
-      value: These derivatives.
-      leaps: At which step differences leave them all at once; zero if they do not.
+      settled: Which elements have a precise and checked derivative.
+      value: The derivatives of these elements.
+      leaps: The step at which differences leave the derivative abruptly; zero if they do not.
       widest: The largest step.
       precision: The precision of the values that the function returns.
-      is_closer: Whether a search over larger steps found nothing, so that a step nearby is no wide one.
+      is_closer: Whether a search over larger steps found nothing, so that a step nearby does not count as wide.
     """
     is_narrow, flat = precision > EPS, flat_below(samples)
     is_split = np.zeros(settled.shape, bool)
@@ -106,7 +106,10 @@ def second_opinion(
 
 
 def _at_a_coarser_scale(samples: Samples, found: NoisySlope, precision: float) -> NoisySlope:
-    """The slope beyond the step at which differences leave another one all at once; none if they do not."""
+    """Return the slope beyond the step at which differences leave the found slope abruptly.
+
+    If they do not leave it, the result is not a rival of the found slope.
+    """
     leaps = leap(samples, found.value, found.error, precision)
     if not np.any(leaps > 0):
         return found
@@ -114,7 +117,7 @@ def _at_a_coarser_scale(samples: Samples, found: NoisySlope, precision: float) -
 
 
 def _rivals(found: NoisySlope, value: Array, flat: Array) -> Array:
-    """Where a slope at a coarser scale is precise and another one, and the function follows it up to little noise."""
+    """Return where a slope at a coarser scale is precise, differs from a value, and has little noise."""
     apart = np.abs(found.value - value)
     is_small = (found.noise <= 10 * ROUNDED * found.size) | (flat > 0)
     return np.asarray((found.error <= _FEW_PARTS * apart) & is_small & (apart > CREDIBLE * np.abs(value)))

@@ -1,8 +1,8 @@
-"""Whether a function casts its inputs to single precision, though it returns double precision.
+"""Determine whether a function casts its inputs to single precision, although it returns double precision.
 
-Such a function is constant around every number of single precision, up to the middle between it and the next, and
-changes from one to the next as far as single precision resolves. Rounding to a number of digits has steps of another
-width: at the point, or at another magnitude.
+A function that casts is constant around every single-precision number, up to the middle between it and the next number.
+From one number to the next, it changes as far as single precision resolves. If a function rounds to a number of digits
+instead, its steps have another width, at the point or at another magnitude.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from tfpyop._numdiff.line import Line
 from tfpyop._spec.coercion import Array
 
 _NEAR = (0.1127017, -0.2360680, 0.3819660)
-"""Where the function is probed near the point, relative to the largest step: no numbers with few digits."""
+"""The positions of the probes near the point, relative to the largest step. They are not numbers with few digits."""
 _MOST_OF_THEM = 2
 _FAR = (0.0763932, 12.708204)
-"""By what inputs are multiplied to probe the function at other magnitudes."""
+"""The factors by which inputs are multiplied to probe the function at other magnitudes."""
 _INSIDE = 0.45
-"""How far a number may move, in units of single precision, and still be rounded to the same one."""
+"""The distance, in units of single precision, that a number may move and still be rounded to the same number."""
 _WIDE = 2**17
-"""How many numbers further the slope is taken from."""
+"""The distance, in numbers of single precision, over which the slope is computed."""
 _UNITS = 2.5
-"""A change of so many units of single precision must be seen."""
+"""The size of a change, in units of single precision, that must be visible."""
 _TELLING = 16
-"""How many units the function must change over the wide step to tell anything."""
+"""The minimum change over the wide step, in units, for a probe to be conclusive."""
 _SCATTERED = 32
-"""How many points are compared to see whether values scatter."""
+"""The number of points that are compared to detect scattered values."""
 _CLEAR = 0.25
-"""Which part of the noise a change must be to count."""
+"""The minimum size of a change, relative to the noise, to count."""
 _FEWEST_CHANGES = 6
 _OFTEN = 1 / 3
 _SINGLE = float(np.finfo(np.float32).eps)
 
 
 def casts_to_single(line: Line, first: Array) -> list[Array]:
-    """For each output, where the function behaves as one that casts its inputs to single precision."""
+    """Return, for each output, where the function behaves as if it casts its inputs to single precision."""
     near = [_probe(line, base) for base in _near(line, first)]
     far = [_probe(line, base) for base in _far(line)]
     found = []
@@ -63,7 +63,7 @@ def _far(line: Line) -> Iterator[list[Array]]:
 
 
 def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
-    """For each output, where the function behaves around one point as one that casts, and where it changes enough."""
+    """Return, for each output, where the function behaves as if it casts near a point, and where it changes enough."""
     cells = [_cells(values, vector) for values, vector in zip(base, line.direction, strict=True)]
 
     def at(distance: float | Array) -> Sequence[Array]:
@@ -100,7 +100,7 @@ def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
 
 
 def single_neighbours(line: Line, number: int) -> Iterator[list[list[Array]]]:
-    """Yield numbers of single precision around the point, each with two others that round to it."""
+    """Yield single-precision numbers around the point, each with two other numbers that round to it."""
     point = [_rounded(values) for values in line.point]
     cells = [_cells(values, vector) for values, vector in zip(point, line.direction, strict=True)]
     for distance in range(-number // 2, number - number // 2):
@@ -113,7 +113,7 @@ def single_neighbours(line: Line, number: int) -> Iterator[list[list[Array]]]:
 
 
 def _inside(values: Array, vector: Array | None, sign: float) -> Array:
-    """Numbers of double precision that round to numbers of single precision."""
+    """Return double-precision numbers that round to these single-precision numbers."""
     if vector is None:
         return values
     if vector.dtype.kind == "c":
@@ -123,7 +123,7 @@ def _inside(values: Array, vector: Array | None, sign: float) -> Array:
 
 
 def _cells(values: Array, vector: Array | None) -> Array:
-    """From each number that moves to the next one of single precision, in the direction of the movement."""
+    """Return the distance from each number that varies to the next single-precision number along the direction."""
     if vector is None:
         return np.zeros(values.shape)
     if vector.dtype.kind == "c":
@@ -132,7 +132,7 @@ def _cells(values: Array, vector: Array | None) -> Array:
 
 
 def _rounded(values: Array) -> Array:
-    """Numbers of single precision, as numbers of double precision."""
+    """Return single-precision numbers as double-precision numbers."""
     if values.dtype.kind not in "fc":
         return values
     single = np.complex64 if values.dtype.kind == "c" else np.float32
@@ -140,11 +140,11 @@ def _rounded(values: Array) -> Array:
 
 
 def scatters(line: Line, doubts: Sequence[tuple[Array, Array, Array]]) -> list[Array]:
-    """For each output, where values nearby scatter around a slope as rounding errors do, and not as equal steps.
+    """Return, for each output, where nearby values scatter around a slope like rounding errors, not like equal steps.
 
     Args:
       line: The function along a direction.
-      doubts: For each output which numbers are in doubt, their noise, and at which spacing it shows.
+      doubts: For each output: which elements are doubtful, their noise, and the spacing at which the noise is visible.
     """
     spacing: Array = np.zeros(())
     for (which, _, spacings), rank in zip(doubts, line.function.output_ranks, strict=True):
@@ -159,7 +159,7 @@ def scatters(line: Line, doubts: Sequence[tuple[Array, Array, Array]]) -> list[A
 
 
 def _turns(changes: Array, noise: Array) -> Array:
-    """Find where changes that are large compared with the noise go up and down."""
+    """Return where changes that are large compared with the noise go up and down."""
     clear = np.abs(changes) >= _CLEAR * noise
     last, n_clear, n_turns = np.zeros(noise.shape, changes.dtype), np.zeros(noise.shape), np.zeros(noise.shape)
     for change, is_clear in zip(changes, clear, strict=True):

@@ -1,4 +1,4 @@
-"""What values around a point say about it: whether they jump, or approach it as at a root, a logarithm or a pole."""
+"""Detect singular points from the values around them: jumps, and approaches as at a root, a logarithm or a pole."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tfpyop._numdiff.noise import Samples
 from tfpyop._spec.coercion import Array
 
 _ROWS = 6
-"""At how many steps the approach to the point is seen."""
+"""The number of steps at which the approach to the point is observed."""
 _SLOW = 0.95
-"""The power of the step by which values approach the point at a kink is one; at a cusp it is smaller."""
+"""The maximum power of the step with which values approach the point at a cusp. At a kink, the power is one."""
 _STEADY = 0.15
-"""How much that power may vary to be no noise."""
+"""The maximum variation of this power. A larger variation is noise."""
 
 
 def is_cusp(samples: Samples, limit: Array, precision: float) -> Array:
@@ -24,7 +24,7 @@ def is_cusp(samples: Samples, limit: Array, precision: float) -> Array:
 
 
 def is_cusp_anywhere(samples: Samples, limit: Array, precision: float, noise: Array) -> Array:
-    """Return the same at the finest steps at which the approach is not lost in noise."""
+    """Return the result of `is_cusp` at the finest steps at which noise does not hide the approach."""
     found, decided = np.zeros(limit.shape, bool), np.zeros(limit.shape, bool)
     for end in range(len(samples.steps), _ROWS - 1, -1):
         is_clear, is_slow = _approach(samples.upto(end).last(_ROWS), limit, 64 * precision, 8 * noise)
@@ -34,7 +34,7 @@ def is_cusp_anywhere(samples: Samples, limit: Array, precision: float, noise: Ar
 
 
 def _approach(samples: Samples, limit: Array, precision: float, noise: Array) -> tuple[Array, Array]:
-    """Where the mean of both sides is clearly off its limit at every step, and approaches it slowly."""
+    """Return where the mean of both sides differs from its limit at every step, and where it approaches it slowly."""
     gaps = (samples.after + samples.before) / 2 - limit
     powers = np.diff(np.log(np.abs(gaps)), axis=0) / np.diff(np.log(samples.steps), axis=0)
     is_clear = np.all(np.abs(gaps) > precision * samples.sizes + noise, axis=0)
@@ -42,9 +42,9 @@ def _approach(samples: Samples, limit: Array, precision: float, noise: Array) ->
 
 
 def leap(samples: Samples, value: Array, error: Array, precision: float) -> Array:
-    """Return the step at which differences leave a slope all at once, as those of a function with jumps do.
+    """Return the step at which differences leave a slope abruptly, as for a function with jumps; zero if they do not.
 
-    Zero where they do not: a smooth function leaves its slope little by little as the step grows.
+    For a smooth function, the differences leave its slope gradually as the step grows.
     """
     found: Array = np.zeros(value.shape)
     apart = np.abs((samples.after - samples.before) / (2 * samples.steps) - value)

@@ -1,1 +1,1 @@
-"""Ops, their rules and their tokens. Pure Python."""
+"""Define ops, their rules and their tokens. This package does not import TensorFlow."""

@@ -1,6 +1,6 @@
-"""Bind: the one way from an op to the lowering that calls it.
+"""Connect ops to the lowering that calls them.
 
-The lowering needs TensorFlow, which is imported with the first call: whoever can import it says how.
+The lowering needs TensorFlow, which is imported at the first call. Another module sets the function that imports it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from tfpyop._registry.op_def import ConcreteOp
 
 
 class Lowering(Protocol):
-    """The module that picks the way in which a call reaches TensorFlow."""
+    """Declare the interface of the module that chooses how a call reaches TensorFlow."""
 
     def call(self, op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
-        """Call an op with flat inputs; return its flat outputs as tensors."""
+        """Call an op with flat inputs and return its flat outputs as tensors."""
         ...
 
     def tracing_type(self, op: Any) -> Any:
-        """Return what `tf.function` knows an op among its arguments by."""
+        """Return the tracing type of an op that is an argument of a `tf.function`."""
         ...
 
 
@@ -34,10 +34,10 @@ def load_with(load: Callable[[], Lowering]) -> None:
 
 @functools.cache
 def lowering() -> Lowering:
-    """Return the lowering, imported with the first call of any op."""
+    """Return the lowering. The first call of any op imports it."""
     return _loaders[0]()
 
 
 def bind(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
-    """Call an op with flat inputs in whatever context this is; return its flat outputs as tensors."""
+    """Call an op with flat inputs, in eager mode or in a graph, and return its flat outputs as tensors."""
     return lowering().call(op, leaves)

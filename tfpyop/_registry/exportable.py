@@ -1,4 +1,4 @@
-"""Whether a saved model that calls an op can be used by another process."""
+"""Decide whether another process can use a saved model that calls an op."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tfpyop.errors import UnsupportedError
 
 
 def export_error(op: ConcreteOp) -> UnsupportedError | None:
-    """Return the error for a call in a saved model that no other process can make; None if other processes can."""
+    """Return the error for a call that other processes cannot run from a saved model; None if they can."""
     definition = op.definition
     if definition.is_bound:
         problem = "the op is bound to an instance, which exists only in this process."
@@ -35,7 +35,7 @@ def export_error(op: ConcreteOp) -> UnsupportedError | None:
 
 
 def export_error_with_defaults(op: ConcreteOp) -> UnsupportedError | None:
-    """Return the same, and also the error for a default that another process may not have."""
+    """Return the error of `export_error`, or the error for a default that may differ in another process."""
     marks = op.definition.spec.parameters.default_marks
     defaults = op.definition.spec.parameters.static_defaults or {}
     unknown = [name for name, mark in marks.items() if mark is None and op.static.get(name) is defaults[name]]

@@ -1,4 +1,4 @@
-"""The op of a user's function."""
+"""Define the op of a user's function."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tfpyop._spec.tree import TreeSpec, is_leaf_type, outline
 
 
 class FunctionOpDef(OpDef):
-    """An op as `differentiable_op` defines it.
+    """Define an op with the function and options of `differentiable_op`.
 
     Args:
       function: The user's function.
-      spec: What was declared of it.
-      rules: The rules declared with it.
-      make_op: Makes the object that users hold.
+      spec: The spec of the op.
+      rules: The rules declared with the op.
+      make_op: Makes the `Op` object for users.
       unbound: For a method that is bound to an instance: the op of the method.
-      instance: The instance that it is bound to.
+      instance: The instance to which the method is bound.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FunctionOpDef(OpDef):
 
     @cached_property
     def rules(self) -> RuleSet:
-        """The rules declared for the op; those of a method are bound to the instance."""
+        """The rules declared for the op; for a bound method, the rules bound to the instance."""
         if self._unbound is None:
             return self._given_rules or RuleSet()
         return bound_rules(self._unbound.rules, self._instance, self)
@@ -82,9 +82,9 @@ class FunctionOpDef(OpDef):
         return self._plain_op
 
     def _usual_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Hashable] | None:
-        """Return flat inputs, and what decides on the concrete op; None where the parameters must be read one by one.
+        """Return the flat inputs and the key of the concrete op; None if the full binding of parameters is required.
 
-        This is a short cut for calls with one argument for each tensor parameter and plain static values.
+        This is a shortcut for calls with one argument for each tensor parameter and plain static values.
         """
         kwargs = dict(kwargs)
         for parameter in self.spec.parameters.tensors[len(args) :]:
@@ -103,7 +103,7 @@ class FunctionOpDef(OpDef):
         leaves: list[Any] = []
         try:
             return leaves, (outline(tuple(args), leaves), tuple(static))
-        except TypeError:  # the long way names the op in the error
+        except TypeError:  # the full binding of parameters reports the error
             return None
 
     def _keep_usual_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
@@ -115,7 +115,7 @@ class FunctionOpDef(OpDef):
         return op
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
-        """Nest the outputs like `dtype=`."""
+        """Return the outputs, nested like `dtype=`."""
         return self.spec.tree.unflatten(outputs)
 
     def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
@@ -141,7 +141,7 @@ class FunctionOpDef(OpDef):
     def _method_host(
         self, spec: OpSpec, tree: TreeSpec | None, static: Mapping[str, Any], payload: str
     ) -> HostFunction:
-        """Return a host function for the bound ops of a method, which differ in nothing but the instance."""
+        """Return the host function that the bound ops of a method share. They differ only in the instance."""
         host = self._method_hosts.get(payload)
         if host is None:
             if len(self._method_hosts) >= MAX_CONCRETE_OPS:
@@ -152,7 +152,7 @@ class FunctionOpDef(OpDef):
         return host
 
     def _caller(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return a function of flat arrays (and destinations, if it takes `out`) that calls the user's function."""
+        """Return a function that calls the user's function with flat arrays, and with destinations for `out`."""
         function, spec = self.function, self.spec
 
         def call(arrays: list[Array]) -> Any:

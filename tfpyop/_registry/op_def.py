@@ -1,7 +1,7 @@
-"""Ops: what is declared of them (`OpDef`), and what a call needs of them (`ConcreteOp`).
+"""Define the ops: `OpDef` is the definition of an op, and `ConcreteOp` is an op as a lowering calls it.
 
-The types refer to each other, so they are in one file: an op has rules, a numpy rule is an op, and a concrete op knows
-the op that it is made from.
+The types refer to each other and therefore share a file: an op has rules, a numpy rule is an op, and a concrete op
+refers to its definition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_CONCRETE_OPS = 1024
 
 
 class Transform(enum.Enum):
-    """A direction of differentiation. The value is the suffix of the name of a numpy rule's op."""
+    """List the directions of differentiation. The value is the suffix of the name of a numpy rule's op."""
 
     VJP = "vjp"
     JVP = "jvp"
@@ -44,7 +44,7 @@ class Transform(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TensorFlowRule:
-    """A rule in TensorFlow ops, or a native implementation."""
+    """Store a rule in TensorFlow ops, or a native implementation."""
 
     site: Site
     function: Callable[..., Any]
@@ -56,7 +56,7 @@ class TensorFlowRule:
 
 @dataclass(frozen=True, slots=True)
 class NumpyRule:
-    """A rule in numpy. It is an op that takes inputs, outputs, residuals and vectors of the op it belongs to."""
+    """Store a rule in numpy as an op. Its inputs are the inputs, outputs, residuals and vectors of the forward op."""
 
     site: Site
     op: OpDef
@@ -67,12 +67,12 @@ Rule = TensorFlowRule | NumpyRule
 
 @dataclass(slots=True)
 class RuleSet:
-    """The rules of an op. All its concrete ops share one set, to which rules are added after the op is defined."""
+    """Store the rules of an op. All its concrete ops share one set. Rules are added to it after the op is defined."""
 
     vjp: Rule | None = None
     jvp: Rule | None = None
     native: TensorFlowRule | None = None
-    """The same function in TensorFlow ops."""
+    """The native implementation: the same function in TensorFlow ops."""
     non_differentiable: bool = False
 
     def of(self, transform: Transform) -> Rule | None:
@@ -82,28 +82,28 @@ class RuleSet:
 
 @dataclass(frozen=True, eq=False)
 class ConcreteOp:
-    """An op with its static arguments and the nesting of its inputs fixed: what a lowering calls."""
+    """Represent an op with fixed static arguments and a fixed nesting of its inputs. Lowerings call concrete ops."""
 
     definition: OpDef
     host: HostFunction
     rules: RuleSet
     signature: Signature | None
-    """For a user's function, residuals are among the outputs; for a numpy rule, there are inputs only."""
+    """The signature. For a user's function it includes residuals as outputs; for a numpy rule it has inputs only."""
     tree: TreeSpec | None
     """The nesting of the inputs; None if they are flat."""
     static: Mapping[str, Any]
     payload: str | None
-    """What a token holds next to the name; None if it cannot be written."""
+    """The call data in the token, next to the name; None if it cannot be written."""
     forward_op: ConcreteOp | None = None
-    """For the op of a numpy rule: the op that the rule belongs to."""
+    """For the op of a numpy rule: the op to which the rule belongs."""
     name: str = field(init=False)
     subject: str = field(init=False)
-    """The op in error messages."""
+    """The op's name and site for error messages."""
     is_eager_plain: bool = field(init=False)
-    """Whether eager tensors need no further look: static arguments cannot hold tensors, the function is preferred."""
+    """Whether eager inputs need no further check: no static argument can be a tensor, and the function is preferred."""
 
     def __post_init__(self) -> None:
-        """Fill in the plain fields."""
+        """Set the derived fields."""
         object.__setattr__(self, "name", self.definition.name)
         object.__setattr__(self, "subject", self.host.subject)
         is_plain = all(type(value) in PLAIN_TYPES for value in self.static.values())
@@ -118,7 +118,7 @@ class ConcreteOp:
 
     @property
     def is_batched(self) -> bool:
-        """Whether its inputs have batch axes."""
+        """Whether the inputs have batch axes."""
         return isinstance(self.host, BatchedHostFunction)
 
     def visible(self, results: Sequence[T]) -> Sequence[T]:
@@ -128,7 +128,7 @@ class ConcreteOp:
     # -- derivatives
 
     def is_differentiable(self, inputs: Sequence[DType], outputs: Sequence[DType]) -> bool:
-        """Return whether a call with these dtypes has a derivative at all."""
+        """Return whether a call with these dtypes can have a derivative."""
         return (
             not self.rules.non_differentiable
             and any(map(is_differentiable, inputs))
@@ -136,7 +136,7 @@ class ConcreteOp:
         )
 
     def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
-        """Return what the rules of this op receive for one call."""
+        """Return the context that the rules of this op receive for one call."""
         residuals = self._no_residuals
         if call.residuals:
             values = dict(zip(self.residual_names, call.residuals, strict=True))
@@ -154,8 +154,8 @@ class ConcreteOp:
         """Return the op over batches, without derivative rules of its own.
 
         Args:
-          *in_axes: The inputs that have a batch axis, outer levels first. An op that is batched already stays so,
-            further in.
+          *in_axes: Whether each input has a batch axis, outer levels first. The existing levels of a batched op become
+            the inner levels.
         """
         if not in_axes:
             return self
@@ -167,7 +167,7 @@ class ConcreteOp:
         return replace(self, host=host, signature=None, payload=payload)
 
     def unbatched(self) -> ConcreteOp:
-        """Return the op without its batch axes, with the derivative rules of this one."""
+        """Return the op without its batch axes, with the same derivative rules."""
         if not isinstance(self.host, BatchedHostFunction):
             return self
         payload = None if self.payload is None else with_in_axes(self.payload, ())
@@ -175,19 +175,19 @@ class ConcreteOp:
 
 
 class OpDef(ABC):
-    """An op as it was defined. Its concrete ops are made once for each set of static arguments, and kept.
+    """Define an op. Its concrete ops are created once for each set of static arguments, and cached.
 
     Attributes:
       function: The user's function, or the numpy rule.
       name: The name under which the op is registered, or a name for this process only.
       site: Where the op was defined.
       module: The module whose import defines the op.
-      is_local: Whether the name holds for this process only.
+      is_local: Whether the name is valid in this process only.
       is_bound: Whether the op is a method that is bound to an instance.
-      subject: The op in error messages.
-      spec: What is declared of the op.
+      subject: The op's name and site for error messages.
+      spec: The spec of the op.
       rules: The rules declared for the op.
-      make_op: Makes the object that users hold.
+      make_op: Makes the `Op` object for users.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class OpDef(ABC):
 
     @cached_property
     def op(self) -> Any:
-        """The object that users hold."""
+        """The `Op` object for users."""
         return self.make_op(self)
 
     @property
@@ -221,7 +221,7 @@ class OpDef(ABC):
 
     @property
     def forward_ops(self) -> tuple[OpDef, ...]:
-        """For the op of a numpy rule: the op that the rule belongs to, and so on to the user's own op."""
+        """For the op of a numpy rule: the op to which the rule belongs, and so on, up to the user's own op."""
         return ()
 
     # -- calls
@@ -231,38 +231,38 @@ class OpDef(ABC):
         """Return the concrete op for the arguments of a call, and the flat inputs.
 
         Raises:
-          TypeError: The arguments do not fit the function.
+          TypeError: The arguments do not match the function's parameters.
         """
 
     @abstractmethod
     def arrange(self, outputs: Sequence[Any]) -> Any:
-        """Nest flat outputs as the caller receives them."""
+        """Return the outputs, nested as the caller receives them."""
 
     @abstractmethod
     def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
-        """Call the native implementation as the function is called; return flat outputs.
+        """Call the native implementation in the same way as the function, and return flat outputs.
 
         Raises:
-          ContractError: The outputs are not nested like those of the op.
+          ContractError: The nesting of the outputs differs from the nesting of the op's outputs.
         """
 
     # -- concrete ops
 
     def specialize(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> ConcreteOp:
-        """Return the op for inputs nested like this (None: flat) and these static values."""
+        """Return the concrete op for inputs with this nesting (None: flat) and these static values."""
         payload = ""
         try:
             if tree is not None or static:
                 payload = self.spec.parameters.payload(tree, static)
-        except ValueError:  # not JSON: the token is one of this process, and saving a model warns
+        except ValueError:  # not JSON: the token is local to this process, and saving a model warns
             return self._make_concrete_op(tree, static_values(static), None)
         return self.specialize_from_payload(payload)
 
     def specialize_from_payload(self, payload: str) -> ConcreteOp:
-        """Return the op that a token with this payload stands for, with static values of its own.
+        """Return the concrete op for a token with this payload. It has its own copies of the static values.
 
         Raises:
-          ValueError: The payload is not one of this op.
+          ValueError: The payload is not a payload of this op.
           UnsupportedError: The parameters of the op have changed since the payload was written.
         """
         op = self._concrete_ops.get(payload)
@@ -287,25 +287,26 @@ class OpDef(ABC):
 
     @abstractmethod
     def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
-        """Make the op for inputs nested like this, and these immutable static values."""
+        """Make the concrete op for inputs with this nesting, and these immutable static values."""
 
     def _executor_map(self, op: Callable[[], ConcreteOp]) -> ExecutorMap | None:
-        """Return what runs the elements of loop dimensions; None to run them one after the other in this thread."""
+        """Return the map that runs the elements of loop dimensions; None to run them in this thread."""
         executor = self.spec.executor
         return None if executor is None else ExecutorMap(executor, lambda: REGISTRY.token_of(op()), import_host)
 
     # -- rules
 
     def rule_op(self, suffix: str) -> OpDef | None:
-        """Return the op of a numpy rule by the suffix of its name; None if there is none."""
+        """Return the op of a numpy rule by the suffix of its name; None if it does not exist."""
         rule = self.rules.of(Transform(suffix))
         return rule.op if isinstance(rule, NumpyRule) else None
 
     def attach(self, transform: Transform, rule: Rule) -> None:
-        """Declare a rule.
+        """Attach a rule to the op.
 
         Raises:
-          RegistrationError: The op has a rule for this direction, or must not have one.
+          RegistrationError: The op already has a rule for this direction, is declared non-differentiable, or is bound
+            to an instance.
         """
         if self.rules.non_differentiable:
             raise RegistrationError(
@@ -321,10 +322,10 @@ class OpDef(ABC):
             self.rules.jvp = rule
 
     def attach_native(self, implementation: TensorFlowRule) -> None:
-        """Declare the native implementation.
+        """Attach the native implementation to the op.
 
         Raises:
-          RegistrationError: The op has one, or is bound to an instance.
+          RegistrationError: The op already has a native implementation, or is bound to an instance.
         """
         self._require_unbound()
         self._require_first(self.rules.native, implementation, "a native implementation")
@@ -339,7 +340,7 @@ class OpDef(ABC):
             )
 
     def _require_first(self, known: Rule | None, rule: Rule, what: str) -> None:
-        """Raise RegistrationError if there is another rule, unless the module that attached it is executed again."""
+        """Raise RegistrationError if there is another rule, unless its module is being executed again."""
         if known is not None and (known.site is self.site or not rule.site.replaces(known.site)):  # or was an option
             raise RegistrationError(
                 f"the op already has {what}, defined at {known.site}; a second one was attached at {rule.site}.",
@@ -355,12 +356,12 @@ class OpDef(ABC):
 REGISTRY: Registry[OpDef, ConcreteOp] = Registry()
 """The ops of this process."""
 
-if hasattr(os, "register_at_fork"):  # where processes can be forked
+if hasattr(os, "register_at_fork"):  # on platforms that can fork
     os.register_at_fork(after_in_child=REGISTRY.begin_child)
 
 
 def import_host(token: str) -> HostFunction:
-    """Return the host function that a token stands for, after importing the module of its op. Workers call this.
+    """Import the module of an op and return the host function for a token of this op. Workers call this.
 
     Raises:
       UnsupportedError: The module does not define the op.

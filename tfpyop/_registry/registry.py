@@ -1,7 +1,8 @@
-"""The registry: op names, and the tokens that stand for concrete ops in graphs.
+"""Register ops by name, and find concrete ops by their tokens in graphs.
 
-Named ops are kept for the life of the process. Local functions and bound methods are not listed, and live as long as
-they are referenced. Concrete ops are found by token and referenced weakly: a graph keeps those that it calls.
+Named ops are kept for the lifetime of the process. Local functions and bound methods are not listed, and live as long
+as they are referenced. Concrete ops are found by token and referenced weakly. A graph keeps the concrete ops that it
+calls alive.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 
 _MOST_RULES = 100
-"""How deep rules of rules are looked for: tokens come from files."""
+"""The maximum depth of rules of rules in a name, because tokens come from files."""
 
 
 class NamedOp(Protocol):
-    """What the registry needs to know of an op."""
+    """Declare the interface of ops for the registry."""
 
     @property
     def module(self) -> str:
@@ -32,30 +33,30 @@ class NamedOp(Protocol):
 
     @property
     def site(self) -> Site:
-        """Where the op was defined."""
+        """The site where the op was defined."""
         ...
 
     @property
     def subject(self) -> str:
-        """The op in error messages."""
+        """The op's name and site for error messages."""
         ...
 
     @property
     def is_local(self) -> bool:
-        """Whether the name holds for this process only."""
+        """Whether the name is valid in this process only."""
         ...
 
     def rule_op(self, suffix: str) -> Any:
-        """Return the op of a numpy rule by the suffix of its name; None if there is none."""
+        """Return the op of a numpy rule by the suffix of its name; None if it does not exist."""
         ...
 
     def specialize_from_payload(self, payload: str) -> Any:
-        """Return the concrete op that a token with this payload stands for."""
+        """Return the concrete op for a token with this payload."""
         ...
 
 
 class TokenOp(Protocol):
-    """What the registry needs to know of a concrete op."""
+    """Declare the interface of concrete ops for the registry."""
 
     @property
     def name(self) -> str:
@@ -64,17 +65,17 @@ class TokenOp(Protocol):
 
     @property
     def definition(self) -> NamedOp:
-        """The op that it is made from."""
+        """The definition of the op."""
         ...
 
     @property
     def payload(self) -> str | None:
-        """What its token holds next to the name; None if it cannot be written."""
+        """The call data in the token, next to the name; None if it cannot be written."""
         ...
 
     @property
     def is_batched(self) -> bool:
-        """Whether its inputs have batch axes."""
+        """Whether the inputs have batch axes."""
         ...
 
 
@@ -83,7 +84,7 @@ TokenT = TypeVar("TokenT", bound=TokenOp)
 
 
 class Registry(Generic[NamedT, TokenT]):
-    """Names and tokens of one process. Safe to use from several threads."""
+    """Manage the names and tokens of one process. All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._lock = SafeLock()
@@ -94,13 +95,13 @@ class Registry(Generic[NamedT, TokenT]):
         self._process = os.urandom(4).hex()
         self._serial = itertools.count(1)
         self.registrations = 0
-        """How often an op has replaced another one: what was found by token before may be outdated."""
+        """The number of times that an op has replaced another op. Earlier token lookups may then be outdated."""
 
     def register(self, name: str, definition: NamedT) -> None:
-        """List an op under its name.
+        """Register an op under its name.
 
         Raises:
-          RegistrationError: Another place has defined an op of this name.
+          RegistrationError: An op with this name is already defined at another site.
         """
         with self._lock:
             known = self._definitions.setdefault(name, definition)
@@ -121,14 +122,14 @@ class Registry(Generic[NamedT, TokenT]):
                     self._concrete_ops.pop(token, None)
 
     def add_internal(self, name: str, definition: NamedT) -> None:
-        """Let an op of this package be found by name without listing it."""
+        """Make an op of tfpyop itself available by name without listing it."""
         self._internal[name] = definition
 
     def find(self, name: str) -> NamedT:
         """Return the op of this name, which may be the op of a rule.
 
         Raises:
-          RegistrationError: There is none; the message lists the nearest names.
+          RegistrationError: No op has this name. The message lists the nearest names.
         """
         known = self._known(name) if isinstance(name, str) else None
         if known is None:
@@ -139,39 +140,39 @@ class Registry(Generic[NamedT, TokenT]):
         return known
 
     def holds(self, name: str, definition: NamedOp) -> bool:
-        """Return whether this very op is found under the name."""
+        """Return whether the name refers to this op."""
         return self._known(name) is definition
 
     def has(self, name: str) -> bool:
-        """Return whether there is an op of this name."""
+        """Return whether an op has this name."""
         return self._known(name) is not None
 
     def names(self) -> list[str]:
-        """Return all listed names, in the order of their definition."""
+        """Return all listed names, in the order in which the ops were defined."""
         return list(self._definitions)
 
     def unique(self, name: str) -> str:
-        """Return the name with a suffix that is used once, by this process only."""
+        """Return the name with a unique suffix. Other processes do not use the same suffix."""
         return f"{name}#{self._process}-{next(self._serial)}"
 
     def token_of(self, op: TokenT) -> str:
-        """Return the token of a concrete op, under which the op is found from now on.
+        """Return the token of a concrete op, and make the op available under this token.
 
-        The token is stable if the op is listed and its static values can be written. Otherwise it is for this process
-        only.
+        The token is stable if the op is listed and its static values can be written. Otherwise it is valid in this
+        process only.
         """
         with self._lock:
             if self.is_stable(op):
                 token = str(Token(op.name, op.payload or "", op.definition.module))
             else:
                 token = self._local_tokens.get(op, "")
-                if f"#{self._process}-" not in token:  # a forked child keeps the tokens of its parent to itself
+                if f"#{self._process}-" not in token:  # a forked child does not reuse its parent's tokens
                     token = self._local_tokens[op] = str(Token(self.unique(op.name)))
             self._concrete_ops.setdefault(token, op)
             return token
 
     def find_op(self, token: str) -> TokenT | None:
-        """Return the concrete op that a token stands for, made again if its op is known; None if it is not.
+        """Return the concrete op for a token. Create it if only its op is known; return None if the op is unknown.
 
         Raises:
           UnsupportedError: The payload of the token is invalid.
@@ -187,10 +188,10 @@ class Registry(Generic[NamedT, TokenT]):
             raise parsed.unreadable() from error
 
     def require_op(self, token: str) -> TokenT:
-        """Return the concrete op that a token stands for.
+        """Return the concrete op for a token.
 
         Raises:
-          UnsupportedError: There is none; the message says why, and what to do.
+          UnsupportedError: The op is unknown. The message has the cause and a remedy.
         """
         op = self.find_op(token)
         if op is None:
@@ -198,7 +199,7 @@ class Registry(Generic[NamedT, TokenT]):
         return op
 
     def import_op(self, text: str) -> TokenT:
-        """Return the concrete op that a token stands for, after importing the module of the op.
+        """Import the module of an op and return the concrete op for a token of this op.
 
         Raises:
           UnsupportedError: The module does not define the op.
@@ -217,7 +218,7 @@ class Registry(Generic[NamedT, TokenT]):
         return op
 
     def missing(self, token: Token) -> UnsupportedError:
-        """Return the error for a token without a concrete op: the op is unknown, or its rule is."""
+        """Return the error for a token without a concrete op. Either the op or its rule is unknown."""
         if not token.op:
             return token.unreadable(str(token))
         if token.is_local or token.is_of_main:
@@ -233,7 +234,7 @@ class Registry(Generic[NamedT, TokenT]):
         return token.unknown()
 
     def is_stable(self, op: TokenT) -> bool:
-        """Return whether the token of a concrete op means the same in every process that imports its module."""
+        """Return whether the token of a concrete op has the same meaning in every process that imports its module."""
         return op.payload is not None and self.holds(op.name, op.definition)
 
     def current(self, op: TokenT) -> TokenT:
@@ -242,7 +243,7 @@ class Registry(Generic[NamedT, TokenT]):
             return op
         if op in self._local_tokens or op.definition.is_local:
             return op
-        if op.is_batched:  # its rules look for the op without batch axes
+        if op.is_batched:  # its rules find the current op without batch axes
             return op
         return self.find_op(str(Token(op.name, op.payload, op.definition.module))) or op
 
@@ -251,11 +252,11 @@ class Registry(Generic[NamedT, TokenT]):
         return len(self._concrete_ops)
 
     def begin_child(self) -> None:
-        """Use names of its own in a forked child. Graphs from before the fork keep their tokens."""
+        """Start to use new names in a forked child process. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
     def _known(self, name: str) -> NamedT | None:
-        """Return the op of this name, which may be the op of a rule; None if there is none."""
+        """Return the op of this name, which may be the op of a rule; None if no op has this name."""
         rules: list[str] = []
         known = self._listed(name)
         while known is None:

@@ -1,4 +1,7 @@
-"""The op of a numpy rule: flat inputs, outputs and residuals of the op that it belongs to, and vectors."""
+"""Define the op of a numpy rule.
+
+Its flat inputs are the inputs, outputs and residuals of the op to which the rule belongs, and the vectors.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ from tfpyop.errors import annotate
 
 
 class RuleOpDef(OpDef):
-    """The op of a numpy rule.
+    """Define the op of a numpy rule.
 
     Args:
       function: The rule.
-      forward_op: The op that the rule belongs to.
+      forward_op: The op to which the rule belongs.
       transform: The direction of differentiation.
       site: Where the rule was attached.
-      unbound: For the rule of a method that is bound to an instance: the rule's op of the method.
-      instance: The instance that it is bound to.
+      unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
+      instance: The instance to which the method is bound.
     """
 
     def __init__(
@@ -51,30 +54,30 @@ class RuleOpDef(OpDef):
 
     @cached_property
     def rules(self) -> RuleSet:
-        """The rules declared for the rule's op; those of a method are bound to the instance."""
+        """The rules declared for the rule's op; for a bound method, the rules bound to the instance."""
         if self._unbound is None:
             return RuleSet()
         return bound_rules(self._unbound.rules, self._instance, self)
 
     @property
     def forward_ops(self) -> tuple[OpDef, ...]:
-        """The op that the rule belongs to; if that is the op of a rule, also the op of that rule, and so on."""
+        """The op to which the rule belongs. If this op belongs to a rule itself, also the forward ops of that rule."""
         return (self.forward_op, *self.forward_op.forward_ops)
 
     # -- calls
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
-        """Take all positional arguments as inputs, and keywords as static values of the op that the rule belongs to."""
+        """Bind positional arguments as inputs, and keyword arguments as static values of the forward op."""
         if not all(map(is_leaf_type, map(type, args))):
             raise TypeError(f"{self.subject}: the op of a rule does not accept tuples or dicts as inputs")
         return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), args
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
-        """Return one value, or a tuple of several."""
+        """Return a single output unchanged, or several outputs as a tuple."""
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> Sequence[Any]:
-        """Call the native implementation as the rule is called; return the vectors of differentiable values."""
+        """Call the native implementation like the rule, and return the vectors for differentiable values."""
         assert op.rules.native is not None
         assert op.forward_op is not None
         outputs = op.host.promise
@@ -115,7 +118,7 @@ class RuleOpDef(OpDef):
         return bound
 
     def bind_with(self, instance: Any, forward_op: OpDef) -> RuleOpDef:
-        """Return the same for an op that is bound already."""
+        """Return the op of a method's rule, bound to an instance, for a forward op that is bound already."""
         function = self.function.__get__(instance, type(instance))
         return RuleOpDef(function, forward_op, self.transform, self.site, unbound=self, instance=instance)
 
@@ -134,9 +137,9 @@ def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
 
 
 def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
-    """Return the signature of a rule's op for inputs of these dtypes, which decide on the vectors that it returns.
+    """Return the signature of a rule's op for inputs of these dtypes, which determine the vectors that it returns.
 
-    It is None where the op that the rule belongs to has no signature.
+    The result is None if the op to which the rule belongs has no signature.
     """
     parts = _output_spec(transform, forward_op).split(dtypes, dtypes)
     signature = forward_op.signature
@@ -163,7 +166,7 @@ def _output_spec(transform: Transform, forward_op: ConcreteOp) -> RuleOutputSpec
 
 
 def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
-    """Return the input side of a rule's signature; None where inputs or outputs of the forward op are unknown."""
+    """Return the input side of a rule's signature; None if inputs or outputs of the forward op are unknown."""
     signature = forward_op.signature
     if signature is None or not signature.outputs:
         return None
@@ -175,7 +178,7 @@ def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature 
 def _rule_caller(
     rule: Callable[..., Any], outputs: RuleOutputSpec, forward_op: ConcreteOp
 ) -> Callable[[list[Array]], Any]:
-    """Return a function of flat arrays that calls the rule as its author wrote it."""
+    """Return a function of flat arrays that calls the user's rule."""
 
     def call(arrays: list[Array]) -> Any:
         parts = outputs.split(arrays, [array.dtype for array in arrays])

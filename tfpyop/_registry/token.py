@@ -1,7 +1,7 @@
-"""Tokens: the texts that stand for host functions in graphs, saved models and other processes.
+"""Define tokens: the texts that identify concrete ops in graphs, saved models and other processes.
 
-`tfpyop:<name>`, `@<module>` where the name does not begin with that of the module that defines the op, and a payload in
-JSON. No pickles, no code.
+A token is `tfpyop:<name>`, then `@<module>` if the name does not begin with the module that defines the op, then a
+payload in JSON. Tokens contain no pickles and no code.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from tfpyop.errors import UnsupportedError
 
 PREFIX = "tfpyop:"
 RULES = ("vjp", "jvp")
-"""What the names of rules' ops end in, behind the op's own name and a slash."""
+"""The suffixes of the names of rules' ops, after the op's own name and a slash."""
 _RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)}))+\Z")
 
 
 def is_own(token: bytes) -> bool:
-    """Return whether the token of a node, which may be of another library and not even text, is one of ours."""
+    """Return whether the token of a node is a tfpyop token. Tokens of other libraries may not even be text."""
     return token.startswith(PREFIX.encode())
 
 
 def joined(token: str, outputs: str) -> str:
-    """Write behind a token, as nodes hold it, what the graph takes the outputs of the call to be: a list in JSON."""
+    """Append the outputs that the graph expects from a call, a list in JSON, to the token, as nodes store them."""
     return f"{token}|{outputs}"
 
 
 def split(text: str) -> tuple[str, str | None]:
-    """Take apart what `joined` put together; None if there is only a token, as in models of version 0.1.
+    """Split the result of `joined` into token and outputs.
 
-    Payloads, which may hold any text, end with a brace. The list has no bars in it.
+    The outputs are None if they are missing, as in models of version 0.1. A payload may contain any text, but ends with
+    a brace. The list of outputs contains no bar.
     """
     if not text.endswith("]"):
         return text, None
@@ -39,7 +40,7 @@ def split(text: str) -> tuple[str, str | None]:
 
 
 def unreadable(subject: str, got: str) -> UnsupportedError:
-    """The error for what a model says of a call if this version does not write it."""
+    """Return the error for call data in a model that this version does not write."""
     return UnsupportedError(
         "cannot parse this op's call data in the model.",
         subject=subject,
@@ -50,12 +51,12 @@ def unreadable(subject: str, got: str) -> UnsupportedError:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token taken apart.
+    """Store the parts of a token.
 
     Attributes:
       name: The name of the op, or of the op of its rule.
-      payload: The data of its call in addition to the inputs, as JSON; may be empty.
-      module: The module that defines it.
+      payload: The call data in addition to the inputs, as JSON. It may be empty.
+      module: The module that defines the op.
     """
 
     name: str
@@ -64,17 +65,17 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """Take a token apart."""
+        """Parse the text of a token."""
         head, brace, rest = text.removeprefix(PREFIX).partition("{")
         name, _, module = head.partition("@")
         return cls(name, brace + rest, module or name.partition(":")[0])
 
     @classmethod
     def of_node(cls, value: bytes) -> Token | None:
-        """Read the token that a node holds; None if it is not one of ours.
+        """Parse the token in a node; return None if it is not a tfpyop token.
 
         Raises:
-          UnsupportedError: It is damaged.
+          UnsupportedError: The token is not text.
         """
         if not is_own(value):
             return None
@@ -89,35 +90,35 @@ class Token:
         return cls.parse(token)
 
     def __str__(self) -> str:
-        """The token as it is written."""
+        """Return the text of the token."""
         is_told = not self.module or self.name.startswith(f"{self.module}:")
         return f"{PREFIX}{self.name}{'' if is_told else f'@{self.module}'}{self.payload}"
 
     @property
     def op(self) -> str:
-        """The name of the op, also if the token is of its rule, or of a rule of that."""
+        """The name of the op, even if the token belongs to the op of a rule, or of a rule of a rule."""
         return _RULE_SUFFIXES.sub("", self.name)
 
     def belongs_to(self, name: str) -> bool:
-        """Return whether the token is of the op of this name, or of one of its rules."""
+        """Return whether the token belongs to the op of this name, or to one of its rules."""
         return self.name.startswith(name) and _RULE_SUFFIXES.sub("", self.name[len(name) :]) == ""
 
     @property
     def is_local(self) -> bool:
-        """Whether it holds for one process only."""
+        """Whether the token is valid in one process only."""
         return "#" in self.name
 
     @property
     def is_of_main(self) -> bool:
-        """Whether it is of a program, whose ops no other one can import."""
+        """Whether the op is defined in the `__main__` module, which other programs cannot import."""
         return self.module == "__main__"
 
     def unreadable(self, got: str | None = None) -> UnsupportedError:
-        """The error for a payload, or something beside it, that this version does not write."""
+        """Return the error for call data in a model that this version does not write."""
         return unreadable(f"op {self.op!r}", self.payload if got is None else got)
 
     def without_rule(self, subject: str, rule: str) -> UnsupportedError:
-        """The error where the op is known, but has no numpy rule of this kind."""
+        """Return the error for an op that is known but does not have this numpy rule."""
         name = "gradient" if rule == "vjp" else rule
         return UnsupportedError(
             f"a model calls the op's numpy {name} rule, but the op does not have this rule.",
@@ -128,7 +129,7 @@ class Token:
         )
 
     def undefined(self, hint: str) -> UnsupportedError:
-        """The error where the module of the op is imported, but does not define it."""
+        """Return the error for an op whose module is imported but does not define it."""
         return UnsupportedError(
             f"module {self.module!r} is imported, but does not define this op.",
             subject=f"op {self.op!r}",
@@ -137,7 +138,7 @@ class Token:
         )
 
     def unknown(self) -> UnsupportedError:
-        """The error where no op of this process has this token."""
+        """Return the error for a token of an op that this process does not have."""
         subject = f"op {self.op.partition('#')[0]!r}"
         if self.is_local:
             return UnsupportedError(

@@ -1,1 +1,1 @@
-"""The kinds of derivative rules, and what follows from each."""
+"""Define the kinds of derivative rules and their behavior."""

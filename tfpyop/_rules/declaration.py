@@ -1,4 +1,4 @@
-"""Declaring rules: what users give, checked and attached to an op."""
+"""Check the rules that users declare, and attach them to ops."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site) -> None
     """Declare a rule in TensorFlow ops.
 
     Raises:
-      RegistrationError: It is not a function, the op has a rule for this direction, or must not have one.
+      RegistrationError: The rule is not a function, the op already has a rule for this direction, or cannot have rules.
     """
     _require_callable(op, rule, "a rule", _DECORATORS[transform])
     op.attach(transform, TensorFlowRule(site, rule))
 
 
 def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site) -> OpDef:
-    """Declare a rule in numpy; return its op.
+    """Declare a rule in numpy and return its op.
 
     Raises:
-      RegistrationError: It is not a function, the op has a rule for this direction, or must not have one.
+      RegistrationError: The rule is not a function, the op already has a rule for this direction, or cannot have rules.
     """
     _require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
     rule_op = RuleOpDef(rule, op, transform, site)
@@ -38,7 +38,8 @@ def declare_native(op: OpDef, implementation: Any, site: Site) -> None:
     """Declare the native implementation.
 
     Raises:
-      RegistrationError: It is not a function, or the op has one.
+      RegistrationError: The implementation is not a function, the op already has one, or the op is bound to an
+        instance.
     """
     _require_callable(op, implementation, "an implementation", "native")
     op.attach_native(TensorFlowRule(site, implementation))

@@ -1,4 +1,4 @@
-"""The errors for derivatives that are not defined, or that TensorFlow cannot compute."""
+"""Make the errors for derivatives that are not defined, or that TensorFlow cannot compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfpyop.errors import GradientError
 
 
 def residual_differentiated(op: ConcreteOp) -> GradientError:
-    """The error for a second derivative through a residual."""
+    """Return the error for a second derivative through a residual."""
     return GradientError(
         "cannot differentiate a derivative rule through a residual.",
         subject=op.subject,
@@ -37,7 +37,7 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
 
 
 def missing_second_derivative(op: ConcreteOp) -> GradientError:
-    """The error for differentiating a numpy rule that has no rule of its own."""
+    """Return the error for the derivative of a numpy rule that has no rule of its own."""
     definition = op.definition
     assert isinstance(definition, RuleOpDef)
     rule = definition.function
@@ -58,7 +58,7 @@ def missing_second_derivative(op: ConcreteOp) -> GradientError:
 
 
 def detached_rule(op: ConcreteOp) -> GradientError:
-    """The error for the derivative of a rule that TensorFlow cannot differentiate."""
+    """Return the error for the derivative of a rule that TensorFlow cannot differentiate."""
     return GradientError(
         "cannot differentiate one of the op's rules: TensorFlow cannot trace how the results of the rule depend on "
         "its inputs.",
@@ -70,7 +70,7 @@ def detached_rule(op: ConcreteOp) -> GradientError:
 
 
 def missing_jvp(op: ConcreteOp) -> GradientError:
-    """The error for forward mode through an op without a JVP."""
+    """Return the error for forward mode through an op without a JVP."""
     if op.forward_op is not None and op.rules.vjp is None:
         return missing_second_derivative(op)
     return GradientError(

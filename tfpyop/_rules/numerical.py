@@ -1,4 +1,4 @@
-"""Derivatives from values: what `grad=` may ask for instead of a rule, and the numpy rules that come of it."""
+"""Make numpy rules that compute derivatives numerically, for the methods that `grad=` accepts instead of a rule."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop.errors import RegistrationError, nearest
 
 METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
-"""What `grad=` takes as text."""
+"""The methods that `grad=` accepts by name."""
 
 _MOST_REMEMBERED = 16
-"""At how many points the comparison is not repeated."""
+"""The number of points at which a derivative is not confirmed again."""
 
 
 def parse_method(grad: Any) -> Method | None:
-    """The method that `grad=` asks for; None if it is a rule, or nothing."""
+    """Return the method for `grad=`; None if `grad=` is a rule or None."""
     if isinstance(grad, Numerical | ComplexStep):
         return grad
     if grad is numerical or grad is complex_step:
@@ -45,11 +45,11 @@ def parse_method(grad: Any) -> Method | None:
 
 
 class NumericalRule:
-    """A numpy rule that computes derivatives from values of the op's function.
+    """Compute derivatives from values of the op's function, as a numpy rule.
 
     Args:
-      make: Makes the rule, given the points at which derivatives have been confirmed.
-      method: How derivatives are computed.
+      make: Makes the rule from the cache of confirmed points (None if the method needs no confirmation).
+      method: The method that computes the derivatives.
     """
 
     def __init__(self, make: Callable[[_ConfirmedPoints | None], Callable[..., Any]], method: Method) -> None:
@@ -59,25 +59,25 @@ class NumericalRule:
 
     @property
     def option(self) -> str:
-        """What asks for such rules."""
+        """The option that requests this method, for error messages."""
         return next(f'grad="{name}"' for name, method in METHODS.items() if type(method) is type(self.method))
 
     def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
-        """Call the rule as any other."""
+        """Call the rule."""
         values: list[Array | None] = self._rule(op, *vectors)
         return values
 
     def __get__(self, instance: object, owner: type | None = None) -> NumericalRule:
-        """Return the rule of a method that is bound to an instance, which is another function at the same points."""
+        """Return the rule bound to an instance. Its cache is separate, because instances may have different values."""
         return NumericalRule(self._make, self.method)
 
 
 def numerical_rules(method: Method, signature: Signature | None) -> tuple[NumericalRule, NumericalRule]:
-    """The numpy rules, VJP and JVP, of an op whose derivatives come from the values of its function, in float64.
+    """Return the numpy rules (VJP and JVP) of an op whose derivatives are computed from its values, in float64.
 
     Args:
-      method: How they are got.
-      signature: Of the op; without one, every element of an input is moved by itself.
+      method: The method that computes the derivatives.
+      signature: The signature of the op. Without a signature, each element of an input is varied separately.
     """
 
     def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
 
 
 class _ConfirmedPoints:
-    """The last points at which the function's values have confirmed a derivative."""
+    """Cache the last points at which the function's values have confirmed a derivative."""
 
     def __init__(self, method: ComplexStep) -> None:
         self._method = method
@@ -126,19 +126,19 @@ class _ConfirmedPoints:
         masks: Sequence[Array],
         found: Callable[[], Sequence[Found]],
     ) -> None:
-        """Compare the derivatives at a new point; a point that fails stays new.
+        """Confirm the derivatives at a new point. A point at which this fails is not cached.
 
         Args:
           op: The call.
-          function: Its function.
-          point: Its inputs.
-          masks: What else makes a difference.
-          found: Gives the derivatives to compare.
+          function: The function of the call.
+          point: The inputs of the call.
+          masks: Further arrays that distinguish points.
+          found: Returns the derivatives to confirm.
 
         Raises:
-          GradientError: The function's values do not confirm them.
+          GradientError: The function's values do not confirm the derivatives.
         """
-        if any(type(value) not in PLAIN_TYPES for value in op.static.values()):  # others need not be told apart by repr
+        if any(type(value) not in PLAIN_TYPES for value in op.static.values()):  # repr may not distinguish other values
             self._confirm(function, found)
             return
         digest = hashlib.blake2b(repr(dict(op.static)).encode(), digest_size=16)
@@ -149,7 +149,7 @@ class _ConfirmedPoints:
         if key in self._keys:
             return
         self._confirm(function, found)
-        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment: other threads may do the same
+        self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment, to be thread-safe
 
     def _confirm(self, function: Function, found: Callable[[], Sequence[Found]]) -> None:
         for part in found():
@@ -157,7 +157,7 @@ class _ConfirmedPoints:
 
 
 def _function(op: RuleContext, signature: Signature | None) -> Function:
-    """The op's function as derivatives from values see it: with the outputs that have one, without its residuals."""
+    """Return the op's function for numerical derivatives: its differentiable outputs, without residuals."""
     evaluate = op._evaluate
     assert evaluate is not None
     input_ranks, n_loop = [array.ndim for array in op.inputs], 0

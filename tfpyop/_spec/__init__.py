@@ -1,1 +1,1 @@
-"""The description of an op, read and checked when the op is defined. Uses numpy only."""
+"""Read and check the spec of an op when the op is defined. This package uses numpy only."""

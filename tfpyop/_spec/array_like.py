@@ -1,7 +1,7 @@
-"""Array-likes: the arrays of what users pass and return, before any rule about dtypes.
+"""Convert the values that users pass and return to arrays, before any dtype rule applies.
 
-Owns what numpy would do silently, or not survive: text cut and mixed with numbers, integers rounded to floats, masks
-dropped, and lists that contain themselves.
+Owns the cases that numpy handles silently or not at all: truncated text, text mixed with numbers, integers rounded to
+floats, dropped masks, and lists that contain themselves.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tfpyop.errors import CoercionError, shown, text_of
 Array = np.ndarray[Any, Any]
 
 _LISTS = (list, tuple, deque, UserList)
-"""Sequences that numpy looks into, item by item."""
+"""Sequences that numpy converts item by item."""
 _DEEPEST = 64
-"""The most dimensions that an array of numpy can have."""
+"""The maximum number of dimensions of a numpy array."""
 _NUMBERS = frozenset({bool, int, float, complex, np.float64, np.float32, np.int64, np.int32, np.bool_})
-"""Types that need no second look."""
+"""Types that need no further check."""
 _EXACT_IN_FLOAT64 = 2**53
 _INTEGER_DTYPES = (np.dtype(np.int64), np.dtype(np.uint64))
 
@@ -32,23 +32,23 @@ _NUMPY = (np.ndarray, np.generic)
 
 
 def to_array(value: Any, *, what: str, remedy: str) -> Array:
-    """Convert a value to an array of numbers, or an object array of strings, in native byte order.
+    """Convert a value to an array of numbers, or to an object array of strings, in native byte order.
 
     Args:
-      value: What a user passed or returned.
-      what: How errors call the value.
-      remedy: What errors advise where no array can be made of the value.
+      value: The value that a user passed or returned.
+      what: The name of the value in error messages.
+      remedy: The remedy in the error message if the value cannot become an array.
 
     Raises:
-      CoercionError: The value is not an array of numbers or strings, or would lose something if it became one.
+      CoercionError: The value is not an array of numbers or strings, or would lose information in the conversion.
     """
     if isinstance(value, str | bytes):
         return np.array(value, dtype=object)
     _refuse_masked(value, what)
-    # What cannot raise stays out of the `try`, which would take an exception of a signal handler for the value's own.
+    # The `try` excludes conversions that cannot raise. It would attribute a signal handler's exception to the value.
     is_number = type(value) in _PLAIN or isinstance(value, _NUMPY)
     array = np.asarray(value) if is_number else _converted(value, what, remedy)
-    if array.dtype.kind == "T":  # numpy's text of any length
+    if array.dtype.kind == "T":  # numpy's variable-length strings
         array = array.astype(object)
     if array.dtype == object:
         return array if _holds_strings(array) else _numbers(array, value, what, remedy)
@@ -63,7 +63,7 @@ def _converted(value: Any, what: str, remedy: str) -> Array:
         return np.asarray(value, dtype=object if has_text else None)
     except MemoryError:
         raise
-    except Exception as error:  # of numpy, or of the value's own code
+    except Exception as error:  # from numpy, or from the value's own code
         if isinstance(error, ValueError) and isinstance(value, Sequence):
             raise CoercionError(
                 f"{what} is a nested list with rows of different lengths, which cannot become an array.",
@@ -77,7 +77,7 @@ def _converted(value: Any, what: str, remedy: str) -> Array:
 
 
 def require_levels(value: Any, what: str) -> None:
-    """Raise CoercionError for a list that contains itself, or has a masked array in it, which no tensor can be."""
+    """Raise CoercionError for a list that contains itself or a masked array, because no tensor can represent it."""
     if isinstance(value, _LISTS):
         _has_text(value, what)
 
@@ -88,12 +88,12 @@ def _refuse_masked(value: Any, what: str) -> None:
 
 
 def _has_text(items: Iterable[Any], what: str, depth: int = 1) -> bool:
-    """Check whether a list has text in it, which numpy would cut, or make of the numbers next to it.
+    """Return whether a list contains text. numpy would truncate the text, or convert the list's numbers to text.
 
     Raises:
-      CoercionError: There is a masked array in it, or it has more levels than an array can have dimensions.
+      CoercionError: The list contains a masked array, or has more levels than an array can have dimensions.
     """
-    if depth > _DEEPEST:  # numpy would try each of the ways through a list that contains itself twice
+    if depth > _DEEPEST:  # numpy would follow every path through a list that contains itself twice
         raise CoercionError(
             f"{what} is a list that contains itself, or is nested more than {_DEEPEST} levels deep.",
             expected=f"at most {_DEEPEST} dimensions",
@@ -118,7 +118,7 @@ def _holds_strings(array: Array) -> bool:
 
 
 def _numbers(array: Array, value: Any, what: str, remedy: str) -> Array:
-    """Convert objects to numbers: integers of any size, and what Python takes for an integer as an index."""
+    """Convert objects to numbers: integers of any size, and objects that Python accepts as integer indices."""
     items = list(map(_as_number, array.flat))
     if not isinstance(value, np.ndarray) and None not in items:
         if all(isinstance(item, int | np.integer) for item in items):
@@ -137,23 +137,23 @@ def _numbers(array: Array, value: Any, what: str, remedy: str) -> Array:
 
 
 def _as_number(item: Any) -> Any:
-    """Return a number as it is, the index of an object that has one, and None for anything else."""
+    """Return a number unchanged, the index of an object that has an index, and None for any other object."""
     if isinstance(item, bool | int | float | complex | np.number | np.bool_):
         return item
     try:
         return operator.index(item)
-    except Exception:  # it is no integer; its own code may raise anything
+    except Exception:  # it is not an integer; its own code may raise anything
         return None
 
 
 def _may_be_rounded(array: Array) -> bool:
-    """Check whether a float64 is so large that it may stand for an integer that float64 does not have."""
+    """Return whether an array has a float64 so large that it may be a rounded integer."""
     with np.errstate(all="ignore"):
         return bool((np.abs(array) >= _EXACT_IN_FLOAT64).any())
 
 
 def _unrounded(array: Array, value: Any, what: str) -> Array:
-    """Return the integers of a list as integers, where numpy made floats of them because some need uint64."""
+    """Return the integers of a list as integers if numpy converted them to floats because some integers need uint64."""
     items = list(np.asarray(value, dtype=object).flat)
     if all(isinstance(item, int | np.integer) for item in items):
         return _integers(items, array.shape, what)
@@ -182,7 +182,7 @@ def _too_large(items: Sequence[Any], what: str) -> CoercionError:
 
 
 def _short(integer: int) -> str:
-    """Render an integer, by its bits if it is long: Python refuses to write very long ones."""
+    """Render an integer. Render a very long integer by its number of bits, because Python refuses to print it."""
     n_bits = integer.bit_length()
     if n_bits <= 128:
         return str(integer)

@@ -1,8 +1,9 @@
-"""Dtype rules: which dtype a value takes on the way in and on the way out, and which casts are refused.
+"""Define the dtype rules: the dtypes of inputs and outputs, and the casts that are allowed.
 
-In: tensors keep theirs; Python numbers and float64 arrays follow the floating dtype of the tensors. Out: declared, or
-the result type of the inputs; a result may be cast to it only within its kind, and no finite value may become infinite.
-Python integers take a dtype from the tensors in the same call, never from their own values.
+Inputs: tensors keep their dtype. Python floats and float64 arrays take the floating dtype of the tensors in the same
+call, or float32 if there is none. Python integers take a dtype from these tensors too, never from their own values.
+Outputs: the dtype is the declared dtype or the result type of the inputs. A result is cast only within its kind or to a
+wider kind, and no finite value may become infinite.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from tfpyop.errors import CoercionError, RegistrationError, describe, shown
 DType = np.dtype[Any]
 
 STRING = np.dtype(object)
-"""How numpy holds what TensorFlow calls a string: objects, each of them bytes."""
+"""numpy's dtype for TensorFlow strings: objects, each of type bytes."""
 
 _KINDS = "buifc"
-"""Kinds of numbers, each of which may be cast to itself and to those behind it."""
+"""The kinds of numbers. A dtype of one kind may be cast to the same kind and to the kinds after it."""
 
 _INPUT_REMEDY = (
     "If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames."
@@ -38,23 +39,23 @@ _EXTENSION_KINDS = {
     **dict.fromkeys(["int4", "int2"], "i"),
     **dict.fromkeys(["uint4", "uint2"], "u"),
 }
-"""The kinds of the dtypes that ml_dtypes adds, by how their names begin."""
+"""The kinds of the dtypes that ml_dtypes adds, by the first part of their names."""
 
 
 def dtype_kind(dtype: DType) -> str:
-    """`b`, `u`, `i`, `f` or `c` for numbers, numpy's letter for the rest; knows the dtypes ml_dtypes adds."""
+    """Return `b`, `u`, `i`, `f` or `c` for numbers, including ml_dtypes' dtypes; for other dtypes, numpy's letter."""
     if dtype.kind != "V":
         return dtype.kind
     return next((kind for name, kind in _EXTENSION_KINDS.items() if dtype.name.startswith(name)), "V")
 
 
 def is_differentiable(dtype: DType) -> bool:
-    """Whether derivatives exist for this dtype: floating and complex."""
+    """Return whether derivatives exist for this dtype. It must be floating or complex."""
     return dtype_kind(dtype) in "fc"
 
 
 def finfo(dtype: DType) -> Any:
-    """Return what `np.finfo` returns, also for the dtypes that ml_dtypes adds."""
+    """Return the result of `np.finfo`, also for the dtypes that ml_dtypes adds."""
     if dtype.kind in "fc":
         return np.finfo(dtype)
     import ml_dtypes
@@ -63,15 +64,15 @@ def finfo(dtype: DType) -> Any:
 
 
 def parse_dtype(value: Any) -> DType | None:
-    """Read a dtype as users write it: a numpy or TensorFlow dtype, a name, a type; None stays None."""
+    """Parse a dtype as users write it: a numpy or TensorFlow dtype, a name or a type. Return None for None."""
     if value is None:
         return None
     given = value
     try:
         value = getattr(value, "as_numpy_dtype", value)
-    except KeyError:  # TensorFlow's dtypes of things that are not arrays
+    except KeyError:  # TensorFlow's dtypes of objects that are not arrays
         value = np.dtype([(str(given), np.void)])
-    if given is not value and getattr(value, "names", None):  # a quantized dtype of TensorFlow, or one of a handle
+    if given is not value and getattr(value, "names", None):  # a quantized dtype or a handle dtype of TensorFlow
         raise RegistrationError(f"{given!r} is not a valid array dtype.", remedy="Pass tensors of numbers or text.")
     if isinstance(value, str) and value == "string":
         return STRING
@@ -81,7 +82,7 @@ def parse_dtype(value: Any) -> DType | None:
         value = getattr(ml_dtypes, value, value)
     try:
         dtype: DType = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError):  # refused below; the last for "05f4"
+    except (TypeError, ValueError, SyntaxError):  # raises below; SyntaxError is for "05f4"
         dtype = np.dtype("V0")
     if dtype.kind in "OSU":
         return STRING
@@ -95,7 +96,8 @@ def parse_dtype(value: Any) -> DType | None:
 def result_dtype(dtypes: Iterable[DType]) -> DType:
     """Return the dtype of a result without a declared dtype.
 
-    Floating and complex inputs decide alone if there are any, so that an integer parameter does not widen float32.
+    If there are floating or complex inputs, integer inputs do not count. Thus an integer parameter does not widen
+    float32.
     """
     dtypes = list(dtypes)
     numbers = [dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS]
@@ -114,19 +116,19 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
 
 @dataclass(frozen=True, slots=True)
 class Partners:
-    """The dtypes that numbers without a dtype take from the tensors in the same call."""
+    """Store the dtypes that plain numbers take from the tensors in the same call."""
 
     floating: DType | None = None
-    """The real floating dtype of the tensors, if one is floating."""
+    """The real floating dtype of the tensors, if any tensor is floating or complex."""
     integer: DType | None = None
-    """The result type of the integer tensors, if they have one and none is floating."""
+    """The result type of the integer tensors, if it is an integer dtype and no tensor is floating or complex."""
 
     @classmethod
     def of(cls, dtypes: Iterable[DType]) -> Partners:
-        """Read what the tensors of one call have to give.
+        """Return the partners for the dtypes of the tensors in one call.
 
         Raises:
-          CoercionError: Their floating dtypes have no common one.
+          CoercionError: The floating dtypes have no common dtype.
         """
         dtypes = set(dtypes)
         floating = [dtype for dtype in dtypes if is_differentiable(dtype)]
@@ -147,7 +149,7 @@ def _common_floating(dtypes: Sequence[DType]) -> DType:
 
 
 def _common_integer(dtypes: Sequence[DType]) -> DType | None:
-    """The result type of integer dtypes; None if there is none that is an integer dtype."""
+    """Return the result type of integer dtypes; None if it does not exist or is not an integer dtype."""
     try:
         common = np.result_type(*dtypes)
     except (TypeError, ValueError):
@@ -156,22 +158,22 @@ def _common_integer(dtypes: Sequence[DType]) -> DType | None:
 
 
 def real_dtype(dtype: DType) -> DType:
-    """The dtype of the real part: complex64 to float32, complex128 to float64, others unchanged."""
+    """Return the dtype of the real part: float32 for complex64, float64 for complex128, other dtypes unchanged."""
     return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
 
 
 def complex_dtype(dtype: DType) -> DType:
-    """The complex dtype of at least this floating dtype's precision."""
+    """Return the complex dtype with at least the precision of this floating dtype."""
     return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
 
 
 def as_input(value: Any, partners: Partners, *, what: str) -> Array:
-    """Give a value that is not a tensor the dtype it has as an input.
+    """Convert a value that is not a tensor to the dtype that it has as an input.
 
     Args:
-      value: A Python number, string, list of these, or a numpy array.
-      partners: The dtypes of the tensors of the same call.
-      what: How errors call the value.
+      value: A Python number, a string, a list of numbers or strings, or a numpy array.
+      partners: The dtypes of the tensors in the same call.
+      what: The name of the value in error messages.
     """
     array = to_array(value, what=what, remedy=_INPUT_REMEDY)
     kind = dtype_kind(array.dtype)
@@ -194,7 +196,7 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
 
 
 def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
-    """Give Python integers a dtype that does not depend on their values."""
+    """Cast Python integers to a dtype that does not depend on their values."""
     if partners.floating is not None:
         return cast(array, partners.floating, what=what)
     dtype = np.dtype(np.int32) if partners.integer is None else partners.integer
@@ -206,18 +208,18 @@ def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
 
 
 Advice = Callable[[DType, DType], str]
-"""What to do about a result: from the dtype it has and the one that was promised."""
+"""A function that returns the remedy for a result of the wrong kind, from its actual and its expected dtype."""
 
 
 def advise_undeclared(actual: DType, promised: DType) -> str:
-    """For an output whose dtype follows from the inputs."""
+    """Return the remedy for an output whose dtype is inferred from the inputs."""
     if dtype_kind(actual) == "f" and promised != STRING:
         return f"Pass floating inputs (2.0 instead of 2), convert the result, or declare dtype={_written(actual)}."
     return advise_declared(actual, promised)
 
 
 def advise_declared(actual: DType, promised: DType) -> str:
-    """For an output whose dtype the user declared."""
+    """Return the remedy for an output whose dtype the user declared."""
     if dtype_kind(actual) == "c":
         complex_ = complex_dtype(real_dtype(actual))
         return f"Return the real part, or declare dtype={_written(complex_)}."
@@ -231,7 +233,7 @@ def advise_declared(actual: DType, promised: DType) -> str:
 
 
 def advise_residual(name: str) -> Advice:
-    """For a residual."""
+    """Return the function that makes the remedy for a residual."""
 
     def advise(actual: DType, promised: DType) -> str:
         return f'Declare residuals={{"{name}": (..., {_written(actual)})}}, or convert it in the function.'
@@ -240,18 +242,18 @@ def advise_residual(name: str) -> Advice:
 
 
 def advise_rule(actual: DType, promised: DType) -> str:
-    """For what a rule returned."""
+    """Return the remedy for a value that a rule returned."""
     return "Convert it in the rule, for example with np.real."
 
 
 def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
-    """Turn what a function returned into an array of the promised dtype, or refuse.
+    """Convert a value that a function returned to an array of the expected dtype, or raise an error.
 
     Args:
-      value: What was returned.
-      dtype: What was promised.
-      what: How errors call the value.
-      advise: What errors advise where the value is of another kind.
+      value: The returned value.
+      dtype: The expected dtype.
+      what: The name of the value in error messages.
+      advise: Returns the remedy in the error message if the value is of another kind.
 
     Raises:
       CoercionError: The value is not an array, is of another kind, or holds a finite number too large for the dtype.
@@ -275,17 +277,21 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
 
 
 def is_half(dtype: DType) -> bool:
-    """Whether a dtype is float16 or bfloat16."""
+    """Return whether a dtype is float16 or bfloat16."""
     return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
 
 
 def as_array(value: Any, what: str, *, remedy: str = _RETURN_REMEDY) -> Array:
-    """Convert what a function returned to an array of whatever dtype it has, or raise CoercionError."""
+    """Convert a value that a function returned to an array without a change of dtype, or raise CoercionError."""
     return to_array(value, what=what, remedy=remedy)
 
 
 def cast(array: Array, dtype: DType, *, what: str) -> Array:
-    """Cast within a kind; a finite value that the dtype cannot hold is an error, neither inf nor wrapped around."""
+    """Cast an array to the same kind or a wider kind.
+
+    Raises:
+      CoercionError: A finite value is too large for the dtype, or an integer has no exact floating representation.
+    """
     if array.dtype == dtype:
         return array
     if dtype_kind(dtype) in "ui":
@@ -316,7 +322,7 @@ def _holds_exactly(result: Array, integers: Array) -> bool:
 
 
 def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
-    """Cast a floating or complex array to the dtype a function computes in; others pass unchanged."""
+    """Cast a floating or complex array to the dtype in which a function computes. Return other arrays unchanged."""
     kind = dtype_kind(array.dtype)
     if kind == "f":
         return cast(array, compute_dtype, what=what)
@@ -324,7 +330,7 @@ def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
 
 
 def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
-    """What a ufunc returns for these inputs, with floating results in the floating dtype of the inputs."""
+    """Return the output dtypes of a ufunc for these inputs. Floating outputs have the floating dtype of the inputs."""
     partner = Partners.of(dtypes).floating or np.dtype(np.float32)
     try:
         resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
@@ -341,7 +347,7 @@ def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DT
 
 
 def _as_strings(array: Array, what: str) -> Array:
-    """Convert strings to what TensorFlow takes: an object array of bytes, text in UTF-8."""
+    """Convert strings to the form that TensorFlow accepts: an object array of bytes, with text encoded in UTF-8."""
     result = np.empty(array.shape, dtype=object)
     try:
         for index, item in np.ndenumerate(array):
@@ -384,7 +390,7 @@ def _overflow(array: Array, dtype: DType, what: str, *, remedy: str | None = Non
 
 
 def _written(dtype: DType) -> str:
-    """A dtype as it is written in Python."""
+    """Return a dtype as Python source text."""
     if dtype.kind in "OSU":
         return '"string"'
     return f'"{dtype}"' if dtype.kind == "V" else f"np.{dtype}"

@@ -1,7 +1,7 @@
-"""Marks of defaults that are not JSON: texts by which two processes see whether they have the same default.
+"""Identify defaults that are not JSON by marks: texts that show whether two processes have the same default.
 
-A token holds the mark, so that a model is not run with a default that has changed since it was saved. Nothing is made
-from a mark: the process that loads a model takes its own default, if the marks agree.
+A token holds the marks, so that tfpyop can refuse to run a model with a default that has changed since the model was
+saved. A mark is compared only. The process that loads a model uses its own default if the marks are equal.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 _DEEPEST = 20
-"""How deep containers may be nested to have a mark."""
+"""The maximum nesting depth of a container that gets a mark."""
 _BY_REPR = (type(None), bool, int, float, complex, str, bytes, bytearray, range, type(Ellipsis))
 
 
 def marks_of(defaults: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return the mark of each default; None if no text identifies the default, such as an object without a name."""
+    """Return the mark of each default; None if no text identifies the default, as for an object without a name."""
     return {name: _mark_of(value) for name, value in defaults.items()}
 
 
@@ -40,7 +40,7 @@ def _mark_of(value: Any, depth: int = 0) -> str | None:
         return _mark_of_container(value, depth + 1)
     if isinstance(value, functools.partial):
         return _joined("partial", *(_mark_of(part, depth + 1) for part in (value.func, value.args, value.keywords)))
-    if type(value).__name__ == "DType":  # of TensorFlow, which is not imported for this
+    if type(value).__name__ == "DType":  # a TensorFlow dtype; the name avoids an import of TensorFlow
         return repr(value)
     return _named(value)
 
@@ -63,9 +63,9 @@ def _mark_of_container(value: Any, depth: int) -> str | None:
 
 
 def _named(value: Any) -> str | None:
-    """The name under which a module has a class or function; None for one that is made anew, as a lambda is.
+    """Return the name under which a module defines a class or function; None if it has none, as for a lambda.
 
-    Private modules are left out of the name: packages move what is in them from version to version.
+    The name leaves out private modules, because packages move their contents from version to version.
     """
     owner = getattr(value, "__self__", None)
     if owner is not None and not inspect.ismodule(owner):

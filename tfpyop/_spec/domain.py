@@ -1,4 +1,7 @@
-"""Domains: where an op's inputs may lie, as the user wrote it. A promise for tests; calls are not held to it."""
+"""Parse domains: the valid ranges of an op's inputs.
+
+Tests draw inputs from domains. Calls are not checked against them.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ _EXAMPLE = 'Write an interval, for example "(0, inf)", "[-1, 1]" or "integers [0
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The values that an input may have.
+    """Describe the valid values of an input.
 
     Attributes:
-      low: The lower end, -inf if there is none.
-      high: The upper end, inf if there is none.
-      is_low_open: Whether the lower end itself is left out.
-      is_high_open: Whether the upper end itself is left out.
-      is_integer: Whether the input takes integers.
+      low: The lower end; -inf if there is no lower end.
+      high: The upper end; inf if there is no upper end.
+      is_low_open: Whether the lower end is excluded.
+      is_high_open: Whether the upper end is excluded.
+      is_integer: Whether only integers are valid.
     """
 
     low: float = -math.inf
@@ -39,10 +42,10 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """Read an interval in the notation of mathematics: `[` and `]` for ends that belong to it, `(` and `)` not.
+        """Parse an interval in mathematical notation: `[` and `]` include the end, `(` and `)` exclude it.
 
         Raises:
-          RegistrationError: The text is not an interval, or no number lies in it.
+          RegistrationError: The text is not an interval, or the interval is empty.
         """
         match = _INTERVAL.fullmatch(text)
         if match is None or not text.strip():
@@ -67,7 +70,7 @@ class Interval:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no number lies in it."""
+        """Whether the interval contains no number."""
         if self.is_integer and math.isfinite(self.low) and math.isfinite(self.high):
             return not self.first_integer <= self.last_integer
         if self.low == math.inf or self.high == -math.inf:
@@ -76,20 +79,20 @@ class Interval:
 
     @property
     def first_integer(self) -> float:
-        """The smallest integer in it, -inf if there is none."""
+        """The smallest integer in the interval; -inf if the interval has no lower end."""
         if math.isinf(self.low):
             return self.low
         return math.floor(self.low) + 1 if self.is_low_open else math.ceil(self.low)
 
     @property
     def last_integer(self) -> float:
-        """The largest integer in it, inf if there is none."""
+        """The largest integer in the interval; inf if the interval has no upper end."""
         if math.isinf(self.high):
             return self.high
         return math.ceil(self.high) - 1 if self.is_high_open else math.floor(self.high)
 
     def contains(self, values: Array) -> Array:
-        """Which values lie in it."""
+        """Return a mask of the values that lie in the interval."""
         above = values > self.low if self.is_low_open else values >= self.low
         below = values < self.high if self.is_high_open else values <= self.high
         is_whole = np.equal(np.mod(values, 1), 0) if self.is_integer else True
@@ -102,17 +105,17 @@ EVERYWHERE = Interval()
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The domain of an op: an interval for each parameter."""
+    """Store the domain of an op: an interval for each parameter."""
 
     default: Interval = EVERYWHERE
     by_name: Mapping[str, Interval] = field(default_factory=dict)
 
     @classmethod
     def read(cls, value: Any, parameters: Sequence[str]) -> Domain:
-        """Read `domain=`: None, one text for all parameters, or a dict from their names to texts or None.
+        """Parse `domain=`: None, one text for all parameters, or a dict from parameter names to texts or None.
 
         Raises:
-          RegistrationError: It is none of these, or names no parameter.
+          RegistrationError: The value has another type, or names an unknown parameter.
         """
         if value is None:
             return cls()
@@ -135,9 +138,9 @@ class Domain:
 
     @property
     def is_everywhere(self) -> bool:
-        """Whether nothing is said of any input."""
+        """Whether no input is restricted."""
         return self.default == EVERYWHERE and not self.by_name
 
     def of(self, name: str) -> Interval:
-        """Where the input of this name may lie."""
+        """Return the interval of the input with this name."""
         return self.by_name.get(name, self.default)

@@ -1,4 +1,4 @@
-"""Executors as options of ops: given, or made on first use."""
+"""Provide the executors of ops: an existing executor, or a factory that creates an executor on first use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tfpyop._locks import SafeLock
 from tfpyop.errors import RegistrationError, WorkerError
 
 _PATIENCE = 1.0
-"""How long to wait, in seconds, for another thread that makes the executor."""
+"""The maximum time, in seconds, to wait for another thread that is creating the executor."""
 
 
 class ExecutorSource:
-    """The executor that an op was given, or that its function makes on first use.
+    """Provide the executor that was passed to an op, or create the executor with a factory on first use.
 
     Args:
-      given: An executor, or a function that makes one.
+      given: An executor, or a factory that creates an executor.
     """
 
     def __init__(self, given: concurrent.futures.Executor | Callable[[], Any]) -> None:
@@ -32,18 +32,18 @@ class ExecutorSource:
         self._lock = SafeLock()
         self._thread = threading.local()
         self._n_makers = 0
-        """Only a hint: threads change it without a lock."""
+        """The approximate number of threads that are creating an executor. Threads change it without a lock."""
 
     def executor(self) -> concurrent.futures.Executor:
         """Return the executor.
 
-        No lock is held while the user's function runs: it may start threads that call the op. While one thread makes
-        the executor, others wait for a second. After that they make one too; all take the first, and the others are
-        shut down.
+        No lock is held while the user's factory runs, because it may start threads that call the op. While one thread
+        creates the executor, other threads wait for up to one second. After that they create executors too. All threads
+        then use the first executor, and the surplus executors are shut down.
 
         Raises:
-          RegistrationError: The function did not return an executor.
-          WorkerError: The function raised, or called the op.
+          RegistrationError: The factory did not return an executor.
+          WorkerError: The factory raised an exception, or called the op.
         """
         end = time.monotonic() + _PATIENCE
         while self._executor is None and self._n_makers and not self._is_maker() and time.monotonic() < end:
@@ -86,11 +86,11 @@ class ExecutorSource:
             self._thread.is_making = False
 
     def _is_maker(self) -> bool:
-        """Return whether this thread is making the executor."""
+        """Return whether this thread is creating the executor."""
         return getattr(self._thread, "is_making", False)
 
     def forget(self) -> None:
-        """Drop an executor that takes no more tasks, if the function can make another one."""
+        """Discard an executor that accepts no more tasks, if the factory can create another executor."""
         with self._lock:
             if self._make is not None:
                 self._executor = None

@@ -1,4 +1,7 @@
-"""The spec of an op: what is known when it is defined, read from the function and the options, and checked."""
+"""Define the spec of an op: everything that is known when the op is defined.
+
+The spec is read from the function and the options of `differentiable_op`, and checked.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,18 @@ from tfpyop._spec.tree import LEAF, TreeSpec
 from tfpyop.errors import RegistrationError, TfpyopError
 
 _ANY_VALUES = inspect.signature(lambda *values, **static: None)
-"""The parameters of the op of a numpy rule."""
+"""The parameters of a numpy rule's op."""
 
 
 @dataclass(frozen=True)
 class OpSpec:
-    """What is declared of an op by its function and the options of `differentiable_op`. Immutable."""
+    """Store the declaration of an op: the function's parameters and the options of `differentiable_op`. Immutable."""
 
     name: str
     module: str
-    """The module whose import makes the op."""
+    """The module whose import defines the op."""
     is_local: bool
-    """Whether the name holds for this process only."""
+    """Whether the name is valid in this process only."""
     site: Site
     parameters: Parameters
     signature: Signature | None = None
@@ -57,14 +60,19 @@ class OpSpec:
     compute_dtype: DType | None = None
     is_vectorized: bool = True
     executor: ExecutorSource | None = None
-    """Gives what runs the elements of loop dimensions."""
+    """The source of the executor that runs the elements of loop dimensions."""
     is_stateful: bool = False
     prefers_native: bool = False
     domain: Domain = field(default_factory=Domain)
 
     @classmethod
     def read(cls, function: Any, frame: FrameType, options: Mapping[str, Any]) -> OpSpec:
-        """Read and check a function and its options, given in this frame.
+        """Read and check a function and its options.
+
+        Args:
+          function: The user's function.
+          frame: The frame in which `differentiable_op` was called.
+          options: All options of `differentiable_op`.
 
         Raises:
           RegistrationError: The options contradict each other or the function.
@@ -104,23 +112,23 @@ class OpSpec:
 
     @cached_property
     def subject(self) -> str:
-        """The op in error messages."""
+        """The op's name and site for error messages."""
         return f"op {self.name!r} ({self.site})"
 
     @cached_property
     def n_inputs(self) -> int | None:
-        """The number of inputs of the signature, if there is one."""
+        """The number of inputs of the signature; None without a signature."""
         return None if self.signature is None else len(self.signature.inputs)
 
     @property
     def is_compilable(self) -> bool:
-        """Whether XLA can compile calls: shapes are known then, and there is no text."""
+        """Whether XLA can compile calls: the signature determines all shapes, and no output is text."""
         is_known = self.signature is not None and not self.signature.run_time_names
         return is_known and STRING not in self.dtypes
 
     @cached_property
     def n_usual(self) -> int:
-        """The number of tensor parameters, if the others say nothing about the inputs; otherwise -1."""
+        """The number of tensor parameters if every call has exactly one argument for each of them; otherwise -1."""
         parameters, n_tensors = self.parameters, len(self.parameters.tensors)
         is_usual = parameters.signature is not None and parameters.variadic is None
         has_defaults = parameters.n_required < n_tensors
@@ -128,11 +136,11 @@ class OpSpec:
 
     @cached_property
     def bound(self) -> OpSpec:
-        """For a method: the same for its ops that are bound to instances."""
+        """For a method: the spec of the ops that are bound to instances."""
         return replace(self, is_local=True, parameters=self.parameters.without_first())
 
     def of_rule(self, name: str, site: Site) -> OpSpec:
-        """Return the spec of a numpy rule's op, which takes flat values and has no signature of its own."""
+        """Return the spec of a numpy rule's op. It takes flat values and has no signature of its own."""
         parameters = replace(self.parameters, signature=_ANY_VALUES)
         return OpSpec(
             name=name,
@@ -167,7 +175,7 @@ class OpSpec:
             raise TypeError(f"{self.subject}: {error}.{parameters}") from None
 
     def require_static(self, names: Iterable[str]) -> None:
-        """Raise RegistrationError for a name that no static parameter has."""
+        """Raise RegistrationError for a name that is not the name of a static parameter."""
         try:
             self.parameters.require_static(names)
         except TfpyopError as error:
@@ -181,7 +189,7 @@ class OpSpec:
         static: Mapping[str, Any],
         **more: Any,
     ) -> Any:
-        """Call a function with the parameters of this one, with flat inputs and static values put in their places."""
+        """Call a function that has the op's parameters with flat inputs and static values."""
         tensors = leaves if tree is None else tree.unflatten(leaves)
         args, kwargs = self.parameters.call_arguments(tensors, static)
         return function(*args, **kwargs, **more)

@@ -1,4 +1,4 @@
-"""Reading the options of `differentiable_op`: each is checked as its user gave it."""
+"""Read and check the options of `differentiable_op`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_shape_function(shape: Any) -> Callable[..., Any] | None:
 
 
 def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], TreeSpec]:
-    """The dtypes of the outputs and how they are arranged, from `dtype=` and the signature."""
+    """Return the dtypes of the outputs and their nesting, from `dtype=` and the signature."""
     try:
         declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
     except TypeError as error:
@@ -130,8 +130,8 @@ def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, 
 
 
 def _is_core(text: str, signature: Signature) -> bool:
-    """Whether a text is the core dimensions of one more output of the signature."""
-    with contextlib.suppress(SignatureError):  # the caller says what is wrong
+    """Return whether a text is valid as the core dimensions of an additional output of the signature."""
+    with contextlib.suppress(SignatureError):  # the caller reports the problem
         return len(signature.with_outputs([text]).outputs) == len(signature.outputs) + 1
     return False
 
@@ -156,7 +156,7 @@ def read_prefer(value: Any) -> bool:
 
 
 def read_executor(executor: Any, *, is_vectorized: bool) -> ExecutorSource | None:
-    """What gives the executor; None if there is none."""
+    """Return the source of the executor; None if no executor was passed."""
     if executor is None:
         return None
     if not isinstance(executor, Executor) and not callable(executor):
@@ -176,10 +176,10 @@ def read_executor(executor: Any, *, is_vectorized: bool) -> ExecutorSource | Non
 
 
 def read_flag(option: str, value: Any) -> bool:
-    """Read an option that is on or off.
+    """Read a boolean option.
 
     Raises:
-      RegistrationError: It is neither True nor False.
+      RegistrationError: The value is neither True nor False.
     """
     if not isinstance(value, bool | np.bool_):
         raise RegistrationError(
@@ -200,7 +200,11 @@ def read_vectorized(value: Any, signature: Signature | None) -> bool:
 
 
 def check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:
-    """One more than the signature has inputs may take None, which is no input, and one the instance of a method."""
+    """Raise RegistrationError if the function has too many required tensor parameters for the signature.
+
+    One extra parameter is allowed, because it may take None, which is not an input. A method has another extra
+    parameter, the instance.
+    """
     n_others = 2 if is_method else 1
     if signature is not None and parameters.n_required > len(signature.inputs) + n_others:
         raise RegistrationError(

@@ -1,6 +1,6 @@
-"""Promises: what the outputs of a host function will be, and how results are held to it.
+"""Define output specs: the dtypes and shapes of a host function's outputs, and the checks of results against them.
 
-An op promises what its signature, shape function and dtypes say.
+An op's output spec follows from its signature, shape function and dtypes.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from tfpyop.errors import ContractError, Shape, SignatureError, describe, descri
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """The dtype and shape of an array, the shape as far as it is known."""
+    """Store the dtype of an array and its shape, as far as it is known."""
 
     dtype: DType
     shape: Shape | None
 
     @classmethod
     def of(cls, array: Array) -> ArraySpec:
-        """The type of an array at hand."""
+        """Return the spec of an array."""
         return cls(array.dtype, array.shape)
 
     def __str__(self) -> str:
-        """Render as `float32[?, 3]`."""
+        """Render the spec as `float32[?, 3]`."""
         return describe(self.dtype, self.shape)
 
 
@@ -52,7 +52,7 @@ _LARGEST_SIZE = 2**63 - 1
 
 
 class OutputSpec(Protocol):
-    """What a host function promises of its outputs. Residuals are outputs too, behind those the caller sees."""
+    """Specify the outputs of a host function. Residuals are outputs too; they follow the visible outputs."""
 
     @property
     def residual_names(self) -> tuple[str, ...]:
@@ -60,86 +60,86 @@ class OutputSpec(Protocol):
         ...
 
     def n_arrays(self, inputs: Types) -> int | None:
-        """How many arrays are a whole result as it stands: one by itself, or a tuple of several; None if none are."""
+        """Return the number of arrays if a result is one array or a flat tuple; None if a result must be unpacked."""
         ...
 
     @property
     def is_like_inputs(self) -> bool:
-        """Whether outputs have the shapes of inputs, so that there are rows of them only if these inputs have rows."""
+        """Whether outputs have the shapes of certain inputs, so that only batched inputs give batched outputs."""
         ...
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """How many outputs the caller sees, for inputs of these dtypes."""
+        """Return the number of outputs that the caller receives, for inputs of these dtypes."""
         ...
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """What outputs and residuals will be for such inputs; checks the inputs on the way."""
+        """Return the specs of outputs and residuals for these inputs. Raise an error if the inputs are invalid."""
         ...
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """The shapes of the same, with what is not known yet in terms of the inputs' dimensions; None: not known."""
+        """Return the shapes of outputs and residuals in terms of the inputs' dimensions; None for an unknown shape."""
         ...
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
-        """Take what the function returned apart into outputs and residuals."""
+        """Split the function's result into outputs and residuals."""
         ...
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce values to the dtypes that were promised, and check their shapes."""
+        """Cast values to the specified dtypes, and check their shapes."""
         ...
 
     def describe_inputs(self, inputs: Types) -> str:
-        """Render what the function was called with."""
+        """Render the inputs of a call."""
         ...
 
     def loop_hint(self, inputs: Types) -> str | None:
-        """What to say to a function that failed on loop dimensions, of which it may not know; None if there are none.
+        """Return a hint for a function that may have failed because of loop dimensions; None if the inputs have none.
 
-        It holds for functions that are called with loop dimensions, as vectorized ones are.
+        The hint applies to vectorized functions only, because these receive loop dimensions.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OpOutputSpec:
-    """What a decorated function promises."""
+    """Specify the outputs of a decorated function."""
 
     signature: Signature | None
-    """With the residuals among its outputs."""
+    """The signature, with the residuals among its outputs."""
     shape: Callable[[Sequence[Shape]], Any] | None
     dtypes: tuple[DType | None, ...]
-    """Of outputs and residuals; None stands for the result type of the inputs."""
+    """The dtypes of outputs and residuals. None stands for the result type of the inputs."""
     structure: TreeSpec
-    """How the outputs are arranged."""
+    """The nesting of the outputs."""
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
 
     is_like_inputs = False
 
     def n_arrays(self, inputs: Types) -> int | None:
-        """As many as there are outputs, if there are no residuals and they are not nested otherwise."""
+        """Return the number of outputs if a result is one array or a flat tuple, without residuals; otherwise None."""
         is_plain = self.structure.is_flat and not self.residual_names
         return self.structure.n_leaves if is_plain else None
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """How many outputs are declared."""
+        """Return the number of declared outputs."""
         return len(self.dtypes) - len(self.residual_names)
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """The declared or derived dtypes, and the shapes as far as signature or shape function tell."""
+        """Return declared or inferred dtypes, and the shapes as far as signature or shape function determine them."""
         shapes = self._shapes([type_.shape for type_ in inputs])
         dtypes = self._dtypes([type_.dtype for type_ in inputs])
         return [ArraySpec(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """What the signature says; without one, shapes are known for inputs of known shapes only."""
+        """Return the sizes from the signature. Without a signature, return sizes only for inputs of known shapes."""
         shapes = [type_.shape for type_ in inputs]
         if self.signature is not None:
             return self.signature.output_sizes(shapes)
         return [_all_known(shape) for shape in self._shapes(shapes)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
-        """Count and unpack outputs and residuals."""
+        """Unpack outputs and residuals, and check their number."""
         residuals: Sequence[Any] = ()
         if self.residual_names:
             result, residuals = self._split_residuals(result)
@@ -155,7 +155,7 @@ class OpOutputSpec:
         return values
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce and measure outputs and residuals."""
+        """Cast outputs and residuals, and check their shapes."""
         arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
         if self.signature is not None and self.signature.run_time_names:
             binding = self.signature.bind([type_.shape for type_ in inputs])
@@ -179,11 +179,11 @@ class OpOutputSpec:
         )
 
     def describe_inputs(self, inputs: Types) -> str:
-        """Render the types one after the other."""
+        """Render the input specs as one comma-separated line."""
         return describe_types(inputs)
 
     def loop_hint(self, inputs: Types) -> str | None:
-        """Return a hint about loop dimensions, if the inputs have any."""
+        """Return a hint about loop dimensions if the inputs have loop dimensions; otherwise None."""
         if self.signature is None or self.ufunc is not None:
             return None
         loop = self.signature.bind([type_.shape for type_ in inputs]).loop
@@ -228,7 +228,7 @@ class OpOutputSpec:
         return _read_shapes(result, len(self.dtypes))
 
     def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
-        if all(declared is not None for declared in self.dtypes):  # None equals float64 for numpy
+        if all(declared is not None for declared in self.dtypes):  # numpy considers None equal to float64
             return [declared for declared in self.dtypes if declared is not None]
         if self.ufunc is not None:
             derived: Sequence[DType] = ufunc_output_dtypes(self.ufunc, inputs)
@@ -263,7 +263,7 @@ class OpOutputSpec:
         return outputs, [residuals[name] for name in self.residual_names]
 
     def outputs(self, result: Any) -> list[Any]:
-        """Take the outputs apart that the caller sees."""
+        """Split the result, without residuals, into flat outputs."""
         n_outputs = self.n_outputs(())
         if self.structure.kind == "leaf":
             if not isinstance(result, tuple):
@@ -294,7 +294,7 @@ class OpOutputSpec:
 
 
 def is_compatible(shape: Shape, promised: Shape | None) -> bool:
-    """Whether a shape agrees with one that may have unknown parts."""
+    """Return whether a shape matches a shape that may have unknown sizes."""
     if promised is None:
         return True
     return len(shape) == len(promised) and all(
@@ -303,12 +303,12 @@ def is_compatible(shape: Shape, promised: Shape | None) -> bool:
 
 
 def dtypes_of(types: Types) -> list[DType]:
-    """The dtypes alone."""
+    """Return the dtypes of array specs."""
     return [type_.dtype for type_ in types]
 
 
 def describe_types(types: Types, what: str = "inputs") -> str:
-    """Render types as one comma-separated line."""
+    """Render array specs as one comma-separated line."""
     return ", ".join(map(str, types)) or f"no {what}"
 
 
@@ -320,12 +320,12 @@ def _all_known(shape: Shape | None) -> Sizes | None:
 
 
 def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
-    """What a user's shape function returned: one shape, or a sequence of shapes if there are several outputs."""
+    """Return the shapes from the result of a shape function: one shape, or a sequence of shapes for several outputs."""
     is_nested = isinstance(result, tuple | list) and any(isinstance(size, tuple | list) for size in result)
     shapes = list(result) if n_outputs > 1 or is_nested else [result]
     try:
         read = [tuple(map(operator.index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
-    except TypeError:  # refused below
+    except TypeError:  # raises below
         read = []
     if len(read) != n_outputs or any(size < 0 for shape in read for size in shape):
         raise SignatureError(
@@ -334,7 +334,7 @@ def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
             got=f"{result!r:.80}",
             remedy="Return sizes that are integers of 0 or more.",
         )
-    if any(size > _LARGEST_SIZE for shape in read for size in shape):  # more than TensorFlow's shapes can hold
+    if any(size > _LARGEST_SIZE for shape in read for size in shape):  # TensorFlow's shapes cannot hold larger sizes
         raise SignatureError(
             "the shape function returned a size that is too large for a tensor.",
             expected="sizes below 2**63",

@@ -1,4 +1,7 @@
-"""Arguments: which parameters of a function are tensors, which are static, and how one call is divided among them."""
+"""Sort a function's parameters into tensors and static values, and bind the arguments of a call to them.
+
+Also writes and reads the part of a token's payload that holds the static values and the nesting of the inputs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class BoundArguments(NamedTuple):
-    """The arguments of one call: flat inputs, their nesting (None: they are flat), and static values."""
+    """Store the arguments of one call: flat inputs, their nesting (None: they are flat), and static values."""
 
     leaves: Sequence[Any]
     tree: TreeSpec | None
@@ -33,39 +36,39 @@ class BoundArguments(NamedTuple):
 
     @classmethod
     def of(cls, leaves: Sequence[Any], structure: TreeSpec, static: Mapping[str, Any]) -> BoundArguments:
-        """A division of arguments that may be nested."""
+        """Return bound arguments for inputs that may be nested."""
         return cls(leaves, None if structure.is_flat else structure, static)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of a function: which are tensors and which are static.
+    """Describe the parameters of a function: the tensors and the static parameters.
 
-    Positional parameters are tensors, unless their default is text or another object no tensor can be made of.
-    Keyword-only parameters are static, and so are those that `static_argnames` names.
+    Positional parameters are tensors, unless their default is text or another object that cannot become a tensor.
+    Keyword-only parameters and the parameters in `static_argnames` are static.
     """
 
     signature: inspect.Signature | None
-    """None where Python cannot tell, as for many C functions: then positional arguments are the tensors."""
+    """None if Python cannot inspect the function, as for many C functions. Positional arguments are then tensors."""
     tensors: tuple[inspect.Parameter, ...] = ()
     variadic: str | None = None
     static_defaults: Mapping[str, Any] | None = None
-    """The defaults of the static parameters that have one."""
+    """The defaults of the static parameters that have a default."""
     is_plain: bool = False
-    """Whether all parameters are tensors, positional and without defaults."""
+    """Whether all parameters are positional tensors without defaults."""
     is_direct: bool = True
     """Whether the function can be called with tensors by position and static values by keyword."""
     takes_out: bool = False
-    """Whether there is a keyword-only `out`, as numpy's functions have it: not for callers, nor among the others."""
+    """Whether the function has a keyword-only `out`, as numpy functions do. It is not a parameter of the op."""
     default_marks: Mapping[str, str | None] = field(default_factory=dict)
-    """The marks of those defaults that are not JSON."""
+    """The marks of the defaults that are not JSON."""
 
     @classmethod
     def of(cls, function: Callable[..., Any], static_argnames: Sequence[str]) -> Parameters:
         """Read the parameters of a function.
 
         Raises:
-          RegistrationError: A static name is not a parameter, or cannot be passed by keyword.
+          RegistrationError: A name in `static_argnames` is not a parameter.
         """
         signature = _signature_of(function)
         if signature is None:
@@ -105,13 +108,13 @@ class Parameters:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The names of the parameters that are tensors, that of `*parameters` last."""
+        """The names of the tensor parameters, with the name of `*parameters` last."""
         names = tuple(parameter.name for parameter in self.tensors)
         return names if self.variadic is None else (*names, self.variadic)
 
     @property
     def static_parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The parameters that are not inputs, but for `**keywords`."""
+        """The parameters that are not inputs, except `**keywords`."""
         if self.signature is None:
             return {}
         inputs = {*self.input_names, "self", "cls"}
@@ -122,7 +125,7 @@ class Parameters:
         }
 
     def require_static(self, names: Iterable[str]) -> None:
-        """Raise RegistrationError for a name that no static parameter has."""
+        """Raise RegistrationError for a name that is not the name of a static parameter."""
         if self._takes_any_static:
             return
         for name in names:
@@ -132,7 +135,7 @@ class Parameters:
                 )
 
     def without_first(self) -> Parameters:
-        """The parameters of a method once it is bound."""
+        """Return the parameters of a method after it is bound."""
         if self.signature is None:
             return self
         signature = self.signature.replace(parameters=list(self.signature.parameters.values())[1:])
@@ -152,12 +155,13 @@ class Parameters:
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> BoundArguments:
         """Sort the arguments of a call into flat inputs, their nesting, and static values.
 
-        Defaults of tensor parameters are inputs too, but for None at the end. Where that makes more inputs than the
-        signature has (`n_inputs`), trailing parameters that were left to their defaults stay with the function.
+        Defaults of tensor parameters are inputs too, except for trailing None. If the call has more inputs than the
+        signature (`n_inputs`), trailing parameters with their default values are left out, and the function uses its
+        defaults.
 
         Raises:
-          TypeError: As Python says for a call that does not fit the function.
-          SignatureError: There are more or fewer inputs than the signature has.
+          TypeError: The arguments do not match the function's parameters.
+          SignatureError: The call has more or fewer inputs than the signature.
         """
         if self._is_flat_call(args, kwargs, n_inputs):
             return BoundArguments(args, None, _NO_STATIC)
@@ -179,7 +183,7 @@ class Parameters:
         return BoundArguments.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
 
     def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
-        """Whether there is nothing to divide: one leaf for each parameter, and no more parameters than inputs."""
+        """Return whether each argument is a leaf for one parameter, and their number matches the signature."""
         if not self.is_plain or kwargs or len(args) != len(self.tensors) or n_inputs not in (None, len(args)):
             return False
         return all(map(is_leaf_type, map(type, args)))
@@ -204,7 +208,7 @@ class Parameters:
     def call_arguments(
         self, tensors: Sequence[Any], static: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Put tensors and static values in their places: what to call the function with."""
+        """Return the positional and keyword arguments for the function, from tensors and static values."""
         if self.signature is None or self.is_direct:
             return tensors, static
         positional = [p for p in self.signature.parameters.values() if p.kind in _POSITIONAL]
@@ -221,12 +225,13 @@ class Parameters:
         return [*args, *remaining], keywords
 
     def payload(self, structure: TreeSpec | None, static: Mapping[str, Any]) -> str:
-        """Return canonical JSON for the call data of a token; empty for a plain call.
+        """Return canonical JSON for the call data of a token; an empty text for a plain call.
 
-        Defaults are written too, since they may be others where it is read; of those that are not JSON, their marks.
+        The payload includes defaults, because they may differ in the process that reads it. For defaults that are not
+        JSON, it includes their marks.
 
         Raises:
-          ValueError: A static value or a nested type cannot be written as JSON.
+          ValueError: A static value or the type of a nested input cannot be written as JSON.
         """
         known = self.static_defaults or {}
         defaults = {name: value for name, value in static.items() if name in known and _is_same(known[name], value)}
@@ -239,11 +244,11 @@ class Parameters:
         return write_parts({part: value for part, value in parts.items() if value not in (None, {})})
 
     def read_payload(self, payload: str) -> tuple[TreeSpec | None, Mapping[str, Any], tuple[InAxes, ...]]:
-        """Read what `payload` wrote: the structure (None for a plain call), the static values, and levels of batching.
+        """Read the output of `payload`: the nesting (None for a plain call), the static values, and levels of batching.
 
         Raises:
-          ValueError: It did not write this.
-          UnsupportedError: It wrote a static value that no parameter takes, because the function was another one.
+          ValueError: The text is not an output of `payload`.
+          UnsupportedError: The function's static parameters or defaults have changed since the payload was written.
         """
         parts = read_parts(payload, ("defaults", "inputs", "marks", "static"))
         structure = None
@@ -272,13 +277,13 @@ class Parameters:
 
     @property
     def _takes_any_static(self) -> bool:
-        """Whether static values of any name may be passed: by `**keywords`, or if the parameters are not known."""
+        """Whether any static name is valid: the function has `**keywords`, or its parameters are unknown."""
         if self.signature is None:
             return True
         return any(p.kind is _Parameter.VAR_KEYWORD for p in self.signature.parameters.values())
 
     def _require_marks(self, marks: Mapping[str, str]) -> None:
-        """Raise UnsupportedError if a default is another than where a token was written."""
+        """Raise UnsupportedError if a default differs from the default in the process that wrote the token."""
         for name, mark in marks.items():
             own = self.default_marks.get(name)
             if own != mark:
@@ -295,12 +300,12 @@ class Parameters:
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     n_given = len(function.args) if isinstance(function, functools.partial) else 0
     ufunc = function.func if isinstance(function, functools.partial) else function
-    if isinstance(ufunc, np.ufunc):  # its keyword arguments (out, where, ...) are not for graphs
+    if isinstance(ufunc, np.ufunc):  # its keyword arguments (out, where, ...) do not apply in graphs
         names = (f"x{number + 1}" for number in range(n_given, ufunc.nin))
         return inspect.Signature([_Parameter(name, _Parameter.POSITIONAL_ONLY) for name in names])
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):  # many C functions do not tell: then all positional arguments are inputs
+    except (TypeError, ValueError):  # as for many C functions; all positional arguments are then inputs
         return None
 
 
@@ -311,10 +316,10 @@ def _is_destination(parameter: inspect.Parameter | None) -> bool:
 
 
 def _may_be_tensor(default: Any) -> bool:
-    """Whether a parameter with this default can be an input: no default, a number, an array, None, or nested ones."""
+    """Return whether a parameter can be an input. Its default may be missing, a number, an array, None, or nested."""
     try:
         leaves, _ = flatten(default)
-    except TypeError:  # nested in a way that no input is
+    except TypeError:  # not a valid nesting for an input
         return False
     return all(
         leaf is _Parameter.empty or isinstance(leaf, numbers.Number | np.ndarray | np.generic | list) for leaf in leaves
@@ -322,27 +327,27 @@ def _may_be_tensor(default: Any) -> bool:
 
 
 def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
-    """Whether a value is what the parameter would have anyway; tf.function passes defaults along."""
+    """Return whether a value equals the parameter's default. tf.function passes defaults explicitly."""
     default = parameter.default
     return value is default or (type(value) in (bool, int, float) and type(default) is type(value) and value == default)
 
 
 def _is_same(default: Any, value: Any) -> bool:
-    """Whether a static value is the default of its parameter. Containers, which are copied, are compared as JSON."""
+    """Return whether a static value is the default of its parameter. Containers are copied, so compare them as JSON."""
     if value is default:
         return True
     if type(value) not in (list, dict, tuple) or type(default) is not type(value):
         return False
     try:
         return json.dumps(value_to_json(default)) == json.dumps(value_to_json(value))
-    except ValueError:  # not JSON: it counts as another value, as any other object does
+    except ValueError:  # not JSON: treat it as a different value, like any other object
         return False
 
 
 def _written(values: Mapping[str, Any]) -> dict[str, Json]:
-    """Those of the values that can be written as JSON."""
+    """Return the values that can be written as JSON, as JSON."""
     written = {}
     for name, value in values.items():
-        with contextlib.suppress(ValueError):  # not JSON: the payload has its mark
+        with contextlib.suppress(ValueError):  # not JSON: the payload has its mark instead
             written[name] = value_to_json(value)
     return written

@@ -1,7 +1,7 @@
-"""Payloads: the JSON that a token holds behind the name of an op.
+"""Read and write payloads: the JSON that a token holds after the name of an op.
 
-Payloads come from files that anybody may have written. Reading checks every part of one, in time proportional to its
-length, and raises ValueError for what this version does not write.
+Payloads come from files of unknown origin. The reader checks every part of a payload, in time proportional to its
+length, and raises ValueError for anything that this version does not write.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from tfpyop._spec.tree import MOST_NESTED, Json, pairs_of
 from tfpyop.errors import describe_kind
 
 InAxes = tuple[bool, ...]
-"""For each input, whether it has a dimension of rows at this level. Outer levels come first."""
+"""For each input, whether it has a batch axis at one level of batching."""
 
 MOST_LEVELS = 64
-"""Every level adds a dimension to the outputs, and numpy's arrays have no more."""
+"""The maximum number of levels. Each level adds a dimension to the outputs; numpy arrays have at most 64 dimensions."""
 _BATCH = "batch"
 
 
 def read_parts(text: str, parts: Iterable[str]) -> dict[str, Json]:
-    """Read a payload; an empty one has no parts.
+    """Parse a payload. An empty payload has no parts.
 
     Args:
       text: The payload.
-      parts: The parts that it may have, besides the levels of batching.
+      parts: The names of the allowed parts, in addition to the levels of batching.
 
     Raises:
-      ValueError: It is not a JSON object, or has other parts.
+      ValueError: The payload is not a JSON object, or has an unknown part.
     """
     if not text:
         return {}
@@ -45,22 +45,22 @@ def read_parts(text: str, parts: Iterable[str]) -> dict[str, Json]:
 
 
 def write_parts(parts: Mapping[str, Json]) -> str:
-    """Write a payload canonically; it is empty without parts."""
+    """Return the parts as canonical JSON; an empty text if there are no parts."""
     return json.dumps(parts, sort_keys=True, separators=(",", ":")) if parts else ""
 
 
 def with_in_axes(text: str, levels: Sequence[InAxes]) -> str:
-    """Return the same payload for a call over rows; without levels, for a call of one row."""
+    """Return the payload with these levels of batching; without levels, the payload of an unbatched call."""
     parts = json.loads(text) if text else {}
     parts[_BATCH] = [[int(flag) for flag in level] for level in levels]
     return write_parts({part: value for part, value in parts.items() if part != _BATCH or value})
 
 
 def in_axes_of(parts: Mapping[str, Json]) -> tuple[InAxes, ...]:
-    """Read the levels of batching, outer ones first.
+    """Return the levels of batching, outer levels first.
 
     Raises:
-      ValueError: They are not levels of one call.
+      ValueError: The levels are invalid.
     """
     levels = parts.get(_BATCH, [])
     _require(isinstance(levels, list) and len(levels) <= MOST_LEVELS, f"it has more than {MOST_LEVELS} levels")
@@ -71,10 +71,10 @@ def in_axes_of(parts: Mapping[str, Json]) -> tuple[InAxes, ...]:
 
 
 def values_of(parts: Mapping[str, Json], part: str) -> dict[str, Any]:
-    """Read a part that holds values by name; without it there are none.
+    """Return the values of a part by name; an empty dict if the part is missing.
 
     Raises:
-      ValueError: It does not, or a value is not written as `value_to_json` writes it.
+      ValueError: The part is invalid, or a value is not in the form that `value_to_json` writes.
     """
     values = parts.get(part, {})
     _require(isinstance(values, dict), f"{part!r} is not an object")
@@ -82,7 +82,7 @@ def values_of(parts: Mapping[str, Json], part: str) -> dict[str, Any]:
 
 
 def marks_in(parts: Mapping[str, Json]) -> dict[str, str]:
-    """Read the marks of defaults, by parameter."""
+    """Return the marks of defaults by parameter name."""
     marks = parts.get("marks", {})
     _require(isinstance(marks, dict), "'marks' is not an object")
     _require(all(isinstance(mark, str) for mark in marks.values()), "a mark is not text")
@@ -90,10 +90,10 @@ def marks_in(parts: Mapping[str, Json]) -> dict[str, str]:
 
 
 def value_to_json(value: Any, depth: int = 0) -> Json:
-    """Write a static value as JSON that keeps tuples apart from lists.
+    """Convert a static value to JSON in a form that distinguishes tuples from lists.
 
     Raises:
-      ValueError: It is, or holds, something that JSON has no word for, or is nested too deeply.
+      ValueError: The value contains something that JSON cannot represent, or is nested too deeply.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -108,10 +108,10 @@ def value_to_json(value: Any, depth: int = 0) -> Json:
 
 
 def value_from_json(value: Json, depth: int = 0) -> Any:
-    """Read what `value_to_json` wrote.
+    """Convert the output of `value_to_json` back to a static value.
 
     Raises:
-      ValueError: It did not write this.
+      ValueError: The JSON is not an output of `value_to_json`.
     """
     _require(depth <= MOST_NESTED, "it is nested too deeply")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a rule is given of the call it belongs to. Knows nothing of ops beyond their name."""
+"""Define the first argument of rules: the data of the call to which the rule belongs."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from tfpyop._spec.coercion import Array
 
 
 class NamedValues(Mapping[str, Any]):
-    """Immutable values by name, read as `values.name` or `values["name"]`.
+    """Provide immutable values by name, as `values.name` or `values["name"]`.
 
-    Names are found before the methods of mappings, so that a value may be called `values` or `keys`.
+    The names of values take precedence over the methods of mappings, so that a value may be named `values` or `keys`.
     """
 
     __slots__ = ("__dict__", "_kind", "_subject")
 
     def __init__(self, values: Mapping[str, Any], kind: str, subject: str) -> None:
-        """Take the values; errors call each a `kind`, and name the op they belong to."""
+        """Store the values. `kind` and `subject` describe a value and its op in error messages."""
         vars(self).update(values)
         object.__setattr__(self, "_kind", kind)
         object.__setattr__(self, "_subject", subject)
 
     def __getitem__(self, name: str) -> Any:
-        """The value of this name; KeyError lists those there are."""
+        """Return the value of this name. Raise KeyError with the known names if it does not exist."""
         try:
             return vars(self)[name]
         except KeyError:
             raise KeyError(self._explain(name)) from None
 
     def __getattr__(self, name: str) -> Any:
-        """Called for unknown names only."""
+        """Raise AttributeError. Python calls this for unknown names only."""
         raise AttributeError(self._explain(name))
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        """Every rule of a call is given the same values."""
+        """Raise AttributeError, because all rules of a call share the same values."""
         raise AttributeError(f"cannot set {name!r}: the first argument of a rule is read-only")
 
     def __delattr__(self, name: str) -> NoReturn:
-        """As for setting."""
+        """Raise AttributeError, because all rules of a call share the same values."""
         raise AttributeError(f"cannot delete {name!r}: the first argument of a rule is read-only")
 
     def __iter__(self) -> Iterator[str]:
-        """The names, as they were declared."""
+        """Iterate over the names in the order of their declaration."""
         return iter(vars(self))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of values."""
         return len(vars(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by what it was made of."""
+        """Copy and pickle by the values, the kind and the subject."""
         return type(self), (dict(vars(self)), self._kind, self._subject)
 
     def __repr__(self) -> str:
-        """Show what is there."""
+        """Return the names and values as text."""
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def _explain(self, name: object) -> str:
@@ -65,14 +65,16 @@ class NamedValues(Mapping[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
-    """What a rule is given first, in the manner of a TensorFlow op: tensors, or arrays for a numpy rule.
+    """Store the data of a call that a rule receives as its first argument, as in TensorFlow's gradient functions.
+
+    The values are tensors; for a numpy rule they are arrays.
 
     Attributes:
       name: The name of the op.
-      inputs: What the op was called with, flat; dicts by sorted key.
-      outputs: What it returned, flat, in the order of the signature.
-      residuals: What the function kept for its rules, by name: `op.residuals.lu` or `op.residuals["lu"]`.
-      static: The static arguments by name, defaults included: `op.static.axis` or `op.static["axis"]`.
+      inputs: The inputs of the op, flat; dicts are flattened by sorted key.
+      outputs: The outputs of the op, flat, in the order of the signature.
+      residuals: The values that the function saved for its rules, by name: `op.residuals.lu` or `op.residuals["lu"]`.
+      static: The static arguments by name, including defaults: `op.static.axis` or `op.static["axis"]`.
     """
 
     name: str
@@ -81,12 +83,12 @@ class RuleContext:
     residuals: NamedValues
     static: NamedValues
     _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
-    """In a numpy rule: what the op's own function returns for flat inputs, neither cast nor checked."""
+    """For a numpy rule: a function that evaluates the op's own function on flat inputs, without casts and checks."""
 
-    if not TYPE_CHECKING:  # type checkers know by themselves
+    if not TYPE_CHECKING:  # type checkers report unknown names themselves
 
         def __getattr__(self, name):
-            """Called for unknown names only."""
+            """Raise AttributeError with the known attributes. Python calls this for unknown names only."""
             offered = [offered.name for offered in fields(self) if offered.repr]
             raise AttributeError(
                 f"op {self.name!r}: the first argument of a rule has no attribute {name!r}. "

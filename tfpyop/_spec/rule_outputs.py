@@ -1,6 +1,6 @@
-"""Promises of the ops of derivative rules.
+"""Define the output specs of derivative rules' ops.
 
-Their outputs are like some of their inputs: cotangents like the primals, tangents like the outputs.
+Cotangents have the dtypes and shapes of the primals. Tangents have the dtypes and shapes of the outputs.
 """
 
 from __future__ import annotations
@@ -19,53 +19,56 @@ from tfpyop.errors import ContractError
 
 T = TypeVar("T")
 Counts = tuple[int, int, int]
-"""How many inputs, outputs and residuals the op of a rule takes."""
+"""The numbers of inputs, outputs and residuals that a rule's op takes."""
 _OF_ONE_CALL = "Pass the inputs, outputs and residuals of one call of the op, in the order in which the rule gets them."
 
 
 @dataclass(frozen=True, slots=True)
 class RuleInputs(Generic[T]):
-    """The inputs of a rule's op, or what goes with them: the call it belongs to, and cotangents or tangents."""
+    """Group the inputs of a rule's op, or values that correspond to them, by their role in the call."""
 
     inputs: Sequence[T]
     outputs: Sequence[T]
     residuals: Sequence[T]
     vectors: Sequence[T]
-    """Cotangents of the outputs, or tangents of the inputs. Integers, which have none, stand here for themselves."""
+    """Cotangents of the outputs, or tangents of the inputs. Integers have no vectors; their values are here instead."""
 
     @classmethod
     def flat(cls, values: Sequence[T], n_inputs: int, n_outputs: int, n_residuals: int) -> RuleInputs[T]:
-        """Take flat values apart."""
+        """Split flat values by these counts."""
         ends = (n_inputs, n_inputs + n_outputs, n_inputs + n_outputs + n_residuals)
         return cls(values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] : ends[2]], values[ends[2] :])
 
 
 @dataclass(frozen=True, slots=True)
 class RuleOutputSpec:
-    """What a numpy rule promises: a vector for each differentiable one of its models, like that."""
+    """Specify the outputs of a numpy rule: one vector for each differentiable model, with the model's dtype and shape.
+
+    The models are the primals for a VJP rule, and the outputs for a JVP rule.
+    """
 
     primal: OutputSpec
-    """What the op that the rule belongs to promises."""
+    """The output spec of the op to which the rule belongs."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     is_like_inputs = True
     vector: ClassVar[str]
-    """What the rule takes and returns: `cotangent` or `tangent`."""
+    """The kind of vector that the rule takes and returns: `cotangent` or `tangent`."""
     like: ClassVar[str]
-    """What it returns them for: `inputs` or `outputs`."""
+    """The models of the returned vectors: `inputs` or `outputs`."""
 
     def models(self, parts: RuleInputs[T]) -> Sequence[T]:
-        """What the results are like."""
+        """Return the values whose dtypes and shapes the results have."""
         models: Sequence[T] = getattr(parts, self.like)
         return models
 
     def given_for(self, parts: RuleInputs[T]) -> Sequence[T]:
-        """What the vectors that the rule is given are like: the others."""
+        """Return the values whose dtypes and shapes the vectors passed to the rule have."""
         return parts.outputs if self.like == "inputs" else parts.inputs
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
-        """Take the inputs, or what goes with them, apart; how many are which is found once for certain dtypes."""
+        """Split inputs, or values that correspond to them, by role. The counts are cached for each tuple of dtypes."""
         key = tuple(dtypes)
         counts = self._known_counts.get(key)
         if counts is None:
@@ -73,12 +76,12 @@ class RuleOutputSpec:
         return RuleInputs.flat(values, *counts)
 
     def n_arrays(self, inputs: Types) -> int | None:
-        """One for each model, if all are differentiable."""
+        """Return the number of models if all models are differentiable; otherwise None."""
         models = self.models(self._parts(inputs))
         return len(models) if all(is_differentiable(model.dtype) for model in models) else None
 
     def describe_inputs(self, inputs: Types) -> str:
-        """Render the types part by part; vectors of integers are None for the rule."""
+        """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
         parts = self._parts(inputs)
         given = [str(type_) if is_differentiable(type_.dtype) else "None" for type_ in parts.vectors]
         named = (
@@ -88,55 +91,61 @@ class RuleOutputSpec:
         return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
 
     def loop_hint(self, inputs: Types) -> str | None:
-        """The same as for the op that the rule belongs to."""
+        """Return the loop hint of the op to which the rule belongs."""
         return self.primal.loop_hint(self._parts(inputs).inputs)
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """How many models are differentiable."""
+        """Return the number of differentiable models."""
         return sum(map(is_differentiable, self.models(self.split(inputs, inputs))))
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """The types of the differentiable models."""
+        """Return the specs of the differentiable models."""
         parts = self._parts(inputs)
         _check_rule_inputs(parts, self.primal, self.given_for(parts))
         return [model for model in self.models(parts) if is_differentiable(model.dtype)]
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """The sizes of the differentiable models."""
+        """Return the sizes of the differentiable models."""
         numbers = self.models(self.split(range(len(inputs)), dtypes_of(inputs)))
         return [sizes_of(inputs[number].shape, number) for number in numbers if is_differentiable(inputs[number].dtype)]
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
-        """What a rule returned for the differentiable models."""
+        """Return the vectors for the differentiable models from a rule's result."""
         models = self.models(self.split(inputs, inputs))
         vectors = rule_values(result, len(models), self.vector, self.like)
         return [vector for vector, model in zip(vectors, models, strict=True) if is_differentiable(model)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
-        """The same; None becomes zeros."""
+        """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
         models = [model for model in self.models(self._parts(inputs)) if is_differentiable(model.dtype)]
         pairs = zip(self.wanted(result, dtypes_of(inputs)), models, strict=True)
         return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce the vectors that a rule returned, one for each output."""
+        """Cast the vectors that a rule returned, one for each output, and check their shapes."""
         raise NotImplementedError
 
     def _parts(self, inputs: Types) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
 
     def _numbers(self, inputs: Types) -> list[int]:
-        """Which of the models are differentiable."""
+        """Return the indices of the differentiable models."""
         models = self.models(self._parts(inputs))
         return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
-        """How many inputs, outputs and residuals there are: as many inputs as leave just enough for the others."""
+        """Return the numbers of inputs, outputs and residuals.
+
+        The number of inputs is the smallest number for which the total number of values is right.
+
+        Raises:
+          ContractError: No number of inputs fits.
+        """
         n_residuals = len(self.primal.residual_names)
         for n_inputs in range(len(dtypes) + 1):
             try:
                 n_outputs = self.primal.n_outputs(dtypes[:n_inputs])
-            except ContractError:  # not as many inputs as this; if no number fits, that is said below
+            except ContractError:  # wrong number of inputs; raises below if no number fits
                 continue
             n_vectors = n_outputs if self.like == "inputs" else n_inputs
             if n_inputs + n_outputs + n_residuals + n_vectors == len(dtypes):
@@ -151,16 +160,16 @@ class RuleOutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class CotangentSpec(RuleOutputSpec):
-    """What a numpy VJP rule promises: a cotangent for each differentiable primal, like the primal."""
+    """Specify the outputs of a numpy VJP rule: a cotangent for each differentiable primal, with its dtype and shape."""
 
     signature: Signature | None
-    """The signature of the op that the rule belongs to, residuals among its outputs."""
+    """The signature of the op to which the rule belongs, with residuals among its outputs."""
 
     vector = "cotangent"
     like = "inputs"
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce cotangents; sum those that have the broadcast shape over the loop dimensions."""
+        """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
         return [
             fit_cotangent(value, output, number, len(shapes), shapes[number])
@@ -170,13 +179,13 @@ class CotangentSpec(RuleOutputSpec):
 
 @dataclass(frozen=True, slots=True)
 class TangentSpec(RuleOutputSpec):
-    """What a numpy JVP rule promises: a tangent for each differentiable output, like the output."""
+    """Specify the outputs of a numpy JVP rule: a tangent for each differentiable output, with its dtype and shape."""
 
     vector = "tangent"
     like = "outputs"
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce tangents and check their shapes."""
+        """Cast tangents and check their shapes."""
         return [
             fit_tangent(value, output, number)
             for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
@@ -185,7 +194,7 @@ class TangentSpec(RuleOutputSpec):
 
 @dataclass(frozen=True, slots=True)
 class SameAsInputsSpec:
-    """Outputs like the first inputs."""
+    """Specify outputs with the dtypes and shapes of the first inputs."""
 
     count: int
 
@@ -193,22 +202,22 @@ class SameAsInputsSpec:
     is_like_inputs = True
 
     def n_arrays(self, inputs: Types) -> int:
-        """As many as it says."""
+        """Return the fixed number of outputs."""
         return self.count
 
     def describe_inputs(self, inputs: Types) -> str:
-        """Render the types one after the other."""
+        """Render the input specs as one comma-separated line."""
         return describe_types(inputs)
 
     def loop_hint(self, inputs: Types) -> None:
-        """Nothing is known of loop dimensions."""
+        """Return None, because loop dimensions are unknown."""
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """As many as it says."""
+        """Return the fixed number of outputs."""
         return self.count
 
     def output_types(self, inputs: Types) -> list[ArraySpec]:
-        """The types of the first inputs."""
+        """Return the specs of the first inputs."""
         if len(inputs) < self.count:
             raise ContractError(
                 "the call has the wrong number of inputs.", expected=f"{self.count} or more", got=str(len(inputs))
@@ -216,21 +225,21 @@ class SameAsInputsSpec:
         return list(inputs[: self.count])
 
     def output_sizes(self, inputs: Types) -> list[Sizes | None]:
-        """The sizes of the first inputs."""
+        """Return the sizes of the first inputs."""
         return [sizes_of(inputs[number].shape, number) for number in range(self.count)]
 
     def values(self, result: Any, inputs: Types) -> Sequence[Any]:
-        """One value for each input."""
+        """Return the result as a list of values."""
         return list(result)
 
     def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
-        """Coerce the values."""
+        """Cast the values."""
         pairs = zip(values, outputs, strict=True)
         return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
 
 
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: Types) -> None:
-    """The primals must be such as the op takes, and every other value as they make it."""
+    """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them."""
     promised = primal.output_types(parts.inputs)
     given = [*parts.outputs, *parts.residuals, *parts.vectors]
     wanted = [*promised, *like]

@@ -1,4 +1,4 @@
-"""What a derivative rule must return, in TensorFlow ops or in numpy: how many values, of which shapes and dtypes."""
+"""Check the values that a derivative rule returns, in TensorFlow ops or in numpy: their number, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
 
 OF_TUPLES = "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."
-"""What to say to a rule that did not take them apart."""
+"""The note for a rule that uses a tuple as if it were an array."""
 _VECTOR_REMEDY = "Return an array or tensor for it, or None where there is no dependence."
 _OF_TUPLE = re.compile(
     r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"
@@ -23,15 +23,15 @@ _OF_TUPLE = re.compile(
 
 
 def takes_tuple_for_array(error: Exception) -> bool:
-    """Whether an exception of a rule comes of `op.inputs` where one of them was meant."""
+    """Return whether a rule raised this exception because it used the tuple `op.inputs` as an array."""
     return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(text_of(error)) is not None
 
 
 def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
-    """The cotangents or tangents out of what a rule returned: a sequence, or one value that stands for a 1-tuple.
+    """Return the cotangents or tangents from a rule's result: a sequence, or a single value that stands for a 1-tuple.
 
     Raises:
-      ContractError: There is not one for each input (or output).
+      ContractError: The rule did not return one value for each input (or output).
     """
     rule = "gradient" if kind == "cotangent" else "JVP"
     if result is None:
@@ -54,7 +54,7 @@ def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[An
 
 
 def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | None]) -> Sequence[Shape | None]:
-    """The shape each primal has once its loop dimensions are broadcast; the primal's own without a signature."""
+    """Return the shape of each primal after its loop dimensions are broadcast; its own shape without a signature."""
     if signature is None:
         return primals
     binding = signature.bind(primals)
@@ -62,7 +62,7 @@ def broadcast_shapes_of(signature: Signature | None, primals: Sequence[Shape | N
 
 
 def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
-    """The axes over which a cotangent of the broadcast shape is summed to reach the primal's."""
+    """Return the axes over which a cotangent of the broadcast shape is summed to get the shape of the primal."""
     extra = len(shape) - len(primal)
     stretched = (axis + extra for axis, size in enumerate(primal) if size == 1 and shape[axis + extra] != 1)
     return (*range(extra), *stretched)
@@ -71,7 +71,7 @@ def summed_axes(shape: Shape, primal: Shape) -> tuple[int, ...]:
 def wrong_cotangent_shape(
     number: int, n_inputs: int, primal: ArraySpec, broadcast: Shape | None, got: ArraySpec
 ) -> ContractError:
-    """The error for a cotangent that has neither the primal's shape nor the broadcast one."""
+    """Return the error for a cotangent that has neither the primal's shape nor the broadcast shape."""
     expected = str(primal)
     if broadcast != primal.shape:
         expected += f" or the broadcast shape {describe_shape(broadcast)}"
@@ -86,7 +86,7 @@ def wrong_cotangent_shape(
 
 
 def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> ContractError:
-    """The error for a tangent of another shape than its output."""
+    """Return the error for a tangent whose shape differs from the shape of its output."""
     return ContractError(
         f"tangent {number} has the wrong shape.",
         expected=str(output),
@@ -96,7 +96,7 @@ def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> Contr
 
 
 def fit_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
-    """Coerce a cotangent; one that has the broadcast shape is summed over the loop dimensions."""
+    """Cast a cotangent and check its shape. Sum a cotangent of the broadcast shape over the loop dimensions."""
     what = f"the cotangent of input {number}"
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if array.shape != primal.shape:
@@ -108,7 +108,7 @@ def fit_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, bro
 
 
 def fit_tangent(value: Any, output: ArraySpec, number: int) -> Array:
-    """Coerce a tangent and check its shape."""
+    """Cast a tangent and check its shape."""
     array = fit_vector(value, output.dtype, f"tangent {number}")
     if not is_compatible(array.shape, output.shape):
         raise wrong_tangent_shape(number, output, ArraySpec.of(array))
@@ -116,9 +116,10 @@ def fit_tangent(value: Any, output: ArraySpec, number: int) -> Array:
 
 
 def fit_vector(value: Any, dtype: DType, what: str) -> Array:
-    """A cotangent or tangent of this dtype. In half precision what is too large becomes infinite, as in TensorFlow.
+    """Cast a cotangent or tangent to this dtype. In half precision, values that are too large become infinite.
 
-    Training in mixed precision scales losses until gradients overflow, and looks for what is not finite.
+    TensorFlow behaves in the same way. Training in mixed precision scales losses until gradients overflow, and then
+    looks for values that are not finite.
     """
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if is_half(dtype) and dtype_kind(array.dtype) == "f":

@@ -1,8 +1,8 @@
-"""Signatures: NumPy's gufunc language, read once, then asked for shapes.
+"""Parse signatures in NumPy's gufunc language, and match them with shapes.
 
-Owns the text form, the core and loop dimensions, and how output shapes follow from input shapes. Beyond
-NumPy's language the output side may hold arithmetic (`(n),(m)->(n+m-1)`) and names that no input binds
-(`(n)->(k)`, known only when the function has run). Shapes may hold None for what is not known yet.
+Owns the core and loop dimensions, and how output shapes follow from input shapes. The language extends NumPy's: sizes
+may be arithmetic (`(n),(m)->(n+m-1)`), and outputs may have names that no input determines (`(n)->(k)`), whose sizes
+are known only after the function has run. Shapes may contain None for sizes that are not known yet.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Stands for the size of one dimension of one input."""
+    """Represent the size of one dimension of one input."""
 
     input: int
     axis: int
 
 
 Size = int | Place | tuple[str, "Size", "Size"]
-"""A size in terms of the inputs' dimensions: operators are those of signatures, and `broadcast`."""
+"""A size in terms of the inputs' dimensions. The operators are the operators of signatures, and `broadcast`."""
 Sizes = tuple[Size, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the inputs of one call say about the dimensions of a signature."""
+    """Store the dimensions of a signature that follow from the inputs of one call."""
 
     loop: Shape | None
     sizes: Mapping[str, int | None]
     missing: frozenset[str]
 
     def shape(self, core: Core) -> Shape | None:
-        """The shape of an array with these core dimensions behind the loop dimensions."""
+        """Return the shape of an array with these core dimensions after the loop dimensions."""
         if self.loop is None:
             return None
         present = (dimension for dimension in core if dimension.text not in self.missing)
@@ -49,13 +49,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """A parsed signature: the core dimensions of every input and output. One object for each text."""
+    """Represent a parsed signature: the core dimensions of every input and output. Each text has one object."""
 
     text: str
     inputs: tuple[Core, ...]
     outputs: tuple[Core, ...]
     run_time_names: frozenset[str]
-    """Output names that no input binds."""
+    """The names in outputs that no input determines."""
 
     @classmethod
     @lru_cache(maxsize=1024)
@@ -63,7 +63,7 @@ class Signature:
         """Parse a signature.
 
         Raises:
-          SignatureError: The text is not a signature, or its input sizes do not determine all names.
+          SignatureError: The text is not a signature, or the input sizes do not determine all names.
         """
         inputs, outputs = parse_signature(text)
         terms = [dimension.term for core in inputs for dimension in core]
@@ -90,24 +90,24 @@ class Signature:
 
     @classmethod
     def elementwise(cls, n_inputs: int, n_outputs: int) -> Signature:
-        """The signature of a function that works on each element by itself."""
+        """Return the signature of an elementwise function."""
         return cls.parse(",".join(["()"] * n_inputs) + "->" + ",".join(["()"] * n_outputs))
 
     @classmethod
     def from_ufunc(cls, function: np.ufunc) -> Signature:
-        """The signature a ufunc or gufunc brings along."""
+        """Return the signature of a ufunc or gufunc."""
         if function.signature is None:
             return cls.elementwise(function.nin, function.nout)
         return cls.parse(function.signature)
 
     def extended(self, *groups: Sequence[Core], outputs: Sequence[Core] = ()) -> Signature:
-        """That of an op which takes more than this one's inputs, behind them, and has other outputs."""
+        """Return a signature with further inputs after the inputs of this signature, and with other outputs."""
         inputs = self.inputs + tuple(core for group in groups for core in group)
         text = "->".join(",".join(map(core_text, cores)) for cores in (inputs, outputs))
         return Signature(text, inputs, tuple(outputs), frozenset())
 
     def with_outputs(self, cores: Sequence[str]) -> Signature:
-        """This signature with more outputs, each given by the text of its core: `"(n,n)"`."""
+        """Return this signature with further outputs, given by the texts of their core dimensions: `"(n,n)"`."""
         return self if not cores else Signature.parse(f"{self.text},{','.join(cores)}")
 
     @property
@@ -119,17 +119,17 @@ class Signature:
         """Match input shapes (None: unknown rank) with the input side.
 
         Raises:
-          SignatureError: An input lacks core dimensions, sizes disagree, or loop dimensions do not broadcast.
+          SignatureError: An input has too few dimensions, sizes disagree, or loop dimensions do not broadcast.
         """
         return _bind(self, tuple(shapes))
 
     def core_ranks(self, shapes: Sequence[Shape | None]) -> list[int]:
-        """How many core dimensions each input has, for inputs of these shapes."""
+        """Return the number of core dimensions of each input, for inputs of these shapes."""
         missing = self.bind(shapes).missing
         return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
 
     def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
-        """What the signature promises: None in a shape only for sizes that are not known yet."""
+        """Return the output shapes. A shape contains None only for sizes that are not known yet."""
         for dimension in (dimension for core in self.outputs for dimension in core):
             size = dimension.size(binding.sizes)
             if size is not None and not 0 <= size <= LARGEST_SIZE:
@@ -142,9 +142,9 @@ class Signature:
         return tuple(map(binding.shape, self.outputs))
 
     def output_sizes(self, shapes: Sequence[Shape | None]) -> list[Sizes | None]:
-        """The shapes of the outputs, with what is not known yet in terms of the inputs' dimensions.
+        """Return the shapes of the outputs, with unknown sizes expressed in the inputs' dimensions.
 
-        None where that cannot be said: inputs of unknown rank, and sizes known at run time.
+        A shape is None if this is impossible: for inputs of unknown rank, and for sizes known only at run time.
         """
         binding = self.bind(shapes)
         loop = self._loop_sizes(shapes, binding)
@@ -165,7 +165,7 @@ class Signature:
         ]
 
     def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> Sizes | None:
-        """The shape that one input has once its loop dimensions are broadcast, in the same terms."""
+        """Return the shape of one input after its loop dimensions are broadcast, in the same form as `output_sizes`."""
         binding, shape = self.bind(shapes), shapes[number]
         loop = self._loop_sizes(shapes, binding)
         if loop is None or shape is None:
@@ -190,7 +190,7 @@ class Signature:
     def check_run_time_sizes(
         self, shapes: Sequence[Shape], binding: Binding, what: Callable[[int], str] = "output {}".format
     ) -> None:
-        """Hold outputs that share a run-time name to one size; ranks must be right already."""
+        """Check that outputs that share a run-time name have the same size there. The ranks must be checked before."""
         sizes: dict[Term, int | None] = {}
         for number, (core, shape) in enumerate(zip(self.outputs, shapes, strict=True)):
             present = [dimension for dimension in core if dimension.text not in binding.missing]
@@ -205,7 +205,7 @@ class Signature:
 
 
 def broadcast_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
-    """Broadcast shapes by NumPy's rules, as far as they are known; ValueError where they cannot be."""
+    """Broadcast shapes by NumPy's rules, as far as they are known. Raise ValueError if they do not broadcast."""
     known = [shape for shape in shapes if shape is not None]
     rank = max(map(len, known), default=0)
     result: list[int | None] = []
@@ -257,7 +257,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
 
 
 def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> frozenset[str]:
-    """Names marked `?` that some input is too small to have; they are missing everywhere."""
+    """Return the names marked `?` that are missing everywhere, because some input has too few dimensions for them."""
     missing: set[str] = set()
     for core, shape in zip(signature.inputs, shapes, strict=True):
         present = [dimension for dimension in core if dimension.text not in missing]
@@ -268,13 +268,13 @@ def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> froz
 
 
 _Found = tuple[int, Dimension, int | None]
-"""An input, one of its core dimensions, and the size that a call has there."""
+"""An input, one of its core dimensions, and the actual size of this dimension in a call."""
 
 
 def _solved_sizes(
     signature: Signature, shapes: Sequence[Shape | None], found: Sequence[_Found]
 ) -> dict[str, int | None]:
-    """Return the sizes of all names of inputs, first from names by themselves, then from arithmetic with one name.
+    """Return the sizes of all names in inputs, first from plain names, then from arithmetic with one name.
 
     Raises:
       SignatureError: Sizes disagree.
@@ -300,7 +300,7 @@ def _solved_sizes(
 
 
 def _solved(linear: Linear, size: Size) -> Size:
-    """Write the name of a linear size in terms of that size."""
+    """Express the name of a linear size in terms of this size."""
     if linear.offset:
         size = ("-", size, linear.offset) if linear.offset > 0 else ("+", size, -linear.offset)
     return size if linear.factor == 1 else ("//", size, linear.factor)
@@ -309,7 +309,7 @@ def _solved(linear: Linear, size: Size) -> Size:
 def _unsolvable(
     signature: Signature, shapes: Sequence[Shape | None], number: int, dimension: Dimension
 ) -> SignatureError:
-    """The error for an input size that its arithmetic never has."""
+    """Return the error for an input size that the arithmetic cannot produce."""
     (name,) = names_in(dimension.term)
     return SignatureError(
         f"input {number} does not fit signature {signature.text!r}.",
@@ -325,7 +325,7 @@ def _misfit(
     dimension: Dimension,
     sizes: Mapping[str, int | None],
 ) -> SignatureError:
-    """The error for an input with another size than the fixed one, or than other inputs imply."""
+    """Return the error for an input whose size differs from a fixed size or from the size that other inputs imply."""
     source = _first_to_tell(signature, shapes, dimension.text)
     expected = f"size {dimension.size(sizes)} for dimension {dimension.text!r}"
     if isinstance(dimension.term, int):
@@ -346,7 +346,7 @@ def _values_text(term: Term, sizes: Mapping[str, int | None]) -> str:
 
 
 def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: str) -> int:
-    """The first input whose shape tells the size of a dimension."""
+    """Return the first input whose shape determines the size of a dimension."""
     missing = _missing_names(signature, shapes)
     for number, (core, shape) in enumerate(zip(signature.inputs, shapes, strict=True)):
         present = [dimension.text for dimension in core if dimension.text not in missing]
@@ -356,7 +356,7 @@ def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: s
 
 
 def sizes_of(shape: Shape | None, number: int) -> Sizes | None:
-    """The shape of an input, with places for what is not known yet; None for an unknown rank."""
+    """Return the shape of an input, with a place for each unknown size; None for an unknown rank."""
     return None if shape is None else tuple(_known_or_place(shape, number, axis) for axis in range(len(shape)))
 
 

@@ -1,7 +1,8 @@
-"""The text form of signatures: from a text to the core dimensions of inputs and outputs.
+"""Parse the text of a signature into the core dimensions of inputs and outputs.
 
-Owns the grammar and the errors that mark the position of a mistake. The grammar is NumPy's for generalised universal
-functions, with arithmetic (`n+1`, `2*(n-1)`, `n//2`) as sizes. `_signature` says what a signature means for shapes.
+Owns the grammar, and the errors that mark the position of a mistake. The grammar is NumPy's grammar for generalized
+universal functions, with arithmetic (`n+1`, `2*(n-1)`, `n//2`) as sizes. `signature` defines what signatures mean for
+shapes.
 
     signature = cores "->" cores        cores = [core {"," core}]        core = "(" [dimension {"," dimension}] ")"
     dimension = atom ["?"] | sum        sum = product {("+" | "-") product}
@@ -21,22 +22,22 @@ from tfpyop.errors import SignatureError
 
 EXAMPLE = 'Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
 _MOST_OPERATORS = 64
-"""The operators and parentheses of one dimension; more would be a mistake, and terms are evaluated recursively."""
+"""The maximum number of operators and parentheses in one dimension, because terms are evaluated recursively."""
 _TOKEN = re.compile(r"[ \t]*(?:(?P<name>[^\W\d]\w*)|(?P<number>[0-9]+)|(?P<symbol>->|//|[-+*(),?])|(?P<end>\Z))")
 _GOT_INDENT = 12
-"""How far errors indent what they got."""
+"""The indentation of the actual value in error messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One core dimension: its text, its size as a term, and whether inputs may leave it out (`?`)."""
+    """Represent a core dimension: its text, its size as a term, and whether inputs may omit it (`?`)."""
 
     text: str
     term: Term
     optional: bool = False
 
     def size(self, sizes: Mapping[str, int | None]) -> int | None:
-        """Evaluate the term; return None if one of its names is unknown."""
+        """Evaluate the term. Return None if one of its names has no known size."""
         return evaluate(self.term, sizes)
 
 
@@ -51,7 +52,7 @@ class _Token(NamedTuple):
 
 
 def parse_signature(text: str) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
-    """Parse a signature into the cores of its inputs and of its outputs.
+    """Parse a signature into the core dimensions of its inputs and of its outputs.
 
     Raises:
       SignatureError: The text does not follow the grammar.
@@ -60,12 +61,12 @@ def parse_signature(text: str) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
 
 
 def core_text(core: Core) -> str:
-    """Write a core as signatures do: `(n,k?)`."""
+    """Return core dimensions in the notation of signatures: `(n,k?)`."""
     return f"({','.join(dimension.text + '?' * dimension.optional for dimension in core)})"
 
 
 class _Parser:
-    """A recursive descent over the tokens of one text."""
+    """Parse one text by recursive descent over its tokens."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -150,7 +151,7 @@ class _Parser:
         if token.kind == "number":
             self._advance()
             digits = token.text.lstrip("0") or "0"
-            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:  # int() refuses very long texts
+            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:  # int() rejects very long texts
                 self._fail(f"a size of at most {LARGEST_SIZE}", token)
             return int(digits), digits
         if token.text != "(":
@@ -161,7 +162,7 @@ class _Parser:
         return term, f"({text})"
 
     def _operator(self) -> str:
-        """Take an operator, or a parenthesis that groups."""
+        """Consume an operator or an opening parenthesis, and return it."""
         text = self._token.text
         self._n_operators += 1
         if self._n_operators > _MOST_OPERATORS:

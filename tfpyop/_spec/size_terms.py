@@ -1,4 +1,4 @@
-"""Sizes of dimensions as terms: numbers, names and arithmetic with them, evaluated and solved."""
+"""Represent the sizes of dimensions as terms of numbers, names and arithmetic. Evaluate and solve these terms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Term = int | str | tuple[str, "Term", "Term"]
-"""One size: a number, a name, or an operator with two terms."""
+"""A size: a number, a name, or an operator with two terms."""
 
 LARGEST_SIZE = 2**63 - 1
 OPERATORS: Mapping[str, Callable[[int, int], int]] = {
@@ -27,7 +27,7 @@ def names_in(term: Term) -> frozenset[str]:
 
 
 def evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
-    """Return the value of a term; None if one of its names is unknown."""
+    """Return the value of a term; None if one of its names has no known size."""
     if isinstance(term, int):
         return term
     if isinstance(term, str):
@@ -38,21 +38,21 @@ def evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A size `factor * name + offset`."""
+    """Represent a size of the form `factor * name + offset`."""
 
     name: str
     factor: int
     offset: int
 
     def solution(self, size: int) -> int | None:
-        """Return the value of the name for which the size is this; None if there is none."""
+        """Return the value of the name that gives this size; None if no value gives this size."""
         value, rest = divmod(size - self.offset, self.factor)
         return value if rest == 0 and value >= 0 else None
 
 
 @lru_cache(maxsize=4096)
 def linear_of(term: Term) -> Linear | None:
-    """Read a term as a positive multiple of one name plus a number; None if it is something else."""
+    """Convert a term to a positive multiple of one name plus a number; return None for any other term."""
     coefficients = _coefficients(term)
     if coefficients is None:
         return None
@@ -64,7 +64,7 @@ def linear_of(term: Term) -> Linear | None:
 
 
 def _coefficients(term: Term) -> dict[str, int] | None:
-    """Return the factors of names, and under the empty name a number; None if a term is not linear."""
+    """Return the factor of each name, and the constant under the empty name; None if the term is not linear."""
     if isinstance(term, int):
         return {"": term}
     if isinstance(term, str):

@@ -1,4 +1,4 @@
-"""Sites: where an op or a rule was defined, for errors and to recognise a reload of the same module."""
+"""Locate where an op or a rule was defined, for error messages and to recognize a reload of the same module."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where an op was made: enough to tell a reload from a second op of the same name."""
+    """Identify where an op was defined, so that a reload can be distinguished from a second op of the same name."""
 
     file: str
     line: int
     executions: tuple[Any, ...] = field(compare=False, repr=False)
-    """What distinguishes one execution of the modules involved from the next: namespaces and `__spec__`s."""
+    """The objects that distinguish one execution of the modules from the next: namespaces and `__spec__`s."""
     is_interactive: bool = False
 
     @classmethod
     def of(cls, function: Any, frame: FrameType) -> Site:
-        """The site of a function given to `differentiable_op` in this frame."""
+        """Return the site of a function that was passed to `differentiable_op` in this frame."""
         code = getattr(function, "__code__", None)
         module = sys.modules.get(getattr(function, "__module__", None) or "")
         namespaces = [frame.f_globals, frame.f_globals if module is None else vars(module)]
@@ -38,9 +38,9 @@ class Site:
         )
 
     def replaces(self, other: Site) -> bool:
-        """Whether an op made here is a new version of one made there, not a second op.
+        """Return whether an op at this site is a new version of an op at the other site, and not a second op.
 
-        It is in a notebook, and when a module has been executed again.
+        An op is a new version if both sites are in interactive sessions, or if a module has been executed again.
         """
         pairs = zip(self.executions, other.executions, strict=True)
         if self.is_interactive or other.is_interactive:
@@ -48,18 +48,18 @@ class Site:
         return self.file == other.file and any(mine is not theirs for mine, theirs in pairs)
 
     def __str__(self) -> str:
-        """Render as `acme/ops.py:12`, from the working directory if the file is below it."""
+        """Render the site as `acme/ops.py:12`, relative to the working directory if the file is below it."""
         path = Path(self.file)
-        with contextlib.suppress(ValueError, OSError):  # elsewhere, or there is no working directory: the whole path
+        with contextlib.suppress(ValueError, OSError):  # not below the working directory, or there is none
             path = path.relative_to(Path.cwd())
         return f"{path}:{self.line}"
 
 
 def default_name(function: Any, frame: FrameType) -> tuple[str, str, bool]:
-    """The op's default name, the module whose import makes it, and whether the name is for this process only.
+    """Return the op's default name, the module that defines it, and whether the name is valid in this process only.
 
-    A function decorated while its module is executed has a name that every process finds; so has a function of
-    another module that is wrapped at the top level of this one. Anything made inside of a function call has not.
+    Every process can find the names of functions decorated while their module is executed, and of functions of another
+    module wrapped at the top level of this module. It cannot find the names of ops created inside a function call.
     """
     caller: str = frame.f_globals.get("__name__", "__main__")
     qualname = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
@@ -73,17 +73,17 @@ def default_name(function: Any, frame: FrameType) -> tuple[str, str, bool]:
 
 
 def is_in_class(function: Any) -> bool:
-    """Whether a function was defined in the body of a class."""
+    """Return whether a function was defined in the body of a class."""
     return "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
 
 
 def _is_in_call(frame: FrameType) -> bool:
-    """Whether a frame runs a function, rather than the body of a module or class."""
+    """Return whether a frame runs a function, rather than the body of a module or class."""
     return bool(frame.f_code.co_flags & inspect.CO_OPTIMIZED)
 
 
 def _is_being_defined(function: Any, frame: FrameType | None) -> bool:
-    """Check whether the body of the function's module runs further up the stack, as under another decorator."""
+    """Return whether the body of the function's module runs further up the stack, as under another decorator."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     namespace = getattr(module, "__dict__", getattr(function, "__globals__", None))
     while frame is not None:

@@ -1,7 +1,7 @@
-"""Static values: what functions, rules and shape functions get of them. None sees what another one changed.
+"""Protect static values, so that functions, rules and shape functions do not see each other's changes.
 
-Lists, dicts, sets and bytearrays are copied, also inside of tuples. Other objects are handed out as they are: the
-library cannot know how to copy them, nor whether they are meant to be shared.
+Lists, dicts, sets and bytearrays are copied, also inside tuples. Other objects are passed unchanged, because tfpyop
+cannot know how to copy them, or whether they are meant to be shared.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from types import MappingProxyType
 from typing import Any
 
 PLAIN_TYPES = frozenset({int, float, complex, str, bool, bytes, type(None)})
-"""The types of values that `repr` tells apart, and that hold nothing."""
+"""The types whose values `repr` distinguishes and that contain no other objects."""
 NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _CONTAINERS = (list, dict, set, bytearray)
 
 
 def static_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Make an immutable mapping of values, which hands out copies of those that can be changed.
+    """Return an immutable mapping of the values that copies mutable values whenever they are read.
 
-    Without such values it is a plain view, and costs nothing.
+    Without mutable values, the result is a plain view without this cost.
     """
     if isinstance(values, _CopiedValues | MappingProxyType):
         return values
@@ -30,9 +30,9 @@ def static_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def copied(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """Return the same value with containers of its own, for a function that may change them.
+    """Return the same value with new containers, for a function that may change them.
 
-    A list or dict that is in several places of the value, or in itself, is one object in the copy too.
+    A list or dict that occurs several times in the value, or in itself, is a single object in the copy too.
     """
     known = {} if known is None else known
     if id(value) in known:
@@ -51,12 +51,12 @@ def copied(value: Any, known: dict[int, Any] | None = None) -> Any:
 
 
 def _is_mutable(value: Any) -> bool:
-    """Return whether a value is a container that can be changed, or a tuple with one in it."""
+    """Return whether a value is a mutable container, or a tuple that contains a mutable container."""
     return any(map(_is_mutable, value)) if type(value) is tuple else isinstance(value, _CONTAINERS)
 
 
 class _CopiedValues(Mapping[str, Any]):
-    """Values by name, of which some are copied every time they are read."""
+    """Provide values by name, and copy the mutable values whenever they are read."""
 
     __slots__ = ("_mutable", "_values")
 

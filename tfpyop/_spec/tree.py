@@ -1,9 +1,9 @@
-"""Nested arguments and results: flattened into leaves, and put together again.
+"""Flatten nested arguments and results into leaves, and restore their nesting.
 
-Dicts, tuples, namedtuples and dataclasses are structures, as in `tf.nest`; None is a part of the structure. The leaves
-of a dict come by sorted key, however the caller arranged it, unless it is a declaration. A list is a leaf, because
-`f([1.0, 2.0])` means an array. A structure of dicts and tuples can be written as JSON, so that a token in a graph can
-carry it to another process.
+Dicts, tuples, namedtuples and dataclasses are nodes, as in `tf.nest`. None is part of the structure. The leaves of a
+dict are in the order of its sorted keys, except in a declaration. A list is a leaf, because `f([1.0, 2.0])` means an
+array. A structure of dicts and tuples can be written as JSON, so that a token in a graph can carry it to another
+process.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from typing import Any
 from tfpyop.errors import describe_kind
 
 _DEEPEST = 100
-"""The most levels of a nested value: deeper ones would come near to Python's limit of recursion."""
+"""The maximum number of levels of a nested value. It is well below Python's recursion limit."""
 
 Json = Any
-"""A value as `json.loads` makes it."""
+"""A value as returned by `json.loads`."""
 
 MOST_NESTED = 100
-"""How deep a value may be nested in JSON, so that no call runs out of stack in the middle of it."""
+"""The maximum nesting depth of a value in JSON. It is well below Python's recursion limit."""
 
 
 @dataclass(frozen=True)
 class TreeSpec:
-    """How the leaves of a nested value are arranged."""
+    """Describe how the leaves of a nested value are arranged."""
 
     kind: str
     """`leaf`, `none`, `tuple`, `dict` or `custom`."""
     children: tuple[TreeSpec, ...] = ()
     keys: tuple[Any, ...] = ()
     build: Callable[[Sequence[Any]], Any] | None = None
-    """How a custom type (namedtuple, dataclass) is made from its children."""
+    """The function that makes an object of a custom type (namedtuple, dataclass) from its children."""
     order: tuple[Any, ...] = ()
-    """The keys of a dict in the order it had."""
+    """The keys of a dict in their original order."""
 
     @functools.cached_property
     def n_leaves(self) -> int:
-        """How many leaves the structure takes."""
+        """The number of leaves in the structure."""
         return 1 if self.kind == "leaf" else sum(child.n_leaves for child in self.children)
 
     @functools.cached_property
     def is_flat(self) -> bool:
-        """Whether this is a leaf or a tuple of leaves."""
+        """Whether the structure is a leaf or a tuple of leaves."""
         return self.kind == "leaf" or (self.kind == "tuple" and all(child.kind == "leaf" for child in self.children))
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
-        """Arrange leaves, one for each leaf of the structure."""
+        """Return a nested value with these leaves, one for each leaf of the structure."""
         if self.kind == "leaf" and len(leaves) == 1:
             return leaves[0]
         if len(leaves) != self.n_leaves:
@@ -70,9 +70,9 @@ class TreeSpec:
         return tuple(children) if self.build is None else self.build(children)
 
     def flatten_as(self, value: Any) -> list[Any]:
-        """Flatten a value that should be arranged like this; ValueError says in which way it is not.
+        """Flatten a value that should have this structure. Raise ValueError with the difference if it does not.
 
-        Where the structure has a leaf the value may be anything; lists pass for tuples.
+        The value may be anything where the structure has a leaf. A list is accepted for a tuple.
         """
         if self.kind == "leaf":
             return [value]
@@ -97,7 +97,11 @@ class TreeSpec:
         return [leaf for child, part in zip(self.children, parts, strict=True) for leaf in child.flatten_as(part)]
 
     def to_json(self, depth: int = 0) -> Json:
-        """The structure as JSON; ValueError if it is too deep, or a type other than dict and tuple is in it."""
+        """Return the structure as JSON.
+
+        Raises:
+          ValueError: The structure is too deep, or contains a type other than tuples and dicts with text keys.
+        """
         if self.kind in ("leaf", "none"):
             return self.kind
         _require(depth < MOST_NESTED, "it is nested too deeply")
@@ -111,7 +115,7 @@ class TreeSpec:
 
     @classmethod
     def from_json(cls, value: Json, depth: int = 0) -> TreeSpec:
-        """Read what `to_json` wrote; ValueError if it did not write this."""
+        """Read an output of `to_json`. Raise ValueError for anything else."""
         if value in ("leaf", "none"):
             return cls(value)
         _require(depth <= MOST_NESTED, "it is nested too deeply")
@@ -128,24 +132,25 @@ LEAF = TreeSpec("leaf")
 
 @functools.lru_cache(maxsize=1024)
 def is_leaf_type(kind: Hashable) -> bool:
-    """Whether values of a type are never taken apart."""
+    """Return whether values of a type are always leaves."""
     assert isinstance(kind, type)
     return not (issubclass(kind, tuple | dict | NoneType) or dataclasses.is_dataclass(kind))
 
 
 @functools.cache
 def flat(n_leaves: int) -> TreeSpec:
-    """A tuple of leaves."""
+    """Return the structure of a tuple of leaves."""
     return TreeSpec("tuple", (LEAF,) * n_leaves)
 
 
 def outline(value: Any, leaves: list[Any], depth: int = 0) -> Hashable:
-    """Append the leaves of a nested value to a list, and return a key that stands for the nesting.
+    """Append the leaves of a nested value to a list, and return a key that identifies the nesting.
 
-    It finds what `flatten` finds, but is faster, because it makes nothing that can nest leaves again.
+    This finds the same leaves as `flatten`, but is faster, because it does not create a `TreeSpec` for tuples and
+    dicts.
 
     Raises:
-      TypeError: As `flatten` does.
+      TypeError: The errors of `flatten`.
     """
     kind: type[Any] = type(value)
     if depth < _DEEPEST:
@@ -162,14 +167,14 @@ def outline(value: Any, leaves: list[Any], depth: int = 0) -> Hashable:
 
 
 def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], TreeSpec]:
-    """Take a nested value apart into its leaves and their arrangement.
+    """Flatten a nested value into its leaves and their arrangement.
 
     Args:
       value: The nested value.
-      is_declaration: Whether None is a leaf, and dicts keep the order they are written in.
+      is_declaration: Whether None is a leaf, and dicts keep their original order.
 
     Raises:
-      TypeError: The value contains itself or is nested too deeply, or has a part that cannot be put together again.
+      TypeError: The value contains itself, is nested too deeply, or contains a value that cannot be restored.
     """
     leaves: list[Any] = []
     return leaves, _flatten(value, leaves, is_declaration, 0)
@@ -206,7 +211,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) ->
 
 
 def pairs_of(pairs: Json) -> list[tuple[str, Json]]:
-    """The pairs of a dict in JSON; ValueError if they are none, or a key comes twice."""
+    """Return the items of a dict in JSON. Raise ValueError if they are not pairs, or if a key occurs twice."""
     _require(isinstance(pairs, list), "a dict is not a list of pairs")
     for pair in pairs:
         _require(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str), "not a pair of key and value")
@@ -222,7 +227,7 @@ def _require(condition: bool, problem: str) -> None:
 @functools.lru_cache(maxsize=1024)  # so that trees of the same type are equal
 def _dataclass_builder(kind: type[Any], names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
     def build(children: Sequence[Any]) -> Any:
-        value = object.__new__(kind)  # as copies are made: not every field need be an argument
+        value = object.__new__(kind)  # like copy.copy, because a field may not be an argument of __init__
         for name, child in zip(names, children, strict=True):
             object.__setattr__(value, name, child)
         return value
