@@ -1,7 +1,7 @@
-"""Atomic files: whole files and directories that are written next to their target and then moved.
+"""Write whole files and directories atomically: write them next to their target, then move them.
 
-A write that fails leaves the target as it was, and no temporary files. A process that is killed may leave a hidden
-entry whose name begins with `.tfpyop-`; it can be deleted.
+A failed write leaves the target unchanged and leaves no temporary files. A killed process may leave a hidden entry
+whose name begins with `.tfpyop-`. This entry can be deleted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: writers of one directory are not kept apart there
+except ImportError:  # Windows: concurrent writers of one directory are not serialized
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".tfpyop-"
 
 
 def require_writable(path: str) -> None:
-    """Raise OSError if a file cannot be written, without a change to what is there."""
+    """Raise OSError if a file cannot be written. Do not change existing files."""
     target = _target(path)
     if _is_special(target):
         return
@@ -33,7 +33,7 @@ def require_writable(path: str) -> None:
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Replace a file with new content; if this fails, the old file stays.
+    """Replace a file with new content. If this fails, keep the old file.
 
     Symbolic links are followed, and the permissions of an old file are kept. Devices and pipes are written directly.
     """
@@ -47,7 +47,7 @@ def write_file(path: str, content: bytes) -> None:
         with open(written, "wb") as file:  # created with the permissions of the user's umask
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # some file systems report a full disk only now
+            os.fsync(file.fileno())  # some file systems report a full disk only at this point
         if mode is not None:
             written.chmod(mode)
         written.replace(target)
@@ -55,23 +55,23 @@ def write_file(path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def writing_directory(path: str, *, owned: tuple[str, ...], last: str) -> Iterator[Path]:
-    """Give a directory to write, and move it to its target when the block ends without an error.
+    """Yield a directory to write to, and move it to its target when the block ends without an error.
 
     An existing target keeps its permissions and all entries that are not owned. Its owned entries are replaced
-    together, one writer at a time.
+    together, by one writer at a time.
 
     Args:
       path: The target.
-      owned: The entries that a writer replaces; those that are not written are removed.
-      last: The entry without which the directory is not valid. It goes first and comes last, so that no reader takes
-        old and new entries for one.
+      owned: The entries that a writer replaces. Owned entries that are not written are removed.
+      last: The entry without which the directory is not valid. It is removed first and added last, so that a reader
+        never takes a mixture of old and new entries for a valid directory.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{path!r} is not a directory")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-    home = target if target.exists() else target.parent  # a target may be a mount point: its parent is elsewhere then
+    home = target if target.exists() else target.parent  # a mount point may be on another file system than its parent
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=home) as directory:
         written = Path(directory) / "new"
         written.mkdir()
@@ -85,14 +85,14 @@ def writing_directory(path: str, *, owned: tuple[str, ...], last: str) -> Iterat
                     raise
             else:
                 return
-        # here also if another writer made the target first
+        # also reached if another writer created the target first
         with _alone(target):
             _replace_entries(written, target, owned, last)
 
 
 def _replace_entries(written: Path, target: Path, owned: tuple[str, ...], last: str) -> None:
-    """Move old entries away and new entries in; move everything back if this fails."""
-    old = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target))  # stays if moving back fails: it holds the old entries
+    """Move old entries away and new entries in. Move everything back if this fails."""
+    old = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target))  # kept if moving back fails: it holds the old entries
     names = sorted({*owned, *os.listdir(written)}, key=lambda name: name != last)
     moves = [(target / name, old / name) for name in names if os.path.lexists(target / name)]
     moves += [(written / name, target / name) for name in reversed(names) if (written / name).exists()]
@@ -111,7 +111,7 @@ def _replace_entries(written: Path, target: Path, owned: tuple[str, ...], last: 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep other writers of a directory waiting."""
+    """Make other writers of a directory wait."""
     if fcntl is None:
         yield
         return
@@ -131,7 +131,7 @@ def _flush(directory: Path) -> None:
 
 
 def _target(path: str) -> Path:
-    """Return the file that a path stands for; raise OSError if it cannot be written."""
+    """Return the file that a path refers to; raise OSError if it cannot be written."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", path)

@@ -1,7 +1,8 @@
-"""Locks that may be acquired at any moment: by finalizers, signal handlers, user code and forked children.
+"""Locks that can be acquired at any moment: by finalizers, signal handlers, user code and forked children.
 
-A plain lock deadlocks where garbage collection, or a signal, runs code in the middle of a change that asks for the same
-lock again. And a forked child inherits locks that threads of its parent held, which will never be released.
+A plain lock deadlocks when garbage collection or a signal runs code in the middle of a change, and this code acquires
+the same lock again. A forked child also inherits locks that were held by threads of its parent. These locks are never
+released.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ _LOCKS: weakref.WeakSet[SafeLock] = weakref.WeakSet()
 
 
 class SafeLock:
-    """A re-entrant lock that is free in a forked child, unless the thread that forked holds it.
+    """A re-entrant lock that is free in a forked child, unless the forking thread holds it.
 
-    Code that holds it must leave the data valid between any two of its steps, and run no user code.
+    Code that holds the lock must leave the data valid between any two of its steps, and must not run user code.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class SafeLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Replace the lock in a forked child if a thread held it that the child does not have."""
+        """Replace the lock in a forked child if it was held by a thread that does not exist in the child."""
         if self._lock.acquire(blocking=False):
             self._lock.release()
         else:
@@ -42,5 +43,5 @@ def _renew_all() -> None:
         lock.renew()
 
 
-if hasattr(os, "register_at_fork"):  # where processes can be forked
+if hasattr(os, "register_at_fork"):  # on systems that can fork processes
     os.register_at_fork(after_in_child=_renew_all)

@@ -1,4 +1,4 @@
-"""The choice of native implementations over numpy functions."""
+"""The preference for native implementations over numpy functions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ _PREFERRED: ContextVar[bool | None] = ContextVar("tfpyop_prefer_native", default
 
 @contextlib.contextmanager
 def prefer_native(is_preferred: bool = True) -> Iterator[None]:
-    """Within, ops that have a `@op.native` implementation run it instead of their numpy function.
+    """Run the `@op.native` implementations of ops that have them, instead of the numpy functions.
 
-    Use it to compare both, or to trace a function whose nodes are all TensorFlow's. It holds for calls that are made or
-    traced within, in this thread or task; a `tf.function` that has been traced before stays as it is.
+    Use this context manager to compare both, or to trace a function whose nodes are all TensorFlow's. It affects calls
+    that are made or traced inside it, in this thread or task. A `tf.function` that has already been traced is
+    unchanged.
 
     Args:
-      is_preferred: False takes it back, also for ops made with `prefer="native"`.
+      is_preferred: Pass False to cancel the preference, also for ops created with `prefer="native"`.
 
     >>> import numpy as np, tensorflow as tf
     >>> from tfpyop import differentiable_op, prefer_native
@@ -37,6 +38,6 @@ def prefer_native(is_preferred: bool = True) -> Iterator[None]:
 
 
 def is_preferred(by_default: bool) -> bool:
-    """Whether native implementations are wanted here, for an op with this default."""
+    """Return whether native implementations are preferred here, for an op with this default."""
     chosen = _PREFERRED.get()
     return by_default if chosen is None else chosen

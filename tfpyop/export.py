@@ -1,6 +1,6 @@
-"""Export: which ops a saved model needs, and loading and saving with that known.
+"""Export: list the ops that a saved model needs, and save and load models.
 
-A saved model holds the names of ops, not their functions: who loads it imports the modules that define them.
+A saved model contains the names of ops, not their functions. To load it, import the modules that define them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RequiredOp:
       name: The op's name, as in `tfpyop.registered_ops()`.
       module: The module that defines it: importing it makes the op available.
       is_available: Whether the op is known in this process.
-      is_local: Whether it can be available in the process alone that saved the model.
+      is_local: Whether the op can be available only in the process that saved the model.
     """
 
     name: str
@@ -52,18 +52,18 @@ class RequiredOp:
 
     @property
     def is_of_main(self) -> bool:
-        """Whether it is of a program's `__main__`, which cannot be imported."""
+        """Whether the op belongs to the `__main__` module of a program, which cannot be imported."""
         return self.module == "__main__"
 
 
 def required_ops(path: str | os.PathLike[str]) -> list[RequiredOp]:
-    """The ops that a SavedModel calls, by name. Nothing is imported or run.
+    """List the ops that a SavedModel calls, by name, without importing or running anything.
 
     Args:
       path: The directory of the model.
 
     Raises:
-      RegistrationError: There is no SavedModel.
+      RegistrationError: The directory does not contain a SavedModel.
     """
     return _required(_tokens_of_file(path))
 
@@ -71,19 +71,19 @@ def required_ops(path: str | os.PathLike[str]) -> list[RequiredOp]:
 def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: Any = None) -> Any:
     """Import modules, and load a SavedModel whose ops they define.
 
-    A file does not say what is imported: only the named modules are.
+    Only the named modules are imported. The model file cannot cause other imports.
 
     Args:
       path: The directory of the model.
       modules: Names of modules to import first.
-      options: As for `tf.saved_model.load`.
+      options: See `tf.saved_model.load`.
 
     Returns:
-      What `tf.saved_model.load` returns.
+      The result of `tf.saved_model.load`.
 
     Raises:
-      RegistrationError: There is no SavedModel, or no such module, or the module raises.
-      UnsupportedError: Ops are missing; it names them and their modules.
+      RegistrationError: The directory does not contain a SavedModel, or a module does not exist or raises.
+      UnsupportedError: Ops are missing; the message names them and their modules.
     """
     if isinstance(modules, str):
         raise RegistrationError(
@@ -99,7 +99,7 @@ def load(path: str | os.PathLike[str], *, modules: Iterable[str] = (), options: 
 
 
 def _missing(path: str, ops: Sequence[RequiredOp], tokens: Sequence[Token]) -> UnsupportedError:
-    """The error for a model that calls ops, or rules of ops, that are not known."""
+    """Return the error for a model that calls unknown ops or unknown rules of ops."""
     changed = [op for op in ops if REGISTRY.has(op.name)]
     unknown = [op for op in ops if op not in changed]
     rules = sorted({token.name for token in tokens for op in changed if token.op == op.name and not _is_known(token)})
@@ -139,20 +139,20 @@ def _how_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> str:
 
 
 def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
-    """Find the ops of a model that no other process could have, before it is saved.
+    """Find the ops of a model that cannot be available in any other process, before the model is saved.
 
-    The functions of the model are traced as for saving, but nothing is written.
+    The functions of the model are traced as for saving, but no model is written.
 
     Args:
-      model: A `tf.Module`, a Keras model, or what else `tf.saved_model.save` takes.
-      signatures: As for `tf.saved_model.save`.
+      model: A `tf.Module`, a Keras model, or another object that `tf.saved_model.save` accepts.
+      signatures: See `tf.saved_model.save`.
 
     Returns:
-      An error for each such op, which says what to do; not raised. Functions that have neither been called nor have an
-      `input_signature=` are in no model, and not looked at.
+      An error for each of these ops, with a remedy. The errors are not raised. Functions that have not been called and
+      have no `input_signature=` are not saved in a model, so they are not checked.
 
     Raises:
-      RegistrationError: It is no such model.
+      RegistrationError: The object is not a model that TensorFlow can save.
     """
     if not isinstance(model, tf.Module) and not hasattr(model, "_trackable_children"):
         raise RegistrationError(
@@ -181,24 +181,24 @@ def save(
     options: Any = None,
     native: bool = False,
 ) -> None:
-    """Save a model, and warn of ops that no other process could have.
+    """Save a model, and warn about ops that cannot be available in any other process.
 
-    With `native=True`, the native implementation of every op (`@op.native`) is written in the place of its function.
-    The model then needs neither the modules of the ops nor Python: TensorFlow Serving or another language can run it.
-    Its derivatives are TensorFlow's own, of the native implementations.
+    With `native=True`, the native implementation of every op (`@op.native`) is saved instead of its function. The model
+    then needs neither the modules of the ops nor Python: TensorFlow Serving or another language can run it. Its
+    derivatives are TensorFlow's derivatives of the native implementations.
 
     The model is written next to its target and moved there when it is complete. If writing fails, for example because
-    the disk is full, the target stays as it was. Files in the target that do not belong to a model are kept.
+    the disk is full, the target is unchanged. Files in the target that do not belong to a model are kept.
 
     Args:
-      model: As for `tf.saved_model.save`.
+      model: See `tf.saved_model.save`.
       path: The directory to write.
-      signatures: As for `tf.saved_model.save`.
-      options: As for `tf.saved_model.save`.
-      native: Whether to write native implementations.
+      signatures: See `tf.saved_model.save`.
+      options: See `tf.saved_model.save`.
+      native: Whether to save native implementations.
 
     Raises:
-      UnsupportedError: The model is to be native, and an op has no native implementation.
+      UnsupportedError: `native=True` was passed, and an op has no native implementation.
     """
     target = os.fspath(path)
     write = _save_native if native else _save
@@ -211,7 +211,7 @@ def save(
             with tempfile.TemporaryDirectory() as local:
                 write(model, Path(local), signatures, options)
                 _move_to_remote(Path(local), target)
-        else:  # written where options.experimental_io_device says, which may be another machine
+        else:  # written where options.experimental_io_device specifies, which may be another machine
             tf.saved_model.save(model, target, signatures, options)
     if native:
         return
@@ -224,17 +224,17 @@ def _save(model: Any, directory: Path, signatures: Any, options: Any) -> None:
 
 
 def _save_native(model: Any, directory: Path, signatures: Any, options: Any) -> None:
-    """Save a model, and replace the calls in what was written."""
+    """Save a model, and replace the host calls in the written file."""
     tf.saved_model.save(model, str(directory), signatures, options)
     saved = parse_saved_model(str(directory))
     for meta_graph in saved.meta_graphs:
         make_native(meta_graph)
     (directory / _GRAPH).write_bytes(saved.SerializeToString())
-    (directory / _FINGERPRINT).unlink(missing_ok=True)  # of what was written before
+    (directory / _FINGERPRINT).unlink(missing_ok=True)  # it belongs to the file before the replacement
 
 
 def _move_to_remote(written: Path, path: str) -> None:
-    """Copy a model next to a target that is not on a local disk, and then rename its files, the graph last."""
+    """Copy a model next to a target that is not on a local disk, then rename its files, with the graph last."""
     staging = f"{path.rstrip('/')}.tfpyop-{os.urandom(4).hex()}"
     files = sorted((file for file in written.rglob("*") if file.is_file()), key=lambda file: file.name == _GRAPH)
     names = [file.relative_to(written).as_posix() for file in files]
@@ -242,7 +242,7 @@ def _move_to_remote(written: Path, path: str) -> None:
         for file, name in zip(files, names, strict=True):
             tf.io.gfile.makedirs(os.path.dirname(f"{staging}/{name}"))
             tf.io.gfile.copy(str(file), f"{staging}/{name}")
-        for name in (_GRAPH, _FINGERPRINT):  # of a model that was there: no reader may take old and new for one
+        for name in (_GRAPH, _FINGERPRINT):  # of an old model: no reader may see a mixture
             if tf.io.gfile.exists(f"{path}/{name}"):
                 tf.io.gfile.remove(f"{path}/{name}")
         for name in names:
@@ -267,7 +267,7 @@ def _is_known(token: Token) -> bool:
 
 
 def _unexportable(tokens: Iterable[Token]) -> list[UnsupportedError]:
-    """Why no other process could run the calls that tokens stand for."""
+    """Return the errors that explain why no other process can run the calls of these tokens."""
     errors = map(_why_unexportable, tokens)
     return list({str(error): error for error in errors if error is not None}.values())
 

@@ -1,1 +1,1 @@
-"""The ways in which a call reaches TensorFlow. Imported with TensorFlow, never by `import tfpyop`."""
+"""The lowerings: the ways a call can reach TensorFlow. Imported with TensorFlow, never by `import tfpyop`."""

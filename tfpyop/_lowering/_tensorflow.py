@@ -1,6 +1,7 @@
-"""Every private TensorFlow symbol tfpyop uses, tested on TensorFlow 2.18 to 2.21.
+"""Every private TensorFlow symbol that tfpyop uses, tested on TensorFlow 2.18 to 2.21.
 
-Nothing else imports `tensorflow.python`. A TensorFlow that lacks one of these is refused here, by name.
+No other module imports `tensorflow.python`. If TensorFlow lacks one of these symbols, the import of this module raises
+an error that names the symbol.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tfpyop.errors import UnsupportedError
 T = TypeVar("T")
 
 _PLAIN_TYPES = (object, range, tf.TensorShape, tf.compat.v1.Dimension)
-"""Types with a conversion that hold numbers, not tensors. Those of numbers, lists and arrays come in tuples."""
+"""Types with a registered conversion whose values are not tensors. Numbers, lists and arrays are in tuples there."""
 
 TESTED = "2.18 to 2.21"
 
@@ -61,9 +62,9 @@ try:
         return bool(trace.enabled)
 
     is_profiling: Callable[[], bool] = trace.enabled if callable(trace.enabled) else _is_profiling_noted
-    """Whether the profiler is on; TensorFlow 2.18 notes it in a variable, later ones have a function."""
+    """Whether the profiler is on. TensorFlow 2.18 has a variable for this; later versions have a function."""
     are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
-    """Whether tapes of this thread record nothing for now."""
+    """Whether the tapes of this thread are currently stopped."""
 except (ImportError, AttributeError) as error:
     raise UnsupportedError(
         f"TensorFlow {tf.__version__} lacks a feature that tfpyop needs: {error}.",
@@ -75,7 +76,7 @@ except (ImportError, AttributeError) as error:
 try:
     from tensorflow.core.function.polymorphism.function_cache import FunctionCache
     from tensorflow.python.eager.polymorphic_function import function_context
-except ImportError:  # only retracing for XLA needs them, and can be done without
+except ImportError:  # needed only for retracing for XLA, which is optional
     FunctionCache = function_context = None
 
 __all__ = [
@@ -125,19 +126,19 @@ __all__ = [
 
 
 def read_variable(variable: ResourceVariable) -> EagerTensor:
-    """Read a variable in eager code, where tapes watch it from now on. `variable.value()` takes twice as long."""
+    """Read a variable in eager code and make tapes watch it. `variable.value()` takes twice as long."""
     variable_accessed(variable)
     return read_variable_op(variable.handle, variable.dtype)
 
 
 def has_tensor_conversion(kind: type[Any]) -> bool:
-    """Check whether TensorFlow has a function that makes tensors of this very type, as of a `PartitionedVariable`."""
+    """Check whether TensorFlow has a function that converts this very type to a tensor, as for PartitionedVariable."""
     bases = [base for base, _ in tensor_conversion_registry.get(kind)]
     return any(isinstance(base, type) and base not in _PLAIN_TYPES for base in bases)
 
 
 def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function such that tapes of this thread record, where TensorFlow has stopped them."""
+    """Call a function while the tapes of this thread record, although TensorFlow has stopped them."""
     pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
     try:
         return function(*arguments)
@@ -146,11 +147,12 @@ def with_tapes(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def keep_interrupts() -> None:
-    """Keep an exception of a signal handler, such as KeyboardInterrupt, when it comes while a tensor is made.
+    """Preserve an exception that a signal handler raises while a tensor is created, such as KeyboardInterrupt.
 
-    To make a tensor, TensorFlow's C code reads `Context._handle`, and replaces whatever that raises by an error of its
-    own, or crashes. The property is Python code, in which Python runs signal handlers. Here it becomes one that runs no
-    Python code. Needed as long as `GetContextHandle` in TensorFlow's pywrap_tensor.cc drops the exception.
+    To create a tensor, TensorFlow's C code reads `Context._handle`. It replaces any exception raised there with its own
+    error, or crashes. The property is Python code, in which Python runs signal handlers. This function replaces the
+    property with a property that runs no Python code. It is needed as long as `GetContextHandle` in TensorFlow's
+    pywrap_tensor.cc drops the exception.
     """
     is_known = isinstance(vars(Context).get("_handle"), property)
     if is_known and "_context_handle" in Context.ensure_initialized.__code__.co_names:
@@ -176,14 +178,14 @@ def record_operation_backprop_only(
 
 
 _raise_pending = ctypes.pythonapi.PyErr_Occurred
-"""Raise the pending exception, if there is one: ctypes does so after every call."""
+"""Raise the pending exception, if there is one. ctypes does so after every call."""
 
 
 def _raising_pending(function: Callable[..., T]) -> Callable[..., T]:
-    """Make a function, which TensorFlow's C code calls, raise an exception that this code has left pending.
+    """Wrap a function called by TensorFlow's C code so that it raises an exception that the C code left pending.
 
-    The tape calls Python to make the first cotangents, and goes on when that was interrupted. Without this, the
-    exception would come out of the next call in C as the cause of a SystemError.
+    The tape calls Python to create the first cotangents, and continues when this call was interrupted. Without the
+    wrapper, the exception would surface in the next C call, as the cause of a SystemError.
     """
 
     @functools.wraps(function)
@@ -195,29 +197,29 @@ def _raising_pending(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def name_gradient(name: str, function: Callable[..., Any]) -> None:
-    """Put a gradient function into TensorFlow's registry, which itself would note the whole stack of every name."""
+    """Add a gradient function to TensorFlow's registry, without the stack trace that TensorFlow stores by default."""
     gradient_registry._registry[name] = {"type": function, "location": (__file__, 0, "", "")}
 
 
 def forget_gradient(name: str) -> None:
-    """Take a gradient function back out of TensorFlow's registry."""
+    """Remove a gradient function from TensorFlow's registry."""
     gradient_registry._registry.pop(name, None)
 
 
 def find_gradient(name: str) -> Any:
-    """Return the gradient function of this name, None if TensorFlow has none."""
+    """Return the gradient function registered under a name, or None."""
     return gradient_registry._registry.get(name, {}).get("type")
 
 
 @functools.cache
 def is_stateful_kind(kind: str) -> bool:
-    """Return whether nodes of a kind are stateful; those of an unknown kind are."""
+    """Return whether nodes of a kind are stateful. Nodes of an unknown kind count as stateful."""
     definition = op_def_registry.get(kind)
     return definition is None or bool(definition.is_stateful)
 
 
 def replace_function_calls(call: Callable[[Any, Callable[..., Any], bytes, Sequence[Any], int], Any]) -> None:
-    """Let `call` make the calls of graphs in eager code, once per process, given context and TensorFlow's way."""
+    """Route calls of graphs in eager code through `call`, once per process. It gets the context and the original."""
     call_function = Context.call_function
     if hasattr(call_function, "tfpyop"):
         return
@@ -226,7 +228,7 @@ def replace_function_calls(call: Callable[[Any, Callable[..., Any], bytes, Seque
     def replaced(context: Any, name: bytes, tensor_inputs: Sequence[Any], num_outputs: int) -> Any:
         return call(context, call_function, name, tensor_inputs, num_outputs)
 
-    replaced.tfpyop = True  # type: ignore[attr-defined]  # a mark, for the next time
+    replaced.tfpyop = True  # type: ignore[attr-defined]  # a mark, so that it is replaced only once
     Context.call_function = replaced
 
 
@@ -238,41 +240,42 @@ def may_call_functions(kind: str) -> bool:
 
 
 def nodes_of_called(graph: tf.Graph, name: str) -> Sequence[Any]:
-    """Return the written nodes of a function that nodes of this graph call."""
+    """Return the serialized nodes of a function that nodes of this graph call."""
     nodes: Sequence[Any] = graph._get_function(name).cached_definition.node_def
     return nodes
 
 
 def is_watched(tensors: Sequence[tf.Tensor]) -> bool:
-    """Whether any tape or forward accumulator at work follows one of these tensors."""
+    """Return whether any active tape or forward accumulator watches one of these tensors."""
     return bool(PossibleTapeGradientTypes(list(tensors)))
 
 
 def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.Tensor]) -> Any:
-    """What `tf.vectorized_map` does in a graph, without the inner function that it makes in those that XLA compiles.
+    """Map a function over rows as `tf.vectorized_map` does in a graph, without its inner function in compiled graphs.
 
-    TensorFlow differentiates inner functions ahead, without end where every derivative makes another.
+    TensorFlow differentiates inner functions ahead of time. This never ends if every derivative creates another
+    function.
     """
     sizes = [tf.compat.dimension_value(tensor.shape[0]) for tensor in rows]
     n_rows = tf.shape(rows[0])[0] if None in sizes else sizes[0]
 
-    # AutoGraph would rewrite the code of the package where TensorFlow traces the gradients of saved models.
+    # AutoGraph would rewrite this package's code when TensorFlow traces the gradients of saved models.
     of_row = tf.autograph.experimental.do_not_convert(lambda row: function([tf.gather(tensor, row) for tensor in rows]))
     return _pfor_impl(of_row, n_rows, True)
 
 
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
-    """Let `vectorized_map` convert nodes of a kind; `ConversionNotImplementedError` leaves one to its own way."""
+    """Make `vectorized_map` convert nodes of a kind. `ConversionNotImplementedError` leaves a node to TensorFlow."""
     RegisterPFor(kind)(converter)
 
 
 def set_attribute(node: tf.Operation, name: str, text: str) -> None:
-    """Write a text into a node of a graph; names that begin with an underscore mean nothing to TensorFlow."""
+    """Write a text attribute to a node of a graph. TensorFlow ignores names that begin with an underscore."""
     node._set_attr(name, tf.compat.v1.AttrValue(s=text.encode()))
 
 
 def first_of_output(node: Any, name: str) -> int:
-    """Which of all outputs of a written node is the first of an output that its op has under this name."""
+    """Return the index, among all outputs of a serialized node, of the first tensor of the named output."""
     first = 0
     for argument in op_def_registry.get(node.op).output_arg:
         if argument.name == name:
@@ -287,8 +290,8 @@ def first_of_output(node: Any, name: str) -> int:
 
 
 def trace_saved_model(model: Any, signatures: Any) -> Any:
-    """The graphs that saving a model would write, without its variables."""
-    gc.collect()  # gradient names of graphs that nobody holds any more would be taken for those of the model
+    """Return the graphs that saving a model would write, without its variables."""
+    gc.collect()  # gradient names of graphs that are no longer referenced would count as the model's
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "graphs.pb"
         export_meta_graph(model, str(path), signatures)
@@ -296,13 +299,13 @@ def trace_saved_model(model: Any, signatures: Any) -> Any:
 
 
 def install_trampoline(prefix: str, run: Callable[[str, Sequence[Any]], Sequence[Any]]) -> None:
-    """Let TensorFlow's runtime call `run` for tokens that begin like this, with the arrays that went into the node.
+    """Make TensorFlow's runtime call `run` for tokens with this prefix, with the arrays passed to the node.
 
-    It calls one object for all tokens, its table of Python functions, whose class is extended here.
+    The runtime calls one object for all tokens: its table of Python functions. This function extends the table's class.
     """
 
-    class Trampoline(FuncRegistry):  # type: ignore[misc]  # TensorFlow tells no types
-        """The same table, which is asked first whether a token is ours."""
+    class Trampoline(FuncRegistry):  # type: ignore[misc]  # TensorFlow has no type annotations
+        """The function table, which first checks for this package's tokens."""
 
         def __call__(self, token: str, device: Any, args: Sequence[Any]) -> Any:
             return run(token, args) if token.startswith(prefix) else super().__call__(token, device, args)
@@ -311,24 +314,24 @@ def install_trampoline(prefix: str, run: Callable[[str, Sequence[Any]], Sequence
 
 
 class _AnyXlaContext:
-    """Stand for every XLA context that is not a TPU's, as a part of the keys of TensorFlow's function cache."""
+    """Represent every non-TPU XLA context in the keys of TensorFlow's function cache."""
 
     def RequiresUniqueFunctionRetracing(self) -> bool:  # noqa: N802 - TensorFlow's name
-        """Ask for traces of its own, which TensorFlow's contexts do on TPUs only."""
+        """Request separate traces, as TensorFlow's contexts do on TPUs only."""
         return True
 
 
 def separate_traces_for_xla(can_serve: Callable[[Any], bool]) -> bool:
-    """Let `tf.function` keep a trace for calls in compiled functions beside the trace for all other calls.
+    """Make `tf.function` keep one trace for calls in compiled functions and one trace for all other calls.
 
-    TensorFlow's function cache has a field for the XLA context in its keys, and leaves it empty except on TPUs.
+    The keys of TensorFlow's function cache have a field for the XLA context, which is empty except on TPUs.
 
     Args:
-      can_serve: Whether a trace that was made for one kind of call is right for the other kind. It is asked instead of
-        tracing again.
+      can_serve: Whether a trace that was made for one kind of call is correct for the other kind. If so, the
+        trace is reused.
 
     Returns:
-      Whether it was done: False if this TensorFlow's function cache is not as expected.
+      Whether the change was made: False if the function cache of this TensorFlow is not as expected.
     """
     if not _has_known_function_cache():
         return False
@@ -347,20 +350,20 @@ def separate_traces_for_xla(can_serve: Callable[[Any], bool]) -> bool:
     def lookup_either(cache: Any, function_type: Any, context: Any = None) -> Any:
         trace = lookup(cache, function_type, context)
         key: Any = getattr(context, "context", None)
-        if trace is not None or getattr(key, "xla_context_id", None) not in (without_xla, with_xla):  # but a TPU's
+        if trace is not None or getattr(key, "xla_context_id", None) not in (without_xla, with_xla):  # a TPU's trace
             return trace
         other_id = without_xla if key.xla_context_id == with_xla else with_xla
         other = lookup(cache, function_type, context._replace(context=key._replace(xla_context_id=other_id)))
         return other if other is not None and can_serve(other) else None
 
-    lookup_either.tfpyop = any_context  # type: ignore[attr-defined]  # a mark, for the next time
+    lookup_either.tfpyop = any_context  # type: ignore[attr-defined]  # a mark, so that it is replaced only once
     function_context._enclosing_xla_context = enclosing_xla_context
     FunctionCache.lookup = lookup_either
     return True
 
 
 def _has_known_function_cache() -> bool:
-    """Return whether the names that `separate_traces_for_xla` replaces mean what they did when it was written."""
+    """Return whether the names that `separate_traces_for_xla` replaces still mean what they meant originally."""
     try:
         parameters = list(inspect.signature(FunctionCache.lookup).parameters)
         fields = function_context.EagerContext._fields

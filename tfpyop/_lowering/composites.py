@@ -1,4 +1,4 @@
-"""Composites: values of TensorFlow that are not one array, and how to get the tensors out of them."""
+"""Composites: TensorFlow values that are not a single array, and how to get their tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tfpyop._lowering._tensorflow import CompositeTensor
 from tfpyop.errors import CoercionError
 
 WITHOUT_VALUES = (tf.resource, tf.variant)
-"""The dtypes of tensors that stand for something else than an array."""
+"""The dtypes of tensors that refer to something other than an array."""
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
-"""The types of most values, which need no closer look."""
+"""The types of most values, which need no further inspection."""
 
 
 def refuse_composites(leaf: Any, number: int) -> None:
-    """Raise if an input is not one array, or is a list with such a value in it.
+    """Raise if an input is not a single array, or is a list that contains a composite.
 
     Raises:
-      CoercionError: It says how to get the tensors out of the value.
+      CoercionError: The message says how to get the tensors of the value.
     """
     found = next((value for value in _values_in(leaf) if _is_composite(value)), None)
     if found is not None:
@@ -32,7 +32,7 @@ def refuse_composites(leaf: Any, number: int) -> None:
 
 
 def _values_in(leaf: Any) -> Iterator[Any]:
-    """Iterate over what is in nested lists, except for plain values."""
+    """Iterate over the values in nested lists, except for plain values."""
     if isinstance(leaf, list | tuple):
         for item in leaf:
             yield from _values_in(item)
@@ -41,10 +41,10 @@ def _values_in(leaf: Any) -> Iterator[Any]:
 
 
 def _refuse_handles(tensors: Sequence[tf.Tensor], number: int) -> None:
-    """Raise if a tensor has no values, but is the handle of a variable, dataset or list.
+    """Raise if a tensor has no values, but is a handle of a variable, dataset or list.
 
     Raises:
-      CoercionError: It says what to pass instead.
+      CoercionError: The message says what to pass instead.
     """
     for tensor in tensors:
         if tensor.dtype in WITHOUT_VALUES:
@@ -52,7 +52,7 @@ def _refuse_handles(tensors: Sequence[tf.Tensor], number: int) -> None:
 
 
 def handle_error(what: str, dtype: tf.DType) -> CoercionError:
-    """Return the error for a tensor that has no values."""
+    """Return the error for a tensor without values."""
     return CoercionError(
         f"{what} is a tensor of dtype {dtype.base_dtype.name}, which has no values.",
         expected="a tensor of numbers, booleans or strings",
@@ -63,14 +63,14 @@ def handle_error(what: str, dtype: tf.DType) -> CoercionError:
 
 def _is_composite(value: Any) -> bool:
     if isinstance(value, tf.IndexedSlices):
-        return value.dense_shape is None  # any other is one array
+        return value.dense_shape is None  # with a dense shape, the value is a single array
     return isinstance(value, CompositeTensor | tf.TensorArray | tf.distribute.DistributedValues) and not isinstance(
         value, tf.Variable
     )
 
 
 def _way_out(value: Any) -> str:
-    """Return what to do with a value that is not one array."""
+    """Return the advice for a value that is not a single array."""
     if isinstance(value, tf.IndexedSlices):
         return (
             "Without dense_shape=, the size of the tensor is unknown. Use tf.IndexedSlices(values, indices, "

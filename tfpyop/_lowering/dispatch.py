@@ -1,4 +1,4 @@
-"""Lowerings: the ways a call can reach TensorFlow. This file picks one.
+"""Select the lowering of a call: the way it reaches TensorFlow.
 
 Imported with the first call on tensors, never by `import tfpyop`.
 """
@@ -24,7 +24,7 @@ _symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 
 
 def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
-    """Call an op in whatever context this is; returns its flat outputs as tensors."""
+    """Call an op in the current context; return its flat outputs as tensors."""
     if op.is_eager_plain and op.rules.native is None and executing_eagerly():
         usual = usual_tensors(leaves)
         if usual is not None:
@@ -53,7 +53,7 @@ def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
 
 
 def call_symbolic_with(call: Callable[[ConcreteOp, Sequence[Any]], list[Any]]) -> None:
-    """Set the function that calls ops on symbolic tensors of Keras; done as soon as Keras is imported."""
+    """Set the function that calls ops on Keras's symbolic tensors. Set as soon as Keras is imported."""
     _symbolic_calls[:] = [call]
 
 
@@ -69,7 +69,7 @@ def _call_symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
 
 
 def _call_ragged(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]:
-    """Call an op that works element by element on the values of ragged tensors, which keep their rows."""
+    """Call an elementwise op on the flat values of ragged tensors. The outputs keep the row lengths."""
     rows = next(leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensor))
     flat = [leaf.flat_values if isinstance(leaf, tf.RaggedTensor) else leaf for leaf in leaves]
     tensors = as_tensors(flat, op.subject)
@@ -97,7 +97,7 @@ def _call_ragged(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]
 
 
 def _with_rows(leaves: Sequence[Any], tensors: Sequence[tf.Tensor], rows: tf.RaggedTensor) -> list[Any]:
-    """Inputs whose flat values fit those of a ragged tensor: dense ones are broadcast to it, as TensorFlow does."""
+    """Return inputs whose flat values match a ragged tensor. Dense inputs are broadcast to it, as in TensorFlow."""
     if any(isinstance(leaf, tf.RaggedTensor) and leaf.shape.rank != rows.shape.rank for leaf in leaves):
         raise ValueError("ragged tensors of different ranks")
 
@@ -111,5 +111,5 @@ def _with_rows(leaves: Sequence[Any], tensors: Sequence[tf.Tensor], rows: tf.Rag
 
 
 def tracing_type(op: Any) -> Any:
-    """What tf.function tells an op among its arguments by: its identity."""
+    """Return the trace type that identifies an op among the arguments of a tf.function: its identity."""
     return Weakref(weakref.ref(op))

@@ -1,4 +1,4 @@
-"""The eager lowering: the host function runs at once; no TensorFlow op does."""
+"""The eager lowering: run the host function at once, without a TensorFlow op."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tfpyop.errors import CoercionError, UnsupportedError
 
 
 def install() -> None:
-    """Let Ctrl-C come out of eager calls as what it is."""
+    """Make eager calls raise KeyboardInterrupt unchanged."""
     keep_interrupts()
 
 
 def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Run the op on tensors, all of which must be eager ones."""
+    """Run the op on tensors, all of which must be eager."""
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, EagerTensor):
             raise UnsupportedError(
@@ -36,7 +36,7 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     """Run the op on eager tensors, and record it if a tape is active."""
     if not tensors:
-        ensure_initialized()  # by making inputs somebody else has
+        ensure_initialized()  # with inputs, creating them has initialized the context
     try:
         inputs = input_arrays(tensors)
     except CoercionError as error:

@@ -1,6 +1,6 @@
 """Calls in graphs: a node that calls the host function, and a node that carries the gradient.
 
-Outputs, residuals and primals pass through the second, the primals for the gradient rule to read.
+Outputs, residuals and primals pass through the second node. The gradient rule reads the primals there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def call_with_residuals(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The same, also returning the residuals."""
+    """Add a call of the op to the current graph; return its outputs and residuals."""
     types = [type_of(tensor) for tensor in tensors]
     promised = op.host.output_types(types)
     hold(op, tf.compat.v1.get_default_graph())
@@ -52,12 +52,12 @@ def call_with_residuals(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf
     is_differentiable = op.is_differentiable([type_.dtype for type_ in types], [type_.dtype for type_ in promised])
     if is_differentiable:
         return with_gradient(op, tensors, results)
-    # TensorFlow knows of PyFunc that it has no gradient, but not of XLA's node
+    # TensorFlow knows that PyFunc has no gradient, but does not know this of XLA's node
     return list(map(tf.stop_gradient, results)) if is_compiling() else results
 
 
 def with_gradient(op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Give outputs and residuals of a call in the current graph the derivatives of the op."""
+    """Attach the derivatives of the op to outputs and residuals of a call in the current graph."""
     n_outputs = len(op.visible(results))
     with stop_recording():
         passed = identity_with_gradient(op, [*results, *tensors], "call", n_outputs)[: len(results)]
@@ -67,7 +67,7 @@ def with_gradient(op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequenc
 
 @register_gradient("call")
 def _gradient(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], n_outputs: Any) -> list[Any]:
-    """The gradient of the node that outputs, residuals and primals of a call pass through."""
+    """Return the cotangents of the node that outputs, residuals and primals of a call pass through."""
     n_results = _count_results(op, node, n_outputs)
     results = list(node.outputs)[:n_results]
     call = RecordedCall(op, forwarded_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
@@ -76,11 +76,11 @@ def _gradient(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], n_o
 
 
 def _count_results(op: ConcreteOp, node: tf.Operation, n_outputs: Any) -> int:
-    """Count the outputs and residuals among what a node passes on.
+    """Count the outputs and residuals among the tensors that a node passes on.
 
     Raises:
-      UnsupportedError: The node is of a damaged model.
-      ContractError: The op has changed since the node was made.
+      UnsupportedError: The node belongs to a damaged model.
+      ContractError: The op has changed since the node was created.
     """
     n_passed = len(node.outputs)
     if type(n_outputs) is not int or not 0 <= n_outputs <= n_passed:

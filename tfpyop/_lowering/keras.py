@@ -1,6 +1,6 @@
-"""Keras: ops on its symbolic tensors become operations of a functional model, or layers.
+"""Keras: ops on symbolic tensors become operations of a functional model, or layers.
 
-Both are saved with a model by the op's token, as in graphs. Imported when Keras is there.
+Both are saved in a model by the op's token, as in graphs. Imported as soon as Keras is imported.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PACKAGE = "tfpyop"
 
 
 def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
-    """Call an op on inputs of which some are symbolic; returns its flat outputs, which are too.
+    """Call an op on inputs, some of which are symbolic; return its flat symbolic outputs.
 
     Raises:
-      UnsupportedError: The shape of an output cannot be known.
+      UnsupportedError: The shape of an output is unknown.
     """
-    _symbolic(op, leaves)  # which may raise; Keras would wrap the error
+    _symbolic(op, leaves)  # may raise; inside the operation, Keras would wrap the error
     outputs: list[Any] = KerasOp(op)(*leaves)
     return outputs
 
@@ -47,8 +47,8 @@ class KerasOp(keras.Operation):
     """One call of an op in a functional model.
 
     Args:
-      op: The op with its static values, or the token that stands for it.
-      name: Of the operation. Default: that of the op, made unique.
+      op: The op with its static values, or its token.
+      name: The name of the operation. Default: the name of the op, made unique.
     """
 
     def __init__(self, op: ConcreteOp | str, *, name: str | None = None) -> None:
@@ -60,27 +60,27 @@ class KerasOp(keras.Operation):
         return bind(REGISTRY.current(self._op), leaves)
 
     def compute_output_spec(self, *leaves: Any) -> list[keras.KerasTensor]:
-        """What the op returns for symbolic tensors."""
+        """Return the specs of the op's outputs for symbolic tensors."""
         return _symbolic(REGISTRY.current(self._op), leaves)
 
     def get_config(self) -> dict[str, Any]:
-        """The op by its token; warns if no other process could find it."""
+        """Return the op's token and the name. Warn if no other process could find the op."""
         _warn_of_unexportable(self._op)
         return {"name": self.name, "op": REGISTRY.token_of(self._op)}
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class OpLayer(keras.layers.Layer):
-    """An op as a layer, which takes its inputs one after the other or in a list.
+    """A layer that calls an op. Its inputs are separate arguments, or a list.
 
     Args:
-      op: The op with its static values, or the token that stands for it.
-      **options: As for every layer. Default of `name`: that of the op, made unique.
+      op: The op with its static values, or its token.
+      **options: The options of every layer. Default of `name`: the name of the op, made unique.
     """
 
     def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
         self._op = _op_of(op)
-        if self._op.tree is not None or self._op.is_batched:  # which a layer finds out in every call
+        if self._op.tree is not None or self._op.is_batched:  # a layer determines both in every call
             raise unreadable(self._op.host.subject, str(self._op.payload))
         super().__init__(**{"name": _unique_name(self._op.name), **options})
         self.supports_jit = self._op.definition.spec.is_compilable
@@ -91,25 +91,25 @@ class OpLayer(keras.layers.Layer):
         return self._applied(lambda op, leaves: _with_shapes(op, bind(op, leaves)), inputs)
 
     def compute_output_spec(self, *inputs: Any) -> Any:
-        """What the op returns for symbolic tensors."""
+        """Return the specs of the op's outputs for symbolic tensors."""
         return self._applied(_symbolic, inputs)
 
     def get_config(self) -> dict[str, Any]:
-        """The op by its token; warns if no other process could find it."""
+        """Return the options and the op's token. Warn if no other process could find the op."""
         _warn_of_unexportable(self._op)
         return {**super().get_config(), "op": REGISTRY.token_of(self._op)}
 
     def _applied(self, function: Callable[[ConcreteOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
-        """What a function of op and flat inputs returns, arranged as the op's outputs are."""
+        """Apply a function of op and flat inputs, and arrange its results as the op's outputs."""
         definition = REGISTRY.current(self._op).definition
         return definition.arrange(function(*definition.bind_arguments(_spread(inputs), self._op.static)))
 
 
 def _op_of(op: Any) -> ConcreteOp:
-    """Return the op of a call or layer, which a file names by its token.
+    """Return the op of an operation or layer, which a file stores as a token.
 
     Raises:
-      UnsupportedError: The file is damaged, or the op is not known here.
+      UnsupportedError: The file is damaged, or the op is not known in this process.
     """
     if isinstance(op, ConcreteOp):
         return op
@@ -121,14 +121,14 @@ def _op_of(op: Any) -> ConcreteOp:
             remedy="The file may be damaged: save the model again.",
         )
     token = Token.parse(op)
-    if is_deferred_error(token):  # Keras calls nothing but ops of users
+    if is_deferred_error(token):  # Keras calls only ops of users
         raise token.unreadable(op)
     found: ConcreteOp = REGISTRY.require_op(op)
     return found
 
 
 def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
-    """What an op returns for inputs of which some are symbolic."""
+    """Return the specs of an op's outputs for inputs, some of which are symbolic."""
     known = list(map(_type_of, leaves))
     partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
     try:
@@ -146,7 +146,7 @@ def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
 
 
 def _with_shapes(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """The outputs, for Keras, whose layers and losses read shapes."""
+    """Return the outputs. Raise if the rank of an output is unknown, because Keras's layers and losses read shapes."""
     _require_shapes(op, [type_of(output).shape for output in outputs])
     return outputs
 
@@ -166,14 +166,14 @@ def _unknown_shape(subject: str, number: int) -> UnsupportedError:
 
 
 class _UnknownShapeError(UnsupportedError, ValueError):
-    """The same for code of Keras that expects TensorFlow's error, which is a ValueError."""
+    """An unknown-shape error that is also a ValueError, because Keras code expects TensorFlow's ValueError."""
 
 
 def install() -> None:
-    """Let ops take symbolic tensors, and let Keras name the op whose unknown shape it reads.
+    """Make ops accept symbolic tensors, and make errors in Keras name the op whose output has an unknown shape.
 
-    Keras reads shapes long after the op was called, when a layer returns or in another layer, and until then
-    `tf.ensure_shape` may still tell it.
+    Keras reads shapes long after the op was called, when a layer returns or in another layer. Until then,
+    `tf.ensure_shape` can still set the shape.
     """
     call_symbolic_with(call)
     for name in ("as_list", "__len__"):
@@ -197,12 +197,12 @@ def _explain_in_keras(name: str) -> None:
             told = _unknown_shape(*found)
             raise _UnknownShapeError(told.problem, subject=told.subject, remedy=told.remedy) from error
 
-    explained.tfpyop = True  # type: ignore[attr-defined]  # a mark, for the next time
+    explained.tfpyop = True  # type: ignore[attr-defined]  # a mark, so that it is replaced only once
     setattr(tf.TensorShape, name, explained)
 
 
 def _type_of(leaf: Any) -> ArraySpec | None:
-    """The type of a tensor, also of a symbolic one; None for a plain value."""
+    """Return the spec of a tensor, which may be symbolic, or None for a plain value."""
     if isinstance(leaf, keras.KerasTensor):
         return ArraySpec(numpy_dtype(tf.as_dtype(leaf.dtype)), tuple(leaf.shape))
     return type_of(leaf) if isinstance(leaf, tf.Tensor) else None
@@ -215,12 +215,12 @@ def _warn_of_unexportable(op: ConcreteOp) -> None:
 
 
 def _spread(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs of a layer, which models with several inputs give in a list."""
+    """Return the inputs of a layer. A model with several inputs passes them in a list."""
     return tuple(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], list | tuple) else inputs
 
 
 def _unique_name(name: str) -> str:
-    """The op's own name, with a number from its second use on."""
+    """Return the op's own name, with a number from its second use on."""
     own = node_name(name)
     number = keras.backend.get_uid(own)
     return own if number == 1 else f"{own}_{number - 1}"

@@ -1,6 +1,7 @@
-"""Native calls: an op's implementation in TensorFlow ops in the place of its function, with the op's own derivatives.
+"""Native calls: run an op's implementation in TensorFlow ops instead of its function, with the op's derivatives.
 
-Used on request, and where Python cannot run. What it returns is held to the same promise, as far as it is known.
+Used on request, and where Python cannot run. The results are checked against the declared outputs, as far as these are
+known.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _ACCELERATORS = ("GPU", "TPU")
 
 
 def is_called_for(op: ConcreteOp) -> bool:
-    """Whether the native implementation is to be called: it is preferred, or XLA compiles for where Python cannot run.
+    """Return whether to call the native implementation: it is preferred, or Python cannot run on the XLA device.
 
     Raises:
-      UnsupportedError: There is no native implementation, and Python cannot run there or the op is to prefer it.
+      UnsupportedError: There is no native implementation, and Python cannot run there or the op requires it.
     """
     if _is_python_far():
         if op.rules.native is None:
@@ -61,7 +62,7 @@ def _must_have_one(op: ConcreteOp) -> bool:
 
 
 def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call the native implementation, with the derivatives of the op if it can have them, else with its own."""
+    """Call the native implementation, with the derivatives of the op if these can be used, else with its own."""
     if op.rules.non_differentiable:
         return [tf.stop_gradient(tensor) for tensor in results(op, tensors)]
     promised = _promised(op, tensors)
@@ -79,14 +80,14 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:
-    """What the outputs will be; residuals are not part of a native call."""
+    """Return the specs of the outputs. Residuals are not part of a native call."""
     return op.visible(op.host.output_types([type_of(tensor) for tensor in tensors]))
 
 
 def _has_rules_for_it(op: ConcreteOp) -> bool:
-    """Whether the op's derivative rules can follow a native call: Python must be able to run numpy rules.
+    """Return whether the op's derivative rules can follow a native call. Numpy rules need Python.
 
-    Without residuals there is nothing for rules that were made for them.
+    Rules that use residuals cannot follow it, because a native call has no residuals.
     """
     rules = [rule for rule in (op.rules.vjp, op.rules.jvp) if rule is not None]
     if not rules or op.residual_names:
@@ -95,10 +96,10 @@ def _has_rules_for_it(op: ConcreteOp) -> bool:
 
 
 def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """What the native implementation returns, held to what the op promises, with derivatives of its own.
+    """Return the results of the native implementation with its own derivatives, checked against the declared outputs.
 
     Raises:
-      TfpyopError: It breaks the promise.
+      TfpyopError: The results do not match the declaration.
     """
     promised = _promised(op, tensors)
     try:
@@ -120,7 +121,7 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
         remedy = "Check that the native implementation has a return statement."
         raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
-        value = fit(value, promised.dtype, what=f"output {number}")  # as the result of the numpy function
+        value = fit(value, promised.dtype, what=f"output {number}")  # as for the result of the numpy function
     require_levels(value, f"output {number}")
     tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
     got = type_of(tensor)
@@ -139,8 +140,8 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
 def _held(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
-    """The results, held to the shapes that are not known yet: by XLA when it compiles, or else when the graph runs."""
-    if tf.executing_eagerly():  # there every shape is known, and has been compared
+    """Return the results with checks of the unknown shapes: by XLA at compile time, or when the graph runs."""
+    if tf.executing_eagerly():  # all shapes are known and have been compared
         return list(results)
     sizes = op.host.output_sizes([type_of(tensor) for tensor in tensors])
     held = []
@@ -166,12 +167,12 @@ def _check(
     check = tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
     set_attribute(
         check, xla_nodes.TOKEN_ATTRIBUTE, ""
-    )  # XLA would leave it out: the function is traced once more for it
+    )  # XLA would drop it; the attribute makes TensorFlow trace the function again for XLA
     return check
 
 
 def _is_python_far() -> bool:
-    """Whether XLA compiles for where Python cannot run."""
+    """Return whether XLA compiles for a device where Python cannot run."""
     if not is_compiling() or not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
         return False
     placed = tf.DeviceSpec.from_string(tf.no_op().device).device_type

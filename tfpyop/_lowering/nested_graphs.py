@@ -1,8 +1,8 @@
-"""Nested graphs: what a host function calls runs in a thread of its own where all threads of TensorFlow are blocked.
+"""Nested graphs: run graphs called by host functions in separate threads if all TensorFlow threads are blocked.
 
 TensorFlow runs the nodes of graphs in its inter-op threads. A host call blocks its thread until the function returns.
-A function that calls a graph while no thread is free would wait forever. tf.data can run a graph in threads of its
-own, so such a graph is called as the function of a dataset. That costs milliseconds, so it is done only there.
+A function that calls a graph while no thread is free would wait forever. tf.data can run a graph in its own threads,
+so the graph is called as the function of a dataset. This takes milliseconds, so it is done only where it is needed.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _HARMLESS = frozenset(
         "While",
     }
 )
-"""Stateful nodes whose state is not in the node itself, where it would begin afresh in every call."""
+"""Stateful nodes whose state is outside the node. State inside a node would start over in every call."""
 
 
 def install(is_needed: Callable[[], bool]) -> None:
-    """Let graphs that are called where it is needed run in threads of their own, as far as they can.
+    """Run graphs in separate threads where this is needed and possible.
 
     Args:
       is_needed: Whether the current thread must not wait for an inter-op thread.
@@ -62,7 +62,7 @@ def install(is_needed: Callable[[], bool]) -> None:
 
 
 def _run_in_own_thread(context: Any, name: bytes, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call a function of TensorFlow as the function of a dataset that has one element and one thread."""
+    """Call a TensorFlow function as the function of a dataset that has one element and one thread."""
     types = [tf.as_dtype(output.type) for output in context.get_function_def(name).signature.output_arg]
     shapes = [tf.TensorShape(None)] * len(types)
     element = tf.raw_ops.TensorDataset(components=list(inputs), output_shapes=[tensor.shape for tensor in inputs])
@@ -81,17 +81,17 @@ def _run_in_own_thread(context: Any, name: bytes, inputs: Sequence[tf.Tensor]) -
 
 
 def _can_run_in_own_thread(context: Any, name: bytes) -> bool:
-    """Return whether a function means the same there: it is on the CPU, and its nodes keep no state of their own."""
+    """Return whether a function behaves the same in its own thread: it is on the CPU, and its nodes keep no state."""
     definition = context.get_function_def(name)
     if "_XlaMustCompile" in definition.attr and definition.attr["_XlaMustCompile"].b:
-        return False  # and need not: TensorFlow runs it in the thread of its caller anyhow
+        return False  # not needed: TensorFlow runs it in its caller's thread
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return False
     return all(node.op in _HARMLESS or not is_stateful_kind(node.op) for node in _nodes_of(context, definition))
 
 
 def _nodes_of(context: Any, definition: Any) -> Iterator[Any]:
-    """Iterate over the nodes of a function and of those that it calls."""
+    """Iterate over the nodes of a function and of the functions that it calls."""
     found, waiting = {definition.signature.name}, [definition]
     while waiting:
         for node in waiting.pop().node_def:

@@ -1,4 +1,4 @@
-"""Profiling: calls of host functions as events of TensorFlow's profiler."""
+"""Profiling: host calls as events in TensorFlow's profiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfpyop._spec.coercion import Array
 
 
 def run_host(host: HostFunction, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
-    """Run a host function as `HostFunction.run` does, as an event that has the name of its op."""
+    """Run a host function as `HostFunction.run` does, as a profiler event with the name of its op."""
     if not is_profiling():
         return host.run(plan, views, out)
     with tf.profiler.experimental.Trace(host.subject):

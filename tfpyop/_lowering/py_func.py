@@ -1,4 +1,4 @@
-"""Host calls in graphs: TensorFlow's PyFunc nodes, pure or stateful, which its runtime runs by our tokens."""
+"""Host calls in graphs: TensorFlow's PyFunc nodes, pure or stateful, which its runtime runs by tfpyop's tokens."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tfpyop.errors import TfpyopError
 
 
 def install() -> None:
-    """Let TensorFlow's runtime run host functions by their tokens."""
+    """Make TensorFlow's runtime run host functions by their tokens."""
     install_trampoline(PREFIX, WATCHDOG.watched(_run))
 
 
 def host_node(op: ConcreteOp, tensors: Sequence[tf.Tensor], promised: Sequence[ArraySpec]) -> list[tf.Tensor]:
-    """Add a node that calls the host function; returns its outputs, without a gradient."""
+    """Add a node that calls the host function; return its outputs, without a gradient."""
     dtypes = [tf.string if type_.dtype == STRING else tf.as_dtype(type_.dtype) for type_ in promised]
     node = tf.raw_ops.PyFunc if op.host.is_stateful else tf.raw_ops.PyFuncStateless
     traced = TracedOutputs.of(op.host, list(map(type_of, tensors)), promised)
@@ -42,7 +42,7 @@ def host_node(op: ConcreteOp, tensors: Sequence[tf.Tensor], promised: Sequence[A
 
 
 def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
-    """What TensorFlow's runtime calls for a node."""
+    """Run the host call of a node. TensorFlow's runtime calls this function."""
     token, traced = read_call(text)
     host = REGISTRY.require_op(token).host
     try:

@@ -1,4 +1,4 @@
-"""Shapes in graphs, as tensors: what the sizes of a signature come to, and whether two shapes are the same."""
+"""Shapes in graphs, as tensors: compute the sizes of a signature, and compare shapes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 
 
 def sizes_tensor(sizes: Sizes, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    """A shape in terms of the inputs' dimensions, as an int32 tensor."""
+    """Return a shape, given in terms of the inputs' dimensions, as an int32 tensor."""
     return tf.stack([_size(size, inputs) for size in sizes]) if sizes else tf.zeros([0], tf.int32)
 
 
 def is_same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """Whether two shapes, which may be of different ranks, are the same."""
+    """Return whether two shapes are equal, as a boolean tensor. They may have different ranks."""
     rank = tf.maximum(tf.size(left), tf.size(right))
     padded = [tf.pad(shape, [[rank - tf.size(shape), 0]], constant_values=-1) for shape in (left, right)]
     return tf.reduce_all(tf.equal(*padded))

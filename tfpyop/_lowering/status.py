@@ -1,4 +1,4 @@
-"""Failures of host calls as runtimes take them: of an exception, TensorFlow and XLA keep the kind and the text."""
+"""Status of failed host calls. TensorFlow and XLA keep only the kind and the text of an exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (TypeError, _INVALID_ARGUMENT),
     (Exception, _UNKNOWN),
 )
-"""What TensorFlow makes of an exception of tf.numpy_function, and what XLA is told."""
+"""The status codes that TensorFlow uses for exceptions in tf.numpy_function, and that XLA receives."""
 
 
 def failure(
@@ -27,18 +27,18 @@ def failure(
     traceback: str | None = None,
     most_characters: int | None = None,
 ) -> Exception:
-    """An exception of the same status as one of a user's function, whose text says where and for which inputs.
+    """Return an exception with the status of a user exception, whose text names the op and the inputs.
 
     Args:
-      subject: What failed.
-      arrays: What it was called with.
-      error: What it raised.
-      traceback: Where, as text, if that would be lost otherwise.
-      most_characters: How much of what the exception says is told. Default: all.
+      subject: The op that failed.
+      arrays: The inputs of the call.
+      error: The exception of the function.
+      traceback: The traceback as text, if it would be lost otherwise.
+      most_characters: Maximum length of the exception's own text. Default: unlimited.
     """
     try:
         said = str(error)
-    except Exception as second:  # an exception may refuse
+    except Exception as second:  # a user's __str__ may raise
         said = f"(its text raised {type(second).__name__})"
     said = said if most_characters is None else shortened(said, most_characters)
     called_with = describe_arrays(arrays)
@@ -47,7 +47,7 @@ def failure(
 
 
 def outputs_changed_error(subject: str, expected: Types, got: Types) -> ContractError:
-    """The error where an op returns something else than the graph takes it to return that calls it."""
+    """Return the error for an op whose outputs differ from the outputs that the calling graph expects."""
     return ContractError(
         "the op has changed since the graph that calls it was traced.",
         subject=subject,
@@ -59,7 +59,7 @@ def outputs_changed_error(subject: str, expected: Types, got: Types) -> Contract
 
 
 def shortened(text: str, most_characters: int) -> str:
-    """A text without its middle if it is long."""
+    """Return a text. If it is long, remove its middle."""
     if len(text) <= most_characters:
         return text
     half = most_characters // 2
@@ -67,11 +67,11 @@ def shortened(text: str, most_characters: int) -> str:
 
 
 def status_of(error: BaseException) -> int:
-    """The number of the status that TensorFlow gives an exception; what is not an Exception is a wish to stop."""
+    """Return TensorFlow's status code for an exception. Exceptions that are not an `Exception` count as cancelled."""
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), CANCELLED)
 
 
 def _kind_of(error: BaseException) -> type[Exception]:
-    """The kind of exception with the same status. StopIteration would end a dataset in silence."""
+    """Return the kind of exception with the same status. StopIteration would end a dataset without an error."""
     kind = next((kind for kind, _ in _STATUSES if isinstance(error, kind)), Exception)
     return RuntimeError if kind is Exception else kind

@@ -1,4 +1,4 @@
-"""Between tensors and arrays: inputs of any kind become tensors, tensors lend their memory, arrays become tensors."""
+"""Conversion between tensors and arrays: make tensors of inputs, share tensor memory, make tensors of arrays."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _PLAIN_TYPES = frozenset({bool, int, float, complex, str, bytes, np.ndarray})
 _WITHOUT_ARRAYS = frozenset(
     dtype.as_datatype_enum for dtype in (tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32, *WITHOUT_VALUES)
 )
-"""TensorFlow's numbers of the dtypes that are refused. It would give the quantized ones as plain integers."""
+"""TensorFlow's numbers of the rejected dtypes. TensorFlow would convert quantized tensors to plain integers."""
 _PATIENCE = 2.0
-"""How long to wait, in seconds, for a thread to let go of memory that it was not to keep."""
+"""Maximum time to wait, in seconds, for a thread to release memory that it must not keep."""
 
 
 def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
-    """Make tensors of the inputs of one call: tensors keep their dtypes, plain values follow them.
+    """Make tensors of the inputs of one call. Tensors keep their dtypes; plain values follow the dtypes of the tensors.
 
     Raises:
-      CoercionError: An input is nothing a tensor can be made of.
+      CoercionError: An input cannot be converted to a tensor.
     """
     try:
         tensors = [_tensor_like(leaf, number) for number, leaf in enumerate(leaves)]
@@ -65,7 +65,7 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
     """Return the memory of eager tensors, which are the inputs of a call, as `array_of` does.
 
     Raises:
-      CoercionError: A tensor has a dtype that arrays do not have.
+      CoercionError: A tensor has a dtype that arrays do not support.
     """
     arrays = []
     for tensor in tensors:
@@ -74,7 +74,7 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
         try:
             array = tensor._numpy_internal()
         except NotOkStatusError:
-            array = tensor._numpy()  # raises the error that TensorFlow makes of the status
+            array = tensor._numpy()  # raises the error that TensorFlow creates for the status
         arrays.append(array if type(array) is np.ndarray else _as_array(tensor, array))
     return arrays
 
@@ -86,11 +86,11 @@ def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
 
 
 def array_of(tensor: Any) -> Array:
-    """The memory of an eager tensor as an array, without a copy. It must not be written."""
+    """Return the memory of an eager tensor as an array, without a copy. Do not write to it."""
     try:
         array = tensor._numpy_internal()
     except NotOkStatusError:
-        array = tensor._numpy()  # raises the error that TensorFlow makes of the status
+        array = tensor._numpy()  # raises the error that TensorFlow creates for the status
     return array if type(array) is np.ndarray else _as_array(tensor, array)
 
 
@@ -100,12 +100,12 @@ def _as_array(tensor: EagerTensor, value: Any) -> Array:
 
 
 def tensor_of(array: Array) -> tf.Tensor:
-    """An eager tensor in host memory of an array that TensorFlow can take."""
+    """Return an eager tensor in host memory for an array whose memory TensorFlow can adopt."""
     return tf.constant(array) if array.dtype == STRING else EagerTensor(array, None, None)
 
 
 def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
-    """Run a host function; returns arrays that TensorFlow can take without anybody else holding their memory."""
+    """Run a host function; return arrays that TensorFlow can adopt because nothing else refers to their memory."""
     views, plan = host.prepare(arrays)
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
@@ -118,10 +118,10 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
-    """Arrays that nobody else holds.
+    """Return arrays without other references to their memory.
 
-    Those in `out` are taken as they are, unless the function kept them. TensorFlow adopts memory that is aligned well
-    enough and copies any other, so of the others only aligned ones are copied here.
+    Arrays in `out` are returned without a copy, unless the function kept a reference. TensorFlow adopts sufficiently
+    aligned memory and copies all other memory. Of the remaining arrays, only aligned arrays are therefore copied here.
     """
     is_written = [given is array for given, array in zip(out, arrays, strict=False)]
     others = [_detached(array) for array in arrays[len(out) :]]
@@ -132,27 +132,27 @@ def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
 
 
 def _detached(array: Array) -> Array:
-    """The array, or a copy if TensorFlow would adopt its memory."""
+    """Return the array, or a copy if TensorFlow would adopt its memory."""
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array
 
 
 def are_kept(arrays: Sequence[Array]) -> bool:
-    """Whether somebody refers to any of these arrays, or to a part of one, beside the one list they are in."""
+    """Return whether any of these arrays, or a part of one, has a reference besides the list that contains it."""
     for array in arrays:
         if getrefcount(array) > _UNKEPT[0] or getweakrefcount(array):
             return True
-        base = array.base  # of views of views; what is not an array, such as memory that XLA lends, is no one call's
+        base = array.base  # also of views of views; other bases, such as XLA memory, are shared by all calls
         if type(base) is np.ndarray and (getrefcount(base) > _UNKEPT[1] or getweakrefcount(base)):
             return True
     return False
 
 
 def take_back(arrays: Sequence[Array]) -> None:
-    """Take writable arrays back that somebody has kept, before their memory serves something else.
+    """Make arrays that other code has kept read-only, before their memory is reused.
 
-    A thread that still writes would destroy what comes there: it is waited for. One that begins after that gets an
-    exception, unless it has made a view of its own.
+    A thread that is still writing would destroy the new contents, so this function waits for it. A thread that starts
+    to write later gets an exception, unless it has made its own view.
     """
     wait_for_release(arrays, _PATIENCE)
     for array in arrays:
@@ -160,14 +160,14 @@ def take_back(arrays: Sequence[Array]) -> None:
 
 
 def wait_for_release(arrays: Sequence[Array], seconds: float) -> None:
-    """Wait until no other code refers to arrays, at most for some seconds."""
+    """Wait until no other code refers to the arrays, but not longer than `seconds`."""
     end = time.monotonic() + seconds
     while are_kept(arrays) and time.monotonic() < end:
         time.sleep(0.005)
 
 
 def _references_unkept() -> tuple[int, int]:
-    """What `are_kept` counts of an array that nobody has."""
+    """Return the reference counts that `are_kept` sees for an array without other references."""
     for array in [np.empty(1).view()]:
         base = array.base
         return getrefcount(array), getrefcount(base)
@@ -186,7 +186,7 @@ def _aligned(type_: ArraySpec) -> Array:
 
 
 def dtype_of(tensor: tf.Tensor) -> DType:
-    """The dtype of a tensor as numpy has it."""
+    """Return the dtype of a tensor as a numpy dtype."""
     return numpy_dtype(tensor.dtype)
 
 
@@ -196,10 +196,10 @@ def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
 
     Args:
       dtype: The dtype of a tensor.
-      what: How errors call the tensor.
+      what: The name of the tensor in errors.
 
     Raises:
-      CoercionError: Arrays do not have this dtype. A quantized one means numbers that depend on a scale elsewhere.
+      CoercionError: Arrays do not support this dtype. Quantized integers have a scale that is stored elsewhere.
     """
     if dtype == tf.string:
         return STRING
@@ -219,14 +219,14 @@ def numpy_dtype(dtype: tf.DType, what: str = "a tensor") -> DType:
 
 
 def type_of(tensor: tf.Tensor) -> ArraySpec:
-    """The dtype and static shape of a tensor."""
+    """Return the dtype and static shape of a tensor."""
     shape = tensor.shape
     return ArraySpec(dtype_of(tensor), None if shape.rank is None else tuple(shape.as_list()))
 
 
 @functools.cache
 def _adopted_alignment() -> int:
-    """The smallest alignment at which this build of TensorFlow adopts an array: 64 on x86, tried out once."""
+    """Return the smallest alignment at which this build of TensorFlow adopts an array: 64 on x86, measured once."""
     ensure_initialized()
     buffer = np.zeros(512, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -242,12 +242,12 @@ def _adopted_alignment() -> int:
 
 
 def holds_tensor(value: Any) -> bool:
-    """Whether a value is a tensor, stands for one, or is a container with one in it."""
+    """Return whether a value is a tensor, represents one, or is a container that holds one."""
     return next(_tensors_in(value), None) is not None
 
 
 def _tensors_in(value: Any) -> Iterator[Any]:
-    """What is a tensor, or stands for one, in a value and the containers in it, which may contain themselves."""
+    """Iterate over the tensors, and values that represent tensors, in a value and in nested or recursive containers."""
     waiting, seen = [value], set()
     while waiting:
         item = waiting.pop()
@@ -262,7 +262,7 @@ def _tensors_in(value: Any) -> Iterator[Any]:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Check for a list, or what numpy would take for a list; it would make arrays of tensors, without gradients."""
+    """Check for a list, or a value that numpy treats as a list: numpy would convert its tensors without gradients."""
     return isinstance(value, list | tuple) or (isinstance(value, Sequence) and not isinstance(value, _WITHOUT_TENSORS))
 
 
@@ -273,8 +273,8 @@ def _is_tensor_like(value: Any) -> bool:
 
 
 def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
-    """A tensor if the leaf is one or stands for one, None if it is a plain value."""
-    if type(leaf) is EagerTensor:  # whose values are read next
+    """Return the tensor if the leaf is or represents a tensor, or None if it is a plain value."""
+    if type(leaf) is EagerTensor:  # its values are read next
         return leaf
     require_levels(leaf, f"input {number}")
     refuse_composites(leaf, number)
@@ -302,13 +302,13 @@ def _tensor_like(leaf: Any, number: int) -> tf.Tensor | None:
 
 
 def is_symbolic(value: Any) -> bool:
-    """Whether a value is a symbolic tensor of Keras, which exists only if Keras has been imported."""
+    """Return whether a value is a symbolic tensor of Keras, which exists only if Keras has been imported."""
     keras = sys.modules.get("keras")
     return isinstance(value, getattr(keras, "KerasTensor", ()))
 
 
 def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
-    """A tensor of a value, or of a nested list of values, in which plain ones take the dtype of the tensors."""
+    """Return a tensor for a value or a nested list, in which plain values take the dtype of the tensors."""
     if not holds_tensor(value):
         return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
     if _is_sequence(value):
@@ -323,7 +323,7 @@ def _advise_list(actual: DType, promised: DType) -> str:
 
 
 def _dtype_in(value: Any) -> DType:
-    """The dtype of what is a tensor or stands for one."""
+    """Return the dtype of a tensor, or of a value that represents a tensor."""
     return numpy_dtype(tf.as_dtype(value.dtype if hasattr(value, "dtype") else tf.convert_to_tensor(value).dtype))
 
 
@@ -331,13 +331,13 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
     """Make a tensor of the cotangent or tangent that a rule in TensorFlow ops returned.
 
     Args:
-      value: A tensor, or a plain value, which is held to the rules for arrays.
-      like: The input that the cotangent is of, or the output that the tangent is of.
-      what: How errors call the value.
-      like_what: How errors call what it is of.
+      value: A tensor, or a plain value, which must follow the rules for arrays.
+      like: The input that the cotangent belongs to, or the output that the tangent belongs to.
+      what: The name of the value in errors.
+      like_what: The name of `like` in errors.
 
     Raises:
-      CoercionError: The value is not a tensor of numbers, or is complex where `like` is not.
+      CoercionError: The value is not a tensor of numbers, or is complex where `like` is real.
     """
     dtype = dtype_of(like)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
@@ -367,5 +367,5 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
 
 
 def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
-    """A tensor of a plain value, whose dtype follows the tensors beside it."""
+    """Return a tensor for a plain value. Its dtype follows the other inputs."""
     return tf.constant(as_input(leaf, partners, what=f"input {number}"))

@@ -1,7 +1,7 @@
-"""Traced outputs: what a graph takes the outputs of a host call to be, kept in the node behind the token.
+"""Traced outputs: the outputs that a graph expects from a host call, stored in the node after the token.
 
-The op may be another one when the node runs: its module was edited, or the graph comes from a saved model. XLA compares
-buffers; TensorFlow's runtime compares dtypes and nothing else.
+The op may differ when the node runs: its module was edited, or the graph comes from a saved model. XLA compares
+buffers. TensorFlow's runtime compares only dtypes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _OPERATORS: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
     {**OPERATORS, "broadcast": lambda left, right: right if left == 1 else left}
 )
 _MOST_SHAPES = 1024
-"""For how many shapes of the inputs the shapes of the outputs are kept."""
+"""Maximum number of input shapes for which the output shapes are cached."""
 
 _InputShapes = tuple[tuple[int, ...], ...]
 _Outputs = Sequence[tuple[DType, Sequence[Size | None] | None]]
-"""The dtype of each output, and its sizes: numbers, terms of the inputs' sizes, or None where nothing is known."""
+"""The dtype of each output and its sizes: numbers, terms of the inputs' sizes, or None where unknown."""
 
 
 class TracedOutputs:
@@ -45,7 +45,7 @@ class TracedOutputs:
 
     @classmethod
     def of(cls, host: HostFunction, inputs: Types, outputs: Types) -> TracedOutputs:
-        """The outputs of a call with such inputs; sizes that are not known yet are in terms of the inputs' sizes."""
+        """Return the outputs of a call with these inputs. Unknown sizes are terms of the inputs' sizes."""
         if all(None not in (type_.shape or ()) for type_ in outputs):
             return cls([(type_.dtype, type_.shape) for type_ in outputs])
         pairs = zip(outputs, host.output_sizes(inputs), strict=True)
@@ -53,7 +53,7 @@ class TracedOutputs:
 
     @property
     def text(self) -> str:
-        """Everything as JSON."""
+        """The outputs as JSON."""
         written = [
             (tf.as_dtype(dtype).name, None if sizes is None else list(map(_to_json, sizes)))
             for dtype, sizes in self._outputs
@@ -62,31 +62,31 @@ class TracedOutputs:
 
     @classmethod
     def parse(cls, text: str) -> TracedOutputs:
-        """Read what `text` gave.
+        """Parse JSON that `text` returned.
 
         Raises:
-          ValueError: It did not give this.
+          ValueError: The text is invalid.
         """
         try:
             return cls([_read_output(*output) for output in json.loads(text)])
-        except (TypeError, RecursionError) as error:  # of a dtype too
+        except (TypeError, RecursionError) as error:  # also for an invalid dtype
             raise ValueError("it does not tell outputs") from error
 
     def check(self, subject: str, inputs: Sequence[Any], results: Sequence[Array]) -> None:
-        """Compare results with what the graph takes them to be, for inputs of these shapes.
+        """Compare results with the outputs that the graph expects for inputs of these shapes.
 
         Raises:
           ContractError: The op has changed.
-          UnsupportedError: The sizes are in terms of inputs that are not there.
+          UnsupportedError: The sizes refer to inputs that do not exist.
         """
-        shapes = tuple([getattr(array, "shape", ()) for array in inputs])  # one text is not an array
+        shapes = tuple([getattr(array, "shape", ()) for array in inputs])  # a single text is not an array
         expected = self._known.get(shapes)
         if expected is None:
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
             expected = self._known[shapes] = self._expected(subject, shapes)
         if len(results) == len(expected):
-            for array, type_ in zip(results, expected):  # noqa: B905 - every call comes along here
+            for array, type_ in zip(results, expected):  # noqa: B905 - every call runs this loop
                 if array.shape != type_.shape and not is_compatible(array.shape, type_.shape):
                     break
                 if array.dtype != type_.dtype and type_.dtype != STRING:
@@ -104,10 +104,10 @@ class TracedOutputs:
 
 @functools.lru_cache(maxsize=4096)
 def read_call(text: str) -> tuple[str, TracedOutputs | None]:
-    """Read what a node holds: the token, and what the graph takes the outputs to be; None in models of version 0.1.
+    """Parse the text of a node: the token, and the expected outputs, which are None in models of version 0.1.
 
     Raises:
-      UnsupportedError: It cannot be read.
+      UnsupportedError: The text is invalid.
     """
     token, outputs = split(text)
     try:

@@ -1,4 +1,4 @@
-"""Unknown shapes: which op gave a graph a tensor of unknown rank, for those who fail because of it later on."""
+"""Unknown shapes: remember the op that output a tensor of unknown rank, for later errors caused by the unknown rank."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tfpyop._registry.op_def import ConcreteOp
 
 
 class UnknownShape(NamedTuple):
-    """An output of an op whose rank is not known."""
+    """An output of an op with an unknown rank."""
 
     subject: str
     number: int
 
 
 def record_unknown_shape(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> None:
-    """Let the current graph, and those it is built into, remember an output of unknown rank."""
+    """Remember an output of unknown rank in the current graph and the graphs that enclose it."""
     number = next((number for number, output in enumerate(outputs) if output.shape.rank is None), None)
     graph = tf.compat.v1.get_default_graph()
     while number is not None and isinstance(graph, FuncGraph):
@@ -28,6 +28,6 @@ def record_unknown_shape(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> None:
 
 
 def find_unknown_shape() -> UnknownShape | None:
-    """Return the output that an op has given the current graph last without a rank, if there is one."""
+    """Return the last op output without a known rank in the current graph, or None."""
     found: UnknownShape | None = getattr(tf.compat.v1.get_default_graph(), "_tfpyop_unknown_shape", None)
     return found

@@ -1,6 +1,6 @@
-"""Inputs of the usual kinds in eager calls: tensors, variables, arrays and numbers, converted in few steps.
+"""Fast conversion of the usual inputs of eager calls: tensors, variables, arrays and numbers.
 
-Whatever is unusual about an input is left to `tensors`, which also says what is wrong with it.
+All other inputs are left to `tensors`, which also reports errors.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tfpyop.errors import TfpyopError
 _NUMBERS = (float, int, bool)
 _MAX_CONSTANTS = 1024
 _constants: dict[Any, EagerTensor] = {}
-"""Tensors of Python numbers. Numbers in calls are few, and a tensor of one takes longer to make than to find."""
+"""Cached tensors of Python numbers. Calls use few different numbers, and a lookup is faster than a new tensor."""
 
 
 def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
-    """Make eager tensors of the inputs of one call; return None if an input needs a closer look."""
+    """Make eager tensors of the inputs of one call; return None if an input is not of a usual kind."""
     tensors: list[Any] = []
     has_values = False
     for leaf in leaves:
@@ -45,7 +45,7 @@ def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
         for number, leaf in enumerate(leaves):
             if tensors[number] is None:
                 tensors[number] = _tensor(leaf, partners, number)
-    except TfpyopError:  # said again, about the op
+    except TfpyopError:  # raised again by `as_tensors`, which names the op
         return None
     return tensors
 

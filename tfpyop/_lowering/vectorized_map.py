@@ -1,4 +1,4 @@
-"""Batching in TensorFlow: how `vectorized_map` converts the nodes of ops, with their derivatives."""
+"""Batching in TensorFlow: convert the nodes of ops, with their derivatives, in `vectorized_map`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tfpyop.errors import UnsupportedError
 
 
 def install() -> None:
-    """Let `vectorized_map` convert our nodes; other people's are passed on to TensorFlow's own way."""
+    """Make `vectorized_map` convert the nodes of ops. Other nodes of the same kinds are left to TensorFlow."""
     for kind, attribute in (("PyFunc", "token"), ("PyFuncStateless", "token"), ("XlaCallModule", TOKEN_ATTRIBUTE)):
         register_pfor_converter(kind, functools.partial(_convert, attribute))
 
@@ -42,13 +42,13 @@ def _convert(attribute: str, pfor_input: Any) -> list[Any]:
             remedy="Use tf.map_fn, which calls the op once for each row, in order.",
         )
     level = tuple(item.is_stacked for item in pfor_input.inputs)
-    called = _differentiable(op, level) if any(level) else op  # TensorFlow takes XLA's nodes for stateful: ask for all
+    called = _differentiable(op, level) if any(level) else op  # XLA nodes count as stateful: convert all
     results = graph.call_with_residuals(called, [item.t for item in pfor_input.inputs])
     return [wrap_for_pfor(tensor, any(level)) for tensor in results]
 
 
 def _attribute(pfor_input: Any, name: str) -> bytes:
-    """An attribute of a node; empty if it has none of this name."""
+    """Return an attribute of a node, or empty bytes if the node does not have it."""
     try:
         value: bytes = pfor_input.get_attr(name)
     except ValueError:
@@ -57,7 +57,7 @@ def _attribute(pfor_input: Any, name: str) -> bytes:
 
 
 def rows_of_native(op: ConcreteOp, n_results: int, pfor_input: Any) -> list[Any]:
-    """Convert the node with the derivatives of a native call, whose own nodes have been converted one by one."""
+    """Convert the gradient node of a native call, whose own nodes have been converted one by one."""
     level = tuple(item.is_stacked for item in pfor_input.inputs[n_results:])
     if not any(level):
         return [wrap_for_pfor(item.t, item.is_stacked) for item in pfor_input.inputs]
@@ -69,10 +69,10 @@ def rows_of_native(op: ConcreteOp, n_results: int, pfor_input: Any) -> list[Any]
 
 
 def op_of_token(token: str) -> ConcreteOp:
-    """The op that a token stands for, with its derivatives, also if it is one over rows.
+    """Return the op of a token, with its derivatives, also if it is an op over rows.
 
     Raises:
-      UnsupportedError: It is not known.
+      UnsupportedError: The op is not known.
     """
     op: ConcreteOp = REGISTRY.require_op(token)
     if not isinstance(op.host, BatchedHostFunction):
@@ -84,7 +84,7 @@ def op_of_token(token: str) -> ConcreteOp:
 
 
 def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
-    """The op over rows. Its derivatives are those of one row, over rows."""
+    """Return the op over rows, with the derivatives of a single row mapped over rows."""
     batched = op.batched(level)
     if op.rules.non_differentiable:
         return batched
@@ -117,7 +117,7 @@ def _over_rows(
     vector_level: Sequence[bool],
     of_row: Callable[[RecordedCall, Sequence[Any]], list[tf.Tensor | None]],
 ) -> list[tf.Tensor | None]:
-    """Apply a derivative of one row to every row; results that are None for one are None for all."""
+    """Apply a derivative of one row to every row. Results that are None for one row are None for all rows."""
     residuals = list(vars(context.residuals).values())
     values = [*context.inputs, *context.outputs, *residuals, *vectors]
     flags = [*level, *[True] * (len(context.outputs) + len(residuals)), *vector_level]

@@ -1,7 +1,7 @@
-"""Host calls that are running, and a watchdog that warns when they occupy all of TensorFlow's inter-op threads.
+"""Running host calls, and a watchdog that warns when they occupy all of TensorFlow's inter-op threads.
 
-A host call blocks the thread that makes it, and graphs need such threads. Nothing here waits for a lock, and a call
-costs two changes of a dict.
+A host call blocks its thread, and graphs need these threads. A call costs two changes of a dict, and takes no lock
+unless its thread inspects the frames of other threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tfpyop._registry.token import Token
 
 T = TypeVar("T")
 Running = tuple[int, "str | bytes"]
-"""A host call: the thread that makes it, and the token or the text of the site that it is made for."""
+"""A host call: the thread that makes it, and the token or site text that it is made for."""
 
 _LOGGER = logging.getLogger("tfpyop")
 _PACKAGE = f"{__name__.rpartition('.')[0]}."
@@ -36,30 +36,30 @@ _LOCK = SafeLock()
 
 
 class Watchdog:
-    """Watches the host calls of graphs and compiled functions, with a daemon thread that lives only while it is needed.
+    """Watch the host calls of graphs and compiled functions, with a daemon thread that lives only while it is needed.
 
     Args:
-      interval: Seconds between two looks at what is running.
-      patience: Seconds for which no call ends before it warns.
-      idle_looks: After how many looks that find a free thread the daemon thread ends.
+      interval: Seconds between two checks of the running calls.
+      patience: Seconds without a finished call after which the watchdog warns.
+      idle_looks: Number of checks that find a free thread, after which the daemon thread ends.
     """
 
     def __init__(self, *, interval: float = 0.5, patience: float = 5.0, idle_looks: int = 20) -> None:
         self._interval, self._patience, self._idle_looks = interval, patience, idle_looks
         self._running: dict[object, Running] = {}
         self._limit = 1
-        """How many calls call for a look: at first one, then as many as there are threads, never after a warning."""
+        """Number of running calls that triggers a check: first 1, then the number of threads, none after a warning."""
         self._n_threads: int | None = None
         self._is_awake = threading.Lock()  # held by the daemon thread; no thread waits for it
         self._codes: set[CodeType] = set()
 
     def watched(self, run: Callable[[str, Sequence[Any]], T]) -> Callable[[str, Sequence[Any]], T]:
-        """Return a function that runs host calls of graphs as `run` does, from the token of the op and arrays."""
+        """Return a function that runs a graph's host call as `run` does, given the op's token and arrays."""
         calls, finish, identity = self._running, self._running.pop, threading.get_ident
 
         def run_watched(token: str, arrays: Sequence[Any]) -> T:
             call = object()
-            try:  # an interrupt before it leaves nothing behind
+            try:  # an interrupt before this line leaves no entry
                 calls[call] = (identity(), token)
                 if len(calls) >= self._limit:
                     self._wake()
@@ -71,7 +71,7 @@ class Watchdog:
         return run_watched
 
     def watched_by_xla(self, run: Callable[[bytes, Frame], None]) -> Callable[[bytes, Frame], None]:
-        """Do the same for compiled calls, whose sites begin with the token. One wrapper with `*arguments` is slower."""
+        """Return the same for compiled calls, whose sites begin with the token. A shared wrapper would be slower."""
         calls, finish, identity = self._running, self._running.pop, threading.get_ident
 
         def run_watched(site: bytes, frame: Frame) -> None:
@@ -97,19 +97,19 @@ class Watchdog:
         return any(thread == own for thread, _ in self._snapshot().values())
 
     def _is_last_thread(self) -> bool:
-        """Return whether the current thread is TensorFlow's, and all of these are in the middle of host calls."""
+        """Return whether the current thread belongs to TensorFlow, and all TensorFlow threads are in host calls."""
         if self._n_threads is None or len(self._running) < self._n_threads:
             return False
         threads = {thread for thread, _ in _made_by_tensorflow(self._snapshot()).values()}
         return threading.get_ident() in threads and len(threads) >= self._n_threads
 
     def reset(self) -> None:
-        """Forget everything, in a process that was forked while calls were running."""
+        """Forget all calls in a process that was forked while calls were running."""
         self._running.clear()
         self._is_awake = threading.Lock()
 
     def _wake(self) -> None:
-        """Start the daemon thread if enough calls are running and it is not there."""
+        """Start the daemon thread if enough calls are running and it does not run yet."""
         if self._n_threads is None:
             self._limit = self._n_threads = n_inter_op_threads()
         if len(self._running) >= self._n_threads:
@@ -118,23 +118,23 @@ class Watchdog:
             return
         try:
             threading.Thread(target=self._watch, name="tfpyop watchdog", daemon=True).start()
-        except RuntimeError:  # the interpreter ends, or there are too many threads; the call goes on without
+        except RuntimeError:  # the interpreter is exiting, or there are too many threads; the call continues unwatched
             self._is_awake.release()
 
     def _watch(self) -> None:
         try:
             stuck = self._wait_for_stuck_calls()
             if stuck:
-                self._limit = sys.maxsize  # it warns once
+                self._limit = sys.maxsize  # warn only once
         finally:
             self._is_awake.release()
         if stuck:
             _LOGGER.warning(_report(list(stuck.values()), self._patience, n_inter_op_threads()))
-        if len(self._running) >= self._limit:  # one that came after the last look, and found this thread still there
+        if len(self._running) >= self._limit:  # a call started after the last check, while this thread was still alive
             self._wake()
 
     def _wait_for_stuck_calls(self) -> Mapping[object, Running]:
-        """Return calls that block all threads and do not end; none when threads have been free for a while."""
+        """Return calls that block all threads and do not end, or no calls after threads have been free for a while."""
         seen: Mapping[object, Running] = {}
         since, n_idle = 0.0, 0
         while n_idle < self._idle_looks:
@@ -143,7 +143,7 @@ class Watchdog:
             now = time.monotonic()
             if len({thread for thread, _ in blocking.values()}) < self._limit:
                 seen, n_idle = {}, n_idle + 1
-            elif not seen or not seen.keys() <= blocking.keys():  # one of them has ended
+            elif not seen or not seen.keys() <= blocking.keys():  # a blocking call has ended
                 seen, since, n_idle = blocking, now, 0
             elif now - since >= self._patience:
                 return blocking
@@ -153,7 +153,7 @@ class Watchdog:
         while True:
             try:
                 return dict(self._running)
-            except RuntimeError:  # noqa: PERF203 - it changed meanwhile, on a Python without the interpreter's lock
+            except RuntimeError:  # noqa: PERF203 - the dict changed meanwhile, on a Python without the GIL
                 continue
 
 
@@ -163,7 +163,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def n_inter_op_threads() -> int:
-    """Return how many threads TensorFlow runs the nodes of graphs in, as it computes it itself."""
+    """Return the number of threads in which TensorFlow runs the nodes of graphs, computed as in TensorFlow."""
     configured = tf.config.threading.get_inter_op_parallelism_threads()
     if configured > 0:
         return int(configured)
@@ -174,16 +174,16 @@ def n_inter_op_threads() -> int:
 
 
 def _made_by_tensorflow(calls: Mapping[object, Running]) -> dict[object, Running]:
-    """Return the calls in threads of TensorFlow and XLA. In a thread of Python they block nobody else."""
+    """Return the calls in threads of TensorFlow and XLA. Calls in Python threads block no other graph."""
     frames = _current_frames()
     return {call: running for call, running in calls.items() if _begins_with_call(frames.get(running[0]))}
 
 
 def _current_frames() -> dict[int, FrameType]:
-    """Return the frame of every thread, without garbage collection meanwhile.
+    """Return the frame of every thread, with garbage collection disabled meanwhile.
 
-    Python 3.11.7 and others (gh-106883) hold the lock of their list of threads while they make frames. A collection in
-    between gives other threads a turn, and one that begins or ends then stops the whole process.
+    Python 3.11.7 and other versions (gh-106883) lock their list of threads while they create frames. A collection
+    during this time lets other threads run. If one of these starts or ends a thread, the whole process deadlocks.
     """
     with _LOCK:
         was_enabled = gc.isenabled()

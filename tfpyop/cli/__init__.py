@@ -1,7 +1,7 @@
 """The command line: `tfpyop list`, `check`, `ghostwrite`, `required`, `worker` and `bench`.
 
-Owns the reading of arguments and the exit status: 0 if all is well, 1 if a check failed, 2 and one line for what cannot
-be done as asked. What a command needs is loaded when it runs.
+Owns argument parsing and the exit status: 0 for success, 1 if a check failed, and 2 with one line of text if the
+command cannot run. The modules of a command are imported when the command runs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tfpyop.errors import TfpyopError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments say.
+    """Run the command that the arguments name.
 
     Args:
-      arguments: What stands behind `tfpyop`. Default: what it was called with.
+      arguments: The arguments after `tfpyop`. Default: the arguments of this process.
 
     Returns:
       The exit status.

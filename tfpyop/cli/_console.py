@@ -1,4 +1,4 @@
-"""Where results are printed: names are shown as they are, and tables whole where they go into files and pipes."""
+"""The output of the command line: names are printed unchanged, and tables in files and pipes are not wrapped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _WIDEST = 1000
 
 
 def make_console(*, is_error: bool = False) -> Console:
-    """A console on standard output, or on standard error; as wide as a table wants to be, if it is not a terminal."""
+    """Return a console on standard output or standard error. If it is not a terminal, tables get their full width."""
     console = Console(stderr=is_error, emoji=False)
     return console if console.is_terminal else Console(stderr=is_error, emoji=False, width=_WIDEST)
 
 
 def make_table(*columns: str, **options: Any) -> Table:
-    """A table that breaks what is too long for a terminal, rather than cut it off."""
+    """Return a table that wraps text that is too wide for a terminal, instead of truncating it."""
     table = Table(*columns, box=SIMPLE, pad_edge=False, **options)
     for column in table.columns:
         column.overflow = "fold"
@@ -28,5 +28,5 @@ def make_table(*columns: str, **options: Any) -> Table:
 
 
 def printing_aside() -> contextlib.AbstractContextManager[Any]:
-    """Within, what modules and functions print goes to standard error: it is not a result."""
+    """Redirect to standard error everything that modules and functions print, because it is not a result."""
     return contextlib.redirect_stdout(sys.stderr)

@@ -1,4 +1,4 @@
-"""Output files: whether one can be written, asked before a command does its work."""
+"""Output files: check that a file can be written before a command starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tfpyop.errors import RegistrationError
 
 
 def require_writable(path: str) -> None:
-    """Raise RegistrationError for a file that cannot be written. What it holds stays, and no new file is left."""
+    """Raise RegistrationError if a file cannot be written. Do not change or create the file."""
     try:
         _atomic_files.require_writable(path)
     except OSError as error:

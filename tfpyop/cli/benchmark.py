@@ -35,11 +35,11 @@ _ROUND_SECONDS = 0.02
 _LARGEST = 1e6
 
 Times = Mapping[str, float]
-"""Seconds a call, by what is called."""
+"""Seconds per call, by the name of the call."""
 
 
 def bench(target: str, *, png: str | None, max_size: int) -> int:
-    """Measure one op, print a table, and draw a plot if it is requested."""
+    """Measure one op, print a table, and draw a plot if requested."""
     if png is not None:
         _require_picture(png)
     with printing_aside():
@@ -62,7 +62,7 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
 
 
 def _require_picture(path: str) -> None:
-    """Raise RegistrationError for a file that cannot be written, before anything is measured."""
+    """Raise RegistrationError if the plot cannot be written, before the measurement."""
     from matplotlib.figure import Figure
 
     require_writable(path)
@@ -73,7 +73,7 @@ def _require_picture(path: str) -> None:
 
 
 def _require_served(op: Op[..., Any]) -> None:
-    """Raise RegistrationError if the function refuses such inputs as are measured with."""
+    """Raise RegistrationError if the function rejects the inputs of the measurement."""
     arrays, static = inputs_of(op, 1), static_of(op)
     try:
         args, keywords = spec_of(op).parameters.call_arguments([tf.constant(array) for array in arrays], static)
@@ -88,7 +88,9 @@ def _require_served(op: Op[..., Any]) -> None:
 
 
 def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
-    """Inputs of about so many elements, in the op's domain: core dimensions of one size, or else one loop dimension.
+    """Return inputs of about `size` elements, in the op's domain.
+
+    The core dimensions share one size. Inputs without core dimensions have one loop dimension.
 
     Raises:
       TfpyopError: The number or the nesting of the inputs cannot be inferred, or the op is an unbound method.
@@ -122,7 +124,7 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
 
 
 def static_of(op: Op[..., Any]) -> dict[str, Any]:
-    """A value for each static parameter without a default: the first that its annotation allows.
+    """Return a value for each static parameter without a default: the first value that its annotation allows.
 
     Raises:
       RegistrationError: No value can be inferred.
@@ -142,7 +144,7 @@ def static_of(op: Op[..., Any]) -> dict[str, Any]:
 
 
 def _values(interval: Interval, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Moderate numbers in an interval."""
+    """Return random numbers of moderate magnitude in an interval."""
     nearer_end = max(interval.low, -interval.high, 0.0)
     largest = max(_LARGEST, 2 * nearer_end)
     low = max(interval.low, -largest) if np.isfinite(interval.low) else min(interval.high, 1.0) - 2.0
@@ -176,7 +178,7 @@ def _times(op: Op[..., Any], arrays: Sequence[Array]) -> Times:
 
 
 def _count(call: Callable[[], Any]) -> int:
-    """How many calls make a round."""
+    """Return the number of calls in a round."""
     call()
     call()
     return max(1, min(1000, int(_ROUND_SECONDS / max(_seconds(call, 1), 1e-7))))
@@ -223,7 +225,7 @@ def _draw(op: Op[..., Any], measured: Mapping[int, Times], path: str) -> None:
 
 
 def _picture(figure: Any, path: str) -> bytes:
-    """Draw a figure in the format that the name of its file ends in."""
+    """Draw a figure in the format of its file extension."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150, format=Path(path).suffix.removeprefix(".") or None)
     return drawn.getvalue()

@@ -1,4 +1,4 @@
-"""`tfpyop check`: checks of ops with a progress bar, and what came of them as a table, as JSON or as an HTML page."""
+"""`tfpyop check`: run checks of ops with a progress bar, and show the results as a table, as JSON or as HTML."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_ops(
     modes: Sequence[str] | None,
     seed: int | None,
 ) -> int:
-    """Check the ops that targets name; returns 1 if one of them is wrong."""
+    """Check the ops that the targets name; return 1 if a check failed."""
     names = checked_names(checks)
     checked_modes(modes)
     if html is not None:
@@ -48,14 +48,14 @@ def check_ops(
 
             write_page(html, ops, reports)
     if is_json:
-        print(json.dumps(_as_json(ops, reports), indent=2))  # noqa: T201 - it is what was asked for
+        print(json.dumps(_as_json(ops, reports), indent=2))  # noqa: T201 - the requested output
     else:
         _print(reports, names)
     return int(any(report.failures for report in reports.values()))
 
 
 def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any]) -> dict[str, Report]:
-    """Run every check of every op. Progress goes to the terminal, not to where the result goes."""
+    """Run every check of every op. Progress is printed to standard error, not to the results."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     reports = {}
     console = make_console(is_error=True)
@@ -69,13 +69,13 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
                 outcomes.append(_outcome(op, check, options))
                 progress.advance(task)
             reports[name] = Report(tuple(outcomes))
-            if not console.is_terminal:  # where there is no bar, as in the log of a build
+            if not console.is_terminal:  # without a progress bar, as in a build log
                 console.print(f"{len(reports)}/{len(ops)} {name}: {_counts(outcomes)}", highlight=False)
     return reports
 
 
 def _outcome(op: Op[..., Any], check: str, options: dict[str, Any]) -> Outcome:
-    """What came of a check. One that cannot be made, as nothing tells what to draw, counts as failed."""
+    """Return the outcome of a check. A check that cannot run, for example without a strategy, counts as failed."""
     if is_unbound_method(op):
         return Outcome(check, op.name, "skipped", reason=UNBOUND)
     try:
@@ -101,7 +101,7 @@ def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
 
 
 def _skipped(reports: dict[str, Report]) -> list[str]:
-    """Why checks were skipped: a line for each check and reason, with the ops."""
+    """Return the reasons why checks were skipped: one line for each check and reason, with the ops."""
     ops: dict[tuple[str, str | None], list[str]] = {}
     for name, report in reports.items():
         for outcome in report.outcomes:

@@ -1,4 +1,4 @@
-"""`tfpyop ghostwrite`: a test file for the ops of modules, which runs as it is."""
+"""`tfpyop ghostwrite`: print a complete test file for the ops of modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfpyop.testing._ops import is_unbound_method
 
 
 def ghostwrite(targets: Sequence[str]) -> int:
-    """Print a test file for the ops that targets name."""
+    """Print a test file for the ops that the targets name."""
     with printing_aside():
         ops = [(target, find_ops(target)) for target in targets]
     found = {(target.partition(":")[0], name): op for target, named in ops for name, op in named.items()}
@@ -29,12 +29,12 @@ def ghostwrite(targets: Sequence[str]) -> int:
     lines += [f"import {module}" for module in dict.fromkeys(module for module, _ in found)]
     lines += ["import tfpyop"] * any("tfpyop.registered_ops()[" in line for line in tests)
     lines += ["from tfpyop.testing import check_op"]
-    print("\n".join([*lines, *tests]))  # noqa: T201 - it is what was asked for
+    print("\n".join([*lines, *tests]))  # noqa: T201 - the requested output
     return 0
 
 
 def _titles(found: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """A name for the test of each op, with that of its module where two modules have an op of the same name."""
+    """Return a test name for each op. If op names are not unique, the test name includes the module name."""
     names = [name for _, name in found]
     titles = {(module, name): f"{module}.{name}" if names.count(name) > 1 else name for module, name in found}
     unique: dict[tuple[str, str], str] = {}
@@ -45,7 +45,7 @@ def _titles(found: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
 
 
 def _test(title: str, module: str, name: str, op: Op[..., Any]) -> Iterator[str]:
-    """The lines of one test; one that cannot run as it is says what is missing, and is skipped."""
+    """Yield the lines of one test. A test that cannot run is skipped, with a reason that names the problem."""
     missing, comment = _advice(op)
     yield from ("", "")
     if missing is not None:
@@ -57,17 +57,17 @@ def _test(title: str, module: str, name: str, op: Op[..., Any]) -> Iterator[str]
 
 
 def _expression(module: str, name: str, op: Op[..., Any]) -> str:
-    """How a test names an op: as an attribute of its module, or by its registered name if it is none."""
+    """Return the expression for an op in a test: an attribute of its module, or a lookup by its registered name."""
     path = name.replace(":", ".")
     try:
         is_attribute = operator.attrgetter(path)(sys.modules[module]).name == op.name
-    except AttributeError:  # the op is in a container, or was deleted: its registered name finds it
+    except AttributeError:  # the op is in a container, or was deleted; its registered name finds it
         is_attribute = False
     return f"{module}.{path}" if is_attribute else f"tfpyop.registered_ops()[{op.name!r}]"
 
 
 def _advice(op: Op[..., Any]) -> tuple[str | None, str | None]:
-    """What is missing to check an op, and what its author could say."""
+    """Return what is missing to check an op, and advice for its author."""
     if is_unbound_method(op):
         return "the op is an unbound method", "Create an instance, and check its op: check_op(instance.method)."
     try:

@@ -1,4 +1,4 @@
-"""The HTML page of `tfpyop check --html`: one self-contained file, with tables of checks and plots of derivatives."""
+"""The HTML page of `tfpyop check --html`: one self-contained file with tables of checks and derivative plots."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WORDS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped"}
 
 
 def write_page(path: str, ops: Mapping[str, Op[..., Any]], reports: Mapping[str, Report]) -> None:
-    """Write the page of what came of the checks of some ops."""
+    """Write the HTML page with the outcomes of the checks of ops."""
     sections = "\n".join(_section(name, ops[name], report) for name, report in reports.items())
     n_wrong = sum(bool(report.failures) for report in reports.values())
     said = f"{n_wrong} of {len(reports)} ops are wrong" if n_wrong else f"All {len(reports)} ops passed"
@@ -87,10 +87,10 @@ def _row(outcome: Outcome) -> str:
 
 
 def _plots(op: Op[..., Any]) -> str:
-    """The plots of an op with a gradient rule."""
+    """Return the plots of an op, or an empty string if the op has no gradient rule."""
     try:
         profile = gradient_profile(op)
-    except Exception as error:  # the table shows what is wrong; the page is still written
+    except Exception as error:  # the table shows the problem; the page is still written
         return f'<p class="facts">No plots: {html.escape(f"{type(error).__name__}: {error}")}</p>'
     if profile is None:
         return ""
@@ -125,7 +125,7 @@ def _slice_plot(line: Slice) -> str:
     axes.ticklabel_format(useOffset=False)
     axes.margins(y=0.2)
     known = line.analytic[np.isfinite(line.analytic)]
-    if known.size and np.ptp(known) <= 1e-6 * np.max(np.abs(known), initial=1.0):  # flat but for rounding
+    if known.size and np.ptp(known) <= 1e-6 * np.max(np.abs(known), initial=1.0):  # constant except for rounding
         axes.set_ylim(known[0] - 1, known[0] + 1)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()

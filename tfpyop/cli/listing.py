@@ -1,4 +1,4 @@
-"""`tfpyop list`: a table of ops. Loads no TensorFlow."""
+"""`tfpyop list`: print a table of ops, without importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfpyop.cli._console import make_console, make_table, printing_aside
 
 
 def list_ops(targets: Sequence[str]) -> int:
-    """Print a table of the ops that targets name."""
+    """Print a table of the ops that the targets name."""
     with printing_aside():
         ops = find_all(targets)
     table = make_table("op", "signature", "dtypes", "rules", "defined at")

@@ -1,7 +1,7 @@
-"""The pytest plugin: `pytest --tfpyop MODULE` collects every op of a module times every check as test items.
+"""The pytest plugin: `pytest --tfpyop MODULE` collects a test item for each op of a module and each check.
 
-Loaded by every run of pytest where tfpyop is installed, so it loads TensorFlow and Hypothesis only if it is asked for
-something.
+Every pytest run loads this plugin if tfpyop is installed. The plugin therefore imports TensorFlow and Hypothesis only
+if `--tfpyop` is passed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfpyop.errors import TfpyopError
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--tfpyop`."""
+    """Add the option `--tfpyop`."""
     parser.getgroup("tfpyop", "checks of ops").addoption(
         "--tfpyop",
         action="append",
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker that checks of ops carry, by which `-m tfpyop` selects them."""
+    """Declare the marker `tfpyop` of all checks, so that `-m tfpyop` selects them."""
     config.addinivalue_line("markers", "tfpyop: a check of an op, from --tfpyop or tfpyop.testing.make_test_class.")
 
 
@@ -43,10 +43,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 class OpsOfModule(pytest.Collector):
-    """The ops that one `--tfpyop` names."""
+    """The ops that one `--tfpyop` option names."""
 
     def collect(self) -> Iterator[CheckItem]:
-        """One item for each op and check."""
+        """Yield one item for each op and check."""
         from tfpyop.testing import CHECKS
 
         if os.getcwd() not in sys.path:
@@ -81,12 +81,12 @@ class CheckItem(pytest.Item):
             pytest.skip(str(outcome.reason))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report alone, without the frames of the checks."""
+        """Return only the report, without the stack frames of the checks."""
         if isinstance(excinfo.value, TfpyopError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[str, int, str]:
-        """Where the op was made, and what of it is checked."""
+        """Return the location of the op, and the names of the op and the check."""
         site = op_def_of(self._op).site
         return site.file, site.line - 1, f"{self.parent.name if self.parent else ''}:{self.name}"

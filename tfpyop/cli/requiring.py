@@ -1,4 +1,4 @@
-"""`tfpyop required`: the ops that a saved model needs, and whether each is available here."""
+"""`tfpyop required`: show the ops that a saved model needs, and whether each is available in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfpyop.export import required_ops
 
 
 def show_required(path: str, modules: Iterable[str]) -> int:
-    """Print a table of the ops of a saved model; returns 1 if one of them is not available."""
+    """Print a table of the ops of a saved model; return 1 if an op is not available."""
     with printing_aside():
         for module in modules:
             import_module(module)

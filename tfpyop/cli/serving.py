@@ -1,4 +1,4 @@
-"""`tfpyop worker`: a server of TensorFlow's, in whose process ops run because it has imported their modules."""
+"""`tfpyop worker`: run a TensorFlow server in a process that has imported the modules of ops."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _EXAMPLE = '{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "i
 
 
 def serve(modules: Iterable[str], dispatcher: str | None, address: str) -> int:
-    """Import modules that make ops, start a server, and wait until the process is ended.
+    """Import modules that define ops, start a server, and wait until the process ends.
 
     Args:
       modules: Names of modules.
-      dispatcher: The `host:port` of a dispatcher of the tf.data service, to be one of its workers. Default: a server
-        of `tf.distribute`, as TF_CONFIG says.
-      address: The name of this machine by which those of the tf.data service reach it.
+      dispatcher: The `host:port` of a tf.data service dispatcher, to run as one of its workers. Default: run a
+        `tf.distribute` server that TF_CONFIG configures.
+      address: The host name under which other machines of the tf.data service reach this machine.
 
     Raises:
-      RegistrationError: There is no such module, or TF_CONFIG does not say what to be.
+      RegistrationError: A module does not exist, or TF_CONFIG does not specify the cluster and the task.
     """
-    with contextlib.redirect_stdout(sys.stderr):  # who waits for it reads one line
+    with contextlib.redirect_stdout(sys.stderr):  # the program that waits for the server reads one line
         names = [name for module in modules for name in find_ops(module)]
     server = _cluster_server() if dispatcher is None else _data_server(dispatcher, address)
-    print(f"serving {len(names)} ops: {', '.join(names)}", flush=True)  # noqa: T201 - who waits for it reads this
+    print(f"serving {len(names)} ops: {', '.join(names)}", flush=True)  # noqa: T201 - the line that signals readiness
     server.join()
     return 0
 

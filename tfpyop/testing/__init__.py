@@ -1,4 +1,4 @@
-"""Property-based testing of ops, on Hypothesis: strategies that draw what an op takes, and checks that it is right."""
+"""Property-based testing of ops with Hypothesis: strategies for the arguments of ops, and checks of ops."""
 
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op

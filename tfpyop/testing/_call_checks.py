@@ -1,4 +1,4 @@
-"""Checks of calls: that an op keeps its promises, gives the same in every mode, and works over rows."""
+"""Checks of calls: that an op returns what it declares, returns the same in every mode, and works over rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
 
 _MOST_COMPILED = 10
-"""How many examples XLA compiles for; each of new sizes takes it some 50 ms."""
+"""Maximum number of examples in the XLA mode. Compilation for new sizes takes about 50 ms."""
 _SLACK = 64
-"""The units of a dtype's precision by which two implementations of the same may differ."""
+"""Maximum difference between two implementations of the same function, in units of the dtype's precision."""
 _SLACK_OF_SUMS = 1024
-"""The same where sums of some hundred terms are added in another order."""
+"""The same limit if sums of about a hundred terms are added in another order."""
 
 
 def check_contract(
@@ -40,23 +40,24 @@ def check_contract(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the function keeps what the op promises: number, dtypes and shapes of the outputs.
+    """Check that the outputs of the function have the declared number, dtypes and shapes.
 
-    Proves, for the examples drawn, that calls in every mode are served, also with empty, 0-d, size-one and broadcast
-    inputs, and return what signature and dtype say. A function that raises on an empty input is not held to it.
+    Proves, for the drawn examples, that calls in every mode succeed and return what signature and dtype declare. The
+    examples include empty, 0-d, size-one and broadcast inputs. If the function raises for an empty input, the example
+    is rejected.
 
     Args:
       op: The op.
-      arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says; ten at most where XLA compiles.
-      seed: Makes the examples the same in every run.
-      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+      arguments: Strategy for the arguments. Default: `arguments(op)`.
+      max_examples: Number of examples. Default: set by the Hypothesis profile; at most ten with XLA.
+      seed: Seed that makes every run draw the same examples.
+      modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: A promise is broken; the report holds the simplest call that shows it.
+      CheckError: The declaration is violated. The report contains the simplest call that shows it.
     """
     check = Property(op, "check_contract", max_examples=max_examples, seed=seed)
 
@@ -84,23 +85,23 @@ def check_parity(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the op gives the same values in every mode: eagerly, in a graph, compiled by XLA, and natively.
+    """Check that the op returns the same values in every mode: eager, in a graph, compiled by XLA, and native.
 
-    Proves, for the examples drawn, that no mode changes a value: exactly where the same function runs, and to the
-    precision of the dtype for the implementation that `@op.native` attached.
+    Proves, for the drawn examples, that no mode changes a value. Values must be identical where the same function runs,
+    and equal to the precision of the dtype for the implementation that `@op.native` attached.
 
     Args:
-      op: The op. One that is `stateful=True` is skipped.
-      arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says; ten at most where XLA compiles.
-      seed: Makes the examples the same in every run.
-      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
+      op: The op. Ops with `stateful=True` are skipped.
+      arguments: Strategy for the arguments. Default: `arguments(op)`.
+      max_examples: Number of examples. Default: set by the Hypothesis profile; at most ten with XLA.
+      seed: Seed that makes every run draw the same examples.
+      modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: Two modes differ; the report names output and element.
+      CheckError: Two modes differ. The report names the output and the element.
     """
     check = Property(op, "check_parity", max_examples=max_examples, seed=seed)
     if spec_of(op).is_stateful:
@@ -126,23 +127,23 @@ def check_batching(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the op over rows, by `tf.vectorized_map`, gives what a Python loop over the rows gives.
+    """Check that `tf.vectorized_map` of the op returns the same as a Python loop over the rows.
 
-    Proves, for the examples drawn, that the function works on loop dimensions as its signature says.
+    Proves, for the drawn examples, that the function handles loop dimensions as its signature declares.
 
     Args:
-      op: The op. One that is `stateful=True` is skipped.
-      arguments: Draws the arguments of one row. Default: `arguments(op)`. Where it draws other shapes for the second
-        row, that is the first one reversed.
-      max_examples: How many to draw. Default: ten, because each is traced.
-      seed: Makes the examples the same in every run.
-      modes: Not used; rows are batched in a graph.
+      op: The op. Ops with `stateful=True` are skipped.
+      arguments: Strategy for the arguments of one row. Default: `arguments(op)`. If it draws other shapes for the
+        second row, the first row is reversed and used instead.
+      max_examples: Number of examples. Default: ten, because every example is traced.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because rows are batched in a graph.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: Rows come out different; the report names output and element.
+      CheckError: Rows differ. The report names the output and the element.
     """
     checked_modes(modes)
     check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
@@ -193,18 +194,18 @@ def require_equal(
     noun: str = "output",
     cause: str | None = None,
 ) -> None:
-    """Raise a failure for the first element in which arrays differ; NaN equals NaN.
+    """Raise a failure for the first element in which arrays differ. NaN equals NaN.
 
     Args:
-      check: The check that compares them.
-      expected: The arrays as they should be.
-      got: What came instead.
-      problem: What it means if they differ, as the beginning of a sentence.
-      mode: In which mode.
-      is_exact: Whether they must be the same, but for subnormal numbers and signs of zero.
-      slack: By how many units of the dtype's precision they may differ, if they need not be the same.
-      noun: What one of the arrays is.
-      cause: Why they may differ.
+      check: The check that compares the arrays.
+      expected: The correct arrays.
+      got: The actual arrays.
+      problem: The problem that a difference shows, as the beginning of a sentence.
+      mode: The mode of the call.
+      is_exact: Whether the arrays must be identical, except for subnormal numbers and signs of zero.
+      slack: Maximum difference in units of the dtype's precision, if the arrays need not be identical.
+      noun: What each array is.
+      cause: The likely cause of a difference.
     """
     if len(expected) != len(got):
         raise check.failure(
@@ -233,7 +234,7 @@ def require_equal(
 def _differs(wanted: Array, got: Array, is_exact: bool, slack: int = _SLACK) -> Array:
     if dtype_kind(wanted.dtype) not in "fc":
         return np.asarray(wanted != got)
-    if is_exact:  # but for numbers below the normal ones, for which XLA takes zero
+    if is_exact:  # except for subnormal numbers, which XLA replaces by zero
         wanted, got = _flushed(wanted), _flushed(got)
         return np.asarray((wanted != got) & ~(np.isnan(wanted) & np.isnan(got)))
     eps = float(finfo(wanted.dtype).eps)
@@ -245,7 +246,7 @@ def _differs(wanted: Array, got: Array, is_exact: bool, slack: int = _SLACK) -> 
 
 
 def _flushed(values: Array) -> Array:
-    """Values with zero for subnormal numbers, also in complex ones."""
+    """Return the values with subnormal numbers replaced by zero, also in complex numbers."""
     smallest = float(finfo(values.dtype).smallest_normal)
     if values.dtype.kind == "c":
         real, imaginary = (np.where(np.abs(part) < smallest, 0, part) for part in (values.real, values.imag))
@@ -261,7 +262,7 @@ def _in_modes(
     arguments: SearchStrategy[Arguments] | None,
     modes: Sequence[str] | None,
 ) -> Outcome:
-    """Run a body in every mode that applies."""
+    """Run the body in every mode that applies."""
     strategy = draw_arguments(op) if arguments is None else arguments
     applicable = [mode for mode in checked_modes(modes) if is_applicable(op, mode)]
     if not applicable:
@@ -279,7 +280,7 @@ def _in_modes(
 
 
 def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) -> list[Array]:
-    """What the function returns; an example that it refuses is rejected."""
+    """Return the outputs of the function. Reject the example if the function refuses it."""
     try:
         return plain_outputs(op, arguments)
     except TfpyopError as error:
@@ -296,7 +297,7 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
 
 
 def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
-    """Whether a call can be one of the op at all."""
+    """Return whether the arguments match the signature of the op."""
     host_op, leaves = concrete_op_of(op, arguments)
     types = [ArraySpec.of(tf.constant(leaf).numpy()) for leaf in leaves]
     try:
@@ -307,7 +308,7 @@ def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
 
 
 def _require_written(check: Property, op: Op[..., Any], arguments: Arguments, mode: str) -> None:
-    """Raise a failure if the results depend on what destinations held; native implementations have none."""
+    """Raise a failure if the results depend on the previous contents of destinations. Skip the native mode."""
     if mode == "native":
         return
     try:

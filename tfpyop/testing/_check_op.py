@@ -1,4 +1,4 @@
-"""All checks of an op at once, and the report of what came of them."""
+"""All checks of an op in one call, and the report of their outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._outcomes import Outcome
 
 Check = str | Callable[..., Outcome]
-"""A check, or its name."""
+"""A check, or the name of a check."""
 
 CHECKS = MappingProxyType[str, Callable[..., Outcome]](
     {
@@ -45,26 +45,26 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of the checks of an op.
+    """The outcomes of the checks of an op.
 
     Attributes:
-      outcomes: One for each check, in their order.
+      outcomes: One outcome for each check, in order.
     """
 
     outcomes: tuple[Outcome, ...]
 
     @property
     def failures(self) -> list[CheckError]:
-        """What was found wrong."""
+        """The failures of all failed checks."""
         return [outcome.failure for outcome in self.outcomes if outcome.failure is not None]
 
     def __str__(self) -> str:
-        """One line for each check, then every failure."""
+        """Return one line for each check, then every failure."""
         return "\n".join([*map(_line, self.outcomes), *(f"\n{failure}" for failure in self.failures)])
 
 
 class ChecksError(CheckError):
-    """Some checks of an op failed.
+    """One or more checks of an op failed.
 
     Args:
       report: The report of all checks.
@@ -76,7 +76,7 @@ class ChecksError(CheckError):
         self.report = report
 
     def __str__(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         failures = self.report.failures
         return f"{len(failures)} of {len(self.report.outcomes)} checks failed.\n{self.report}"
 
@@ -95,23 +95,23 @@ def check_op(
     modes: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> Report:
-    """Run all checks that apply to an op, and report all that fail, not the first only.
+    """Run all checks that apply to an op, and report all failures, not only the first failure.
 
     Args:
       op: The op.
-      checks: Names from `CHECKS`, or the checks themselves; one or several. Default: all.
-      arguments: Draws the arguments, as `arguments(op)` does. Default: as each check says.
-      max_examples: How many examples each check draws. Default: as each check says.
-      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
-      seed: Makes the examples the same in every run. Default: they differ, and failures are kept in Hypothesis'
-        example database.
+      checks: Names from `CHECKS`, or the check functions; one or several. Default: all.
+      arguments: Strategy for the arguments, such as `arguments(op)`. Default: the default of each check.
+      max_examples: Number of examples for each check. Default: the default of each check.
+      modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
+      seed: Seed that makes every run draw the same examples. Default: runs differ, and failures are stored in
+        Hypothesis' example database.
 
     Returns:
-      The report, if nothing failed.
+      The report, if no check failed.
 
     Raises:
-      ChecksError: With the report of all checks.
-      RegistrationError: There is no such check or mode.
+      ChecksError: A check failed. The error contains the report of all checks.
+      RegistrationError: A check or mode does not exist.
 
     >>> from tfpyop import differentiable_op
     >>> from tfpyop.testing import check_op
@@ -131,7 +131,7 @@ def check_op(
 
 
 def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
-    """The names of the checks asked for, all if none are; RegistrationError for one there is not."""
+    """Return the names of the requested checks, or of all checks; raise RegistrationError for unknown names."""
     if checks is None:
         return list(CHECKS)
     listed: list[Any] = list(checks) if isinstance(checks, Iterable) and not isinstance(checks, str) else [checks]
@@ -145,7 +145,7 @@ def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
 
 
 def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
-    """What came of one check, whether it failed or not."""
+    """Run one check; return its outcome, also if it failed."""
     start = time.perf_counter()
     try:
         return CHECKS[name](op, **options)

@@ -1,4 +1,4 @@
-"""Comparisons of derivatives: TensorFlow's against numerical ones, at one example."""
+"""Comparisons of derivatives: TensorFlow's derivatives against numerical derivatives, at one example."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tfpyop.testing._outcomes import Property
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
 NOISE = 1e-14
-"""What is lost in cancellation inside of a rule, relative to the largest cotangents and moves."""
+"""Precision lost by cancellation inside a rule, relative to the largest cotangents and moves."""
 SUBNORMAL = 1e-290
-"""What smaller numbers may lose: TensorFlow takes zero for subnormal ones."""
+"""Absolute tolerance for tiny numbers, because TensorFlow replaces subnormal numbers by zero."""
 _UNBALANCED = 1e3
-"""How many times more one output may change than another."""
+"""Ratio of output changes from which weights are balanced."""
 _COARSE = 5e-2
 """The relative tolerance for dtypes of two bytes."""
 Vectors = Sequence[Array | None]
@@ -38,14 +38,14 @@ Vectors = Sequence[Array | None]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where derivatives are taken: an example in double precision.
+    """A point at which derivatives are computed: an example in double precision.
 
     Attributes:
       arrays: The flat inputs.
-      tensors: The same as tensors.
-      function: The function of the host, for numerical derivatives.
-      call: The op, for TensorFlow's.
-      outputs: What the op returns here; cotangents have these dtypes.
+      tensors: The inputs as tensors.
+      function: The host function, for numerical derivatives.
+      call: The op, for TensorFlow's derivatives.
+      outputs: The outputs of the op at this point. Cotangents have the same dtypes.
     """
 
     arrays: list[Array]
@@ -56,7 +56,7 @@ class Point:
 
     @classmethod
     def of(cls, check: Property, op: Op[..., Any], arguments: Arguments) -> Point:
-        """Prepare an example; one that the function refuses, or at which no number is finite, is rejected."""
+        """Prepare an example. Reject it if the function raises, or if its outputs contain no finite number."""
         _, leaves = concrete_op_of(op, arguments)
         arrays = [_widened(np.asarray(leaf)) for leaf in leaves]
         try:
@@ -74,19 +74,19 @@ class Point:
         return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
 
     def moved(self) -> Point:
-        """A point nearby at which nothing is special."""
+        """Return a nearby generic point."""
         moves = direction_of(self.arrays, self.wanted)
         arrays = [array if move is None else array + 0.1 * move for array, move in zip(self.arrays, moves, strict=True)]
         return replace(self, arrays=arrays, tensors=[tf.constant(array) for array in arrays])
 
     def has_derivative(self) -> bool:
-        """Whether the function has a derivative here along a random direction, as far as differences tell."""
+        """Return whether the function has a derivative here along a random direction, as far as differences show it."""
         numerical = slopes(self.function, self.arrays, direction_of(self.arrays, self.wanted))
         return all(counts.all() for counts in numerical.counts)
 
     @property
     def wanted(self) -> list[bool]:
-        """Which inputs have derivatives."""
+        """Whether each input has derivatives."""
         return [is_differentiable(array.dtype) for array in self.arrays]
 
 
@@ -101,14 +101,14 @@ def require_some(numerical: Slopes) -> None:
 
 
 def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = NOISE) -> bool:
-    """Whether (cotangents, J direction) = (gradients, direction), up to errors and rounding.
+    """Return whether (cotangents, J direction) = (gradients, direction), up to errors and rounding.
 
     Args:
       numerical: The derivatives along the direction.
       weights: The cotangents.
-      gradients: What a rule makes of them.
+      gradients: The results of the rule for these cotangents.
       direction: The direction.
-      noise: What is lost in cancellation inside of a rule, relative to the largest cotangents and moves.
+      noise: Precision lost by cancellation inside a rule, relative to the largest cotangents and moves.
     """
     moved = [gradient for gradient, vector in zip(gradients, direction, strict=True) if vector is not None]
     tolerance = max([tolerance_of(a) for a in [*moved, *weights] if a is not None], default=1e-6)
@@ -118,14 +118,14 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
 
 
 def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
-    """How far (cotangents, J direction) is from (gradients, direction), and the sum of what cancels in both."""
+    """Return the distance of (cotangents, J direction) from (gradients, direction), and the sum of all magnitudes."""
     scale = inner(_absolute(weights), _absolute(numerical.values))
     scale += inner(_absolute(gradients), _absolute(direction))
     return abs(inner(weights, numerical.values) - inner(gradients, direction)), scale
 
 
 def counted_weights(numerical: Slopes, weights: Vectors) -> list[Array | None]:
-    """The weights of the numbers that count, zero for the others; larger for outputs that change less than others."""
+    """Return the weights, zero for numbers that do not count, and increased for outputs that change little."""
     changes = [float(np.max(np.abs(values), initial=0.0)) for values in numerical.values]
     return [
         None
@@ -136,19 +136,19 @@ def counted_weights(numerical: Slopes, weights: Vectors) -> list[Array | None]:
 
 
 def _balance(change: float, largest: float, weight: Array) -> float:
-    """What to multiply weights by, so that an output that changes little is not lost beside one that changes much."""
+    """Return the factor for the weights of an output that changes little, so that its derivative stays visible."""
     if change == 0 or largest / change < _UNBALANCED:
         return 1.0
     return min(largest / change, 1e2 if weight.dtype.itemsize == 2 else 1e30)
 
 
 def error_of(numerical: Slopes, weights: Vectors) -> float:
-    """The estimated error of (cotangents, J direction)."""
+    """Return the estimated error of (cotangents, J direction)."""
     return inner(_absolute(weights), numerical.errors)
 
 
 def reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
-    """Reject an example at which what does not count spoils a gradient: its weight is zero, but times infinity."""
+    """Reject an example with an infinite gradient if some numbers do not count: zero weight times infinity is NaN."""
     if all(counts.all() for counts in numerical.counts):
         return
     if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
@@ -156,7 +156,7 @@ def reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
 
 
 def largest(vectors: Vectors) -> float:
-    """The largest magnitude in vectors."""
+    """Return the largest magnitude in vectors."""
     return max((float(np.max(np.abs(vector), initial=0.0)) for vector in vectors if vector is not None), default=0.0)
 
 

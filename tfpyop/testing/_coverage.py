@@ -1,4 +1,4 @@
-"""Coverage: which derivatives a check has compared, so that a check that could not decide does not pass."""
+"""Coverage: count the derivatives that a check has compared, so that an inconclusive check does not pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.testing._outcomes import Property
 
 _TELLING = 10
-"""How often a nonzero derivative that cannot be judged outweighs zeros that could be."""
+"""Number of undecided nonzero derivatives that outweighs any number of compared zeros."""
 _CAUSE = (
     "derivatives by it are nowhere precise, as of a part that works in single precision: give domain= or arguments= "
     "where they are, or leave {check} out. If only few examples are drawn, raise max_examples="
@@ -19,12 +19,12 @@ _CAUSE = (
 
 
 class Coverage:
-    """Counts comparisons of each derivative of one op in one mode, and the examples that did not decide.
+    """Count the comparisons of each derivative of one op in one mode, and the inconclusive examples.
 
     Args:
       check: The check.
       name: The name of the check, for the remedy.
-      mode: The mode, if the check runs in several.
+      mode: The mode, if the check runs in several modes.
     """
 
     def __init__(self, check: Property, name: str, *, mode: str | None = None) -> None:
@@ -35,7 +35,7 @@ class Coverage:
         self._undecided_zero: Counter[str] = Counter()
 
     def is_judged(self, what: str) -> bool:
-        """Whether a derivative other than zero was compared."""
+        """Return whether a nonzero derivative was compared."""
         return self._compared[what] > 0
 
     def compare(self, what: str, *, is_zero: bool) -> None:
@@ -43,7 +43,7 @@ class Coverage:
 
         Args:
           what: The derivative.
-          is_zero: Whether the numerical derivative is zero, which is less telling.
+          is_zero: Whether the numerical derivative is zero, which is weaker evidence.
         """
         (self._compared_zero if is_zero else self._compared)[what] += 1
 
@@ -52,19 +52,19 @@ class Coverage:
 
         Args:
           what: The derivative.
-          is_zero: Whether the rule says that it is zero.
+          is_zero: Whether the rule returns zero for it.
         """
         (self._undecided_zero if is_zero else self._undecided)[what] += 1
 
     def note_outputs(self, outputs: Sequence[Array], counts: Sequence[Array]) -> None:
-        """Count for each output whether the derivative of any element could be compared."""
+        """Count for each output whether the derivative of at least one element could be compared."""
         for number, (values, counted) in enumerate(zip(outputs, counts, strict=True)):
             if is_differentiable(values.dtype) and np.isfinite(values).any():
                 note = self.compare if counted.any() else self.leave_undecided
                 note(f"the derivative of output {number}", is_zero=True)
 
     def require_all(self) -> None:
-        """Raise CheckError for the first derivative that no example decided."""
+        """Raise CheckError for the first derivative that was inconclusive in all examples."""
         for what in [*self._undecided, *self._undecided_zero]:
             n_undecided, n_zeros = self._undecided[what], self._compared_zero[what]
             is_outweighed = n_undecided >= _TELLING or n_undecided > n_zeros

@@ -1,4 +1,4 @@
-"""What plots of derivatives show: those of an op beside numerical ones, over many points and along one line."""
+"""Data of derivative plots: an op's derivatives and numerical derivatives, at many points and along one line."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tfpyop.testing._strategies import smooth_arguments
 _N_SAMPLES = 60
 _N_POSITIONS = 61
 _HALF_WIDTH = 3.0
-"""How far a line goes where the domain has no end."""
+"""Half the length of a line in an unbounded domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A derivative along a line through one example, on which one element of one input moves.
+    """A derivative along a line through one example, on which one element of one input varies.
 
     Attributes:
-      name: Of the input.
-      index: Of the element.
-      positions: Where the element is.
-      analytic: The derivative by the gradient rule; NaN where the function or the rule fails.
-      numerical: The same by differences; NaN where they are not precise.
+      name: The name of the input.
+      index: The index of the element.
+      positions: The values of the element.
+      analytic: The derivative by the gradient rule. NaN where the function or the rule fails.
+      numerical: The derivative by differences. NaN where it is not precise.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class GradientProfile:
-    """How the gradient of an op compares with differences.
+    """A comparison of the gradient of an op with differences.
 
     Attributes:
       magnitudes: The largest magnitude among the inputs of each example.
-      errors: How far the gradient is from differences there, relative to the sum of what cancels in it.
-      slice: A line, None if no example has derivatives.
+      errors: The distance of the gradient from differences, relative to the sum of all magnitudes.
+      slice: A line through one example, or None if no example has derivatives.
     """
 
     magnitudes: Array
@@ -66,7 +66,7 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
 
     Args:
       op: The op.
-      seed: Makes the examples the same in every run.
+      seed: Seed that makes every run draw the same examples.
     """
     if rules_of(op).vjp is None:
         return None
@@ -83,7 +83,7 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
     )
     @hypothesis.given(smooth_arguments(op))
     def draw(arguments: Arguments) -> None:
-        with contextlib.suppress(Exception):  # what a rule raises is for the checks to tell
+        with contextlib.suppress(Exception):  # the checks report exceptions of a rule
             samples.append(_sample(Point.of(check, op, arguments)))
 
     with quietly(), contextlib.suppress(hypothesis.errors.Unsatisfiable):
@@ -95,7 +95,7 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
 
 
 def _sample(at: Point) -> tuple[float, float, Point]:
-    """The magnitude of the inputs, and the relative error of the gradient along a random direction."""
+    """Return the magnitude of the inputs, the relative gradient error along a random direction, and the point."""
     direction = direction_of(at.arrays, at.wanted)
     numerical = slopes(at.function, at.arrays, direction)
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
@@ -125,16 +125,16 @@ def _positions(interval: Interval, here: float) -> Array:
 
 
 def _derivatives_at(at: Point, number: int, index: tuple[int, ...], position: float) -> tuple[float, float]:
-    """The derivative of the sum of all outputs, by the rule and by differences."""
+    """Return the derivative of the sum of all outputs, by the rule and by differences."""
     arrays = [array.copy() for array in at.arrays]
     arrays[number][index] = position
     ones = [np.ones_like(output) if is_differentiable(output.dtype) else None for output in at.outputs]
     analytic = numerical = np.nan
-    with contextlib.suppress(Exception):  # the plot has a gap where the function refuses a point
+    with contextlib.suppress(Exception):  # the plot has a gap where the function raises
         moved = slopes(at.function, arrays, unit_direction(arrays, number, index))
         if all(counts.all() for counts, one in zip(moved.counts, ones, strict=True) if one is not None):
             numerical = inner(ones, moved.values) / (abs(position) or 1.0)
-    with contextlib.suppress(Exception):  # and where the rule does; the checks report what is wrong
+    with contextlib.suppress(Exception):  # and where the rule raises; the checks report the error
         [gradient] = _gradients(at, ones, arrays)[number : number + 1]
         analytic = 0.0 if gradient is None else float(np.real(gradient[index]))
     return analytic, numerical

@@ -1,7 +1,7 @@
-"""Derivatives to check by: numerical ones along a direction, with an error for each number; and TensorFlow's.
+"""Reference derivatives for checks: numerical derivatives along a direction, with errors, and TensorFlow's.
 
-A number counts if its error is small beside it and the function is smooth there: one-sided slopes that differ at
-every step tell a kink or a jump, which central differences alone would not see.
+A number counts if its error is small relative to it and the function is smooth there. One-sided slopes that differ at
+every step show a kink or a jump, which central differences alone would not show.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tfpyop.testing._ops import Flat, concrete_op_of, spec_of
 
 _METHOD = numerical()
 _CREDIBLE = 1e-5
-"""The largest error, relative to the scale of a derivative, at which it can judge another."""
+"""The largest error, relative to the scale of a derivative, at which it counts."""
 _ROUNDING = 800 * float(np.finfo(np.float64).eps)
-"""How far rounding may move a derivative along a direction as long as the inputs, relative to the values."""
+"""Rounding error of a derivative along a direction as long as the inputs, relative to the values."""
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
-"""Relative steps at which one-sided slopes are compared; at the last two a plain difference must confirm the value."""
+"""Relative steps at which one-sided slopes are compared. At the last two, a plain difference must confirm the value."""
 _KINK = 1e-3
-"""How far one-sided slopes must be apart, relative to the slope, to be a kink."""
+"""Difference of one-sided slopes, relative to the slope, from which they show a kink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Slopes:
     Attributes:
       values: The derivatives; zero where they do not count.
       errors: Their estimated absolute errors.
-      counts: Which of them can judge another derivative.
+      counts: Whether each derivative is precise enough to count.
     """
 
     values: list[Array]
@@ -48,7 +48,7 @@ class Slopes:
 
     @classmethod
     def counted(cls, values: Sequence[Array], errors: Sequence[Array], counts: list[Array]) -> Slopes:
-        """Derivatives and errors, with zeros where they do not count."""
+        """Return derivatives and errors, with zeros where they do not count."""
         return cls(
             [np.where(counted, array, 0) for counted, array in zip(counts, values, strict=True)],
             [np.where(counted, array, 0) for counted, array in zip(counts, errors, strict=True)],
@@ -57,7 +57,7 @@ class Slopes:
 
 
 class _Watched:
-    """A function that remembers what it raised, to tell its refusals from errors of the numerical method."""
+    """A function that remembers its exceptions, to distinguish them from errors of the numerical method."""
 
     def __init__(self, call: Callable[[Sequence[Array]], Sequence[Array]]) -> None:
         self._call = call
@@ -71,12 +71,12 @@ class _Watched:
             raise
 
     def has_refused(self, error: Exception) -> bool:
-        """Whether an exception says that the function has no value at a displaced point."""
+        """Return whether an exception means that the function has no value at a displaced point."""
         return is_refusal(error) and any(error is refusal for refusal in self._refusals)
 
 
 def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
-    """The op's function in float64, as numerical derivatives take it; without residuals."""
+    """Return the op's function in float64, as the numerical method needs it, without residuals."""
     host_op, leaves = concrete_op_of(op, arguments)
     n_residuals = len(host_op.residual_names)
 
@@ -96,13 +96,13 @@ def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
 
 
 def whole_function(call: Callable[[Sequence[Array]], Sequence[Array]], point: Sequence[Any]) -> Function:
-    """A function whose inputs and outputs are moved and judged as wholes, without loop dimensions."""
+    """Return a function whose inputs and outputs are moved and compared as wholes, without loop dimensions."""
     outputs = call([np.asarray(values) for values in point])
     return Function(call, [np.ndim(values) for values in point], [np.ndim(values) for values in outputs])
 
 
 def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Slopes:
-    """The derivative along a direction that moves every number in proportion to its magnitude."""
+    """Return the derivative along a direction that moves every number in proportion to its magnitude."""
     with np.errstate(all="ignore"):
         here = function.call(point)
         watched = _Watched(function.call)
@@ -132,18 +132,18 @@ def confirmed(
     n_others: int = 1,
     others: Sequence[Sequence[Array | None]] | None = None,
 ) -> Slopes:
-    """The derivatives without the numbers for which they are not linear in the direction.
+    """Return the derivatives; numbers for which they are not linear in the direction do not count.
 
-    These are kinks that look smooth along some directions, such as the middle one of equal numbers that are sorted, or
-    where several inputs meet.
+    These numbers are at kinks that seem smooth along some directions, for example the middle of equal numbers that are
+    sorted, or points where several inputs meet.
 
     Args:
       function: The function.
-      point: Where.
+      point: The point.
       direction: The direction.
-      found: The derivatives along it.
-      n_others: How many other directions to add to it; where one input is moved alone, one is not enough.
-      others: The other directions themselves. Default: random ones that move all numbers.
+      found: The derivatives along the direction.
+      n_others: Number of other directions to add to it. If only one input moves, one other direction is not enough.
+      others: The other directions. Default: random directions that move all numbers.
     """
     generator = generator_of(point, 3)
     counts = list(found.counts)
@@ -171,7 +171,7 @@ def _smooth(
     here: Sequence[Array],
     derivative: Derivative,
 ) -> list[Array]:
-    """Where slopes ahead and back meet as the step shrinks, a plain difference confirms them, in double precision."""
+    """Return where slopes on both sides converge, a plain difference confirms them, and precision is double."""
     sides = [_sides(function, point, direction, here, step) for step in _STEPS]
     smooth = []
     for number, values in enumerate(here):
@@ -199,7 +199,7 @@ def _sides(
     here: Sequence[Array],
     step: float,
 ) -> tuple[Sequence[Array], Sequence[Array]]:
-    """The outputs a step ahead and a step back; NaN where the function raises."""
+    """Return the outputs one step ahead and one step back, with NaN where the function raises."""
 
     def at(signed: float) -> Sequence[Array]:
         moved = [
@@ -211,15 +211,15 @@ def _sides(
         except Exception as error:
             if not is_refusal(error):
                 raise
-            return [np.full(np.shape(values), np.nan) for values in here]  # off the point the function may refuse
+            return [np.full(np.shape(values), np.nan) for values in here]  # the function may raise next to the point
 
     return at(step), at(-step)
 
 
 def _is_single(nearby: Sequence[Array]) -> Array:
-    """Where values in double precision change from one point to the next, and all are numbers of single precision.
+    """Return where double-precision values change between points, but are all single-precision numbers.
 
-    Then the function computes in single precision inside, and its differences are noise.
+    There the function computes in single precision, and its differences are noise.
     """
     first = nearby[0]
     if first.dtype not in (np.float64, np.complex128):
@@ -235,31 +235,34 @@ def _eps(values: Array) -> float:
 
 
 def generator_of(point: Sequence[Array], purpose: int) -> np.random.Generator:
-    """Random numbers for one purpose at one point: others at other points, and the same when it is tried again."""
+    """Return a random generator for one purpose at one point. The same point always gives the same numbers."""
     return np.random.default_rng([purpose, *(zlib.crc32(values.tobytes()) for values in point)])
 
 
 def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
-    """A direction that moves every number of the wanted inputs, in proportion to its magnitude; imaginary parts too."""
+    """Return a direction that moves every number of the wanted inputs in proportion to its magnitude.
+
+    Imaginary parts are moved too.
+    """
     generator = generator_of(point, 0)
     moves = [random_move(values, generator) for values in point]
     return [move if is_wanted else None for move, is_wanted in zip(moves, wanted, strict=True)]
 
 
 def random_move(values: Array, generator: np.random.Generator) -> Array:
-    """A random move of every number, in proportion to its magnitude."""
+    """Return a random move of every number, in proportion to its magnitude."""
     return np.asarray(np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator))
 
 
 def unit_direction(point: Sequence[Array], number: int, index: tuple[int, ...]) -> list[Array | None]:
-    """A direction that moves one number of one input, in proportion to its magnitude."""
+    """Return a direction that moves one number of one input, in proportion to its magnitude."""
     vector = np.zeros(point[number].shape, point[number].dtype)
     vector[index] = abs(point[number][index]) or 1.0
     return [vector if other == number else None for other in range(len(point))]
 
 
 def weights_like(arrays: Sequence[Array], generator: np.random.Generator) -> list[Array | None]:
-    """Random vectors of the arrays' shapes and dtypes, small, moderate or large; None for those without derivative."""
+    """Return random vectors of small, moderate or large size for arrays; None for arrays without derivatives."""
     size = generator.choice([1e-2, 1.0, 1.0, 1e3])
     return [_weight(array, size, generator) if is_differentiable(array.dtype) else None for array in arrays]
 
@@ -270,7 +273,7 @@ def _weight(array: Array, size: float, generator: np.random.Generator) -> Array:
 
 
 def _vector(like: Array, generator: np.random.Generator) -> Array:
-    """Random numbers of either sign, or of any phase, away from zero."""
+    """Return random numbers of any sign or phase, away from zero."""
     magnitudes = generator.uniform(0.5, 1.5, like.shape)
     if like.dtype.kind == "c":
         return np.asarray(magnitudes * np.exp(1j * generator.uniform(0, 2 * np.pi, like.shape)))
@@ -278,7 +281,7 @@ def _vector(like: Array, generator: np.random.Generator) -> Array:
 
 
 def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:
-    """The real inner product of vectors over all arrays; None is zero."""
+    """Return the real inner product of vectors over all arrays. None counts as zero."""
     with np.errstate(all="ignore"):
         return float(
             sum(
@@ -289,11 +292,11 @@ def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:
         )
 
 
-# -- TensorFlow's
+# -- TensorFlow's derivatives
 
 
 def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The cotangents of the inputs, by a tape."""
+    """Return the cotangents of the inputs, by a tape."""
     with tf.GradientTape() as tape:
         tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
         outputs = call(tensors)
@@ -309,7 +312,7 @@ def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor
 
 
 def jvp(call: Flat, tensors: Sequence[tf.Tensor], direction: Sequence[Array | None]) -> list[Array | None]:
-    """The tangents of the outputs, by forward mode."""
+    """Return the tangents of the outputs, by forward mode."""
     moved = [
         (tensor, tf.constant(vector, tensor.dtype))
         for tensor, vector in zip(tensors, direction, strict=True)

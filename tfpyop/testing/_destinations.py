@@ -1,7 +1,7 @@
-"""Destinations: whether a function writes all of the memory that it is lent as `out=`, and leaves unread what it held.
+"""Destinations: check that a function writes all of `out=`, and does not read its previous contents.
 
-That memory is not cleared, so what a function leaves there is whatever was there before. The function is run with
-destinations that are filled first, once with each of two fillings: what came of a filling differs between them.
+The memory of `out=` is not cleared, so elements that the function does not write keep arbitrary values. The check runs
+the function with two different fillings of the destinations. Results that depend on the filling differ between runs.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tfpyop.testing._outcomes import Property
 
 _CAUSE = "out= is uninitialized memory: write every element, and read no element before writing it"
 _FINITE = -113.0
-"""The second filling of floating numbers: every floating dtype of two bytes or more holds it."""
+"""The second filling of floating-point arrays. Every floating dtype of two bytes or more can represent it."""
 
 
 def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, mode: str) -> None:
-    """Raise a failure if the results depend on what `out=` held before the call.
+    """Raise a failure if the results depend on the contents of `out=` before the call.
 
     Raises:
-      CheckError: An element is left as it was, or depends on what was there.
-      Exception: What the function raised for such a destination.
+      CheckError: An element is not written, or depends on the previous contents.
+      Exception: The function raised for one of the fillings.
     """
     host, arrays = tensors_of(op, arguments)
     views = [read_only(array) for array in arrays]
@@ -40,7 +40,7 @@ def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, 
         return
 
     def run(is_second: bool) -> list[Array]:
-        # the planner lends none unless it knows all sizes
+        # there are no destinations unless all sizes are known
         out = [np.full([size or 0 for size in type_.shape or ()], _fill(type_.dtype)[is_second]) for type_ in types]
         return [np.array(array) for array in host.run(plan, views, out)[: len(types)]]
 
@@ -52,7 +52,7 @@ def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, 
             index = first_of(left)
             problem = f"the function does not write element {list(index)} of out= for output {number}."
         else:
-            # a function that keeps a state differs from itself, and tells nothing of destinations
+            # a function with state differs from itself, which is not evidence about destinations
             depends = ~_equal(one, other) & _equal(one, same)
             if spec_of(op).is_stateful or not depends.any():
                 continue
@@ -68,7 +68,7 @@ def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, 
 
 
 def _fill(dtype: DType) -> tuple[Any, Any]:
-    """Two numbers of a dtype that differ: NaN first, if it has that."""
+    """Return two different numbers of a dtype. The first is NaN if the dtype has NaN."""
     kind = dtype_kind(dtype)
     if kind == "b":
         return np.True_, np.False_
@@ -81,5 +81,5 @@ def _fill(dtype: DType) -> tuple[Any, Any]:
 
 
 def _equal(left: Any, right: Any) -> Array:
-    """Where numbers are the same; NaN equals NaN."""
+    """Return where numbers are equal. NaN equals NaN."""
     return np.asarray((left == right) | ((left != left) & (right != right)))

@@ -1,4 +1,4 @@
-"""Diagnosis: the likely cause of a wrong cotangent, from how it relates to the right one."""
+"""Diagnosis: the likely cause of a wrong cotangent, inferred from its relation to the correct cotangent."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def likely_causes(
     doubled: Array | None = None,
     conjugated: Array | None = None,
 ) -> list[str]:
-    """What explains a wrong cotangent of one input, as far as one example tells; the most likely first.
+    """Return the likely causes of a wrong cotangent of one input at one example, the most likely cause first.
 
     Args:
-      got: What the rule returned.
+      got: The cotangent that the rule returned.
       right: The numerical cotangent.
-      others: The numerical cotangents of the other inputs, by input; None where there is none, and for this input.
-      doubled: What the rule returns for twice the cotangents of the outputs.
-      conjugated: What it returns for their conjugates.
+      others: The numerical cotangents of the other inputs, by input. None for missing cotangents and for this input.
+      doubled: The cotangent that the rule returns for twice the cotangents of the outputs.
+      conjugated: The cotangent that the rule returns for the conjugates of the cotangents of the outputs.
     """
     candidates = [
         ("the rule returns None or zeros, but the derivative is not zero", got, np.zeros_like(right)),
@@ -54,9 +54,10 @@ def likely_causes(
 
 
 def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
-    """What explains that a rule is wrong for an op with a signature, if its function mixes loop dimensions.
+    """Return the cause of a wrong rule in a list if the function mixes loop dimensions, else an empty list.
 
-    A loop dimension of two is added, and one loop element of all inputs moved; no other one of the outputs may follow.
+    This adds a loop dimension of size two, and moves one loop element of all inputs. No other loop element of the
+    outputs may change.
     """
     ranks = [values.ndim - rank for values, rank in zip(point, function.input_ranks, strict=True)]
     loop = (2, *np.broadcast_shapes(*(values.shape[:rank] for values, rank in zip(point, ranks, strict=True))))
@@ -74,7 +75,7 @@ def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
         except Exception as error:
             if not is_refusal(error):
                 raise
-            return []  # off the point the function may refuse
+            return []  # the function may raise next to the point
         is_other = np.ones(loop, bool)
         is_other[element] = False
         if not all(np.allclose(a[is_other], b[is_other], rtol=1e-9, atol=0, equal_nan=True) for a, b in outputs):
@@ -83,7 +84,7 @@ def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
 
 
 def cause_of_refusal(error: ContractError) -> str | None:
-    """What explains that a cotangent has the wrong shape, if it can be told."""
+    """Return the cause of a wrong cotangent shape, or None if it is unknown."""
     expected, got = (str(side).count(",") + ("[]" not in str(side)) for side in (error.expected, error.got))
     if "wrong shape" not in error.problem or got <= expected:
         return None

@@ -1,4 +1,4 @@
-"""Examples: the arguments of calls as strategies draw them, and the code that makes them again."""
+"""Examples: the arguments of calls as strategies draw them, and the Python code that reproduces them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Arguments(NamedTuple):
     """The arguments of one call: `op(*args, **static)`.
 
     Attributes:
-      args: One array or number for each input, arranged as the function takes them. Arrays of float64 count as float32
-        in a call, like all arrays; pass `*drawn.tensors` to keep them.
+      args: One array or number for each input, nested as the function takes them. As in every call, float64 arrays are
+        converted to float32. Pass `*drawn.tensors` to keep float64.
       static: Values of the static parameters by name.
     """
 
@@ -28,29 +28,29 @@ class Arguments(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Any, ...]:
-        """The same arguments as tensors, which keep their dtypes."""
+        """The arguments as tensors, which keep their dtypes."""
         import tensorflow as tf
 
         tensors: tuple[Any, ...] = tf.nest.map_structure(tf.constant, self.args)
         return tensors
 
     def code(self, op: str = "op") -> str:
-        """The call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
+        """Return the call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
         return call_code(op, self.args, self.static)
 
 
 class Rows(NamedTuple):
-    """The arguments of several calls, alike in shapes and dtypes, as `tf.vectorized_map` runs them.
+    """The arguments of several calls with the same shapes and dtypes, as `tf.vectorized_map` runs them.
 
     Attributes:
-      arguments: Those of each row; static values are those of the first.
+      arguments: The arguments of each row. The static values of the first row are used.
     """
 
     arguments: tuple[Arguments, ...]
 
     @property
     def static(self) -> dict[str, Any]:
-        """Values of the static parameters by name."""
+        """The values of the static parameters by name."""
         return dict(self.arguments[0].static)
 
     @property
@@ -65,23 +65,23 @@ class Rows(NamedTuple):
         return arrays
 
     def code(self, op: str = "op") -> str:
-        """The call of all rows as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
+        """Return the call of all rows as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
         static = "".join(f", {name}={value_code(value)}" for name, value in self.static.items())
         stacked = ", ".join(map(value_code, self.stacked))
         return f"tf.vectorized_map(lambda args: {op}(*args{static}), [{stacked}], warn=False)"
 
 
 def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:
-    """A call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
+    """Return a call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
     parts = [*map(value_code, args), *(f"{name}={value_code(value)}" for name, value in keywords.items())]
     return f"{function}({', '.join(parts)})"
 
 
 def value_code(value: Any) -> str:
-    """An argument as Python code; arrays keep dtype and shape, and memory order where that can be.
+    """Return an argument as Python code. Arrays keep dtype, shape, and, if possible, memory order.
 
-    Of double precision they are tensors: as arrays they would count as single, as they do in every call. The members of
-    an Enum need its name.
+    Arrays of double precision become tensors, because calls convert arrays to single precision. For the members of an
+    Enum, the code needs the Enum's name.
     """
     if isinstance(value, np.ndarray):
         code = _array_code(value)
@@ -120,7 +120,7 @@ def _nested_code(array: Array) -> str:
 
 
 def _number_code(number: Any) -> str:
-    """A number that reads back as itself; numpy's repr names the dtype, which stands beside it already."""
+    """Return a number as code that evaluates to the same number, without the dtype, which is written separately."""
     if hasattr(number, "item"):
         number = number.item()
     if isinstance(number, complex) and not all(map(_is_plain, (number.real, number.imag))):
@@ -131,5 +131,5 @@ def _number_code(number: Any) -> str:
 
 
 def _is_plain(part: float) -> bool:
-    """Whether Python's way to write complex numbers keeps this part of one."""
+    """Return whether Python's notation of complex numbers preserves this part."""
     return math.isfinite(part) and not (part == 0 and math.copysign(1, part) < 0)

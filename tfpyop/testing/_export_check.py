@@ -1,4 +1,4 @@
-"""The check of export: that a saved op does the same in a process that only imports its module."""
+"""The export check: a saved op must behave the same in a process that only imports its module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tfpyop.testing._outcomes import Outcome, Property
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _MOST_EXPORTED = 10
-"""How many examples are exported; each of another rank or dtype is saved and loaded."""
+"""Maximum number of exported examples. Each new rank or dtype is saved and loaded."""
 _CAUSE = (
     "the op depends on state that the other process does not have: a global that was set after the import of its "
     "module, a command-line argument, or a seed"
@@ -42,25 +42,25 @@ def check_export(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the op survives a SavedModel: saved here, loaded in another process, it gives the same.
+    """Check that the op survives a SavedModel: the model is saved here, and loaded in another process.
 
-    Proves, for the examples drawn, that a process which imports the op's module and loads the model returns the same
-    values and, if the op has a gradient rule, the same gradient. An op whose results depend on what this process has
-    done to its module is found out. Takes some five seconds to start that process.
+    Proves, for the drawn examples, that a process that imports the op's module and loads the model returns the same
+    values and, if the op has a gradient rule, the same gradient. This detects an op whose results depend on changes
+    that this process has made to its module. Starting the process takes about five seconds.
 
     Args:
-      op: The op. Skipped if no other process can find it: its name holds for this process only, its module cannot be
+      op: The op. Skipped if no other process can find it: its name is valid in this process only, its module cannot be
         imported by name, or its static values are not JSON.
-      arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: ten.
-      seed: Makes the examples the same in every run.
-      modes: Not used; models are graphs.
+      arguments: Strategy for the arguments. Default: `arguments(op)`.
+      max_examples: Number of examples. Default: ten.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because models are graphs.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: The loaded op raises, or gives something else.
+      CheckError: The loaded op raises, or returns other values.
     """
     checked_modes(modes)
     check = Property(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
@@ -91,7 +91,7 @@ def check_export(
 
 
 class SavedModels:
-    """Models of one op, saved once for each combination of dtypes, ranks and static values."""
+    """Saved models of one op, one for each combination of dtypes, ranks and static values."""
 
     def __init__(self, op: Op[..., Any], directory: Path) -> None:
         self._op = op
@@ -99,10 +99,10 @@ class SavedModels:
         self._paths: dict[Any, str] = {}
 
     def path_of(self, arguments: Arguments, inputs: Sequence[tf.Tensor]) -> str:
-        """Where the model for such a call is saved.
+        """Return the path of the saved model for a call. Save the model first if necessary.
 
         Raises:
-          UnsupportedError: The call has static values that cannot be written down.
+          UnsupportedError: The call has static values that cannot be serialized.
         """
         host_op, _ = concrete_op_of(self._op, arguments)
         error = export_error(host_op)
@@ -121,13 +121,13 @@ class SavedModels:
 
 
 def _is_importable(module: str) -> bool:
-    """Whether another process would import the module that is loaded here."""
+    """Return whether another process would import the module that is loaded here."""
     here = getattr(sys.modules.get(module), "__file__", None)
     return here is not None and _origin_of(module) == here
 
 
 def _origin_of(module: str) -> str | None:
-    """The file that another process would import; `importlib.util.find_spec` answers for what is loaded already."""
+    """Return the file that another process would import. `importlib.util.find_spec` would return the loaded module."""
     path, spec = None, None
     names = module.split(".")
     for end in range(1, len(names) + 1):

@@ -1,4 +1,4 @@
-"""Failures: what a check found wrong, as a report that a person can act on."""
+"""Failures of checks, reported so that the user can act on them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from tfpyop.errors import GradientError, TfpyopError
 
 
 class CheckError(TfpyopError, AssertionError):
-    """A check found an op to be wrong.
+    """A check found an error in an op.
 
     Args:
       problem: What is wrong, as a sentence.
-      check: Which check, as `check_gradient`.
-      mode: In which mode, if it is not wrong in all.
-      expected: What would have been right, rendered.
-      got: What came instead.
-      cause: The likely cause, if it can be told.
-      code: A call that shows it, as Python code.
-      subject: The op and where it was made.
+      check: The name of the check, for example `check_gradient`.
+      mode: The mode, if not all modes are affected.
+      expected: The correct value, rendered.
+      got: The actual value, rendered.
+      cause: The likely cause, if it is known.
+      code: A call that shows the failure, as Python code.
+      subject: The op and its location.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class CheckError(TfpyopError, AssertionError):
         self.code = code
 
     def __str__(self) -> str:
-        """Render the report, with the call that shows the failure at its end."""
+        """Return the report, with the call that shows the failure at its end."""
         lines = [super().__str__(), f"  Found by: {self.check}" + (f", mode {self.mode}" if self.mode else "")]
         if self.cause is not None:
             lines.append(f"  Likely:   {self.cause}")
@@ -47,7 +47,7 @@ class CheckError(TfpyopError, AssertionError):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by value, so that a failure crosses a process boundary whole."""
+        """Pickle by value, so that all fields of a failure cross a process boundary."""
         return _rebuild, (
             self.problem,
             {
@@ -63,10 +63,11 @@ class CheckError(TfpyopError, AssertionError):
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an exception may say that a function or rule has no value at a point.
+    """Return whether an exception may mean that a function or rule has no value at a point.
 
-    Functions and rules of users raise whatever they like. Of our own errors only GradientError speaks of a point: a
-    numerical derivative is not credible there. The others say that a contract is broken, which is wrong at any point.
+    Functions and rules of users may raise any exception. Of tfpyop's own errors, only GradientError concerns a point: a
+    numerical derivative is not precise there. All other errors report a violated contract, which is wrong at every
+    point.
     """
     return not isinstance(error, TfpyopError) or isinstance(error, GradientError)
 

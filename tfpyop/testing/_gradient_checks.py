@@ -52,9 +52,9 @@ from tfpyop.testing._outcomes import Outcome, Property
 from tfpyop.testing._strategies import smooth_arguments
 
 _SECOND_NOISE = 1e-11
-"""What is lost in cancellation inside of a gradient, relative to its cotangents, their vectors and the moves."""
+"""Precision lost by cancellation inside a gradient, relative to its cotangents, their vectors and the moves."""
 _MOST_EXAMPLES = {"eager": None, "graph": 8, "XLA": 8}
-"""How many examples are differentiated in each mode; a graph is traced for each, and compiled."""
+"""Maximum number of examples in each mode. In the graph and XLA modes, each example is traced, and compiled for XLA."""
 
 
 def check_gradient(
@@ -68,23 +68,24 @@ def check_gradient(
 ) -> Outcome:
     """Check the gradient rule against numerical derivatives of the function in float64.
 
-    Proves, for the examples drawn, that the cotangent of every floating input agrees along a random direction with
-    Ridders' extrapolation of central differences, for random cotangents of all outputs; and that inputs for which the
-    rule returns None do not matter. Numbers at which the function is not smooth, or differences are not precise, do not
-    count; an example of such numbers alone is rejected.
+    Proves, for the drawn examples and random cotangents of all outputs, that the cotangent of every floating-point
+    input agrees along a random direction with Ridders' extrapolation of central differences. Also proves that the
+    outputs do not depend on inputs for which the rule returns None. Numbers at which the function is not smooth, or the
+    differences are not precise, do not count. An example without numbers that count is rejected.
 
     Args:
       op: The op. Skipped if it has no gradient rule, or nothing to differentiate.
-      arguments: Draws the arguments. Default: float64 ones of moderate magnitude, as `arguments(op)` draws them.
-      max_examples: How many to draw. Default: as the Hypothesis profile says; a few in a graph and by XLA.
-      seed: Makes the examples the same in every run.
-      modes: Of "eager", "graph" and "XLA". Default: those that apply.
+      arguments: Strategy for the arguments. Default: float64 arguments of moderate magnitude, drawn like
+        `arguments(op)`.
+      max_examples: Number of examples. Default: set by the Hypothesis profile; at most eight in a graph and with XLA.
+      seed: Seed that makes every run draw the same examples.
+      modes: A selection of "eager", "graph" and "XLA". Default: all that apply.
 
     Returns:
-      The outcome, with the numbers of examples judged and rejected.
+      The outcome, with the numbers of judged and rejected examples.
 
     Raises:
-      CheckError: A cotangent is wrong; the report names input, element, both values and the likely cause.
+      CheckError: A cotangent is wrong. The report names the input, the element, both values and the likely cause.
 
     Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982).
     """
@@ -114,21 +115,21 @@ def check_jvp(
 ) -> Outcome:
     """Check forward mode against numerical derivatives, and against the gradient rule.
 
-    Proves, for the examples drawn, that the tangent of every output agrees with numerical derivatives along a random
+    Proves, for the drawn examples, that the tangent of every output agrees with numerical derivatives along a random
     direction, and that the JVP J v and the VJP u J satisfy (u, J v) = (u J, v).
 
     Args:
       op: The op. Skipped if it has no JVP rule.
-      arguments: Draws the arguments. Default: as for `check_gradient`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says.
-      seed: Makes the examples the same in every run.
-      modes: Not used; forward mode is run eagerly.
+      arguments: Strategy for the arguments. Default: as in `check_gradient`.
+      max_examples: Number of examples. Default: set by the Hypothesis profile.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because forward mode runs eagerly.
 
     Returns:
-      The outcome, with the numbers of examples judged and rejected.
+      The outcome, with the numbers of judged and rejected examples.
 
     Raises:
-      CheckError: A tangent is wrong; the report names output and element.
+      CheckError: A tangent is wrong. The report names the output and the element.
     """
     checked_modes(modes)
     check = Property(op, "check_jvp", max_examples=max_examples, seed=seed)
@@ -180,18 +181,19 @@ def check_second_order(
 ) -> Outcome:
     """Check the gradient of the gradient against numerical derivatives of the gradient.
 
-    Proves, for the examples drawn, that a tape around a tape agrees along a random direction with differences of the
-    first gradient, whatever that is; `check_gradient` says whether it is right.
+    Proves, for the drawn examples, that a tape around a tape agrees along a random direction with differences of the
+    first gradient. The first gradient itself may be wrong; `check_gradient` checks it.
 
     Args:
       op: The op. Skipped if it has no second derivative.
-      arguments: Draws the arguments. Default: as for `check_gradient`.
-      max_examples: How many to draw. Default: a fifth of what the Hypothesis profile says, as each costs much.
-      seed: Makes the examples the same in every run.
-      modes: Not used; it is run eagerly.
+      arguments: Strategy for the arguments. Default: as in `check_gradient`.
+      max_examples: Number of examples. Default: a fifth of the number in the Hypothesis profile, because examples are
+        slow.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because the check runs eagerly.
 
     Returns:
-      The outcome, with the numbers of examples judged and rejected.
+      The outcome, with the numbers of judged and rejected examples.
 
     Raises:
       CheckError: A second derivative is wrong.
@@ -213,13 +215,13 @@ def check_second_order(
         except Exception as error:
             if not is_refusal(error) or at.has_derivative():
                 raise
-            check.reject(error)  # a rule may refuse a point at which there is no derivative
+            check.reject(error)  # a rule may raise at a point without a derivative
 
     def compare(at: Point) -> None:
         weights = weights_like(at.outputs, generator_of(at.arrays, 1))
         first = FirstGradient(at, [None if weight is None else tf.constant(weight) for weight in weights])
         wanted = [array for array, is_wanted in zip(at.arrays, at.wanted, strict=True) if is_wanted]
-        first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))  # raises if there is no such derivative
+        first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))  # raises if there is no second derivative
         direction = direction_of(at.arrays, at.wanted)
         gradient = whole_function(first.of_arrays, at.arrays)
         numerical = confirmed(gradient, at.arrays, direction, slopes(gradient, at.arrays, direction))
@@ -253,7 +255,7 @@ class FirstGradient:
     cotangents: Sequence[tf.Tensor | None]
 
     def of_arrays(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        """The cotangents of all inputs that have one."""
+        """Return the cotangents of all differentiable inputs."""
         gradients = arrays_of(vjp(self.at.call, [tf.constant(array) for array in arrays], self.cotangents))
         return [
             np.zeros(array.shape) if gradient is None else gradient
@@ -270,7 +272,7 @@ class FirstGradient:
                 note(f"the derivative of the cotangent of input {number}", is_zero=True)
 
     def pulled_back(self, vectors: Vectors) -> Vectors:
-        """The gradient of the gradient, for cotangents of what `of_arrays` returns."""
+        """Return the gradient of the gradient, for cotangents of the results of `of_arrays`."""
         at = self.at
         with tf.GradientTape() as tape:
             tape.watch([tensor for tensor, is_wanted in zip(at.tensors, at.wanted, strict=True) if is_wanted])
@@ -299,7 +301,7 @@ def _require_light_tangents(check: Property, at: Point, direction: Vectors, nume
 def _require_light_elements(
     check: Property, light: LightElements, numerical: Slopes, vectors: Vectors, gradients: Vectors
 ) -> None:
-    """Raise a failure if second derivatives that are small beside others are wrong."""
+    """Raise a failure if second derivatives are wrong that are much smaller than other second derivatives."""
     if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
         return
     found = light.mismatch(numerical, vectors, gradients)
@@ -313,7 +315,7 @@ def _require_light_elements(
 
 
 def _require_adjoint(check: Property, at: Point, numerical: Slopes, *, direction: Vectors, tangents: Vectors) -> None:
-    """Hold JVP and VJP to (u, J v) = (u J, v)."""
+    """Raise a failure unless JVP and VJP satisfy (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
     cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
     gradients = arrays_of(vjp(at.call, at.tensors, cotangents))

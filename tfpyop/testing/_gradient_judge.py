@@ -1,4 +1,4 @@
-"""The judge of gradients: compares a rule with differences at one example after the other, and says where they part."""
+"""The gradient checker: compare a rule with differences at each example, and locate mismatches."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ from tfpyop.testing._ops import spec_of
 from tfpyop.testing._outcomes import Property, described
 
 _N_CONFIRMING = 6
-"""Along how many directions more a point is tried before a rule is said to be wrong there."""
+"""Number of additional directions that are tried at a point before a failure is reported."""
 _MOST_LOCATED = 64
-"""Up to how many elements of an input are moved one by one to locate a failure."""
+"""Maximum number of elements that are moved one by one to locate a failure."""
 
 
 class GradientChecker:
-    """Judges the gradient of an op at one example after the other.
+    """Check the gradient of an op at one example after the other.
 
-    What explains a failure is told if it also explains what is wrong at a point nearby: the simplest example is often
-    one at which too much would.
+    A cause is reported only if it also explains the failure at a nearby point, because several causes would explain the
+    failure at the simplest examples.
     """
 
     def __init__(self, check: Property, op: Op[..., Any], mode: str) -> None:
@@ -83,7 +83,7 @@ class GradientChecker:
             except Exception as error:
                 if not is_refusal(error) or at.has_derivative():
                     raise
-                self._check.reject(error)  # a rule may refuse a point at which there is no derivative
+                self._check.reject(error)  # a rule may raise at a point without a derivative
             reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
                 self._judge_light_elements(at, number, direction, numerical, counted, gradients)
@@ -107,7 +107,7 @@ class GradientChecker:
     def _judge_light_elements(
         self, at: Point, number: int, direction: Vectors, numerical: Slopes, weights: Vectors, gradients: Vectors
     ) -> None:
-        """Raise a failure if elements with small derivatives are wrong; only eagerly, because each costs a gradient."""
+        """Raise a failure if elements with small derivatives are wrong. Only eager, because each needs a gradient."""
         if self._mode != "eager" or not np.all([np.isfinite(g).all() for g in gradients if g is not None]):
             return
         light = LightElements(
@@ -124,11 +124,11 @@ class GradientChecker:
             )
 
     def require_all_judged(self) -> None:
-        """Raise CheckError if the derivative by an input, or of an output, could not be judged in any example."""
+        """Raise CheckError if the derivative by an input, or of an output, was inconclusive in all examples."""
         self._coverage.require_all()
 
     def _note(self, at: Point, number: int, numerical: Slopes, weights: Vectors) -> bool:
-        """Whether the cotangent of an input can be judged; keeps for which inputs it could, or could not."""
+        """Return whether the cotangent of an input can be judged, and record this for the input."""
         what = f"the cotangent of {self._input(at, number)}"
         self._coverage.note_outputs(at.outputs, numerical.counts)
         if any(counts.any() for counts in numerical.counts):
@@ -140,7 +140,7 @@ class GradientChecker:
             except Exception as error:
                 if not is_refusal(error):
                     raise
-                gradient = np.zeros(())  # the rule may refuse a point at which there is no derivative
+                gradient = np.zeros(())  # the rule may raise at a point without a derivative
             if gradient is not None:
                 self._coverage.leave_undecided(what, is_zero=not np.any(gradient[np.isfinite(gradient)]))
         return False
@@ -164,7 +164,7 @@ class GradientChecker:
             ) from error
 
     def _locate(self, at: Point, number: int, weights: Vectors) -> None:
-        """Raise a failure that names the first wrong element."""
+        """Raise a failure that names the first wrong element, if it can be found."""
         if sum(array.size for array in at.arrays) > _MOST_LOCATED:
             return
         found = self._wrong_element(at, number, weights)
@@ -181,7 +181,7 @@ class GradientChecker:
         )
 
     def _input(self, at: Point, number: int) -> str:
-        """How a report names an input: by number and, if each parameter is one input, by name."""
+        """Return the name of an input in reports: its number and, if each parameter is one input, its name."""
         names = spec_of(self._op).parameters.input_names
         return f"input {number} ({names[number]})" if len(names) == len(at.arrays) else f"input {number}"
 
@@ -191,7 +191,7 @@ class GradientChecker:
         return cause_of_mixing(at.function, at.arrays) if has_loops else []
 
     def _wrong_element(self, at: Point, number: int, weights: Vectors) -> _Wrong | None:
-        """The first wrong element of one cotangent, and what explains it at this point."""
+        """Return the first wrong element of one cotangent with the likely causes at this point, or None."""
         whole = whole_function(at.function.call, at.arrays)
         found = [_by_elements(whole, at.arrays, other, weights) for other in range(len(at.arrays))]
         own = found[number]
@@ -217,7 +217,7 @@ class GradientChecker:
 
 @dataclass(frozen=True, slots=True)
 class _Wrong:
-    """An element of a cotangent that is wrong."""
+    """A wrong element of a cotangent."""
 
     index: tuple[int, ...]
     expected: Any
@@ -229,7 +229,7 @@ class _Wrong:
 def _by_elements(
     function: Function, point: Sequence[Array], number: int, weights: Vectors
 ) -> tuple[Array, Array] | None:
-    """The cotangent of one input, by moving its elements one after the other, and its estimated errors."""
+    """Return the cotangent of one input, by moving its elements one by one, and its estimated errors."""
     if not is_differentiable(point[number].dtype):
         return None
     result = np.zeros(point[number].shape, point[number].dtype)

@@ -1,4 +1,4 @@
-"""Checks of isolation: that calls leave no trace in their inputs, in each other, or in other threads."""
+"""Checks of isolation: calls must not affect their inputs, other calls, or other threads."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def check_purity(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the function depends on its inputs alone, and changes nothing.
+    """Check that the function depends only on its inputs, and changes nothing.
 
-    Proves, for the examples drawn, that the same inputs give the same outputs also after other calls, that the
-    function does not write to its inputs, and that a result is not overwritten by a later call.
+    Proves, for the drawn examples, that the same inputs give the same outputs even after other calls, that the function
+    does not write to its inputs, and that a later call does not overwrite an earlier result.
 
     Args:
-      op: The op. One that is `stateful=True` is skipped.
-      arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many to draw. Default: as the Hypothesis profile says.
-      seed: Makes the examples the same in every run.
-      modes: Not used; the function is called by itself.
+      op: The op. Ops with `stateful=True` are skipped.
+      arguments: Strategy for the arguments. Default: `arguments(op)`.
+      max_examples: Number of examples. Default: set by the Hypothesis profile.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because the function is called without TensorFlow.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: The function is not pure; the report says in what.
+      CheckError: The function is not pure. The report shows the effect.
     """
     checked_modes(modes)
     check = Property(op, "check_purity", max_examples=max_examples, seed=seed)
@@ -72,7 +72,7 @@ def check_purity(
                 raise check.failure(
                     f"the function writes to input {number}.", cause="an in-place operation: work on x.copy()"
                 )
-        with contextlib.suppress(UnsatisfiedAssumption):  # others may lie where the function refuses them
+        with contextlib.suppress(UnsatisfiedAssumption):  # the function may reject the other arguments
             _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result")
         again, _ = _raw_call(check, op, arguments)
@@ -91,22 +91,23 @@ def check_threads(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that calls in several threads at once give what they give one after the other.
+    """Check that parallel calls in several threads return the same as sequential calls.
 
-    Proves little where threads happen not to meet; it makes Python switch between them as often as it can.
+    The check proves little if the threads do not happen to overlap. It makes Python switch threads as often as
+    possible.
 
     Args:
-      op: The op. One that is `stateful=True` is skipped.
-      arguments: Draws the arguments. Default: `arguments(op)`.
-      max_examples: How many different arguments to use. Default: eight.
-      seed: Makes the examples the same in every run.
-      modes: Not used; calls are made eagerly.
+      op: The op. Ops with `stateful=True` are skipped.
+      arguments: Strategy for the arguments. Default: `arguments(op)`.
+      max_examples: Number of different arguments. Default: eight.
+      seed: Seed that makes every run draw the same examples.
+      modes: Not used, because calls are eager.
 
     Returns:
       The outcome, with the number of examples.
 
     Raises:
-      CheckError: A call came out different beside others.
+      CheckError: A call in parallel with other calls returned another result.
     """
     checked_modes(modes)
     check = Property(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
@@ -133,7 +134,7 @@ def check_threads(
 
 
 def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, list[Array]]:
-    """Inputs that can be written; for a function that takes core dimensions only, those of one example."""
+    """Return writable inputs. For a function that takes only core dimensions, return the inputs of one loop element."""
     host_op, leaves = concrete_op_of(op, arguments)
     inputs = [np.array(tf.constant(leaf).numpy()) for leaf in leaves]
     if spec_of(op).is_vectorized or host_op.signature is None:
@@ -141,12 +142,12 @@ def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, lis
     ranks = host_op.signature.core_ranks([array.shape for array in inputs])
     n_loops = [array.ndim - rank for array, rank in zip(inputs, ranks, strict=True)]
     if any(0 in array.shape[:n_loop] for array, n_loop in zip(inputs, n_loops, strict=True)):
-        hypothesis.reject()  # there is no example
+        hypothesis.reject()  # there is no loop element
     return host_op, [np.array(array[(0,) * n_loop]) for array, n_loop in zip(inputs, n_loops, strict=True)]
 
 
 def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
-    """The function's own results for inputs that can be written, and these inputs afterwards."""
+    """Return the function's results for writable inputs, and these inputs after the call."""
     host_op, inputs = _raw_inputs(op, arguments)
     definition = spec_of(op)
     more = {"out": None} if definition.parameters.takes_out else {}
@@ -158,7 +159,7 @@ def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[
 
 
 def _other(arguments: Arguments) -> Arguments:
-    """Other arguments of the same shapes, wherever they may lie."""
+    """Return other arguments of the same shapes, which may lie outside the domain."""
     return Arguments(
         tf.nest.map_structure(lambda value: _turned(np.asarray(value)), arguments.args),
         arguments.static,

@@ -1,7 +1,7 @@
-"""Light elements: compares derivatives that are lost beside larger ones when all elements are moved at once.
+"""Light elements: compare derivatives that are hidden by larger derivatives when all elements move at once.
 
-Outputs that change little get cotangents of their own, and inputs whose claimed derivative is small are moved without
-the others. Rounding of the function's values limits what such small movements show: what it hides is not judged.
+Outputs that change little get separate cotangents, and inputs with a small claimed derivative are moved separately.
+Rounding of the function's values limits what these small moves can show. Differences within rounding are not judged.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from tfpyop.testing._magnitude_groups import Masks, magnitude_groups, reached_el
 from tfpyop.testing._value_noise import Noise
 
 _N_AGREEING = 3
-"""Along how many directions a rule must be wrong."""
+"""Number of directions along which a rule must be wrong."""
 _N_CONFIRMING = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A wrong derivative: what differences say along a direction, and what a rule says.
+    """A wrong derivative along a direction: the derivative by differences and the derivative by the rule.
 
     Attributes:
       expected: The derivative of the weighted outputs along the direction, by differences.
-      error: The error of that.
-      got: The same by the rule.
+      error: The error of `expected`.
+      got: The derivative by the rule.
       weights: The cotangents of the outputs.
       direction: The direction.
     """
@@ -44,7 +44,7 @@ class Mismatch:
 
     @property
     def place(self) -> str:
-        """Where the rule is wrong, as the end of a sentence."""
+        """The place where the rule is wrong, as the end of a sentence."""
         indices = [index for vector in self.direction if vector is not None for index in np.argwhere(vector)]
         if len(indices) == 1:
             return f"at element {list(map(int, indices[0]))}"
@@ -52,20 +52,20 @@ class Mismatch:
 
     @property
     def causes(self) -> list[str]:
-        """What explains the mismatch, the most likely first."""
+        """The likely causes of the mismatch, the most likely cause first."""
         return likely_causes(np.array(self.got), np.array(self.expected))
 
 
 @dataclass(frozen=True, slots=True)
 class LightElements:
-    """Compares a rule with differences where derivatives are much smaller than others.
+    """Compare a rule with differences where derivatives are much smaller than other derivatives.
 
     Attributes:
       function: The function.
-      point: Where.
-      direction: A direction along which the rule is right as a whole; None for inputs that stay.
-      pull: Makes cotangents of the inputs from cotangents of the outputs, by the rule.
-      noise: What is lost in cancellation inside of a rule, relative to the largest cotangents and moves.
+      point: The point.
+      direction: A direction along which the rule is correct as a whole. None for inputs that do not move.
+      pull: The rule, as a function from cotangents of the outputs to cotangents of the inputs.
+      noise: Precision lost by cancellation inside a rule, relative to the largest cotangents and moves.
     """
 
     function: Function
@@ -75,12 +75,12 @@ class LightElements:
     noise: float
 
     def mismatch(self, numerical: Slopes, weights: Vectors, gradients: Vectors) -> Mismatch | None:
-        """Return a derivative that is wrong though the sum of all is right.
+        """Return a wrong derivative, although the sum of all derivatives is correct, or None.
 
         Args:
           numerical: The derivatives along the direction.
           weights: The cotangents of the outputs, zero where the derivatives do not count.
-          gradients: What the rule makes of these.
+          gradients: The results of the rule for these cotangents.
         """
         with np.errstate(all="ignore"):
             rows = list(self._row_groups(numerical, weights, gradients))
@@ -100,7 +100,7 @@ class LightElements:
         return None
 
     def _row_groups(self, numerical: Slopes, weights: Vectors, gradients: Vectors) -> Iterator[Vectors]:
-        """The cotangents of outputs that change by similar amounts, and zero for the others."""
+        """Yield the cotangents of outputs that change by similar amounts, with zeros for all other outputs."""
         sizes = [
             np.zeros(values.shape) if weight is None else np.abs(weight * values)
             for weight, values in zip(weights, numerical.values, strict=True)
@@ -113,7 +113,7 @@ class LightElements:
             yield _masked(weights, group)
 
     def _mismatch_of_elements(self, weights: Vectors, gradients: Vectors) -> Mismatch | None:
-        """Compare along directions that move only elements whose claimed derivative is small."""
+        """Compare along directions that move only elements with a small claimed derivative."""
         sizes = [
             np.zeros(values.shape) if vector is None else _size_of(gradient, vector)
             for values, vector, gradient in zip(self.point, self.direction, gradients, strict=True)
@@ -134,7 +134,7 @@ class LightElements:
     def _confirmed(
         self, group: Masks, weights: Vectors, gradients: Vectors, *, heaviest: float = 0.0
     ) -> Mismatch | None:
-        """Return a mismatch along a direction in a group if there is one along every one of several directions."""
+        """Return a mismatch along a direction in a group, if there is a mismatch along each of several directions."""
         generator = generator_of(self.point, 4)
         for _ in range(_N_AGREEING):
             direction = self._direction_in(group, generator)
@@ -148,7 +148,7 @@ class LightElements:
         return None if result.agrees else result.mismatch
 
     def _located(self, group: Masks, found: Mismatch, gradients: Vectors, *, heaviest: float = 0.0) -> Mismatch:
-        """The same mismatch for a single element, if there is one."""
+        """Return the mismatch for a single element if there is one, else the mismatch that was found."""
         for number, mask in enumerate(group):
             for index in np.argwhere(mask):
                 single = [np.zeros_like(other) for other in group]
@@ -209,7 +209,7 @@ class LightElements:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Whether a rule agrees with differences, as far as these tell; and the mismatch if not."""
+    """The verdict whether a rule agrees with differences, as far as they show it, and the mismatch if not."""
 
     agrees: bool
     mismatch: Mismatch | None

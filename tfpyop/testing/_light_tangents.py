@@ -1,6 +1,6 @@
-"""Light tangents: compares a JVP rule with differences where parts of a tangent are lost beside larger ones.
+"""Light tangents: compare a JVP rule with differences where parts of a tangent are hidden by larger parts.
 
-Inputs are moved one core element after the other, in all loop elements at once, to see what each contributes.
+The core elements of inputs are moved one by one, in all loop elements at once, to measure the contribution of each.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tfpyop.testing._magnitude_groups import Masks, spread_for
 from tfpyop.testing._value_noise import Noise
 
 _N_AGREEING = 3
-"""Along how many directions a rule must be wrong."""
+"""Number of directions along which a rule must be wrong."""
 _N_CONFIRMING = 2
 _MOST_PARTS = 16
-"""How many parts a direction is split into, at most."""
+"""Maximum number of parts of a direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class TangentMismatch:
 
 @dataclass(frozen=True, slots=True)
 class LightTangents:
-    """Compares a JVP rule with differences where tangents, or parts of them, are much smaller than others.
+    """Compare a JVP rule with differences where tangents, or parts of them, are much smaller than other parts.
 
     Attributes:
       function: The function.
-      point: Where.
-      push: Makes tangents of the outputs from tangents of the inputs, by the rule.
+      point: The point.
+      push: The rule, as a function from tangents of the inputs to tangents of the outputs.
     """
 
     function: Function
@@ -52,11 +52,11 @@ class LightTangents:
     push: Callable[[Vectors], Vectors]
 
     def mismatch(self, direction: Vectors, numerical: Slopes) -> TangentMismatch | None:
-        """Return an element of a tangent that is wrong though the tangent as a whole is right.
+        """Return a wrong element of a tangent, although the tangent as a whole is correct, or None.
 
         Args:
-          direction: A direction along which the rule is right as a whole.
-          numerical: The derivatives along it.
+          direction: A direction along which the rule is correct as a whole.
+          numerical: The derivatives along this direction.
         """
         masks = list(self._parts())
         with np.errstate(all="ignore"):
@@ -80,7 +80,7 @@ class LightTangents:
     def _light_parts(
         self, masks: Sequence[Masks], parts: Sequence[Sequence[Array]], totals: Sequence[Array], spread: float
     ) -> Iterator[tuple[Masks, Sequence[Array]]]:
-        """Parts that contribute little to some tangent; all that contribute nothing at all are one part."""
+        """Yield parts that contribute little to a tangent. Parts that contribute nothing are merged into one part."""
         idle: Masks | None = None
         for mask, sizes in zip(masks, parts, strict=True):
             if not any(size.any() for size in sizes):
@@ -93,7 +93,7 @@ class LightTangents:
     def _confirmed(
         self, mask: Masks, where: Masks, sizes: Sequence[Array], totals: Sequence[Array]
     ) -> TangentMismatch | None:
-        """Return an element that is wrong along every one of several directions in a mask."""
+        """Return an element that is wrong along each of several directions in a mask, or None."""
         if not any(flags.any() for flags in where):
             return None
         generator = generator_of(self.point, 5)
@@ -117,7 +117,7 @@ class LightTangents:
     def _wrong(
         self, direction: Vectors, numerical: Slopes, where: Masks, sizes: Sequence[Array], totals: Sequence[Array]
     ) -> tuple[Masks, list[Array], list[Array]]:
-        """Where tangents are wrong; their errors; and the tangents by the rule."""
+        """Return where tangents are wrong, their errors, and the tangents by the rule."""
         tangents = self._tangents(direction, numerical)
         tolerance = _tolerance(tangents)
 
@@ -142,7 +142,7 @@ class LightTangents:
         return [np.zeros(values.shape) if tangent is None else tangent for tangent, values in tangents]
 
     def _claimed(self, direction: Vectors, mask: Masks, numerical: Slopes) -> list[Array]:
-        """The magnitudes of what a part of the direction contributes to every tangent, by the rule."""
+        """Return the magnitudes of the contributions of a part of the direction to every tangent, by the rule."""
         part = [
             None if vector is None or not own.any() else np.where(own, vector, 0)
             for vector, own in zip(direction, mask, strict=True)
@@ -156,7 +156,7 @@ class LightTangents:
         ]
 
     def _parts(self) -> Iterator[Masks]:
-        """One core element of one input each, in all loop elements; a few together where there are many."""
+        """Yield one core element of one input at a time, in all loop elements. Many elements are grouped."""
         elements = [
             (number, index)
             for number, (values, rank) in enumerate(zip(self.point, self.function.input_ranks, strict=True))

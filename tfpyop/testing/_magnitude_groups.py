@@ -1,4 +1,4 @@
-"""Groups by magnitude: which elements have derivatives so much smaller than others that they must be compared alone."""
+"""Groups by magnitude: find elements whose derivatives are so small that they must be compared separately."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _SPREAD = 1e3
 """The largest ratio of magnitudes within a group."""
 _NARROWEST = 4.0
 Masks = list[Array]
-"""Which elements of each array belong to a group."""
+"""The elements of each array that belong to a group."""
 
 
 def spread_for(tolerance: float) -> float:
-    """Return the largest ratio of magnitudes at which a tolerance does not hide the smaller one."""
+    """Return the largest ratio of magnitudes at which a tolerance does not hide the smaller magnitude."""
     return max(_NARROWEST, min(_SPREAD, 0.1 / tolerance))
 
 
 def magnitude_groups(sizes: Sequence[Array], wanted: Sequence[Array], spread: float) -> Iterator[Masks]:
-    """Split elements into groups of similar magnitude, from the largest to the smallest; zeros are the last group.
+    """Split elements into groups of similar magnitude, from the largest to the smallest. Zeros are the last group.
 
     Args:
-      sizes: The magnitudes, by array; elements that are not finite belong to no group.
-      wanted: Which elements to split.
+      sizes: The magnitudes, by array. Elements that are not finite belong to no group.
+      wanted: The elements to split.
       spread: The largest ratio of magnitudes within a group.
     """
     left = [np.isfinite(size) & mask for size, mask in zip(sizes, wanted, strict=True)]
@@ -48,7 +48,7 @@ def reached_elements(function: Function, point: Sequence[Array], weights: Sequen
 
 
 def _reached(active: Array, values: Array, rank: int) -> Array:
-    """Follow loop elements back over what broadcasting repeated."""
+    """Return the elements of an input in active loop elements, including loop elements repeated by broadcasting."""
     loop = values.shape[: values.ndim - rank]
     active = np.broadcast_to(active, np.broadcast_shapes(active.shape, loop))
     active = np.asarray(active.any(axis=tuple(range(active.ndim - len(loop)))))

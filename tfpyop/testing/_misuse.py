@@ -1,4 +1,4 @@
-"""Misuse: errors for what is handed to the testing package and is not what it takes."""
+"""Misuse: errors for invalid arguments of the testing package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfpyop.testing._ops import spec_of, subject_of
 
 
 def require_arguments(op: Op[..., Any], value: Any) -> None:
-    """Raise RegistrationError for arguments of a call that are not given as such."""
+    """Raise RegistrationError for an example that is not an instance of Arguments."""
     is_call = isinstance(value, Arguments) and isinstance(value.args, tuple) and isinstance(value.static, Mapping)
     if not is_call:
         raise RegistrationError(
@@ -31,7 +31,7 @@ def require_arguments(op: Op[..., Any], value: Any) -> None:
 
 
 def require_count(op: Op[..., Any], max_examples: Any) -> None:
-    """Raise RegistrationError for a number of examples that is none."""
+    """Raise RegistrationError for an invalid number of examples."""
     if max_examples is not None and not (type(max_examples) is int and max_examples > 0):
         raise RegistrationError(
             "max_examples= is not a positive integer.",
@@ -42,7 +42,7 @@ def require_count(op: Op[..., Any], max_examples: Any) -> None:
 
 
 def require_seed(op: Op[..., Any], seed: Any) -> None:
-    """Raise RegistrationError for a seed that is not a whole number."""
+    """Raise RegistrationError for a seed that is not an integer."""
     if seed is not None and type(seed) is not int:
         raise RegistrationError(
             "seed= is not an integer.", got=repr(seed), subject=subject_of(op), remedy="Pass for example seed=1."
@@ -50,7 +50,7 @@ def require_seed(op: Op[..., Any], seed: Any) -> None:
 
 
 def require_shapes(op: Op[..., Any], shapes: Any) -> None:
-    """Raise RegistrationError for what is not a tuple of shapes, one for each input."""
+    """Raise RegistrationError for a value that is not a tuple of shapes, one for each input."""
     is_shapes = isinstance(shapes, tuple | list) and all(
         isinstance(shape, tuple | list) and all(isinstance(size, int) and size >= 0 for size in shape)
         for shape in shapes
@@ -65,7 +65,7 @@ def require_shapes(op: Op[..., Any], shapes: Any) -> None:
 
 
 def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
-    """Raise RegistrationError for what draws nothing."""
+    """Raise RegistrationError for a value that is not a strategy."""
     if isinstance(value, SearchStrategy):
         return
     remedy = f"To draw this value, write {name}=st.just({value!r:.40}), with hypothesis.strategies imported as st."
@@ -79,7 +79,7 @@ def require_strategy(op: Op[..., Any], name: str, value: Any) -> None:
 
 
 def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Iterable[str]) -> None:
-    """Raise RegistrationError for a name that is none of an op's parameters, nor of the options beside them."""
+    """Raise RegistrationError for a name that is neither a parameter of the op nor an option."""
     signature = spec_of(op).parameters.signature
     if signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return
@@ -93,7 +93,7 @@ def require_parameters(op: Op[..., Any], names: Iterable[str], *, options: Itera
 
 
 def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> None:
-    """Raise RegistrationError for limits between which there is nothing, or that are not numbers."""
+    """Raise RegistrationError for limits that are not numbers or allow no values."""
     smallest, largest = magnitudes.smallest, magnitudes.largest
     for name, limit in {"max_side": max_side, "smallest": smallest, "largest": largest}.items():
         if not isinstance(limit, numbers.Integral if name == "max_side" else numbers.Real):
@@ -118,7 +118,7 @@ def require_limits(op: Op[..., Any], max_side: int, magnitudes: Magnitudes) -> N
 
 
 def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DType) -> None:
-    """Raise RegistrationError for a domain in which a dtype has no number."""
+    """Raise RegistrationError for a domain without values of a dtype."""
     if within(interval, input_dtype(dtype, interval)).is_empty:
         raise RegistrationError(
             f"the domain of {name!r} contains no {input_dtype(dtype, interval)} value.",
@@ -129,7 +129,7 @@ def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DTyp
 
 
 def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> None:
-    """Raise UnsupportedError where inputs are nested, and nothing says how."""
+    """Raise UnsupportedError if inputs are nested and their nesting is unknown."""
     definition = spec_of(op)
     names, n_inputs = definition.parameters.input_names, definition.n_inputs
     is_flat = definition.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)

@@ -22,7 +22,7 @@ MODES = ("eager", "graph", "XLA", "native")
 
 
 def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
-    """The modes asked for, all if none are; RegistrationError for one there is not."""
+    """Return the requested modes, or all modes; raise RegistrationError for unknown modes."""
     if modes is None:
         return MODES
     if not modes:
@@ -40,7 +40,7 @@ def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def is_applicable(op: Op[..., Any], mode: str) -> bool:
-    """Whether the op can be called in a mode at all."""
+    """Return whether the op can be called in a mode."""
     definition = spec_of(op)
     if mode == "native":
         return rules_of(op).native is not None
@@ -48,11 +48,11 @@ def is_applicable(op: Op[..., Any], mode: str) -> bool:
 
 
 class Caller:
-    """Calls an op in one mode; keeps what has been traced.
+    """Call an op in one mode, and cache the traces.
 
     Args:
       op: The op.
-      mode: One of `MODES`.
+      mode: A mode in `MODES`.
     """
 
     def __init__(self, op: Op[..., Any], mode: str) -> None:
@@ -61,10 +61,10 @@ class Caller:
         self._traced: dict[Any, Any] = {}
 
     def __call__(self, arguments: Arguments) -> list[Array]:
-        """What a call returns, flat.
+        """Return the flat results of a call.
 
         Raises:
-          UnsupportedError: XLA cannot serve it.
+          UnsupportedError: XLA does not support the call.
         """
         tensors = [tf.constant(value) for value in tf.nest.flatten(arguments.args)]
         return [tensor.numpy() for tensor in self._function(arguments, tensors)(*tensors)]

@@ -1,4 +1,4 @@
-"""Numbers: the elements of arrays as strategies draw them, inside of an interval and of a dtype."""
+"""Numbers: strategies for the elements of arrays, within an interval and a dtype."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tfpyop._spec.coercion import DType, dtype_kind, finfo
 from tfpyop._spec.domain import Interval
 
 SMALLEST = 1e-12
-"""Squares and products of smaller magnitudes leave single precision."""
+"""Smallest magnitude by default. Products of several smaller magnitudes underflow in single precision."""
 _DECADES = 1e3
 
 
 @dataclass(frozen=True, slots=True)
 class Magnitudes:
-    """How small and how large numbers may be."""
+    """The smallest and the largest magnitude of drawn numbers."""
 
     smallest: float
     largest: float
 
 
 def input_dtype(dtype: DType, interval: Interval) -> DType:
-    """The dtype of an input when others have this one: integers where the interval asks for them."""
+    """Return the dtype of an input if other inputs have `dtype`: an integer dtype if the interval requires integers."""
     if not interval.is_integer or dtype_kind(dtype) in "iu":
         return dtype
     single = np.dtype(np.int32)
@@ -36,7 +36,7 @@ def input_dtype(dtype: DType, interval: Interval) -> DType:
 
 
 def within(interval: Interval, dtype: DType) -> Interval:
-    """The finite numbers of a dtype that lie in an interval: its ends are the first and the last of them."""
+    """Return the interval between the smallest and the largest finite number of a dtype in an interval."""
     kind = dtype_kind(dtype)
     if kind == "b":
         return Interval(0, 1, is_integer=True)
@@ -56,7 +56,7 @@ def within(interval: Interval, dtype: DType) -> Interval:
 def elements(
     interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float] = ()
 ) -> Strategy[Any]:
-    """Numbers of a dtype in an interval, which holds some: simple ones, then ones of every magnitude."""
+    """Draw numbers of a dtype in a non-empty interval: simple numbers first, then numbers of every magnitude."""
     kind = dtype_kind(dtype)
     if kind == "b":
         return st.booleans()
@@ -77,7 +77,7 @@ def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special
     whole = [float(number) for number in range(-10, 11) if inside.contains(np.float64(number))]
     strategies = [st.sampled_from(sorted(whole, key=abs))] if whole else []
     limits = [limit for limit in (min(10.0, largest), min(1e3, largest), largest) if _reaches(inside, limit)]
-    if not (limits or whole):  # a point
+    if not (limits or whole):  # the interval is a single point
         limits = [math.inf]
     if _reaches(inside, 1e-3) and magnitudes.smallest < 1e-3:
         limits.append(1e-3)
@@ -86,18 +86,18 @@ def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special
 
 
 def _largest(interval: Interval, magnitudes: Magnitudes) -> float:
-    """The largest magnitude; where all of an interval lies beyond, some decades more than its nearer end."""
+    """Return the largest magnitude. If the whole interval is beyond it, return 1000 times the nearer end."""
     nearer_end = max(interval.low, -interval.high, 0.0)
     return magnitudes.largest if nearer_end < magnitudes.largest else nearer_end * _DECADES
 
 
 def _reaches(interval: Interval, limit: float) -> bool:
-    """Whether there is more of an interval than its ends between plus and minus a limit."""
+    """Return whether an interval contains more than one point between plus and minus a limit."""
     return max(interval.low, -limit) < min(interval.high, limit)
 
 
 def _floats_between(inside: Interval, limit: float, dtype: DType, smallest: float) -> Strategy[float]:
-    """Floats of an interval whose ends are of this dtype, no larger than a limit."""
+    """Draw floats up to a magnitude in an interval whose ends have this dtype."""
     width: Literal[16, 32, 64] = 64 if dtype.itemsize == 8 else 16 if dtype == np.float16 else 32
     both = within(Interval(max(inside.low, -limit), min(inside.high, limit)), dtype)
     drawn = st.floats(both.low, both.high, allow_nan=False, allow_infinity=False, allow_subnormal=False, width=width)

@@ -1,6 +1,6 @@
-"""What the testing package asks of an op: its inputs by name, its host function, and calls with flat values.
+"""Access of the testing package to an op: its inputs by name, its host function, and calls with flat values.
 
-The one place that looks behind the face of an `Op`.
+This is the only module of the package that uses internals of an `Op`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Flat = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 UNBOUND = "the op is an unbound method: check the op of an instance"
-"""Why the op of a method is passed over where all ops of a module are checked."""
+"""The reason why the op of a method is skipped when all ops of a module are checked."""
 
 
 def spec_of(op: Op[..., Any]) -> OpSpec:
-    """The op as it was made.
+    """Return the spec of an op.
 
     Raises:
-      RegistrationError: It is not an op.
+      RegistrationError: The object is not an op.
     """
     if type(op) is not Op:
         remedy = "Pass an op that differentiable_op returned."
@@ -45,40 +45,40 @@ def spec_of(op: Op[..., Any]) -> OpSpec:
 
 
 def is_unbound_method(op: Op[..., Any]) -> bool:
-    """Whether the op is a method as its class has it, which takes an instance first."""
+    """Return whether the op is a method accessed through its class, which takes an instance as its first argument."""
     return bool(op._self_owners) and not op_def_of(op).is_bound
 
 
 def rules_of(op: Op[..., Any]) -> RuleSet:
-    """The derivative rules that are attached to the op."""
+    """Return the rules that are attached to the op."""
     rules: RuleSet = op_def_of(op).rules
     return rules
 
 
 def subject_of(op: Op[..., Any]) -> str:
-    """How errors name the op."""
+    """Return the name and location of the op for errors."""
     return spec_of(op).subject
 
 
 def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, Sequence[Any]]:
-    """The op for such a call, and the flat inputs of the call."""
+    """Return the concrete op for a call, and the flat inputs of the call."""
     entry = op_def_of(op)
     return entry.bind_arguments(arguments.args, arguments.static)
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
-    """The op as a function of flat tensors, with the static values and the nesting of a call."""
+    """Return the op as a function of flat tensors, with the static values and the nesting of a call."""
     host_op, _ = concrete_op_of(op, arguments)
     return lambda tensors: list(bind(host_op, tensors))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
-    """What the op's function returns for a call on the host, held to the promise, without residuals."""
+    """Return the outputs of the op's function for a call on the host, checked against the spec, without residuals."""
     host_op, leaves = concrete_op_of(op, arguments)
     return list(host_op.visible(host_op.host([tf.constant(leaf).numpy() for leaf in leaves])))
 
 
 def tensors_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostFunction, list[Array]]:
-    """The host function for such a call, and the flat inputs as TensorFlow hands them over."""
+    """Return the host function for a call, and the flat inputs as TensorFlow passes them."""
     host_op, leaves = concrete_op_of(op, arguments)
     return host_op.host, [tf.constant(leaf).numpy() for leaf in leaves]

@@ -1,7 +1,7 @@
-"""Another process that loads saved models: started for one check, ended with it.
+"""Another process that loads saved models. It starts and ends with one check.
 
-Owns both sides: the parent's handle, and what runs there (`serve`). They exchange
-pickles over the child's standard streams; both are this very program.
+Owns both sides: the parent's handle, and the code that runs in the child (`serve`). They exchange pickles over the
+child's standard streams. Both sides run the same version of this module.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tfpyop.testing._derivatives import vjp
 
 _MOST_ERROR_LINES = 4
 _MOST_SECONDS = 300
-"""How long one answer may take, the start of TensorFlow included."""
+"""Maximum time for one reply, in seconds, including the start of TensorFlow."""
 
 
 class Loaded(NamedTuple):
-    """What a loaded function gave.
+    """The results of a loaded function.
 
     Attributes:
-      outputs: What it returned.
-      cotangents: Those of its inputs for ones as cotangents of the outputs; None where there is none.
+      outputs: The outputs of the function.
+      cotangents: The cotangents of the inputs if all output cotangents are ones. None where there is no cotangent.
     """
 
     outputs: list[Array]
@@ -39,14 +39,14 @@ class Loaded(NamedTuple):
 
 
 class LoadingError(Exception):
-    """The other process could not do what was asked; the text is what it said."""
+    """The other process could not handle a request. The text is its error."""
 
 
 class OtherProcess:
-    """A process that has imported one module, and calls functions out of saved models.
+    """A process that has imported one module, and calls functions of saved models.
 
     Args:
-      module: What it imports before anything else, by name, with the search path of this process.
+      module: The name of the module to import first, with the search path of this process.
     """
 
     def __init__(self, module: str) -> None:
@@ -61,11 +61,11 @@ class OtherProcess:
         self._module = module
 
     def __enter__(self) -> OtherProcess:
-        """Start it."""
+        """Return this object. The process has already been started."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
         self._errors.close()
@@ -74,7 +74,7 @@ class OtherProcess:
         """Call the function `call` of the model saved at a path.
 
         Raises:
-          LoadingError: Importing, loading or calling raised there, or ended the process.
+          LoadingError: Importing, loading or calling raised in the process, or ended the process.
         """
         reply = self._answer((self._module, path, list(inputs), is_differentiated))
         if reply is None:
@@ -84,7 +84,7 @@ class OtherProcess:
         return Loaded(*reply)
 
     def _answer(self, request: Any) -> Any:
-        """What the process replies; None if it has ended."""
+        """Return the reply of the process, or None if the process has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         limit = threading.Timer(_MOST_SECONDS, self._process.kill)
@@ -105,9 +105,9 @@ class OtherProcess:
 
 
 def serve() -> None:
-    """In the other process: answer requests until there are no more."""
+    """Answer requests in the other process until the input ends."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the module prints is not a reply
+    os.dup2(2, 1)  # output of the module must not mix with replies
     models: dict[str, Any] = {}
     with contextlib.suppress(EOFError):
         while True:

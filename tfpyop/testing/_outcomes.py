@@ -1,4 +1,4 @@
-"""Outcomes: what came of a check, and how a property is run to get one."""
+"""Outcomes: the result of a check, and the runner that produces it from a property."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from tfpyop.testing._misuse import require_arguments, require_count, require_see
 from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
-"""What a strategy draws, and a report shows as code."""
+"""The type of an example that a strategy draws and a report shows as code."""
 
 KEEPS_STATE = "the function keeps state or draws random numbers: declare stateful=True"
-"""The cause where a function gives different results for the same inputs."""
+"""The cause of different results for the same inputs."""
 _MOST_REJECTED = 0.9
-"""The largest part of all examples that may be unfit for a check before it says nothing."""
+"""The largest ratio of rejected examples for which a check is conclusive."""
 _HOPELESS = 30
-"""After how many examples that are refused or passed over, and none judged, no more are drawn."""
+"""Number of refused or inapplicable examples after which a run without a judged example stops."""
 _MOST_LINES = 16
-"""How much of an exception is reported; TensorFlow tells every frame of a trace."""
+"""Maximum number of lines of an exception in a report. TensorFlow lists every frame of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one check of one op.
+    """The outcome of one check of one op.
 
     Attributes:
       check: The name of the check.
       op: The name of the op.
-      status: Whether it passed, or why it did not.
-      n_examples: How many examples were judged, in all modes together; not counted where it failed.
-      n_rejected: How many were drawn but unfit, as points where a function is not smooth.
-      reason: Why the check was skipped.
-      failure: What was found.
-      seconds: How long it took.
+      status: Whether the check passed, failed or was skipped.
+      n_examples: Number of judged examples, in all modes together. Not counted if the check failed.
+      n_rejected: Number of rejected examples, for example at points where the function is not smooth.
+      reason: The reason why the check was skipped.
+      failure: The failure, if the check failed.
+      seconds: Duration of the check in seconds.
     """
 
     check: str
@@ -64,21 +64,21 @@ class Outcome:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without numpy's warnings of what examples at the edge of a domain give, in all threads."""
+    """Suppress numpy's warnings for examples at the edge of a domain, in all threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
 
 
 class Property:
-    """One check of one op as it runs: counts examples, and makes every exception a failure that names its example.
+    """Run one check of one op: count examples, and turn every exception into a failure that names its example.
 
     Args:
       op: The op.
       check: The name of the check.
-      max_examples: How many examples to judge. Default: `usual`.
-      seed: Makes the examples the same in every run. Default: they differ.
-      usual: How many examples to judge if each costs much. Default: as the current Hypothesis profile says.
+      max_examples: Number of examples to judge. Default: `usual`.
+      seed: Seed that makes every run draw the same examples. Default: runs differ.
+      usual: Default number of examples if they are slow. Default: set by the current Hypothesis profile.
     """
 
     def __init__(
@@ -112,16 +112,17 @@ class Property:
         shrinks: bool = True,
         at_most: int | None = None,
     ) -> None:
-        """Try the body on what the strategy draws.
+        """Run the body on the examples that the strategy draws.
 
         Args:
-          strategy: Draws examples: the arguments of one call, or of several.
-          body: Raises what is wrong; `hypothesis.reject()` where the check does not apply.
-          shrinks: Whether to look for the simplest example; not where each costs much.
-          at_most: How many examples to judge if each costs much, whatever `max_examples` says.
+          strategy: Strategy for the arguments of one call, or of several calls.
+          body: The check of one example. It raises an error if the example fails, and calls `hypothesis.reject()` where
+            the check does not apply.
+          shrinks: Whether to search for the simplest example. Use False if examples are slow.
+          at_most: Maximum number of examples if they are slow. It also limits `max_examples`.
 
         Raises:
-          CheckError: What the body raised for the simplest example.
+          CheckError: The body raised this failure for the simplest example.
         """
         require_strategy(self._op, "arguments", strategy)
 
@@ -133,7 +134,7 @@ class Property:
                 body(example)
 
         before = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
-        # Hypothesis finds kept examples by the code of the test, which is the same for all ops and checks
+        # Hypothesis finds stored examples by the code of the test, which is the same for all ops and checks
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
         phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
@@ -153,7 +154,7 @@ class Property:
         )(test)
         if self._seed is not None:
             test = hypothesis.seed(self._seed)(test)
-        with contextlib.suppress(Unsatisfiable, _HopelessError), quietly():  # too many rejected: said below
+        with contextlib.suppress(Unsatisfiable, _HopelessError), quietly():  # too many rejected: reported below
             try:
                 test()
             except hypothesis.errors.Flaky as error:
@@ -166,7 +167,7 @@ class Property:
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
 
     def passed(self) -> Outcome:
-        """The outcome of a check that found nothing; skipped if it did not apply to any example."""
+        """Return the outcome of a check without failures. The check is skipped if it did not apply to any example."""
         if self._pointless is not None and self._n_rejected == self._n_examples:
             return self.skipped(self._pointless)
         return Outcome(
@@ -179,15 +180,15 @@ class Property:
         )
 
     def skipped(self, reason: str) -> Outcome:
-        """The outcome of a check that does not apply."""
+        """Return the outcome of a check that does not apply."""
         return Outcome(self._check, self._op.name, "skipped", reason=reason)
 
     def failure(self, problem: str, **details: Any) -> CheckError:
-        """A failure of this check."""
+        """Return a failure of this check."""
         return CheckError(problem, check=self._check, subject=self._subject, **details)
 
     def reject(self, error: Exception) -> NoReturn:
-        """Reject an example that the function itself refuses; raise an error that is not a refusal."""
+        """Reject an example that the function itself refuses; raise the error if it is not a refusal."""
         if not is_refusal(error):
             raise error
         self._refusal = error
@@ -205,9 +206,9 @@ class Property:
         hypothesis.reject()
 
     def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int, n_pointless: int) -> None:
-        """Raise if too few examples of one run were judged to say anything."""
+        """Raise if too few examples of a run were judged to be conclusive."""
         n_judged = n_examples - n_rejected
-        if not n_judged and n_pointless > n_refused:  # the check does not apply; what else was rejected says nothing
+        if not n_judged and n_pointless > n_refused:  # the check does not apply; other rejections are not evidence
             return
         if not n_examples:
             raise self.failure(
@@ -240,7 +241,7 @@ class Property:
 
     @contextlib.contextmanager
     def named(self, example: Arguments | Rows) -> Iterator[None]:
-        """Add the example to a failure, and make a failure of any exception."""
+        """Add the example to a failure, and convert all other exceptions to failures."""
         try:
             yield
         except (hypothesis.errors.UnsatisfiedAssumption, _HopelessError):
@@ -258,11 +259,11 @@ class Property:
 
 
 class _HopelessError(unittest.SkipTest):
-    """Ends a run in which every example is refused. Hypothesis passes this kind on at once, and shrinks nothing."""
+    """An exception that ends a run without judged examples. Hypothesis passes it on at once, without shrinking."""
 
 
 def described(error: Exception) -> str:
-    """An exception with its notes, as a part of a report."""
+    """Return an exception with its notes, formatted for a report."""
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
     shown = lines if len(lines) <= _MOST_LINES else ["[...]", *lines[-_MOST_LINES:]]
     return "\n            ".join(shown)

@@ -1,4 +1,4 @@
-"""Shapes: how many inputs a call has, and shapes for them that fit the signature."""
+"""Shapes: the number of inputs of a call, and shapes that match the signature."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_VARIADIC = 3
 
 
 def counts(op: Op[..., Any]) -> Strategy[int]:
-    """How many inputs a call has.
+    """Return a strategy for the number of inputs of a call.
 
     Raises:
-      UnsupportedError: Nothing tells.
+      UnsupportedError: The number cannot be inferred.
     """
     definition = spec_of(op)
     parameters = definition.parameters
@@ -42,14 +42,14 @@ def counts(op: Op[..., Any]) -> Strategy[int]:
 
 
 def shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) -> Strategy[Shapes]:
-    """Shapes that fit the signature; one in six may be empty, and another one probably is."""
+    """Draw shapes that match the signature. With allow_empty, 1 in 6 may be empty, and another 1 in 6 probably is."""
     full, maybe_empty, probably_empty = (1, max_side, 0), (0, max_side, 0), (0, 1, 1)
     kinds = st.sampled_from([*[full] * 4, maybe_empty, probably_empty] if allow_empty else [full])
     return kinds.flatmap(lambda kind: _sided(op, count, *kind))
 
 
 def _sided(op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int) -> Strategy[Shapes]:
-    """Shapes with such sides; loop dimensions, and those without a signature, number two at most."""
+    """Draw shapes with these sides, with at most two loop dimensions, or two dimensions without a signature."""
     signature = spec_of(op).signature
     if signature is None:
         shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
@@ -73,7 +73,7 @@ def _names_of_computed(signature: Signature) -> list[str]:
 
 
 def _text_to_draw(signature: Signature) -> str:
-    """The input side as Hypothesis reads it: a fresh name for each computed size, and a last input with their names."""
+    """Return the inputs as Hypothesis reads them: computed sizes get fresh names, and a last input has their names."""
     fresh = (Dimension(name, name) for name in map("_computed_{}".format, itertools.count()))
     cores = [
         tuple(next(fresh) if _is_computed(dimension) else dimension for dimension in core) for core in signature.inputs
@@ -84,7 +84,7 @@ def _text_to_draw(signature: Signature) -> str:
 
 
 def _with_computed_sizes(signature: Signature, drawn: Sequence[tuple[int, ...]]) -> Shapes:
-    """The drawn shapes with their computed sizes; negative ones, for which nothing fits, count as zero."""
+    """Return the drawn shapes with their computed sizes. Negative sizes, for which no shape exists, count as zero."""
     names = _names_of_computed(signature)
     if not names:
         return tuple(drawn)
@@ -101,7 +101,7 @@ def _with_computed_sizes(signature: Signature, drawn: Sequence[tuple[int, ...]])
 
 
 def _has_outputs(signature: Signature, shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether outputs have shapes at all: their arithmetic may give negative sizes."""
+    """Return whether outputs have valid shapes, because their arithmetic may give negative sizes."""
     try:
         signature.output_shapes(signature.bind(shapes))
     except (SignatureError, ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Static parameters: the values that annotations say they may have."""
+"""Static parameters: the values that their annotations allow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tfpyop.testing._ops import spec_of
 
 
 def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
-    """What static parameters may be, by annotation: `bool`, `Literal`, an `Enum`; None where nothing tells.
+    """Return the values of static parameters by annotation: `bool`, `Literal`, an `Enum`; None if unknown.
 
-    Those without such an annotation that have a default are left to it.
+    Parameters with a default but without these annotations are omitted.
     """
     hints, parameters = _hints(op.numpy), spec_of(op).parameters.static_parameters
     found = {name: (parameter, _choices(hints.get(name))) for name, parameter in parameters.items()}
@@ -29,13 +29,13 @@ def static_choices(op: Op[..., Any]) -> dict[str, Sequence[Any] | None]:
 
 
 def _hints(function: Any) -> Mapping[str, Any]:
-    """Annotations by name, each evaluated alone, without those that cannot be evaluated."""
+    """Return the annotations by name, evaluated separately, without annotations that cannot be evaluated."""
     innermost = inspect.unwrap(function)
     names = {**getattr(innermost, "__globals__", {})}
     hints = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         one = types.SimpleNamespace(__annotations__={name: annotation})
-        # evaluating runs the user's expression: it may name what is imported for type checkers only, or be no code
+        # evaluation runs the user's expression: it may use names imported for type checkers only, or be invalid code
         with contextlib.suppress(Exception):
             hints.update(typing.get_type_hints(one, names))
     return hints

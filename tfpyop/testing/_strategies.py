@@ -1,4 +1,4 @@
-"""Strategies: the arguments an op takes, and cotangents and tangents for them, drawn from its signature and domain."""
+"""Strategies for the arguments of an op, its cotangents and tangents, derived from its signature and domain."""
 
 from __future__ import annotations
 
@@ -59,37 +59,38 @@ def arguments(
     allow_infinity: bool = False,
     **overrides: Strategy[Any],
 ) -> Strategy[Arguments]:
-    """The arguments of calls that the op should be able to serve.
+    """Draw arguments of calls that the op should support.
 
-    Shapes follow the signature: loop dimensions that broadcast, also of size one, missing or empty, and core dimensions
-    that agree, rarely empty. Without a signature all inputs have one shape. Values lie in the op's `domain=`: mostly
-    simple ones, also tiny and large ones. Arrays are in C order, in Fortran order or not contiguous. Static parameters
-    are drawn from annotations (`bool`, `Literal`, an `Enum`), else they keep their default. Inputs that are tuples or
-    dicts are drawn by overrides only.
+    Shapes match the signature: loop dimensions that broadcast, including missing, empty and size-one dimensions, and
+    matching core dimensions, which are rarely empty. Without a signature, all inputs have one shape. Values lie in the
+    op's `domain=`: mostly simple values, also tiny and large values. Arrays are in C order, in Fortran order or not
+    contiguous. Static parameters are drawn from annotations (`bool`, `Literal`, an `Enum`), else they keep their
+    default. Inputs that are tuples or dicts are only drawn by overrides.
 
     Args:
       op: The op.
-      dtypes: What the inputs of one call may have for their dtype: one or several, as `np.float32`, `"complex128"` or
-        `tf.int64`. Default: float32 and float64. Inputs whose domain is `integers` are int32, or int64 where
-        no int32 lies in it, unless an integer dtype is given here.
-      shapes: Draws a tuple with one shape for each input, as `st.just(((2, 3), (3,)))`. Default: from the signature.
-      domain: In the place of the op's own `domain=`, and written like it.
+      dtypes: The dtypes of inputs: one or several, for example `np.float32`, `"complex128"` or `tf.int64`. Each call
+        uses one of them. Default: float32 and float64. Inputs with the domain `integers` are int32, or int64 if the
+        domain contains no int32, unless an integer dtype is given here.
+      shapes: Strategy for a tuple with one shape for each input, for example `st.just(((2, 3), (3,)))`. Default: shapes
+        from the signature.
+      domain: Replaces the op's own `domain=`, in the same notation.
       max_side: The largest size of a dimension.
       allow_empty: Whether arrays may be empty.
-      smallest: Magnitudes below count as zero, or as this where zero is not allowed.
+      smallest: Smaller magnitudes are replaced by zero, or by this value if zero is not in the domain.
       largest: The largest magnitude of a number.
       allow_nan: Whether NaN is drawn where the domain is unbounded.
       allow_infinity: Whether infinities are drawn where the domain is unbounded.
-      **overrides: Draw the parameters of these names, inputs or static ones, in the place of all that is said above:
-        `axis=st.sampled_from([0, 1])`.
+      **overrides: Strategies for inputs or static parameters by name, for example `axis=st.sampled_from([0, 1])`. They
+        replace everything above.
 
     Returns:
       A strategy of `Arguments`: call `op(*drawn.args, **drawn.static)`.
 
     Raises:
-      RegistrationError: A name is not one of the op's parameters, an override is not a strategy, a dtype or the domain
-        cannot be read, or nothing lies between the limits or in the domain.
-      UnsupportedError: Nothing tells what a static parameter may be, how many inputs there are, or how they are nested.
+      RegistrationError: The op has no parameter of a name, an override is not a strategy, a dtype or the domain is
+        invalid, or the limits or the domain contain no values.
+      UnsupportedError: The values of a static parameter, the number of inputs or their nesting cannot be inferred.
 
     >>> import numpy as np
     >>> from hypothesis import given
@@ -110,7 +111,7 @@ def arguments(
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """How arguments are drawn, as `arguments` says."""
+    """The options of `arguments`."""
 
     dtypes: Any = _FLOATING
     shapes: Strategy[Shapes] | None = None
@@ -164,13 +165,12 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
 
 
 def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> Strategy[Rows]:
-    """Three rows: one example, another one of its shapes, and that again.
+    """Draw three rows: one example, another example of the same shapes, and this example again.
 
     Args:
       op: The op.
-      arguments_of_row: Draws the arguments of a row; where it draws two of other shapes or static values, the
-        second is the first one reversed.
-        Default: `arguments(op)`, which is made to draw the same shapes twice.
+      arguments_of_row: Strategy for the arguments of a row. If it draws two examples with different shapes or static
+        values, the second row is the first row reversed. Default: `arguments(op)` with the same shapes in both rows.
     """
     if arguments_of_row is None:
         pairs = arguments(op).flatmap(lambda first: st.tuples(st.just(first), _alike(op, first)))
@@ -180,7 +180,7 @@ def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> S
 
 
 def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
-    """Other arguments of the shapes and dtypes of an example."""
+    """Draw other arguments with the shapes and dtypes of an example."""
     dtypes = [value.dtype for value in first.args if is_differentiable(value.dtype)]
     shapes = st.just(tuple(value.shape for value in first.args))
     static = {name: st.just(value) for name, value in first.static.items()}
@@ -195,25 +195,25 @@ def _as_rows(first: Arguments, second: Arguments) -> Rows:
 
 
 def smooth_arguments(op: Op[..., Any], /, **options: Any) -> Strategy[Arguments]:
-    """Arguments at which derivatives are checked: float64, not empty, of magnitudes that differences can resolve."""
+    """Draw arguments for derivative checks: float64, not empty, with magnitudes that differences can resolve."""
     return arguments(op, **{"dtypes": [np.float64], "allow_empty": False, "smallest": 1e-2, "largest": 1e4, **options})
 
 
 def cotangents(
     op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3
 ) -> Strategy[tuple[Array | None, ...]]:
-    """Cotangents for the outputs of one call.
+    """Draw cotangents for the outputs of one call.
 
     Args:
       op: The op.
-      arguments: The arguments of the call, which is made to see its outputs.
+      arguments: The arguments of the call. The function is called to get its outputs.
       largest: The largest magnitude of a number.
 
     Returns:
-      A strategy of tuples: for each output an array of its shape and dtype, None for those without derivative.
+      A strategy of tuples: for each output an array of its shape and dtype, or None for outputs without derivatives.
 
     Raises:
-      RegistrationError: The arguments are not given as `Arguments`.
+      RegistrationError: `arguments` is not an instance of `Arguments`.
     """
     require_arguments(op, arguments)
     require_limits(op, 1, Magnitudes(SMALLEST, largest))
@@ -221,7 +221,7 @@ def cotangents(
 
 
 def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3) -> Strategy[tuple[Array | None, ...]]:
-    """Tangents for the inputs of one call.
+    """Draw tangents for the inputs of one call.
 
     Args:
       op: The op.
@@ -229,10 +229,10 @@ def tangents(op: Op[..., Any], arguments: Arguments, /, *, largest: float = 1e3)
       largest: The largest magnitude of a number.
 
     Returns:
-      A strategy of tuples: for each input an array of its shape and dtype, None for those without derivative.
+      A strategy of tuples: for each input an array of its shape and dtype, or None for inputs without derivatives.
 
     Raises:
-      RegistrationError: The arguments are not given as `Arguments`.
+      RegistrationError: `arguments` is not an instance of `Arguments`.
     """
     require_arguments(op, arguments)
     require_limits(op, 1, Magnitudes(SMALLEST, largest))
@@ -252,7 +252,7 @@ def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | No
 def _drawn_inputs(
     op: Op[..., Any], shapes: Shapes, draw_input: Callable[[str, tuple[int, ...]], Any]
 ) -> tuple[Any, ...]:
-    """One value for each parameter; with a signature, a nested value stands for as many inputs as are in it."""
+    """Return one value for each parameter. With a signature, a nested value counts as the inputs that it contains."""
     n_known = spec_of(op).n_inputs
     names = _parameter_names(op)
     args: list[Any] = []
@@ -275,7 +275,7 @@ def _drawn_inputs(
 
 
 def _parameter_names(op: Op[..., Any]) -> Iterator[str]:
-    """The names of the parameters that are inputs; that of `*parameters`, or of unknown ones, again and again."""
+    """Return the names of the input parameters. The name of variadic or unknown parameters repeats forever."""
     parameters = spec_of(op).parameters
     if parameters.input_names and parameters.variadic is None:
         return iter(parameters.input_names)
@@ -283,7 +283,7 @@ def _parameter_names(op: Op[..., Any]) -> Iterator[str]:
 
 
 def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]]) -> dict[str, Strategy[Any]]:
-    """What draws each static parameter that is drawn at all."""
+    """Return the strategy of each static parameter that is drawn."""
     inputs = spec_of(op).parameters.input_names
     strategies = {name: strategy for name, strategy in overrides.items() if name not in inputs}
     for name, choices in static_choices(op).items():
@@ -321,7 +321,7 @@ def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
 
 
 def _arrays(dtype: DType, shape: tuple[int, ...], numbers: Strategy[Any]) -> Strategy[Array]:
-    """Arrays in any memory layout."""
+    """Draw arrays in any memory layout."""
     arrays = hnp.arrays(dtype, shape, elements=numbers)
     if len(shape) == 0:
         return arrays

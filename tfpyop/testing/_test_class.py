@@ -1,4 +1,4 @@
-"""A test class of ops times checks, for use inside of a test file."""
+"""A test class with a test for each op and check, for use in a test file."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def make_test_class(
     modes: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> type:
-    """A class of tests for pytest: one test for each op and check, marked `tfpyop`.
+    """Return a test class for pytest: one test for each op and check, marked `tfpyop`.
 
     Args:
-      ops: A module, whose ops are taken, but for methods; or an op, or several.
-      checks: Names from `CHECKS`, or the checks themselves; one or several. Default: all.
-      arguments: Draws the arguments of ops by name (`"solve"` for `my_ops.solve`). Default: as each check does.
-      max_examples: How many examples each check draws. Default: as each check says.
-      modes: Of "eager", "graph", "XLA" and "native". Default: those that apply.
-      seed: Makes the examples the same in every run.
+      ops: A module, whose ops are used except for methods; or one op, or several ops.
+      checks: Names from `CHECKS`, or the check functions; one or several. Default: all.
+      arguments: Strategies for the arguments, by op name (`"solve"` for `my_ops.solve`). Default: the default of each
+        check.
+      max_examples: Number of examples for each check. Default: the default of each check.
+      modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
+      seed: Seed that makes every run draw the same examples.
 
     Returns:
-      The class; give it a name that pytest collects, `TestMyOps = make_test_class(my_ops)`.
+      The class. Give it a name that pytest collects: `TestMyOps = make_test_class(my_ops)`.
 
     Raises:
-      RegistrationError: There are no ops, one is a method without its instance, a name in `arguments` is none of
-        theirs, or there is no such check.
+      RegistrationError: There are no ops, an op is an unbound method, a name in `arguments` is not the name of an op,
+        or a check does not exist.
 
     >>> from tfpyop import differentiable_op
     >>> from tfpyop.testing import make_test_class
@@ -74,7 +75,7 @@ def make_test_class(
     cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
 
     class TestOps:
-        """Every op times every check."""
+        """Run every check on every op."""
 
         @pytest.mark.tfpyop
         @pytest.mark.parametrize(("name", "check"), cases)
@@ -82,7 +83,7 @@ def make_test_class(
             try:
                 outcome = CHECKS[check](named[name], arguments=drawn.get(name), **options)
             except CheckError as failure:
-                pytest.fail(str(failure), pytrace=False)  # the report says it all
+                pytest.fail(str(failure), pytrace=False)  # the report is complete
             if outcome.status == "skipped":
                 pytest.skip(str(outcome.reason))
 
@@ -104,7 +105,7 @@ def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str,
                     remedy="Pass the op of an instance: make_test_class(instance.method).",
                 )
         named = {op.name.rpartition(":")[2]: op for op in listed}
-        if len(named) < len(listed):  # as of several lambdas
+        if len(named) < len(listed):  # for example for several lambdas
             named = {f"{op.name.partition(':')[2]}-{number}": op for number, op in enumerate(listed)}
     if not named:
         raise RegistrationError(f"{ops!r:.80} contains no ops.", remedy="Import the module that defines the ops.")

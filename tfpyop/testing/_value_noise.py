@@ -1,7 +1,7 @@
-"""Noise of values: how far rounding moves what a function returns, measured along a direction.
+"""Noise of values: measure along a direction how much rounding changes the results of a function.
 
-The values are sampled at equal distances. Third differences of a smooth function vanish there, so that what is left of
-them is noise. Source: J. J. Moré and S. M. Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011).
+The values are sampled at equal distances. Third differences of a smooth function vanish there, so the remainder is
+noise. Source: J. J. Moré and S. M. Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from tfpyop.testing._derivatives import Slopes
 from tfpyop.testing._failures import is_refusal
 
 _SPACINGS = (2.0**-10, 2.0**-20)
-"""Distances relative to the direction: coarse rounding shows at the first, steep functions are smooth at the second."""
+"""Sample distances, relative to the direction: coarse rounding shows at the first, steep functions suit the second."""
 _POSITIONS = (-3, -2, -1, 0, 1, 2, 3)
 _ORDER = 3
 _ROUGHEST = 1e6
-"""How many units of rounding noise counts as, at most."""
+"""Maximum roughness, in units of rounding."""
 _SURE = 4.0
-"""How many estimated errors a derivative may be off."""
+"""Factor for the estimated error of a derivative."""
 _OVER_WIDEST_STEP = 64.0
-"""By how much noise of values moves a derivative along a direction as long as the inputs; the widest step is 1/8."""
+"""Factor from value noise to derivative error, along a direction as long as the inputs. The widest step is 1/8."""
 _RULE = 64.0
-"""By how many units of rounding of its largest result a rule may be off."""
+"""Error of a rule, in units of rounding of its largest result."""
 _AMPLIFIED = 20**0.5
-"""By how much differences of the third order amplify noise."""
+"""Factor by which third differences amplify noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How far rounding moves the outputs of a function.
+    """The amount by which rounding changes the outputs of a function.
 
     Attributes:
       values: The noise of every output number, at least one unit of rounding.
-      roughness: How many units of rounding that is.
+      roughness: The noise in units of rounding.
     """
 
     values: list[Array]
@@ -47,7 +47,7 @@ class Noise:
 
     @classmethod
     def along(cls, function: Function, point: Sequence[Array], direction: Vectors) -> Noise:
-        """Measure noise along a direction; points that the function refuses do not count."""
+        """Measure noise along a direction. Distances at which the function refuses a point do not count."""
         with np.errstate(all="ignore"):
             units = [precision_of(values) * np.abs(values) for values in function.call(point)]
             noise = list(units)
@@ -60,18 +60,18 @@ class Noise:
         return cls(noise, [np.minimum(ratio, _ROUGHEST) for ratio in ratios])
 
     def errors_of(self, numerical: Slopes) -> list[Array]:
-        """The errors of numerical derivatives, with what noise adds to them."""
+        """Return the errors of numerical derivatives, including the effect of noise."""
         return [
             _SURE * error * ratio + _OVER_WIDEST_STEP * own
             for error, ratio, own in zip(numerical.errors, self.roughness, self.values, strict=True)
         ]
 
     def of_rule(self, weights: Vectors, results: Vectors) -> float:
-        """How far rounding may move the results of a rule, relative to the largest; it is taken to be as rough.
+        """Return the rounding error of a rule's results, relative to the largest, for a rule of the same roughness.
 
         Args:
           weights: The cotangents of the outputs; zero for outputs that do not count.
-          results: What the rule returns.
+          results: The results of the rule.
         """
         ratios = [
             float(np.max(ratio, where=weight != 0, initial=1.0))

@@ -1,1 +1,1 @@
-"""How TensorFlow differentiates calls: in eager code, in graphs and in forward mode."""
+"""The derivatives of calls: in eager code, in graphs and in forward mode."""

@@ -1,6 +1,6 @@
-"""Refusals: placeholder cotangents and tangents that raise when used, as ops of the library.
+"""Deferred errors: placeholder cotangents and tangents that raise when used, implemented as ops.
 
-They are found by a token as other ops are, so that a saved model refuses where it is loaded, and says the same.
+Like other ops, they are found by a token. A saved model therefore raises the same error after it is loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _KINDS: Mapping[str, Callable[[ConcreteOp], GradientError]] = {
     "residual_differentiated": residual_differentiated,
     "detached_rule": detached_rule,
 }
-"""The errors there are, by the names that stand for them in saved models."""
+"""The supported errors, by the names that represent them in saved models."""
 _LOADED = "a loaded model"
 
 
@@ -52,30 +52,31 @@ def deferred_error_vectors(
     like: Sequence[tf.Tensor],
     by: Sequence[tf.Tensor | None],
 ) -> list[tf.Tensor | None]:
-    """Stand-ins for vectors like some tensors that nobody can compute out of others, in which they are linear.
+    """Return placeholders for cotangents or tangents that cannot be computed.
 
-    They are zeros where the others are. Else they raise: eagerly at once, in a graph when it runs, unless nobody wants
-    them. They depend on what the vectors would depend on, and their own derivatives are such stand-ins too.
+    The vectors would depend linearly on the vectors in `by`. Where these are zero, the placeholders are zeros.
+    Otherwise they raise: at once in eager code, and when the graph runs in a graph, unless they are unused. They depend
+    on the same tensors as the real vectors would, and their own derivatives are placeholders too.
 
     Args:
-      op: The op whose derivative it is.
-      error: What makes the error, a method of `ConcreteOp`.
-      like: What the vectors would be like.
-      by: What they would be computed from.
+      op: The op whose derivative is missing.
+      error: The function that creates the error for the op.
+      like: The tensors that give the dtypes and shapes of the placeholders.
+      by: The vectors that the placeholders depend on.
     """
     return DeferredError.of(op, kind_of(error)).vectors(like, by)
 
 
 def kind_of(error: Callable[[ConcreteOp], GradientError]) -> str:
-    """The name that stands for a kind of error in saved models."""
+    """Return the name that represents a kind of error in saved models."""
     return next(kind for kind, known in _KINDS.items() if known is error)
 
 
 def error_of(kind: str) -> Callable[[ConcreteOp], GradientError]:
-    """What makes an error of this kind.
+    """Return the function that creates errors of a kind.
 
     Raises:
-      UnsupportedError: There is no such kind.
+      UnsupportedError: The kind does not exist.
     """
     if kind not in _KINDS:
         raise UnsupportedError(
@@ -86,25 +87,25 @@ def error_of(kind: str) -> Callable[[ConcreteOp], GradientError]:
 
 
 def lost_gradient_vectors(like: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    """Such stand-ins for the cotangents of a node whose op is not known any more."""
+    """Return placeholder cotangents for a node whose op is no longer known."""
     return DeferredError(_LOST, _LOADED, "", None).vectors(like, like)
 
 
 def install() -> None:
-    """Let refusals be found by their tokens."""
+    """Register the op of deferred errors, so that it can be found by its tokens."""
     REGISTRY.add_internal(_NAME, DeferredErrorDef())
 
 
 def is_deferred_error(token: Token) -> bool:
-    """Whether a token is that of a refusal."""
+    """Return whether a token belongs to a deferred error."""
     return token.name.partition("#")[0] == _NAME
 
 
 def deferred_for(token: Token) -> Token | None:
-    """The op that the refusal of this token is about; None if it is for this process only, as the op is.
+    """Return the token of the op that a deferred error is about, or None if the op exists in this process only.
 
     Raises:
-      UnsupportedError: The token cannot be read.
+      UnsupportedError: The token cannot be parsed.
     """
     if not token.payload:
         return None
@@ -116,10 +117,10 @@ def deferred_for(token: Token) -> Token | None:
 
 
 def _read(payload: str) -> tuple[int, str, str, tuple[InAxes, ...]]:
-    """Read the payload of a refusal: how many stand-ins, the kind of error, the op's token, and levels of batching.
+    """Parse the payload of a deferred error: placeholder count, error kind, token of the op, and batch axes.
 
     Raises:
-      ValueError: It is not one.
+      ValueError: The payload is invalid.
     """
     parts = read_parts(payload, ("count", "error", "op"))
     count, error, text = (parts.get(part) for part in ("count", "error", "op"))
@@ -132,12 +133,12 @@ def _read(payload: str) -> tuple[int, str, str, tuple[InAxes, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class DeferredError:
-    """Why there are no vectors: a kind of error, and the op it is about."""
+    """The reason why vectors are missing: a kind of error, and the op it is about."""
 
     kind: str
     subject: str
     token: str | None
-    """The op's token; None if it is for this process only, and then the op itself is held."""
+    """The token of the op. None if the op exists in this process only; `op` is set in this case."""
     op: ConcreteOp | None
 
     @classmethod
@@ -146,7 +147,7 @@ class DeferredError:
         return cls(kind, op.subject, REGISTRY.token_of(op) if is_stable else None, None if is_stable else op)
 
     def vectors(self, like: Sequence[tf.Tensor], by: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        """The stand-ins, None for what is not differentiable."""
+        """Return the placeholders, with None for tensors that are not differentiable."""
         floating = [tensor for tensor in like if is_differentiable(dtype_of(tensor))]
         results = iter(
             bind(self._concrete_op(len(floating)), [*floating, *(tensor for tensor in by if tensor is not None)])
@@ -160,7 +161,7 @@ class DeferredError:
         return REGISTRY.find(_NAME).specialize_from_payload(write_parts(parts))
 
     def concrete_op(self, count: int, payload: str | None) -> ConcreteOp:
-        """Return the op of so many placeholders."""
+        """Return the concrete op that outputs this number of placeholders."""
 
         def refuse(arrays: Sequence[Any]) -> list[Any]:
             if any(np.any(array) for array in arrays[count:]):
@@ -185,7 +186,7 @@ class DeferredError:
 
 
 class DeferredErrorDef(OpDef):
-    """The op of all deferred errors, which makes them again from their tokens. Users do not call it."""
+    """The op of all deferred errors, which restores them from their tokens. Users do not call it."""
 
     def __init__(self) -> None:
         site = Site.of(deferred_error_vectors, sys._getframe())
@@ -195,23 +196,23 @@ class DeferredErrorDef(OpDef):
 
     @cached_property
     def rules(self) -> RuleSet:
-        """No rules: each concrete op has its own."""
+        """The empty rules. Each concrete op has its own rules."""
         return RuleSet()
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoReturn:
-        """Refuse to be called by users."""
+        """Raise NotImplementedError, because users cannot call this op."""
         raise NotImplementedError
 
     def arrange(self, outputs: Sequence[Any]) -> NoReturn:
-        """Refuse to be called by users."""
+        """Raise NotImplementedError, because users cannot call this op."""
         raise NotImplementedError
 
     def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> NoReturn:
-        """Have no native implementation."""
+        """Raise NotImplementedError, because there is no native implementation."""
         raise NotImplementedError
 
     def bind_instance(self, instance: Any) -> NoReturn:
-        """Have no methods."""
+        """Raise NotImplementedError, because the op is not a method."""
         raise NotImplementedError
 
     def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> NoReturn:

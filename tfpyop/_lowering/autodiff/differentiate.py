@@ -1,7 +1,7 @@
-"""Differentiation: from cotangents of outputs to those of inputs, and from tangents of inputs to those of outputs.
+"""Differentiation: compute cotangents of inputs from cotangents of outputs, and tangents of outputs from tangents.
 
-Picks the rule that an op has, or what follows from it: the JVP from a VJP rule, and the derivatives of the op of a
-numpy rule. Both directions are in one file because each of them may need the other.
+Selects the rule of an op, or derives it: the JVP from a VJP rule, and the derivatives of a numpy rule's op. Both
+directions are in one file because each of them may need the other.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from tfpyop._spec.coercion import is_differentiable
 
 
 def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
-    """Apply the gradient rule of an op and hold what it returns to the contract.
+    """Apply the gradient rule of an op and check its results.
 
     Args:
       call: The call that is differentiated.
-      cotangents: One for each output; None where nothing depends on it.
+      cotangents: One cotangent for each output; None where the result does not depend on the output.
 
     Returns:
-      One cotangent for each input, None for those without a derivative.
+      One cotangent for each input; None for inputs without a derivative.
 
     Raises:
       GradientError: The op has no gradient rule.
-      ContractError: The rule returned something that is not a cotangent of the inputs.
+      ContractError: The rule returned an invalid cotangent.
     """
     op = call.op
     given = [dense_cotangent(cotangent, output) for cotangent, output in zip(cotangents, call.outputs, strict=True)]
@@ -53,14 +53,14 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
     if call.is_of_vjp:
         return _vjp_of_vjp(call, given)
     if rule is None:
-        if is_saving():  # a model may be saved that nobody differentiates
+        if is_saving():  # the saved model may never be differentiated
             return deferred_error_vectors(op, missing_gradient, call.inputs, given)
         raise missing_gradient(op)
     return apply_vjp_rule(call, rule, given)
 
 
 def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    """The derivative of a VJP rule by its cotangents is the JVP; by its primals it takes a rule of its own."""
+    """Return the derivative of a VJP rule. By the cotangents it is the JVP; by the primals it needs another rule."""
     forward_call = call.forward_call
     tangents = scatter(forward_call.inputs, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
@@ -73,19 +73,19 @@ def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.
 
 
 def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
-    """Apply the JVP rule of an op, or what follows from its VJP rule.
+    """Apply the JVP rule of an op, or derive the JVP from its VJP rule.
 
     Args:
       call: The call that is differentiated.
-      tangents: One for each input; None where there is none. Stacks of tangents, with one dimension more than their
-        input, if a batch accumulator follows the call.
+      tangents: One tangent for each input; None where there is none. If a batch accumulator watches the call, these are
+        stacks of tangents, with one dimension more than their input.
 
     Returns:
-      One tangent for each output, None for those without a derivative, or stacks of tangents.
+      One tangent for each output, or stacks of tangents; None for outputs without a derivative.
 
     Raises:
-      GradientError: The op has no JVP rule, and none follows.
-      ContractError: The rule returned something that is not a tangent of the outputs.
+      GradientError: The op has no JVP rule, and none can be derived.
+      ContractError: The rule returned an invalid tangent.
     """
     linked = _linked(call)
     is_batched = [_is_batched(*pair) for pair in zip(tangents, call.inputs, strict=True)]
@@ -106,9 +106,10 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
 
 
 def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
-    """Return whether a tangent is a stack of tangents, as those of TensorFlow's batch accumulators are.
+    """Return whether a tangent is a stack of tangents, as from TensorFlow's batch accumulators.
 
-    Where a rank is unknown it is taken for one tangent, which `_given` lets the graph check.
+    A tangent of unknown rank, or for an input of unknown rank, counts as a single tangent. `dense_tangent` makes the
+    graph check this.
     """
     if tangent is None or tangent.shape.rank is None or tensor.shape.rank is None:
         return False
@@ -118,7 +119,7 @@ def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
 def _tangents_of_batch(
     call: RecordedCall, tangents: Sequence[Any], is_batched: Sequence[bool]
 ) -> list[tf.Tensor | None]:
-    """Return stacks of output tangents, one for each of the input tangents that are stacked."""
+    """Return stacks of output tangents, one tangent for each of the stacked input tangents."""
     stacked = [tf.convert_to_tensor(tangent) for tangent, flag in zip(tangents, is_batched, strict=True) if flag]
     is_none: list[bool] = []
 
@@ -134,7 +135,7 @@ def _tangents_of_batch(
 
 
 def has_jvp(op: ConcreteOp) -> bool:
-    """Whether an op has a JVP rule, or a gradient rule that one follows from."""
+    """Return whether an op has a JVP rule, or a gradient rule from which the JVP can be derived."""
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
     is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.forward_op is not None
@@ -142,7 +143,7 @@ def has_jvp(op: ConcreteOp) -> bool:
 
 
 def _linked(call: RecordedCall) -> RecordedCall:
-    """The call with outputs that tapes follow back to the inputs: those at hand are recorded only after this."""
+    """Return the call with outputs that tapes connect to the inputs. The existing outputs are recorded only later."""
     outputs = [tf.identity(tensor) for tensor in call.outputs]
 
     def backward(*cotangents: Any) -> list[Any]:
@@ -153,10 +154,10 @@ def _linked(call: RecordedCall) -> RecordedCall:
 
 
 def _transposed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The JVP out of a VJP rule in TensorFlow ops: the derivative of the rule by the cotangents it is linear in."""
+    """Derive the JVP from a VJP rule in TensorFlow ops: differentiate the rule, which is linear in the cotangents."""
     wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
     copied = _copied(call)
-    with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # the accumulator would take its place
+    with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # else the accumulator would record
         vectors = [tf.zeros_like(output) for output in wanted]
         tape.watch(vectors)
         pulled = input_cotangents(copied, scatter(call.outputs, vectors))
@@ -172,9 +173,9 @@ def _transposed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> lis
 
 
 def _copied(call: RecordedCall) -> RecordedCall:
-    """The call with copies, which the accumulator at work does not follow, as outer ones do.
+    """Return the call with copied tensors, which the active accumulator does not watch. Outer accumulators do.
 
-    So a rule that calls the op itself comes to an end.
+    This ends the recursion of a rule that calls the op itself.
     """
     inputs, outputs, residuals = (
         [tf.identity(tensor) for tensor in tensors] for tensors in (call.inputs, call.outputs, call.residuals)
@@ -183,7 +184,7 @@ def _copied(call: RecordedCall) -> RecordedCall:
 
 
 def _is_zero(call: RecordedCall, number: int) -> bool:
-    """Whether the gradient rule gives an input no cotangent but zero, as far as can be told where it is called."""
+    """Return whether the gradient rule gives an input a cotangent of zero, if the value is known at this point."""
     varied = [
         tf.reshape(tf.cast(tf.cos(tf.cast(tf.range(tf.size(output)), tf.float32)), output.dtype), tf.shape(output))
         for output in call.outputs
@@ -196,7 +197,7 @@ def _is_zero(call: RecordedCall, number: int) -> bool:
 
 
 def _jvp_of_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """A VJP rule is linear in the cotangents; along the primals it needs a rule of its own."""
+    """Return the JVP of a VJP rule, which is linear in the cotangents. Along the primals, it needs another rule."""
     n_primals = len(call.inputs) - len(call.vectors)
     vectors = [
         vector if tangent is None else tangent

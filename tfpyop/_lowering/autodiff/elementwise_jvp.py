@@ -1,4 +1,4 @@
-"""The JVP of an op that works element by element, from its VJP in numpy."""
+"""The JVP of an elementwise op, derived from its VJP rule in numpy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tfpyop._spec.coercion import is_differentiable
 
 
 def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The JVP of an op that works element by element: its VJP at one is the derivative of every element.
+    """Return the JVP of an elementwise op: its VJP for a cotangent of one is the derivative of every element.
 
-    A complex output takes the VJP at i too, because nothing says that the function is analytic.
+    A complex output also needs the VJP for a cotangent of i, because the function may not be analytic.
     """
     rule = call.op.rules.vjp
     assert isinstance(rule, NumpyRule)
@@ -50,9 +50,10 @@ def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) ->
 def _real_product(
     columns: Sequence[tf.Tensor | None], tangents: Sequence[tf.Tensor | None], start: tf.Tensor
 ) -> tf.Tensor:
-    """The real inner product of derivatives and tangents, element by element, added to a start.
+    """Add the real inner product of derivatives and tangents, element by element, to `start`.
 
-    A tangent of zero takes no part even where the derivative is infinite or NaN: inputs that nobody moves have one too.
+    A tangent of zero contributes nothing even where the derivative is infinite or NaN, because inputs without a tangent
+    get zeros too.
     """
     for column, tangent in zip(columns, tangents, strict=True):
         if column is None or tangent is None:

@@ -1,7 +1,7 @@
-"""Gradient nodes: IdentityN nodes with a gradient of their own, whose functions go with their graph.
+"""Gradient nodes: IdentityN nodes with their own gradient, whose functions live as long as their graph.
 
-TensorFlow finds the gradient of a node by a name in a global table. Each node here has a name of its own; the function
-behind it holds op and node weakly, and the name is taken back when the graph is collected.
+TensorFlow finds the gradient of a node by a name in a global table. Each node here has a unique name. The function
+behind the name refers to op and node weakly, and the name is removed when the graph is collected.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from tfpyop._spec.tree import Json
 from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 
 Gradient = Callable[[ConcreteOp, tf.Operation, Sequence[Any], Json], list[Any]]
-"""From the op, a node, the cotangents of its outputs and a detail to the cotangents of its inputs."""
+"""A function that returns the cotangents of a node's inputs, given op, node, output cotangents and detail."""
 
 SAVED = "tfpyop"
-"""The gradient name of the nodes that are made while a model is saved."""
+"""The gradient name of the nodes that are created while a model is saved."""
 ATTRIBUTE = "_tfpyop"
-"""The attribute of such a node that tells its gradient."""
+"""The attribute of these nodes that specifies their gradient."""
 
 _GRADIENTS: dict[str, Gradient] = {}
 _NAMES = GraphGradientNames(forget_gradient)
@@ -49,12 +49,12 @@ _saving: ContextVar[bool] = ContextVar("saving", default=False)
 
 
 def is_saving() -> bool:
-    """Whether TensorFlow traces the gradient of a node to write it into a saved model."""
+    """Return whether TensorFlow is tracing the gradient of a node to write it into a saved model."""
     return _saving.get()
 
 
 def register_gradient(kind: str) -> Callable[[Gradient], Gradient]:
-    """Name a gradient that nodes may have, by a kind that means the same in every process."""
+    """Register a gradient of nodes under a kind that means the same in every process."""
 
     def register(gradient: Gradient) -> Gradient:
         _GRADIENTS[kind] = gradient
@@ -65,13 +65,13 @@ def register_gradient(kind: str) -> Callable[[Gradient], Gradient]:
 
 @dataclass(frozen=True, slots=True)
 class NodeGradient:
-    """What the gradient of a node is, such that it can be written into a saved model.
+    """The gradient of a node, in a form that can be written into a saved model.
 
     Attributes:
-      kind: Which of the registered gradients.
-      detail: What that one has to know beside op and node.
+      kind: The name of a registered gradient.
+      detail: What this gradient needs besides op and node.
       is_compiled: Whether the node is in a graph that XLA compiles.
-      token: The op, if it can be found by name.
+      token: The token of the op, if the op can be found by name.
     """
 
     kind: str
@@ -81,10 +81,10 @@ class NodeGradient:
 
     @classmethod
     def parse(cls, text: bytes) -> NodeGradient:
-        """Read what `write` wrote.
+        """Parse what `write` wrote.
 
         Raises:
-          UnsupportedError: It did not write this.
+          UnsupportedError: The text is invalid.
         """
         try:
             parts = json.loads(text)
@@ -97,16 +97,16 @@ class NodeGradient:
         return gradient
 
     def write(self, op: ConcreteOp, node: tf.Operation) -> None:
-        """Write it into a node of the op."""
+        """Write the gradient into a node of the op."""
         set_attribute(node, ATTRIBUTE, json.dumps(asdict(replace(self, token=REGISTRY.token_of(op)))))
 
     def call(self, op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any]) -> list[Any]:
-        """The cotangents of the node's inputs."""
+        """Return the cotangents of the node's inputs."""
         return _GRADIENTS[self.kind](op, node, cotangents, self.detail)
 
 
 def unreadable_gradient(got: str) -> UnsupportedError:
-    """The error for a node whose gradient is not one that this version writes."""
+    """Return the error for a node whose gradient data is invalid in this version."""
     return UnsupportedError(
         "cannot parse gradient data in the model.",
         got=got,
@@ -117,14 +117,14 @@ def unreadable_gradient(got: str) -> UnsupportedError:
 def identity_with_gradient(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_over_rows: bool = False
 ) -> list[tf.Tensor]:
-    """Pass tensors of the current graph through a node with a gradient of its own.
+    """Pass tensors of the current graph through a node with its own gradient.
 
     Args:
       op: The op that the node belongs to.
-      tensors: What passes.
-      kind: Which registered gradient the node has.
-      detail: What the gradient has to know beside op and node.
-      holds_over_rows: Whether the gradient is right for many rows as it is for one.
+      tensors: The tensors to pass through.
+      kind: The name of the registered gradient of the node.
+      detail: What the gradient needs besides op and node.
+      holds_over_rows: Whether the gradient of one row is also correct for stacked rows.
     """
     graph = tf.compat.v1.get_default_graph()
     hold(op, graph)
@@ -140,12 +140,12 @@ def identity_with_gradient(
         name_gradient(name, _GradientOfNode(op, node, gradient))
         _NAMES.add(name, graph)
     over_rows = gradient if holds_over_rows else None
-    node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's own would drop the gradient
+    node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's would drop the gradient
     return passed
 
 
 def is_gradient_node(node: Any) -> bool:
-    """Return whether a written node is one that `identity_with_gradient` has made."""
+    """Return whether `identity_with_gradient` created a serialized node."""
     if ATTRIBUTE in node.attr:
         return True
     name = node.attr["_gradient_op_type"].s if "_gradient_op_type" in node.attr else b""
@@ -153,11 +153,11 @@ def is_gradient_node(node: Any) -> bool:
 
 
 def hold(op: ConcreteOp, graph: tf.Graph) -> None:
-    """Let the graph, and those it is built into, hold the op as long as they live.
+    """Keep the op alive as long as the graph and the graphs that enclose it.
 
-    The global graph around eager code is left out, because it lives forever.
+    The global graph around eager code is excluded, because it lives forever.
     """
-    if op in _held(graph):  # and so by those around it
+    if op in _held(graph):  # then the enclosing graphs hold it too
         return
     while isinstance(graph, FuncGraph):
         _held(graph).add(op)
@@ -167,35 +167,35 @@ def hold(op: ConcreteOp, graph: tf.Graph) -> None:
 
 
 def forwarded_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
-    """What a node passes on from some position, for its gradient to read.
+    """Return the tensors that a node passes on from a position, for its gradient to read.
 
-    These are its inputs, whose derivatives go their own way. But while a model is saved they are its outputs: the nodes
-    of others may come to have other names in the model, where TensorFlow would look for them in vain.
+    These are its inputs, whose derivatives are computed separately. While a model is saved, these are its outputs
+    instead: other nodes may be renamed in the model, and TensorFlow would not find them.
     """
     return list(node.outputs if is_saving() else node.inputs)[begin:]
 
 
 def add_forwarded(by_rule: Sequence[tf.Tensor | None], passed: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The cotangents of what passes: with those of the node's own outputs, if the gradient has read these."""
+    """Return the cotangents of the passed tensors. Add those of the node's outputs if the gradient read the outputs."""
     return list(map(sum_of, by_rule, passed)) if is_saving() else list(by_rule)
 
 
 def sum_of(vector: tf.Tensor | None, other: tf.Tensor | None) -> tf.Tensor | None:
-    """The sum of two vectors like one tensor, where None, and whatever such an integer is given, stands for zeros."""
+    """Return the sum of two vectors for one tensor. None, and any vector of an integer tensor, count as zeros."""
     if other is None or not (other.dtype.is_floating or other.dtype.is_complex):
         return vector
     return other if vector is None else vector + other
 
 
 def node_name(name: str) -> str:
-    """The op's own name as TensorFlow allows it for a node: `acme.ops:Model.solve` becomes `solve`."""
+    """Return the op's own name in a form that TensorFlow allows for a node: `acme.ops:Model.solve` becomes `solve`."""
     return re.sub(r"^[^A-Za-z0-9.]+|[^\w.\-/]", "", re.split(r"[:.]", name.partition("#")[0])[-1]) or "numpy_op"
 
 
 def _over_rows(op: ConcreteOp, gradient: NodeGradient | None, pfor_input: Any) -> list[Any]:
-    """How `vectorized_map` converts such a node: values keep their gradient if they are still those of one row.
+    """Convert a gradient node in `vectorized_map`: values keep their gradient if the gradient also holds for rows.
 
-    The node of a call's outputs has become a part of the call over rows, and is passed on as it is.
+    The node of a call's outputs is already a part of the call over rows, and is passed on unchanged.
     """
     tensors = [item.t for item in pfor_input.inputs]
     passed = tf.identity_n(tensors) if gradient is None else _recorded(op, tensors, gradient)
@@ -203,7 +203,7 @@ def _over_rows(op: ConcreteOp, gradient: NodeGradient | None, pfor_input: Any) -
 
 
 def _recorded(op: ConcreteOp, tensors: Sequence[tf.Tensor], gradient: NodeGradient) -> list[tf.Tensor]:
-    """Pass tensors through such a node, also for tapes inside of functions, which do not look at gradient names."""
+    """Pass tensors through a gradient node, also for tapes inside functions, which ignore gradient names."""
     with stop_recording():
         passed = identity_with_gradient(op, tensors, gradient.kind, gradient.detail, holds_over_rows=True)
 
@@ -215,17 +215,17 @@ def _recorded(op: ConcreteOp, tensors: Sequence[tf.Tensor], gradient: NodeGradie
 
 
 class _GradientOfNode:
-    """What TensorFlow calls for the gradient of one node."""
+    """The function that TensorFlow calls for the gradient of one node."""
 
-    autograph_info__: Mapping[str, Any] = {}  # AutoGraph's mark for what it must call as it is
+    autograph_info__: Mapping[str, Any] = {}  # AutoGraph's mark for functions that it must not convert
 
     def __init__(self, op: ConcreteOp, node: tf.Operation, gradient: NodeGradient) -> None:
-        self._op = weakref.ref(op)  # the graph keeps both; strong references here would keep the graph
+        self._op = weakref.ref(op)  # the graph keeps both alive; strong references here would keep the graph alive
         self._node = weakref.ref(node)
         self._gradient = gradient
 
     def __call__(self, node: tf.Operation | None, *cotangents: Any) -> list[Any]:
-        """The cotangents of the node's inputs. Saving a model calls with None and stand-ins for cotangents."""
+        """Return the cotangents of the node's inputs. Saving a model passes None and placeholder cotangents."""
         outer = _saving.set(is_saving() or node is None)
         try:
             node = self._node() if node is None else node
@@ -245,7 +245,7 @@ class _GradientOfNode:
 
 
 def _held(graph: tf.Graph) -> set[ConcreteOp]:
-    """The ops a graph holds: an attribute of the graph, so that a cycle through them can be collected."""
+    """Return the ops that a graph holds. The set is an attribute, so that cycles through the graph can be collected."""
     if not hasattr(graph, "_tfpyop_held"):
         graph._tfpyop_held = set()
     held: set[ConcreteOp] = graph._tfpyop_held

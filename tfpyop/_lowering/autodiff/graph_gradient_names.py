@@ -1,4 +1,4 @@
-"""Gradient names that belong to a graph, and leave TensorFlow's table when the graph is collected."""
+"""Gradient names that belong to a graph, and are removed from TensorFlow's table when the graph is collected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfpyop._locks import SafeLock
 
 
 class GraphGradientNames:
-    """Names in a foreign table, each removed when its owner is collected."""
+    """Names in an external table, each removed when its owner is collected."""
 
     def __init__(self, remove: Callable[[str], Any]) -> None:
         self._remove = remove
@@ -18,7 +18,7 @@ class GraphGradientNames:
         self._lock = SafeLock()
 
     def add(self, name: str, owner: Any) -> None:
-        """Tie a name to the life of its owner."""
+        """Remove a name when its owner is collected."""
         with self._lock:
             names = self._names.get(owner)
             if names is None:

@@ -24,15 +24,15 @@ from tfpyop.errors import TfpyopError
 
 
 def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Apply the JVP rule of an op; return one tangent for each output, None for those without a derivative.
+    """Apply the JVP rule of an op; return one tangent for each output, None for outputs without a derivative.
 
     Args:
       call: The call that is differentiated.
       rule: The op's JVP rule.
-      tangents: A dense one for each input that varies, else None.
+      tangents: A dense tangent for each input that varies, else None.
 
     Raises:
-      ContractError: The rule returned something that is not a tangent of the outputs.
+      ContractError: The rule returned an invalid tangent.
     """
     op = call.op
     vectors = or_zeros(tangents, call.inputs)
@@ -79,10 +79,10 @@ def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
 
 
 def _ensured(tensor: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
-    """The tensor, whose shape is checked when the graph runs.
+    """Return the tensor, with a check of its shape that runs with the graph.
 
-    Accumulators are told how it is differentiated: TensorFlow's own way fails where they nest, because the node has a
-    shape for an attribute, which cannot be hashed.
+    The derivative is recorded here. TensorFlow's own derivative fails in nested accumulators, because the node has a
+    shape attribute, which cannot be hashed.
     """
     with stop_recording():
         ensured = tf.ensure_shape(tensor, shape)

@@ -1,4 +1,4 @@
-"""Guards: tensors with an unknown derivative; requesting the derivative raises an error instead of being wrong."""
+"""Nondifferentiable tensors: requesting their unknown derivative raises an error instead of being wrong."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def nondifferentiable(
     sources: Sequence[tf.Tensor],
     error: Callable[[ConcreteOp], GradientError],
 ) -> list[tf.Tensor]:
-    """The same tensors, which are known to depend on sources in a way that nobody can follow beside their own.
+    """Return the tensors, marked as depending on `sources` in a way that cannot be differentiated.
 
-    Their derivatives by anything else, such as a cotangent, depend on the sources too, and are guarded in turn.
+    Their known derivatives stay available. Derivatives by other tensors, such as a cotangent, depend on the sources
+    too, and are marked in turn.
     """
     n_tensors, is_compiled = len(tensors), is_compiling()
     through = [*tensors, *sources]
@@ -59,7 +60,7 @@ def nondifferentiable(
 
 @register_gradient("guard")
 def _gradient_of_guard(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], detail: Any) -> list[Any]:
-    """The gradient of the node that guarded tensors and their sources pass through."""
+    """Return the cotangents of the node that marked tensors and their sources pass through."""
     is_pair = isinstance(detail, list) and len(detail) == 2 and type(detail[0]) is int and isinstance(detail[1], str)
     if not is_pair or not 0 <= detail[0] <= len(node.outputs):
         raise unreadable_gradient(f"{detail!r:.80}")

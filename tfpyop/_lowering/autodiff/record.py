@@ -1,4 +1,4 @@
-"""Recording: telling TensorFlow's tapes and accumulators how a call is differentiated."""
+"""Recording: pass the derivatives of a call to TensorFlow's tapes and accumulators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record(call: RecordedCall) -> None:
         primals = [*call.forward_call.inputs, *call.forward_call.outputs, *call.forward_call.residuals]
         call = replace(call, needs_primal_derivatives=should_record_backprop(primals))
 
-    moves = [is_watched([tensor]) for tensor in call.inputs]  # for the others TensorFlow gives tangents of zero
+    moves = [is_watched([tensor]) for tensor in call.inputs]  # TensorFlow passes tangents of zero for the other inputs
 
     def backward(*cotangents: Any) -> list[Any]:
         with compiling(call.is_compiled):

@@ -1,4 +1,4 @@
-"""Calls: an op and the tensors that went into it and came out of it, as its derivative rules need them."""
+"""Recorded calls: an op with its input and output tensors, as its derivative rules need them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from tfpyop._spec.rule_outputs import CotangentSpec, RuleInputs
 
 @dataclass(eq=False)
 class RecordedCall:
-    """One call of an op, eagerly or in a graph."""
+    """One call of an op, in eager code or in a graph."""
 
     op: ConcreteOp
     inputs: Sequence[tf.Tensor]
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
     needs_primal_derivatives: bool = True
-    """For the op of a VJP rule: whether somebody may want its derivative by the primals."""
+    """Whether the derivative by the primals may be requested, for the op of a VJP rule."""
     is_compiled: bool = field(default_factory=is_compiling)
-    """Whether it is in a graph that XLA compiles."""
+    """Whether the call is in a graph that XLA compiles."""
 
     @property
     def is_of_vjp(self) -> bool:
-        """Whether this is a call of a VJP rule's op that has no rule of its own."""
+        """Whether the op is the op of a VJP rule and has no rule of its own."""
         return self.op.rules.vjp is None and isinstance(self.op.host.promise, CotangentSpec)
 
     @cached_property
     def forward_call(self) -> RecordedCall:
-        """For the op of a VJP rule: the call that it takes cotangents back through."""
+        """The call whose outputs the cotangents belong to, for the op of a VJP rule."""
         parts = self._parts
         assert self.op.forward_op is not None
         return RecordedCall(self.op.forward_op, parts.inputs, parts.outputs, parts.residuals)
 
     @property
     def vectors(self) -> Sequence[tf.Tensor]:
-        """For the op of a VJP rule: the cotangents it was given."""
+        """The cotangents passed to the op of a VJP rule."""
         return self._parts.vectors
 
     @cached_property
@@ -56,13 +56,13 @@ class RecordedCall:
 
     @property
     def values(self) -> RuleInputs[Any]:
-        """The call as a rule is given it, without vectors."""
+        """The inputs, outputs and residuals as a rule receives them, without vectors."""
         return RuleInputs(self.inputs, self.outputs, self.nondifferentiable_residuals(), ())
 
     def nondifferentiable_residuals(self) -> list[tf.Tensor]:
-        """The residuals, such that differentiating a rule through them raises.
+        """Return the residuals, marked so that differentiating a rule through them raises.
 
-        They come from the inputs in a way that only the host knows; taking them for constants would be silently wrong.
+        Only the host knows how they depend on the inputs. Treating them as constants would be silently wrong.
         """
         if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
             return list(self.residuals)

@@ -1,4 +1,4 @@
-"""Applied rules: a rule in TensorFlow ops is called, and what it made of numpy is guarded."""
+"""Applied rules: call a rule in TensorFlow ops, and mark results that numpy computed as nondifferentiable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tfpyop.errors import GradientError, annotate
 
 
 def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:
-    """Call a rule in TensorFlow ops, telling on its own exceptions which op it belongs to."""
+    """Call a rule in TensorFlow ops, and annotate its exceptions with the op."""
     try:
         return rule(call.op.context(call.values), *vectors)
     except Exception as error:
@@ -41,7 +41,7 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
 def mark_unconnected(
     call: RecordedCall, rule: Callable[..., Any], vectors: Sequence[Any], results: Sequence[tf.Tensor | None]
 ) -> list[tf.Tensor | None]:
-    """What a rule in TensorFlow ops returned, such that differentiating it raises where numpy made a part of it."""
+    """Return the results of a rule in TensorFlow ops, marked so that differentiating a part made by numpy raises."""
     given = [*call.inputs, *call.outputs, *vectors]
     sources = [tensor for tensor in given if tensor is not None and is_differentiable(dtype_of(tensor))]
     if tf.executing_eagerly():
@@ -58,7 +58,7 @@ def mark_unconnected(
 def _is_detached(
     call: RecordedCall, rule: Callable[..., Any], given: Sequence[tf.Tensor | None], sources: Sequence[tf.Tensor]
 ) -> bool:
-    """Whether a rule that runs eagerly takes values of these tensors to Python, found out once a kind of call."""
+    """Return whether an eager rule reads values of these tensors in Python, checked once per kind of call."""
     replaced = {id(tensor) for tensor in sources}
 
     def with_symbolic(symbolic: Sequence[tf.Tensor]) -> Any:

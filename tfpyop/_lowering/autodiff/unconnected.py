@@ -1,7 +1,7 @@
-"""Detachment: whether a derivative rule leaves TensorFlow, so that its results lose what they depend on.
+"""Unconnected gradients: detect derivative rules that leave TensorFlow, so that their results lose dependencies.
 
-Graphs show it: other people's Python functions are nodes without a gradient, and numpy refuses symbolic tensors. A rule
-that runs eagerly is traced to look at it.
+In a graph, foreign Python functions are nodes without a gradient, and numpy rejects symbolic tensors. A rule that runs
+eagerly is traced to inspect its graph.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tfpyop._registry.token import is_own
 from tfpyop.errors import text_of
 
 _PYTHON = ("PyFunc", "PyFuncStateless")
-"""The nodes of Python functions that have no gradient."""
+"""The nodes of Python functions, which have no gradient."""
 
 _MISSING = re.compile(r"'SymbolicTensor' object has no attribute '(?P<name>\w+)'")
 
 
 def unconnected_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Those of some tensors of a graph that results depend on through Python functions of other people."""
+    """Return the source tensors of a graph on which results depend through foreign Python functions."""
     ends = _in_graph(sources)
     foreign = [node for node in _nodes_behind(_symbolic(results), ends) if _is_foreign(node)]
     entering = [tensor for node in foreign for tensor in node.inputs]
@@ -33,9 +33,10 @@ def unconnected_sources(results: Any, sources: Sequence[tf.Tensor]) -> list[tf.T
 
 
 def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
-    """Number the tensors and what stands for them in the current graph, which captures tensors from outside of it.
+    """Number the tensors and the placeholders that capture them in the current graph.
 
-    The gradient of a `tf.function` under a tape is a graph beside that of the function, and captures what it reads.
+    The gradient of a `tf.function` under a tape is a separate graph next to the graph of the function. It captures what
+    it reads.
     """
     graphs, graph = [], tf.compat.v1.get_default_graph()
     while isinstance(graph, FuncGraph):
@@ -50,10 +51,10 @@ def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
 
 
 def escapes_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
-    """Whether a rule, called with such tensors, takes their values to Python.
+    """Return whether a rule, called with these tensors, reads their values in Python.
 
-    It is traced as it is, and if that fails, with AutoGraph, for an `if` or a loop that asks for a value. One that
-    cannot be traced either way is taken to stay: it may be right, and refusing its derivative would break it.
+    The rule is traced without AutoGraph. If this fails, it is traced with AutoGraph, for an `if` or a loop that needs a
+    value. A rule that cannot be traced either way counts as connected: it may be correct, and an error would break it.
     """
     return _leaves(rule, sources, autograph=False)
 
@@ -74,9 +75,9 @@ def _leaves(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Ten
 
 
 def needs_concrete_values(error: BaseException) -> bool:
-    """Whether an exception says that Python cannot have the values of a graph's tensor."""
-    if isinstance(error, AttributeError):  # what only tensors with values have, such as .numpy()
-        found = _MISSING.search(text_of(error))  # AutoGraph makes the exception anew, from its text alone
+    """Return whether an exception reports that Python cannot read the values of a symbolic tensor."""
+    if isinstance(error, AttributeError):  # an attribute of eager tensors only, such as .numpy()
+        found = _MISSING.search(text_of(error))  # AutoGraph creates the exception again, from its text alone
         is_of_tensor = isinstance(error.obj, tf.Tensor) or found is not None
         return is_of_tensor and hasattr(EagerTensor, found["name"] if found else str(error.name))
     if isinstance(error, TypeError):  # float(tensor)
@@ -90,7 +91,7 @@ def _symbolic(results: Any) -> list[tf.Tensor]:
 
 
 def _nodes_behind(tensors: Iterable[tf.Tensor], ends: Container[Any]) -> list[tf.Operation]:
-    """The nodes that tensors are computed by, back to the tensors where to stop."""
+    """Return the nodes that compute tensors, back to the tensors in `ends`."""
     found: dict[tf.Operation, None] = {}
     remaining = [tensor for tensor in tensors if tensor.ref() not in ends]
     while remaining:
@@ -102,7 +103,7 @@ def _nodes_behind(tensors: Iterable[tf.Tensor], ends: Container[Any]) -> list[tf
 
 
 def _is_foreign(node: tf.Operation) -> bool:
-    """Return whether a node runs other people's Python: by itself, or in a function, loop or branch."""
+    """Return whether a node runs foreign Python code: directly, or in a function, loop or branch."""
     if node.type not in _PYTHON and not may_call_functions(node.type):
         return False
     found: set[str] = set()
@@ -121,6 +122,6 @@ def _is_foreign(node: tf.Operation) -> bool:
 
 
 def _called_functions(node: Any) -> list[str]:
-    """The names of the functions that a written node calls."""
+    """Return the names of the functions that a serialized node calls."""
     values = node.attr.values()
     return [function.name for value in values for function in (value.func, *value.list.func) if function.name]

@@ -1,4 +1,4 @@
-"""Cotangents and tangents next to the tensors that they belong to."""
+"""Cotangents and tangents, matched to the tensors that they belong to."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tfpyop._spec.coercion import is_differentiable
 
 
 def scatter(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    """Values for the differentiable ones among some tensors, with None for the others."""
+    """Return one entry for each tensor: the next value if the tensor is differentiable, else None."""
     remaining = iter(values)
     return [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in like]
 
 
 def or_zeros(tangents: Sequence[tf.Tensor | None], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
-    """Tangents as a rule is given them: one for each differentiable input, zero for those that are not moved."""
+    """Return tangents as a rule receives them: one for each differentiable input, zeros for inputs that do not vary."""
     return [
         tf.zeros_like(tensor) if tangent is None and is_differentiable(dtype_of(tensor)) else tangent
         for tangent, tensor in zip(tangents, tensors, strict=True)

@@ -25,15 +25,15 @@ from tfpyop.errors import Shape, TfpyopError
 
 
 def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Apply the gradient rule of an op; return one cotangent for each input, None for those without a derivative.
+    """Apply the gradient rule of an op; return one cotangent for each input, None for inputs without a derivative.
 
     Args:
       call: The call that is differentiated.
       rule: The op's gradient rule.
-      cotangents: A dense one for each output, None for outputs without a derivative.
+      cotangents: A dense cotangent for each output, None for outputs without a derivative.
 
     Raises:
-      ContractError: The rule returned something that is not a cotangent of the inputs.
+      ContractError: The rule returned an invalid cotangent.
     """
     op = call.op
     if isinstance(rule, NumpyRule):
@@ -54,7 +54,7 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
 
 
 def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
-    """Return a dense cotangent for a differentiable output, zero where nothing depends on it."""
+    """Return a dense cotangent for a differentiable output, zeros where the result does not depend on the output."""
     if not is_differentiable(dtype_of(output)):
         return None
     if type(cotangent) is EagerTensor:
@@ -63,10 +63,10 @@ def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
 
 
 def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
-    """One cotangent: cast to the primal's dtype, summed over the loop dimensions that broadcasting added."""
+    """Return one cotangent, cast to the primal's dtype and summed over the loop dimensions that broadcasting added."""
     primal = call.inputs[number]
     tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
-    if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # a graph has no values to look at yet
+    if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # the values are not known in a graph
         cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
@@ -78,7 +78,7 @@ def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -
 
 
 def _fit_unknown(call: RecordedCall, tensor: tf.Tensor, number: int) -> tf.Tensor:
-    """Check and sum a cotangent whose shape, or whose primal's, is known only when the graph runs."""
+    """Check and sum a cotangent if its shape, or the shape of its primal, is known only when the graph runs."""
     primal = call.inputs[number]
     shape, wanted = tf.shape(tensor), tf.shape(primal)
     problem = f"gradient of {call.op.subject}: the cotangent of input {number} has the wrong shape."
@@ -90,9 +90,9 @@ def _fit_unknown(call: RecordedCall, tensor: tf.Tensor, number: int) -> tf.Tenso
 
 
 def _checks(call: RecordedCall, tensor: tf.Tensor, number: int, problem: str) -> list[Any]:
-    """What must happen first: nodes that raise unless a cotangent has the shape of its primal or the broadcast one."""
+    """Return nodes that raise unless a cotangent has the shape of its primal or the broadcast shape."""
     signature, shapes = call.op.signature, [type_of(primal).shape for primal in call.inputs]
-    if is_compiling():  # XLA leaves out what raises when it runs
+    if is_compiling():  # XLA drops nodes that raise at run time
         allowed = [sizes_of(shapes[number], number)]
         allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
         known = [sizes for sizes in allowed if sizes is not None]
@@ -106,7 +106,7 @@ def _checks(call: RecordedCall, tensor: tf.Tensor, number: int, problem: str) ->
 
 
 def _broadcast_shape(call: RecordedCall, number: int) -> tf.Tensor:
-    """The loop dimensions of all inputs, broadcast, and the core dimensions of one, as a tensor."""
+    """Return the broadcast loop dimensions of all inputs, followed by the core dimensions of one input, as a tensor."""
     assert call.op.signature is not None
     ranks = call.op.signature.core_ranks([type_of(tensor).shape for tensor in call.inputs])
     loop = tf.zeros([0], tf.int32)

@@ -1,1 +1,1 @@
-"""What saved models hold of calls and gradients, and how it is read."""
+"""Calls and gradients in saved models: what models store, and how it is read."""

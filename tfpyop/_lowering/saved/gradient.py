@@ -1,7 +1,7 @@
-"""Saved gradients: how TensorFlow finds the gradient of a node that was made while a model was saved.
+"""Saved gradients: find the gradient of a node that was created while a model was saved.
 
-TensorFlow saves the gradient functions of a model's nodes, but not those of the nodes in these functions. Such nodes
-carry in an attribute what their gradient is, and are told by one name in all processes.
+TensorFlow saves the gradient functions of a model's nodes, but not the gradients of the nodes in these functions. These
+nodes store their gradient in an attribute, and share one gradient name in all processes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tfpyop._lowering.xla.compilation import compiling
 
 
 def install() -> None:
-    """Let TensorFlow find the gradients of such nodes."""
+    """Register the gradient of nodes that were created while a model was saved."""
     tf.RegisterGradient(SAVED)(_gradient)
 
 
 def _gradient(node: tf.Operation | None, *cotangents: Any) -> Sequence[Any]:
-    if node is None:  # a loaded model is saved again: TensorFlow asks once for all such nodes, and does not say which
+    if node is None:  # a loaded model is saved again: TensorFlow calls once for all of these nodes, without a node
         return lost_gradient_vectors(cotangents)
     saved = NodeGradient.parse(node.get_attr(ATTRIBUTE))
     with compiling(saved.is_compiled):

@@ -1,6 +1,7 @@
 """Native models: saved models in which host calls are replaced by the native implementations of their ops.
 
-Works on the written graphs, so that it does not matter when they were traced. TensorFlow differentiates what is left.
+Works on the serialized graphs, so that it does not matter when they were traced. TensorFlow differentiates the
+result.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from tfpyop.errors import UnsupportedError
 
 _GRADIENT = "_gradient_op_type"
 _OWN_GRADIENT = re.compile(rf"{SAVED}|.+#[0-9a-f]{{8}}-\d+")
-"""What gradients of ops are called in graphs: by the name that saving gives them, or one of a process."""
+"""The gradient names of ops in graphs: the name used while a model is saved, or a unique name of a process."""
 
 
 def make_native(meta_graph: Any) -> None:
     """Replace all host calls in the graphs of a saved model, in place.
 
     Raises:
-      UnsupportedError: An op has no native implementation, or one that cannot stand in its place.
+      UnsupportedError: An op has no native implementation, or its native implementation cannot replace the call.
     """
     _drop_gradients(meta_graph)
     library = meta_graph.graph_def.library
@@ -54,7 +55,7 @@ def make_native(meta_graph: Any) -> None:
 
 
 class _Scope:
-    """The nodes of a graph or a function, and the shapes of what they are given."""
+    """The nodes of a graph or a function, and the shapes of their outputs and of the function's arguments."""
 
     def __init__(self, nodes: Any, function: Any) -> None:
         self.nodes = list(nodes)
@@ -65,7 +66,7 @@ class _Scope:
             self._shapes |= {argument.name: _shapes(function.arg_attr[number].attr) for number, argument in arguments}
 
     def shape(self, name: str) -> tf.TensorShape:
-        """The shape of an input as a node names it: `node`, `node:1` or, in functions, `node:output:1`."""
+        """Return the shape of an input as a node names it: `node`, `node:1` or, in functions, `node:output:1`."""
         node, *rest = name.split(":")
         shapes = self._shapes.get(node, [])
         number = int(rest[-1]) if rest else 0
@@ -100,14 +101,14 @@ def _require_native(ops: Sequence[ConcreteOp]) -> None:
 
 
 def _specs(node: Any, scope: _Scope) -> list[tf.TensorSpec]:
-    """Return the dtypes and shapes of the inputs of a node as far as they are known here."""
+    """Return the dtypes and shapes of the inputs of a node, as far as they are known."""
     dtypes = list(map(tf.as_dtype, node.attr["Tin"].list.type))
     names = [name for name in node.input if not name.startswith("^")]
     return [tf.TensorSpec(scope.shape(name), dtype) for name, dtype in zip(names, dtypes, strict=True)]
 
 
 def _replace(node: Any, call: Any) -> None:
-    """Make a node what another one is, with its own name, inputs and shapes of outputs."""
+    """Overwrite a node with another node, but keep its name, inputs and output shapes."""
     kept = [*node.input]
     name, shapes = node.name, type(node)()
     shapes.attr["_output_shapes"].CopyFrom(node.attr["_output_shapes"])
@@ -119,7 +120,7 @@ def _replace(node: Any, call: Any) -> None:
 
 
 def _traced(op: ConcreteOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequence[Any]]:
-    """Trace the native implementation; return a node that calls it, and the functions behind the node."""
+    """Trace the native implementation; return a node that calls it, and the functions that the node needs."""
     native_call: Any = tf.function(lambda *tensors: native.results(op, tensors), autograph=False)
     function = native_call.get_concrete_function(*specs)
     if function.captured_inputs:
@@ -136,7 +137,7 @@ def _traced(op: ConcreteOp, specs: Sequence[tf.TensorSpec]) -> tuple[Any, Sequen
 
 
 def _drop_gradients(meta_graph: Any) -> None:
-    """Leave the derivatives to TensorFlow: the gradient functions of ops are host calls themselves."""
+    """Remove the gradient functions of ops, which contain host calls. TensorFlow differentiates the nodes instead."""
     library = meta_graph.graph_def.library
     for node in nodes_of(meta_graph.graph_def):
         if _GRADIENT in node.attr and _is_own_gradient(node.attr[_GRADIENT].s.decode(errors="replace")):

@@ -1,4 +1,4 @@
-"""Saved nodes: which ops the nodes of a saved model stand for. Nothing is imported or run to find out."""
+"""Saved nodes: find the ops that the nodes of a saved model refer to, without importing or running anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfpyop._registry.token import Token
 
 
 def tokens_of(meta_graph: Any) -> Iterator[Token]:
-    """The ops that are called in a graph and its functions, or whose gradients are."""
+    """Iterate over the tokens of the ops that a graph and its functions call or differentiate."""
     for node in nodes_of(meta_graph.graph_def):
         tokens = host_tokens(node)
         if ATTRIBUTE in node.attr:
@@ -23,13 +23,13 @@ def tokens_of(meta_graph: Any) -> Iterator[Token]:
 
 
 def nodes_of(graph: Any) -> Iterator[Any]:
-    """All nodes of a written graph and of the functions that it calls."""
+    """Iterate over all nodes of a serialized graph and of the functions in its library."""
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         yield from nodes
 
 
 def host_tokens(node: Any) -> list[Token]:
-    """The token of the host function that a written node calls, if it calls one."""
+    """Return the token of the host function that a serialized node calls, in a list, or an empty list."""
     values = [node.attr[name].s for name in ("token", TOKEN_ATTRIBUTE) if name in node.attr]
     tokens = [token for token in map(Token.of_node, values) if token is not None]
     if tokens and "token" in node.attr:

@@ -1,7 +1,7 @@
-"""Buffers: the memory that XLA lends for one call, checked against what the text of the call declares.
+"""Borrowed buffers: the memory that XLA passes to one call, checked against the declaration in the call's text.
 
-The text comes from a model file, which may be damaged or malicious, and two sites with one text may have different
-buffers. So every call compares all buffers before any memory is touched.
+The text comes from a model file, which may be damaged or malicious, and two sites with the same text may have different
+buffers. Every call therefore compares all buffers before any memory is accessed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
 from tfpyop.errors import UnsupportedError, describe
 
 _READ_ONLY: Any = PickleBuffer(memoryview(LENT).toreadonly())
-"""The same memory for inputs: numpy does not make arrays on it writable again, as it would through a memoryview."""
+"""The same memory for inputs. numpy arrays on a read-only PickleBuffer cannot be made writable again."""
 
 _Shape = tuple[int, ...]
 _BufferType = tuple[int, _Shape]
 """XLA's number of an element type, and a shape."""
 
 _ORDER = ArraySpec(np.dtype(np.int32), ())
-"""The type of the argument and of the result that keep stateful calls in order."""
+"""The type of the argument and the result that keep stateful calls in order."""
 _NAMES = {number: name for name, (_, number) in ELEMENT_TYPES.items()}
 _MOST_LISTED = 8
 
@@ -35,7 +35,7 @@ _read_buffer = reader(Buffer, "dtype", "data", "rank", "sizes")
 
 
 class CallBuffers:
-    """The buffers of all calls from sites that are alike.
+    """The buffers of all calls from equal sites.
 
     Attributes:
       inputs: The types of the arguments, with all sizes.
@@ -43,14 +43,14 @@ class CallBuffers:
     """
 
     def __init__(self, declared: CallDescriptor, frame: Frame) -> None:
-        """Take the sizes that the declaration leaves open from the buffers of the first call.
+        """Take sizes that the declaration leaves open from the buffers of the first call.
 
         Args:
-          declared: What the text of the sites declares.
+          declared: The declaration in the text of the sites.
           frame: The call frame of the first call.
 
         Raises:
-          UnsupportedError: The buffers are not as declared.
+          UnsupportedError: The buffers do not match the declaration.
         """
         order = [_ORDER] * declared.is_ordered
         types = [*declared.inputs, *order], [*declared.outputs, *order]
@@ -62,7 +62,7 @@ class CallBuffers:
             for side, found in zip((declared.inputs, declared.outputs), actual, strict=True)
         )
         self._types = types
-        self._end_of_inputs = len(self.inputs)  # what comes behind inputs and outputs is the order of stateful calls
+        self._end_of_inputs = len(self.inputs)  # after inputs and outputs comes the order of stateful calls
         self._end_of_outputs = len(types[0]) + len(self.outputs)
         self._n_arguments, self._n_results = map(len, actual)
         self._read_arguments, self._read_results = pointers(self._n_arguments), pointers(self._n_results)
@@ -73,22 +73,22 @@ class CallBuffers:
         ]
 
     def arrays(self, frame: Frame) -> tuple[list[Array], list[Array]]:
-        """Return arrays on the arguments and on the results of a call, which must have buffers as declared.
+        """Return arrays on the arguments and the results of a call, after comparing its buffers with the declaration.
 
         Raises:
-          UnsupportedError: A buffer has another dtype, rank or size, or there are more or fewer buffers.
+          UnsupportedError: A buffer has another dtype, rank or size, or the number of buffers differs.
         """
         _, n_arguments, arguments, n_results, results, _, _, _ = frame
         if n_arguments != self._n_arguments or n_results != self._n_results:
             raise _mismatch(self._types, _actual_types(frame))
         arrays: list[Array] = []
         buffers = self._read_arguments(arguments) + self._read_results(results)
-        for (element_type, rank, read_sizes, shape, dtype, memory), buffer in zip(self._expected, buffers):  # noqa: B905 - of one length, and in every call
+        for (element_type, rank, read_sizes, shape, dtype, memory), buffer in zip(self._expected, buffers):  # noqa: B905 - of equal lengths, and run by every call
             got_type, data, got_rank, sizes_address = _read_buffer(buffer)
             if got_type != element_type or got_rank != rank or read_sizes(sizes_address) != shape:
                 raise _mismatch(self._types, _actual_types(frame))
             if not data:
-                if 0 not in shape:  # only what has no elements may have no memory
+                if 0 not in shape:  # only an empty array may have no memory
                     raise _mismatch(self._types, _actual_types(frame))
                 data = LENT_FROM
             arrays.append(_array(shape, dtype, memory, data - LENT_FROM))
@@ -101,7 +101,7 @@ def shapes_of(frame: Frame) -> list[_Shape]:
 
 
 def _actual_types(frame: Frame) -> tuple[list[_BufferType], list[_BufferType]]:
-    """Return what the arguments and what the results of a call are."""
+    """Return the types of the arguments and the types of the results of a call."""
     return _types_of(*frame[1:3]), _types_of(*frame[3:5])
 
 
@@ -131,7 +131,7 @@ def _mismatch(expected: Sequence[Types], actual: Sequence[Sequence[_BufferType]]
 
 
 def _listed(types: Sequence[str]) -> str:
-    """Render types, of very many the first ones."""
+    """Return a list of types as text, shortened to the first few types."""
     text = ", ".join(types[:_MOST_LISTED])
     rest = len(types) - _MOST_LISTED
     return (f"{text} and {rest} more" if rest > 0 else text) or "nothing"

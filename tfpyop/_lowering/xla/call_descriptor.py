@@ -1,6 +1,6 @@
-"""What a compiled call tells the host about itself, as text that XLA carries: the token, and the types of its arrays.
+"""Call descriptors: the text that XLA carries with a compiled call, with the token and the types of the arrays.
 
-Owns the text and the numbers of XLA's dtypes. Knows nothing of TensorFlow.
+Owns the text and the numbers of XLA's dtypes. Must not depend on TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ ELEMENT_TYPES = {
     "float8_e5m2fnuz": ("f8E5M2FNUZ", 24),
     "float8_e4m3fnuz": ("f8E4M3FNUZ", 25),
 }
-"""For each dtype by name: its MLIR type, and its number in XLA."""
+"""The MLIR type and the XLA number of each dtype, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallDescriptor:
-    """What one compiled call is: whose function, and the types of what it is given and returns."""
+    """The host function of one compiled call, and the types of its inputs and outputs."""
 
     token: str
     inputs: Types
     outputs: Types
     is_ordered: bool = False
-    """Whether a last input and a last output, of no content, keep the order of calls."""
+    """Whether a last input and a last output without content keep the order of calls."""
 
     @property
     def text(self) -> str:
-        """Everything in one line; equal for calls that are alike in all of it."""
+        """All fields in one line. Equal for equal calls."""
         inputs, outputs = (",".join(map(_type_text, types)) for types in (self.inputs, self.outputs))
         return f"{self.token}|{inputs}->{outputs}{'!' * self.is_ordered}"
 
     @classmethod
     def parse(cls, site: bytes) -> CallDescriptor:
-        """Read what `text` gave.
+        """Parse text that `text` returned.
 
         Raises:
           UnsupportedError: The text is damaged.
@@ -76,7 +76,7 @@ def _read_types(text: str) -> list[ArraySpec]:
 
 
 def _read_type(text: str) -> ArraySpec:
-    """Read what `_type_text` gave, and nothing else that Python would take for a number or numpy for a dtype."""
+    """Parse what `_type_text` returned. Reject other spellings that Python or numpy would accept."""
     name, _, sizes = text.removesuffix("]").partition("[")
     dtype = parse_dtype(name)
     shape: Shape = tuple(None if size == "?" else int(size) for size in sizes.split())
@@ -87,7 +87,7 @@ def _read_type(text: str) -> ArraySpec:
 
 
 def unreadable(got: str) -> UnsupportedError:
-    """Return the error for a compiled call whose text is not one that this version writes."""
+    """Return the error for a compiled call whose text is invalid in this version."""
     return UnsupportedError(
         "cannot parse the call data in a compiled model.",
         got=got,

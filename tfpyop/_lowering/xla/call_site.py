@@ -1,6 +1,6 @@
-"""Compiled calls as they run: arrays on the memory that XLA lends, the host function, and results where XLA wants them.
+"""Run compiled calls: put arrays on XLA's memory, run the host function, and write results where XLA expects them.
 
-Owns the borrowed buffers: no array on a borrowed buffer may outlive its call.
+Owns the borrowed buffers. No array on a borrowed buffer may outlive its call.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
 from tfpyop.errors import ContractError, TfpyopError
 
 _MOST_SAID = 500
-"""How many characters of an exception's own text are told, so that there is room for its place."""
+"""Maximum length of an exception's own text, in characters, which leaves room for the location."""
 
 _TRIALS = 3
-"""How many calls may leave arrays in reference cycles before a site is given copies for ever. A young collection frees
-most cycles at once; others count as references, unless the function has been lent the array."""
+"""Number of calls that may leave arrays in reference cycles before a site gets copies forever.
+
+A collection of the youngest generation frees most cycles at once. Cycles that remain count as references, except after
+a call with borrowed buffers, for which a full collection runs."""
 
 _PATIENCE = 0.5
-"""How long, in seconds, references to what was lent may outlive their call before the function is said to keep them."""
+"""Maximum time, in seconds, that references to borrowed buffers may outlive their call before an error reports them."""
 
 
 class HostCall:
-    """Calls from sites that are alike: of one host function, with the same dtypes and shapes."""
+    """Calls from equal sites: of one host function, with the same dtypes and shapes."""
 
     def __init__(self, host: HostFunction, buffers: CallBuffers) -> None:
-        """Plan calls with such buffers, which must be what the function takes and returns."""
+        """Plan calls with these buffers, which must match the inputs and outputs of the function."""
         self.registrations = REGISTRY.registrations
         self._host = host
         self._buffers = buffers
@@ -56,7 +58,7 @@ class HostCall:
         self._lends = False
         """Whether the function gets borrowed memory."""
         self._trials = _TRIALS
-        """How many more calls may leave arrays in reference cycles; 0 if all are given copies from now on."""
+        """Number of further calls that may leave arrays in reference cycles. 0 if all calls get copies from now on."""
 
     def run(self, frame: Frame) -> None:
         """Run the host function on the buffers of a call."""
@@ -69,7 +71,7 @@ class HostCall:
         if not lends:
             inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
         elif out:
-            targets = []  # nothing else may refer to what the function is given
+            targets = []  # no other reference to the function's arrays may exist
         problem = self._run(inputs, out, targets, frame)
         if lends and problem is None and not are_kept(inputs) and not (out and are_kept(out)):
             return
@@ -81,16 +83,16 @@ class HostCall:
     def _run(
         self, inputs: Sequence[Array], out: Sequence[Array], targets: Sequence[Array], frame: Frame
     ) -> BaseException | None:
-        """Run the host function; returns what went wrong, with no frame that would hold an array.
+        """Run the host function; return the exception, without frames that refer to arrays, or None.
 
         Args:
           inputs: The arguments, or copies.
           out: Destinations.
-          targets: Where results are to be written; none if destinations are there.
+          targets: The arrays for the results; empty if there are destinations.
           frame: The call frame of the call.
         """
         try:
-            if are_tapes_stopped():  # XLA is run by TensorFlow code that wants nothing of itself recorded
+            if are_tapes_stopped():  # the TensorFlow code that runs XLA has stopped the tapes
                 arrays = with_tapes(run_host, self._host, self._plan, inputs, out or None)
             else:
                 arrays = run_host(self._host, self._plan, inputs, out or None)
@@ -107,7 +109,7 @@ class HostCall:
             return error.with_traceback(None)
         except Exception as error:
             text = _user_traceback(error)
-            _clear_frames(error)  # whoever keeps the exception must not keep what is lent
+            _clear_frames(error)  # code that keeps the exception must not keep borrowed buffers
             problem = failure(self._host.subject, inputs, error, traceback=text, most_characters=_MOST_SAID)
         except BaseException as error:  # Ctrl-C, or an exit
             _clear_frames(error)
@@ -117,8 +119,8 @@ class HostCall:
         return problem
 
     def _write_unwritten(self, arrays: Sequence[Array], out: Sequence[Array], frame: Frame) -> None:
-        """Write results where XLA wants them, which the function has not written there."""
-        if len(arrays) > 1:  # an output or residual may be a part of another's destination
+        """Write results where XLA expects them, unless the function has already written them there."""
+        if len(arrays) > 1:  # an output or residual may be a part of another destination
             arrays = [_moved(array, number, out) for number, array in enumerate(arrays)]
         targets: Sequence[Array] = []
         for number, array in enumerate(arrays):
@@ -127,15 +129,15 @@ class HostCall:
             if number < len(out) and array is out[number] and array.flags.c_contiguous:
                 continue
             if not targets:
-                _, targets = self._buffers.arrays(frame)  # the function may have changed the shape of its own ones
+                _, targets = self._buffers.arrays(frame)  # the function may have changed the shapes of its own arrays
             targets[number][...] = array
 
     def _watched(
         self, inputs: Sequence[Array], out: Sequence[Array], problem: BaseException | None
     ) -> BaseException | None:
-        """Decide from what the function has kept of its arrays whether the next call lends; return what went wrong.
+        """Decide whether the next call gets borrowed buffers, from the references that the function kept.
 
-        Arrays in a reference cycle, as of an exception that was caught, are not kept.
+        Return what went wrong. Arrays in a reference cycle, for example of a caught exception, do not count as kept.
         """
         lends, self._lends = self._lends, False
         if not _are_held(inputs, out):
@@ -146,11 +148,11 @@ class HostCall:
         gc.collect(0)
         if _are_held(inputs, out):
             self._trials = 0
-            if lends:  # which is over now: a full collection may take a thousand times as long as the call
+            if lends:  # only once: a full collection may take a thousand times as long as the call
                 gc.collect()
                 for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
                     wait_for_release(arrays, _PATIENCE)
-        if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # the latter by another thread
+        if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # another thread wrote
             self._trials = 0
             if not lends:
                 return problem
@@ -160,7 +162,7 @@ class HostCall:
         return problem
 
     def _told(self, problem: BaseException | None) -> BaseException:
-        """The error for a function that keeps what it was lent; what is to stop the program does so, with a note."""
+        """Return the error for a function that kept borrowed buffers. Return an interrupt itself, with a note."""
         if problem is None or isinstance(problem, Exception):
             return self._kept(problem)
         if hasattr(problem, "add_note"):  # Python 3.11
@@ -196,16 +198,16 @@ def _are_held(inputs: Sequence[Array], out: Sequence[Array]) -> bool:
 
 
 def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
-    """The array, or a copy if it may be a part of memory where another one goes."""
+    """Return the array, or a copy if it may be part of another destination."""
     return array if number < len(lent) and array is lent[number] else array.copy()
 
 
 _CALLS: dict[Any, weakref.ref[HostCall]] = {}
-"""By the text of their sites, with the shapes where the text leaves them open. Their host functions remember them."""
+"""Calls by site text, and by the shapes if the text leaves them open. The host functions keep the calls alive."""
 
 
 def run(site: bytes, frame: Frame) -> None:
-    """Make one call, given the text of its site and its buffers; what XLA's handler is for."""
+    """Run one call, given the text of its site and its call frame. XLA's handler calls this function."""
     key: Any = site
     reference = _CALLS.get(site)
     if reference is None and b"?" in site:
@@ -229,7 +231,7 @@ def _make_call(key: Any, declared: CallDescriptor, frame: Frame) -> HostCall:
 
 
 def _user_traceback(error: BaseException) -> str:
-    """The traceback from the user's function on; of long texts, which have been said already, the beginning."""
+    """Return the traceback from the user's function on. Shorten long texts, which the message already contains."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
@@ -241,7 +243,7 @@ def _is_ours(file: str) -> bool:
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of what the frames of an exception hold, and of those it came from."""
+    """Clear the frames of an exception and of its causes and contexts, so that they release their objects."""
     found, waiting = set(), [error]
     while waiting:
         current = waiting.pop()
@@ -253,7 +255,7 @@ def _clear_frames(error: BaseException) -> None:
 
 
 def _members(error: BaseException) -> Sequence[Any]:
-    """Return the exceptions of a group; what is not a group may have anything under that name, or refuse to tell."""
+    """Return the exceptions of a group. Other exceptions may have any attribute of this name, or raise on access."""
     with contextlib.suppress(Exception):
         members = getattr(error, "exceptions", ())
         return members if isinstance(members, list | tuple) else ()

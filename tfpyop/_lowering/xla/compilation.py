@@ -1,4 +1,4 @@
-"""Compilation: whether what is being built is for XLA."""
+"""Compilation: find out whether the current graph is for XLA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfpyop._lowering.watchdog import WATCHDOG
 
 
 def is_compiling() -> bool:
-    """Whether the current graph is one that XLA compiles."""
+    """Return whether XLA compiles the current graph."""
     graph = tf.compat.v1.get_default_graph()
     if tf.executing_eagerly() or not GraphOrParentsInXlaContext(graph):
         return False
@@ -23,14 +23,14 @@ def is_compiling() -> bool:
         graph = graph.outer_graph
     if isinstance(graph, FuncGraph) or not WATCHDOG.is_calling():
         return True
-    # TensorFlow leaves a thread in the context of a compiled function while that calls host functions. What these trace
-    # is compiled only if they say so.
+    # TensorFlow leaves a thread in the context of a compiled function while the function calls host functions.
+    # Functions that a host function traces are compiled only if they request it.
     return any(map(_is_compiled, _functions_being_traced()))
 
 
 @contextlib.contextmanager
 def compiling(is_wanted: bool) -> Iterator[None]:
-    """Build for XLA, if it is wanted, also where TensorFlow has left XLA's context to differentiate what is in it."""
+    """Build for XLA, if wanted, even where TensorFlow has left XLA's context to differentiate the nodes in it."""
     if not is_wanted or tf.executing_eagerly() or is_compiling():
         yield
         return
@@ -43,19 +43,19 @@ def compiling(is_wanted: bool) -> Iterator[None]:
 
 
 def is_outermost_compiled() -> bool:
-    """Whether XLA compiles the current graph by itself, not as a loop, a branch or an inner function of another."""
+    """Return whether XLA compiles the current graph by itself, not as a loop, branch or inner function."""
     graph = tf.compat.v1.get_default_graph()
-    if isinstance(graph, FuncGraph) and type(graph) is not FuncGraph:  # of a loop or a branch
+    if isinstance(graph, FuncGraph) and type(graph) is not FuncGraph:  # a loop or a branch
         return False
-    if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow marks either, depending on the road
+    if not (InXlaContext(graph) or InXlaContext(graph.outer_graph)):  # TensorFlow may mark either graph
         return False
-    own, *outer = _functions_being_traced()  # what calls a compiled function looks like what is called by one otherwise
+    own, *outer = _functions_being_traced()  # otherwise, callers of a compiled function look like its callees
     is_nested = isinstance(graph.outer_graph, FuncGraph)  # and not traced by a host function, or in tf.init_scope
     return _is_compiled(own) and not (is_nested and any(map(_is_compiled, outer)))
 
 
 def _functions_being_traced() -> list[Any]:
-    """Each `tf.function` that this thread is tracing, the innermost first; in a host call only what that traces."""
+    """Return each `tf.function` that this thread is tracing, innermost first; in a host call, only its own."""
     found: list[Any] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None and not WATCHDOG.is_host_call(frame):

@@ -1,4 +1,4 @@
-"""Sizes that XLA itself does not know before it runs: whether an input may have one, as far as a graph tells."""
+"""Sizes that XLA does not know before run time: detect inputs that may have one, as far as a graph shows it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tfpyop._lowering._tensorflow import FuncGraph
 _SOURCES = frozenset(
     {"DynamicPartition", "Unique", "UniqueV2", "UniqueWithCounts", "Where", "XlaSetDynamicDimensionSize"}
 )
-"""The nodes whose results have such sizes, or hand them on as numbers."""
+"""The nodes whose results have dynamic sizes, or contain them as numbers."""
 
 
 def may_be_dynamic(tensors: Sequence[tf.Tensor]) -> bool:
-    """Whether a tensor of unknown size comes from nodes of dynamic sizes through others of unknown size.
+    """Return whether a tensor of unknown size comes from nodes of dynamic sizes through tensors of unknown size.
 
-    Arguments of loops, branches and inner functions are taken for such, because nothing tells where they come from.
+    Arguments of loops, branches and inner functions count as dynamic, because their origin is unknown.
     """
     found: set[int] = set()
     waiting = list(tensors)
@@ -38,7 +38,7 @@ def may_be_dynamic(tensors: Sequence[tf.Tensor]) -> bool:
 
 
 def _captured(placeholder: tf.Tensor) -> tf.Tensor | None:
-    """The tensor of an outer graph that a placeholder stands for, if it does."""
+    """Return the tensor of an outer graph that a placeholder captures, or None."""
     graph = placeholder.graph
     captures = graph.captures if isinstance(graph, FuncGraph) else ()
     return next((outside for outside, inside in captures if inside is placeholder), None)

@@ -1,6 +1,6 @@
-"""Exception tables of code objects: how a try statement is made to guard a function from its first instruction.
+"""Exception tables of code objects: extend a try statement to guard a function from its first instruction.
 
-Owns CPython's format of them, which 3.11 brought.
+Owns CPython's format of exception tables, which exists since 3.11.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from types import CodeType
 
 
 def guarded_from_the_start(code: CodeType) -> CodeType:
-    """The code of a function that is one try statement, with its first instructions under that try as well.
+    """Return the code of a function that is a single try statement, with its first instructions guarded too.
 
-    Python looks for Ctrl-C as it enters a function, and raises before the try begins (since 3.11, whose exception table
-    this extends; 3.10 waits for the try).
+    Python checks for Ctrl-C when it enters a function, and raises before the try begins. This is so since 3.11, whose
+    exception table this function extends. Python 3.10 raises inside the try.
     """
     if sys.version_info < (3, 11):
         return code
@@ -24,7 +24,7 @@ def guarded_from_the_start(code: CodeType) -> CodeType:
 
 
 def read_entry(table: bytes) -> tuple[list[int], int]:
-    """The first entry: start, length, target, and depth with a flag, in big-endian groups of six bits."""
+    """Return the first entry and its end: start, length, target, and depth with a flag, in big-endian 6-bit groups."""
     numbers, position = [], 0
     for _ in range(4):
         number = 0
@@ -39,7 +39,7 @@ def read_entry(table: bytes) -> tuple[list[int], int]:
 
 
 def write_entry(numbers: Sequence[int]) -> bytes:
-    """The reverse; the first byte of an entry is marked."""
+    """Encode an entry, the reverse of `read_entry`. The first byte of an entry is marked."""
     written = bytearray()
     for number in numbers:
         groups = [number >> shift & 0x3F for shift in range(max(number.bit_length() - 1, 0) // 6 * 6, -1, -6)]

@@ -1,7 +1,7 @@
 """The FFI boundary: compiled code calls one Python handler through XLA's foreign function interface.
 
-Owns registration, the handler and how exceptions leave it; knows nothing of ops. A handler must return to C under all
-circumstances: what escapes it makes ctypes return garbage, and the process dies.
+Owns the registration, the handler and the conversion of exceptions. Must not depend on ops. The handler must always
+return to C. If an exception escapes it, ctypes returns garbage, and the process crashes.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ from tfpyop._lowering.xla.structs import (
 from tfpyop.errors import UnsupportedError
 
 TARGET = "tfpyop_host_call"
-"""What modules name in their custom calls."""
+"""The call target of custom calls in modules."""
 
 TESTED_API = {(0, 1, 88), (0, 1, 192), (0, 2, 192)}
-"""Major and minor version and struct size of the API in TensorFlow 2.18 and 2.19, in 2.20, and in 2.21."""
+"""Major version, minor version and struct size of the API in TensorFlow 2.18 and 2.19, in 2.20, and in 2.21."""
 
 Run = Callable[[bytes, Frame], None]
-"""Runs one call, given the site's text and what is read of the call frame."""
+"""A function that runs one call, given the site's text and the call frame as read by `read_frame`."""
 
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _METADATA_EXTENSION = 1
 _TEXT = 4
-"""The type of an attribute that is text."""
+"""The type of text attributes."""
 _INTERRUPTED = ErrorArguments(
     ctypes.sizeof(ErrorArguments), None, b"interrupted while an exception was reported", CANCELLED
 )
 _INTERRUPTED_ADDRESS = ctypes.addressof(_INTERRUPTED)
 _MOST_CHARACTERS = 2000
-"""How long the text of an error may be: TensorFlow takes a minute to read 40,000 characters of XLA's."""
+"""Maximum length of an error text. TensorFlow takes a minute to read an XLA error text of 40,000 characters."""
 
 _HANDLERS: list[Any] = []
-"""XLA calls them as long as the process lives."""
+"""References to the handlers, which XLA calls as long as the process lives."""
 _LOCK = SafeLock()
 
 
 def register(run: Run) -> None:
-    """Let compiled code call `run`; once per process.
+    """Register `run` as the function that compiled code calls, once per process.
 
     Raises:
-      UnsupportedError: This TensorFlow's XLA is not one that the structs here are known to fit.
+      UnsupportedError: The structs in this package are not known to match the XLA of this TensorFlow.
     """
     with _LOCK:
         if _HANDLERS:
@@ -102,7 +102,7 @@ def _load_api() -> Api:
 
 
 def check_version(major: int, minor: int, struct_size: int) -> None:
-    """Raise UnsupportedError for an API other than those that were tested."""
+    """Raise UnsupportedError for an API version that was not tested."""
     if (major, minor, struct_size) not in TESTED_API:
         raise _unsupported(f"XLA FFI {major}.{minor} with a struct of {struct_size} bytes")
 
@@ -122,7 +122,7 @@ def _library_name() -> str:
 
 
 def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
-    """The function that XLA calls with the address of a call frame; it returns the address of an error, or None."""
+    """Return the function that XLA calls with the address of a call frame. It returns an error address, or None."""
     create_error = _Function(api.error_create)
     version = (api.version.major, api.version.minor)
     read_span = reader(Span, "start", "length")
@@ -146,7 +146,7 @@ def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
 
 
 def _answer(extension: int, version: tuple[int, int]) -> bool:
-    """Tell our API version if XLA asks for it, which it does once."""
+    """Write the API version if XLA requests it, which it does once. Return whether XLA requested it."""
     if Extension.from_address(extension).type != _METADATA_EXTENSION:
         return False
     metadata = MetadataExtension.from_address(extension).metadata.contents
@@ -155,7 +155,7 @@ def _answer(extension: int, version: tuple[int, int]) -> bool:
 
 
 def _returned(create_error: Any, error: BaseException) -> int:
-    """Make an exception an error of XLA's. One that is to stop the program is raised in the calling frame, too."""
+    """Convert an exception to an XLA error and return its address. Raise interrupts and exits in the caller, too."""
     try:
         code = status_of(error)
         if code == CANCELLED:
@@ -174,9 +174,9 @@ def _returned(create_error: Any, error: BaseException) -> int:
 
 
 def _raise_in_caller(error: BaseException) -> None:
-    """Raise KeyboardInterrupt and the like where Python called into C, instead of the error that comes back there.
+    """Raise exceptions such as KeyboardInterrupt where Python called into C, instead of the error returned there.
 
-    The text of a status could not do that. Where another thread made the call there is no such frame.
+    The text of a status could not do this. If another thread made the call, this frame does not exist.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename == __file__:

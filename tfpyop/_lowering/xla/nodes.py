@@ -1,6 +1,6 @@
 """Host calls in graphs that XLA compiles: nodes that hold a StableHLO module with a custom call.
 
-Owns what must be known when a graph is made: dtypes, shapes, the order of stateful calls.
+Owns everything that must be known when a graph is built: dtypes, shapes, the order of stateful calls.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from tfpyop._spec.signature import Sizes
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
-"""The attribute of a node that names its host function; empty for a check, which has none."""
+"""The attribute of a node that names its host function. Empty for a check, which has no host function."""
 
 _SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
-"""How the names of dtypes begin whose numbers are shorter than a byte."""
+"""Prefixes of the names of dtypes whose numbers are smaller than a byte."""
 
 _ORDER = "tfpyop_order"
-"""The collection of a graph that holds what the next stateful call comes after."""
+"""The collection of a graph that holds the tensor after which the next stateful call runs."""
 
 
 def install() -> None:
-    """Let compiled code call host functions, also such as another process has traced."""
+    """Register the handler for compiled host calls, including calls that another process has traced."""
     ffi.register(WATCHDOG.watched_by_xla(call_site.run))
 
 
 def host_node(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
-    """Add a node that calls the host function; returns its outputs, without a gradient.
+    """Add a node that calls the host function; return its outputs, without a gradient.
 
     Raises:
-      UnsupportedError: XLA has no such dtype, no way to call Python, or no order for a stateful call.
-      SignatureError: The shapes of the outputs do not follow from those of the inputs.
+      UnsupportedError: XLA lacks the dtype, cannot call Python, or does not order the stateful call.
+      SignatureError: The shapes of the outputs cannot be computed from the shapes of the inputs.
     """
     try:
         _check_dtypes([*types, *promised])
@@ -68,7 +68,7 @@ def host_node(
         problem=f"{op.subject}: an output has no possible shape:",
         is_kept=may_be_dynamic(
             tensors
-        ),  # XLA refuses what it keeps; of what it drops, it would take sizes from the air
+        ),  # with dynamic sizes, XLA rejects a call that it keeps, and uses invalid sizes for a call that it drops
     )
     results = call_module(
         [*tensors, *order],
@@ -87,18 +87,18 @@ def host_node(
 def check_shape(
     inputs: Sequence[tf.Tensor], tensor: tf.Tensor, *, allowed: Sequence[Sizes], what: str, problem: str
 ) -> tf.Operation:
-    """A node for which XLA refuses to compile unless a tensor has one of these shapes.
+    """Return a node that XLA refuses to compile unless a tensor has an allowed shape.
 
     Args:
-      inputs: What the shapes are told in terms of.
+      inputs: The inputs whose dimensions the allowed shapes refer to.
       tensor: The tensor.
       allowed: Shapes in terms of the inputs' dimensions.
-      what: What the tensor is.
-      problem: What the error says, before the shape.
+      what: The name of the tensor in errors.
+      problem: The text of the error before the shape.
 
     Raises:
-      SignatureError: The rank of the tensor, or of an input, is not known.
-      ContractError: No shape of the tensor's rank is allowed.
+      SignatureError: The rank of the tensor, or of an input, is unknown.
+      ContractError: No allowed shape has the rank of the tensor.
     """
     types = [type_of(input_) for input_ in inputs]
     own = type_of(tensor)
@@ -160,7 +160,7 @@ def _check_ranks(types: Types, what: str) -> None:
 
 
 def _sizes(host: HostFunction, types: Types, promised: Sequence[ArraySpec]) -> list[Sizes]:
-    """The shapes of the outputs in terms of the inputs' dimensions."""
+    """Return the shapes of the outputs in terms of the inputs' dimensions."""
     _check_ranks(types, "input {}")
     sizes = host.output_sizes(types)
     for number, (known, type_) in enumerate(zip(sizes, promised, strict=True)):
@@ -192,7 +192,7 @@ def _remedy(promise: OutputSpec, types: Types) -> str:
 
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
-    """What a stateful call must come after: the one before it in the same graph, or nothing."""
+    """Return the tensor that a stateful call must follow: from the previous call in the graph, or a constant."""
     if not is_outermost_compiled():
         raise UnsupportedError(
             "the op is stateful, and XLA does not guarantee the order of calls in loops, branches and inner functions.",

@@ -1,6 +1,7 @@
 """Retracing: a `tf.function` that calls ops has one trace for compiled functions and one for all other calls.
 
-The nodes of a call and of its derivatives differ between the two. TensorFlow would use whichever trace was made first.
+The nodes of a call and of its derivatives differ between the two traces. TensorFlow would reuse the first trace for
+both.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LOGGER = logging.getLogger("tfpyop")
 
 
 def install() -> None:
-    """Let `tf.function` trace functions that call ops once more for XLA, and other functions as before."""
+    """Make `tf.function` trace functions that call ops again for XLA. Other functions are not traced again."""
     if not separate_traces_for_xla(_can_serve):
         _LOGGER.warning(
             "The function cache of TensorFlow %s differs from TensorFlow %s. A tf.function that was traced without "
@@ -32,8 +33,8 @@ def install() -> None:
 
 
 def _can_serve(trace: Any) -> bool:
-    """Return whether a trace is the same with XLA and without: it is compiled by itself, or holds no node of ours."""
-    attributes = trace.function_def.attr  # TensorFlow's own, to which [] would add what is not there
+    """Return whether a trace is the same with and without XLA: it is compiled by itself, or calls no op."""
+    attributes = trace.function_def.attr  # TensorFlow's own map, to which [] would add missing keys
     if "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b:
         return True
     graph = trace.graph
@@ -46,7 +47,7 @@ def _can_serve(trace: Any) -> bool:
 def _holds_own_node(graph: tf.Graph) -> bool:
     try:
         written = graph.as_graph_def()
-    except ValueError:  # above 2 GB; a trace too many does no harm
+    except ValueError:  # above 2 GB; an unneeded trace does no harm
         return True
     return any(map(_is_own, nodes_of(written)))
 

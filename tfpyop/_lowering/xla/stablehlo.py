@@ -1,6 +1,6 @@
 """StableHLO modules, as text: a custom call of a host function, and the shapes of its results.
 
-Owns the language. Knows nothing of TensorFlow.
+Owns the StableHLO text format. Must not depend on TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from tfpyop._spec.signature import Place, Size, Sizes
 
 _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
 _SIZE = "tensor<i64>"
-"""Sizes are computed in twice the width of XLA's own, to see if one is too large."""
+"""Sizes are computed with twice the width of XLA's sizes, to detect sizes that are too large."""
 _LARGEST = 2**31 - 1
 _MOST_BYTES = 2**48
-"""How large an array may be. TensorFlow ends the process where an array, or several together, have 2**63 bytes or more.
-No machine has as many as 2**48."""
+"""Maximum size of an array, in bytes. TensorFlow crashes if an array, or several arrays together, have 2**63 bytes or
+more. No machine has 2**48 bytes."""
 
 
 def is_too_large(type_: ArraySpec) -> bool:
-    """Return whether what is known of a shape makes an array that no memory holds. XLA counts sizes of 0 as 1 here."""
+    """Return whether the known sizes alone make an array too large for any memory. As in XLA, sizes of 0 count as 1."""
     return math.prod(size or 1 for size in type_.shape or ()) * type_.dtype.itemsize > _MOST_BYTES
 
 
 def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
-    """A module whose one function makes a call.
+    """Return the text of a module whose only function makes a call.
 
     Args:
-      target: The name under which XLA knows the handler.
+      target: The name of the handler in XLA.
       call: The call.
       sizes: The shape of each output in terms of the inputs' dimensions.
-      problem: What the error says, before the sizes, if an output has sizes that no array has.
-      is_kept: Whether XLA must keep the call, also if its results are not used. Calls in order are kept always.
+      problem: The text of the error before the sizes, if the sizes of an output are impossible.
+      is_kept: Whether XLA must keep the call even if its results are unused. Ordered calls are always kept.
     """
     order = [ArraySpec(np.dtype(np.int32), ())] * call.is_ordered
     inputs, outputs = [*call.inputs, *order], [*call.outputs, *order]
@@ -71,12 +71,12 @@ def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, prob
 
 
 def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
-    """A module that refuses to be compiled unless the last input has one of some shapes, all of its rank.
+    """Return the text of a module that fails to compile unless the last input has an allowed shape.
 
     Args:
-      types: Of the inputs.
-      allowed: Shapes in terms of the inputs' dimensions.
-      message: What the error says, before the shape.
+      types: The types of the inputs.
+      allowed: Shapes in terms of the inputs' dimensions, with the rank of the last input.
+      message: The text of the error before the shape.
     """
     text = _Text(types)
     own = [text.size(Place(len(types) - 1, axis)) for axis in range(len(types[-1].shape or ()))]
@@ -88,7 +88,7 @@ def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
 
 @dataclass(slots=True)
 class _Text:
-    """The lines that compute sizes, each written once."""
+    """The lines that compute sizes, without duplicates."""
 
     inputs: Types
     lines: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ class _Text:
     fits: dict[tuple[Sizes, int], str] = field(default_factory=dict)
 
     def module(self, outputs: Types) -> str:
-        """The module of these lines, which returns what the last custom call did."""
+        """Return the module with these lines. It returns the results of the last custom call."""
         parameters = ", ".join(f"%i{number}: {_tensor(type_)}" for number, type_ in enumerate(self.inputs))
         types = ", ".join(map(_tensor, outputs))
         results = ", ".join(f"%r#{number}" for number in range(len(outputs))) if len(outputs) > 1 else "%r"
@@ -124,7 +124,7 @@ class _Text:
         ]
 
     def check(self, is_good: str, message: str, shape: Sequence[str]) -> None:
-        """Refuse to compile, with a message and a shape, unless something is true."""
+        """Add a check that makes compilation fail, with a message and a shape, unless a condition is true."""
         places = ", ".join(f"{{{number}}}" for number in range(len(shape)))
         attributes = [
             'call_target_name = "shape_assertion"',
@@ -134,14 +134,14 @@ class _Text:
         self.custom_call([is_good, *shape], ["tensor<i1>", *[_SIZE] * len(shape)], attributes, [])
 
     def check_sizes(self, sizes: Sizes, itemsize: int, message: str) -> None:
-        """Refuse to compile if a computed size is not one of XLA's, or if all together make too large an array."""
+        """Add a check that makes compilation fail if a computed size is impossible in XLA, or the array too large."""
         facts = [self._is_possible(size) for size in sizes if _is_computed(size)]
         facts += self._fits(sizes, itemsize)
         if facts:
             self.check(self.all(facts), message, list(map(self.size, sizes)))
 
     def shape(self, sizes: Sizes, itemsize: int) -> str:
-        """The name of a tensor of sizes."""
+        """Return the name of a tensor of sizes."""
         n_sizes = len(sizes)
         if not sizes:
             return self._line("stablehlo.constant dense<> : tensor<0xi32>")
@@ -152,29 +152,29 @@ class _Text:
         return self._line(f"stablehlo.concatenate {', '.join(parts)}, dim = 0 : ({types}) -> tensor<{n_sizes}xi32>")
 
     def size(self, size: Size) -> str:
-        """The name of one size."""
+        """Return the name of one size."""
         name = self.names.get(size)
         if name is None:
             name = self.names[size] = self._size(size)
         return name
 
     def equal(self, left: str, right: str) -> str:
-        """The name of whether two sizes are equal."""
+        """Return the name of a boolean: whether two sizes are equal."""
         return self.compare(left, right, "EQ")
 
     def compare(self, left: str, right: str, comparison: str) -> str:
-        """The name of how two sizes compare. TensorFlow 2.19 takes them for unsigned unless told."""
+        """Return the name of the boolean result of a comparison of sizes. TensorFlow 2.19 needs the explicit SIGNED."""
         return self._line(f"stablehlo.compare {comparison}, {left}, {right}, SIGNED : ({_SIZE}, {_SIZE}) -> tensor<i1>")
 
     def all(self, facts: Sequence[str]) -> str:
-        """The name of whether all of these are true."""
+        """Return the name of a boolean: whether all facts are true."""
         true = self._line("stablehlo.constant dense<true> : tensor<i1>")
         return functools.reduce(
             lambda left, right: self._line(f"stablehlo.and {left}, {right} : tensor<i1>"), facts, true
         )
 
     def any(self, facts: Sequence[str]) -> str:
-        """The name of whether one of these is true."""
+        """Return the name of a boolean: whether at least one fact is true."""
         return functools.reduce(lambda left, right: self._line(f"stablehlo.or {left}, {right} : tensor<i1>"), facts)
 
     def _size(self, size: Size) -> str:
@@ -185,14 +185,14 @@ class _Text:
             narrow = self._line(f"stablehlo.get_dimension_size {source}")
             return self._line(f"stablehlo.convert {narrow} : (tensor<i32>) -> {_SIZE}")
         operator, left, right = size[0], self.size(size[1]), self.size(size[2])
-        if operator == "broadcast":  # whether they do is for the host to say
+        if operator == "broadcast":  # the host checks that they do broadcast
             return self._select(left, "EQ", self.size(1), right, left)
         if operator == "//":
             return self._floor_divide(left, right)
         return self._line(f"stablehlo.{_ARITHMETIC[operator]} {left}, {right} : {_SIZE}")
 
     def _floor_divide(self, left: str, right: str) -> str:
-        """Division that rounds down, as Python's; StableHLO's rounds towards zero."""
+        """Return the name of a quotient rounded down, as in Python. StableHLO rounds towards zero."""
         quotient = self._line(f"stablehlo.divide {left}, {right} : {_SIZE}")
         product = self._line(f"stablehlo.multiply {quotient}, {right} : {_SIZE}")
         rest = self._line(f"stablehlo.subtract {left}, {product} : {_SIZE}")
@@ -205,7 +205,7 @@ class _Text:
         return self._line(f"stablehlo.select {chosen}, {then}, {otherwise} : tensor<i1>, {_SIZE}")
 
     def _narrow(self, size: Size, fits: Sequence[str]) -> str:
-        """The name of one size as XLA takes it: 0 for one that is refused, which XLA would complain about first."""
+        """Return the name of one size as an i32, or of 0 for an impossible size, to avoid an earlier error from XLA."""
         name = self.size(size)
         facts = [*([self._is_possible(size)] if _is_computed(size) else []), *fits]
         if facts:
@@ -213,7 +213,7 @@ class _Text:
         return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
 
     def _fits(self, sizes: Sizes, itemsize: int) -> list[str]:
-        """The name of whether an array of these sizes is not too large; none if that is known."""
+        """Return the name of a boolean, in a list: whether an array of these sizes fits. Empty if this is known."""
         if len(sizes) < 2 or all(isinstance(size, int) for size in sizes):
             return []
         if (sizes, itemsize) not in self.fits:
@@ -226,13 +226,13 @@ class _Text:
         return [self.fits[sizes, itemsize]]
 
     def _is_possible(self, size: Size) -> str:
-        """The name of whether a computed size is one that XLA's arrays can have."""
+        """Return the name of a boolean: whether XLA's arrays can have a computed size."""
         if size not in self.limits:
             self.limits[size] = self.all(self._limits(size))
         return self.limits[size]
 
     def _limits(self, size: Size) -> list[str]:
-        """The names of what must be true of a size: it is in range, and nothing on the way to it overflowed."""
+        """Return the names of the conditions on a size: it is in range, and no intermediate result overflowed."""
         facts = self._between(size, 0)
         waiting = [size]
         while waiting:
@@ -255,7 +255,7 @@ class _Text:
 
 
 def _is_computed(size: Size) -> bool:
-    """Whether arithmetic made a size, which may then be one that no array has."""
+    """Return whether a size is the result of arithmetic, and may therefore be impossible."""
     return isinstance(size, tuple) and size[0] != "broadcast"
 
 
@@ -265,16 +265,16 @@ def _tensor(type_: ArraySpec) -> str:
 
 
 def _layout(type_: ArraySpec) -> str:
-    """Row by row, as numpy has it; XLA would be free to choose another."""
+    """Return the row-major layout, as in numpy. Without it, XLA could choose another layout."""
     rank = len(type_.shape or ())
     return f"dense<{list(range(rank - 1, -1, -1)) if rank else ''}> : tensor<{rank}xindex>"
 
 
 def _without_braces(text: str) -> str:
-    """Text with other brackets for those that XLA takes for the place of a number, and knows no escape for."""
+    """Replace braces, which XLA treats as placeholders of numbers and does not let us escape, by parentheses."""
     return text.replace("{", "(").replace("}", ")")
 
 
 def _escaped(text: str) -> str:
-    """Text as MLIR has it between quotes."""
+    """Return text as it is written between quotes in MLIR."""
     return "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:02X}" for byte in text.encode())

@@ -1,6 +1,6 @@
-"""The structs of XLA's foreign function interface, as `xla/ffi/api/c_api.h` declares them, and reading them in place.
+"""The structs of XLA's foreign function interface, as declared in `xla/ffi/api/c_api.h`, and in-place reading.
 
-Owns the memory of this process as a buffer: what is read through it must be known to be there.
+Owns a buffer over the memory of this process. Only read addresses that are known to be valid.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 _N_BYTES = sys.maxsize // 8 * 8
 
 MEMORY: Any = (ctypes.c_char * _N_BYTES).from_address(0)
-"""All memory of this process, by address: an object for each struct that is read would cost more than the call."""
+"""All memory of this process, by address. Creating an object for each struct would cost more than the call."""
 POINTERS = memoryview(MEMORY).cast("B").cast("Q")
-"""The same as pointers, by their address divided by 8: one is read faster than by `pointers`."""
+"""The same memory as pointers, indexed by address divided by 8. For one pointer, this is faster than `pointers`."""
 INTEGERS = memoryview(MEMORY).cast("B").cast("i")
-"""The same as C integers, by their address divided by 4."""
+"""The same memory as C integers, indexed by address divided by 4."""
 
 LENT_FROM = 1
 LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
-"""The same for arrays to be made on; what begins at address 0 is not memory for numpy."""
+"""The same memory for numpy arrays. It starts at address 1, because numpy rejects a buffer at address 0."""
 
 Frame = tuple[int, ...]
-"""What `read_frame` reads: the address of an extension, or 0; the number of arguments and the address of the pointers
-to them; the same for results; the number of attributes, and the addresses of their types and of the pointers to them.
-The tuple is passed on whole, because every call would pay for taking it apart."""
+"""The values that `read_frame` reads: the address of an extension, or 0; the number of arguments and the address of
+their pointers; the same two values for the results; the number of attributes, and the addresses of their types and
+pointers. The tuple is passed whole, because unpacking it again would slow down every call."""
 
 
 class Version(ctypes.Structure):
@@ -43,7 +43,7 @@ class Version(ctypes.Structure):
 
 
 class Api(ctypes.Structure):
-    """XLA_FFI_Api: the fields in use; there are more, and `struct_size` counts them all."""
+    """XLA_FFI_Api, with only the fields in use. The struct has more fields; `struct_size` includes all of them."""
 
     _fields_ = [
         ("struct_size", ctypes.c_size_t),
@@ -90,12 +90,12 @@ class Span(ctypes.Structure):
 
     @classmethod
     def of(cls, text: bytes) -> Span:
-        """The span of a text, which must be kept."""
+        """Return the span of a text. The caller must keep the text alive."""
         return cls(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
 
 
 class Buffers(ctypes.Structure):
-    """XLA_FFI_Args and XLA_FFI_Rets, which are alike."""
+    """XLA_FFI_Args and XLA_FFI_Rets, which have the same fields."""
 
     _fields_ = [
         ("struct_size", ctypes.c_size_t),
@@ -120,7 +120,7 @@ class Attributes(ctypes.Structure):
 
 
 class CallFrame(ctypes.Structure):
-    """XLA_FFI_CallFrame, with its parts inside."""
+    """XLA_FFI_CallFrame, with its nested structs."""
 
     _fields_ = [
         ("struct_size", ctypes.c_size_t),
@@ -148,7 +148,7 @@ class Buffer(ctypes.Structure):
 
 
 class Bundle(ctypes.Structure):
-    """XLA_FFI_Handler_Bundle: what is called at each stage."""
+    """XLA_FFI_Handler_Bundle: the handlers of all stages."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("instantiate", "prepare", "initialize", "execute")]
 
@@ -178,11 +178,11 @@ class ErrorArguments(ctypes.Structure):
 
 
 _CODES = {ctypes.c_int: "i", ctypes.c_int64: "q", ctypes.c_size_t: "Q", ctypes.c_void_p: "Q"}
-"""How `struct` reads the C types of fields; whatever else is read is a pointer."""
+"""The `struct` format codes of the C types of fields. All other fields are read as pointers."""
 
 
 def reader(kind: type[ctypes.Structure], *fields: str) -> Callable[[int], tuple[int, ...]]:
-    """Return a function that reads fields of the struct at an address, in order; `a.b` is a field of a field."""
+    """Return a function that reads fields of the struct at an address, in order. `a.b` is a field of a field."""
     layout, end = "=", 0
     for field in fields:
         start, owner = 0, kind
@@ -196,13 +196,13 @@ def reader(kind: type[ctypes.Structure], *fields: str) -> Callable[[int], tuple[
 
 @functools.cache
 def pointers(count: int) -> Callable[[int], tuple[int, ...]]:
-    """Return a function that reads so many pointers at an address."""
+    """Return a function that reads `count` pointers at an address."""
     return functools.partial(struct.Struct(f"={count}Q").unpack_from, MEMORY)
 
 
 @functools.cache
 def sizes(rank: int) -> Callable[[int], tuple[int, ...]]:
-    """Return a function that reads the sizes of so many dimensions at an address."""
+    """Return a function that reads the sizes of `rank` dimensions at an address."""
     return functools.partial(struct.Struct(f"={rank}q").unpack_from, MEMORY)
 
 
