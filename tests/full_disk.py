@@ -22,7 +22,7 @@ def fill(directory):
                     pass
 
 
-def text_of(call, *arguments):
+def message_of(call, *arguments):
     start = time.monotonic()
     try:
         call(*arguments)
@@ -38,15 +38,15 @@ def main():
     fill("/dev/shm")
     print("values", parallel_ops.picky(X).numpy().tolist() == X.tolist())
     print("large", bool((parallel_ops.same(np.ones((2, 600_000))).numpy() == 1).all()))
-    print("function", text_of(parallel_ops.picky, np.float32([1, 5])))
-    print("timeout", text_of(parallel_ops.sleepy, np.float32([1, 7])))
+    print("function", message_of(parallel_ops.picky, np.float32([1, 5])))
+    print("timeout", message_of(parallel_ops.sleepy, np.float32([1, 7])))
     fill("/dev/shm")  # workers that were ended have left room
     tempfile.tempdir = "/dev/shm"  # the other disk is full too
-    print("no room", text_of(parallel_ops.picky, X))
+    print("no room", message_of(parallel_ops.picky, X))
     tempfile.tempdir = None
     parallel_ops.POOL.shutdown()
     fill("/dev/shm")
-    print("new pool", text_of(parallel_ops.picky, X))
+    print("new pool", message_of(parallel_ops.picky, X))
 
 
 if __name__ == "__main__":

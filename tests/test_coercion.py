@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpyop._spec import coercion
-from tfpyop._spec.coercion import Partners, advise_rule, as_input, cast, fit, parse_dtype
+from tfpyop._spec.coercion import DTypeContext, advise_rule, cast, coerce_input, fit, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (
@@ -30,7 +30,7 @@ INEXACT = (
     "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape}\n"
     "  Declare dtype=np.{actual}, or round explicitly: x.astype(np.{wanted})."
 )
-COERCIONS = [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
+COERCIONS = [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
 shapes = npst.array_shapes(min_dims=0, max_dims=2, min_side=0)
 
@@ -53,7 +53,7 @@ def is_same(array, dtype, value):
 
 def beside(text):
     """What tensors of these dtypes have to give to the numbers beside them."""
-    return Partners.of(dtypes(text))
+    return DTypeContext.of(dtypes(text))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def beside(text):
 )
 def test_numbers_take_the_floating_dtype_of_the_tensors_beside_them(value, alone_and_beside):
     for partner, expected in zip(["", "f2", "bf16", "f4", "f8"], dtypes(alone_and_beside), strict=True):
-        assert is_same(as_input(value, beside(partner), what="x"), expected, np.asarray(value).tolist())
+        assert is_same(coerce_input(value, beside(partner), what="x"), expected, np.asarray(value).tolist())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_floating_dtypes_without_a_common_one_give_numbers_none():
 @pytest.mark.parametrize("tensors", ["", "?", "string", "u8 i8"])
 @pytest.mark.parametrize("value", [0, 2**31 - 1, -(2**31), [1, -(2**31)], [[2**31 - 1]]])
 def test_python_integers_alone_are_int32(value, tensors):
-    assert is_same(as_input(value, beside(tensors), what="x"), "i4", value)
+    assert is_same(coerce_input(value, beside(tensors), what="x"), "i4", value)
 
 
 BEYOND = [
@@ -141,14 +141,14 @@ def test_python_integers_alone_that_int32_cannot_hold_are_reported(value, got, s
         f"  Python integers become int32. For another dtype, pass np.{dtype}(x)."
     )
     with pytest.raises(CoercionError, match=exactly(message)):
-        as_input(value, beside(tensors), what="x")
-    kept = as_input(getattr(np, dtype)(value), beside(tensors), what="x")
+        coerce_input(value, beside(tensors), what="x")
+    kept = coerce_input(getattr(np, dtype)(value), beside(tensors), what="x")
     assert is_same(kept, dtype, np.array(value, object).tolist() if shape != "]" else value)
 
 
 @pytest.mark.parametrize(("value", "tensors"), [(2**40, "i8"), (2**40, "i4 i8"), ([2**63, 1], "u8"), (2**40, "i8 ?")])
 def test_python_integers_may_be_as_large_as_the_tensors_beside_them_allow(value, tensors):
-    assert is_same(as_input(value, beside(tensors), what="x"), beside(tensors).integer, value)
+    assert is_same(coerce_input(value, beside(tensors), what="x"), beside(tensors).integer, value)
 
 
 @pytest.mark.parametrize(("value", "tensors"), [(300, "u1"), (-1, "u8"), ([1, 2**40], "i4 ?"), (2**63, "i8")])
@@ -160,7 +160,7 @@ def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reporte
         r"For another dtype, pass np\.u?int64\(x\)\.$"
     )
     with pytest.raises(CoercionError, match=pattern):
-        as_input(value, beside(tensors), what="x")
+        coerce_input(value, beside(tensors), what="x")
 
 
 NO_INTEGERS = (
@@ -188,9 +188,9 @@ NO_INTEGERS = (
 @pytest.mark.parametrize(
     "coerce",
     [
-        lambda x: as_input(x, beside(""), what="x"),
-        lambda x: as_input(x, beside("f8"), what="x"),
-        lambda x: as_input(x, beside("u8"), what="x"),
+        lambda x: coerce_input(x, beside(""), what="x"),
+        lambda x: coerce_input(x, beside("f8"), what="x"),
+        lambda x: coerce_input(x, beside("u8"), what="x"),
         lambda x: fit(x, np.dtype("f8"), what="x"),
         lambda x: fit(x, np.dtype("u8"), what="x"),
     ],
@@ -226,32 +226,34 @@ class Index:
     ("value", "expected"), [(Index(3), 3), ([Index(3), 4], [3, 4]), ([[Index(3)], [Index(5)]], [[3], [5]])]
 )
 def test_what_python_takes_for_an_integer_is_one(value, expected):
-    assert is_same(as_input(value, beside(""), what="x"), "i4", expected)
-    assert is_same(as_input(value, beside("f4"), what="x"), "f4", expected)
+    assert is_same(coerce_input(value, beside(""), what="x"), "i4", expected)
+    assert is_same(coerce_input(value, beside("f4"), what="x"), "f4", expected)
     assert is_same(fit(value, np.dtype("i2"), what="x"), "i2", expected)
 
 
 @pytest.mark.parametrize("dtype", dtypes("u1 u2 u4 u8 i1 i2 i4 i8"), ids=str)
 @pytest.mark.parametrize("value", [100, [1, 100], [[True, 2]]])
 def test_python_integers_follow_the_integer_tensors_beside_them(dtype, value):
-    assert is_same(as_input(value, Partners.of([dtype]), what="x"), dtype, value)
+    assert is_same(coerce_input(value, DTypeContext.of([dtype]), what="x"), dtype, value)
 
 
 @pytest.mark.parametrize("dtype", dtypes("? u1 u2 u4 u8 i1 i2 i4 i8 f2 bf16 f4 c8"), ids=str)
 def test_other_numpy_values_keep_their_dtype(dtype):
     for value in (np.ones((2, 1), dtype), np.ones((), dtype), np.ones((), dtype)[()], np.ones((0, 3), dtype)):
         for partner in ("", "f2", "bf16", "f4", "f8", "u1", "i8"):
-            assert is_same(as_input(value, beside(partner), what="x"), dtype, value.tolist())
+            assert is_same(coerce_input(value, beside(partner), what="x"), dtype, value.tolist())
 
 
 @pytest.mark.parametrize("partner", ["u1", "i8"])
 def test_floats_do_not_follow_integer_tensors(partner):
-    assert is_same(as_input(2.5, beside(partner), what="x"), "f4", 2.5)
-    assert is_same(as_input(2.5j, beside(partner), what="x"), "c8", 2.5j)
-    assert is_same(as_input(True, beside(partner), what="x"), "?", True)
+    assert is_same(coerce_input(2.5, beside(partner), what="x"), "f4", 2.5)
+    assert is_same(coerce_input(2.5j, beside(partner), what="x"), "c8", 2.5j)
+    assert is_same(coerce_input(True, beside(partner), what="x"), "?", True)
 
 
-@pytest.mark.parametrize("coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, STRING, what="x")])
+@pytest.mark.parametrize(
+    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, STRING, what="x")]
+)
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -280,7 +282,7 @@ def test_strings_become_objects_of_bytes(coerce, value, expected):
 def test_what_is_not_all_text_is_not_made_text(value, partner):
     kind = type(value).__name__
     with pytest.raises(CoercionError, match=exactly(NO_TENSOR.format(f"{kind}: {value!r}"))):
-        as_input(value, beside(partner), what="input 0")
+        coerce_input(value, beside(partner), what="input 0")
     for promised in dtypes("string f4 i8"):
         with pytest.raises(CoercionError, match=exactly(NO_RESULT.format(f"{kind}: {value!r}"))):
             fit(value, promised, what="output 0")
@@ -290,7 +292,9 @@ def test_what_is_not_all_text_is_not_made_text(value, partner):
     "value", [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0, 2.0]), np.ma.masked, np.ma.array(["a"])]
 )
 @pytest.mark.parametrize(
-    "coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, x.dtype, what="x")], ids=["in", "out"]
+    "coerce",
+    [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, x.dtype, what="x")],
+    ids=["in", "out"],
 )
 def test_a_masked_array_is_refused(value, coerce):
     message = "x is a masked array, but tensors have no mask.\n  Use .filled(...) first."
@@ -310,7 +314,7 @@ def test_a_masked_array_in_a_list_is_refused(wrap, coerce):
 def test_numbers_in_arrays_are_not_made_text():
     for value in ([np.array(["a"]), np.array([1])], [np.array([1]), ["a"]]):
         with pytest.raises(CoercionError, match=r"^x is not a tensor, array, number or string\."):
-            as_input(value, Partners(), what="x")
+            coerce_input(value, DTypeContext(), what="x")
 
 
 def nested_in_itself(make, *items):
@@ -348,7 +352,7 @@ def test_a_list_that_contains_itself_is_reported(kind, coerce):
 def test_lists_may_have_as_many_levels_as_arrays_have_dimensions():
     n_dimensions = 64 if int(np.__version__.split(".")[0]) >= 2 else 32
     value = functools.reduce(lambda value, _: [value], range(n_dimensions), 1.0)
-    assert as_input(value, Partners(), what="x").shape == (1,) * n_dimensions
+    assert coerce_input(value, DTypeContext(), what="x").shape == (1,) * n_dimensions
 
 
 class Refusing:
@@ -381,7 +385,9 @@ def test_what_cannot_be_shown_is_reported(coerce):
 
 
 @pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], np.array(["\ud800"])])
-@pytest.mark.parametrize("coerce", [lambda x: as_input(x, Partners(), what="x"), lambda x: fit(x, STRING, what="x")])
+@pytest.mark.parametrize(
+    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, STRING, what="x")]
+)
 def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
     message = (
         "x has text that UTF-8 cannot encode.\n  Got:      '\\ud800'\n"
@@ -394,7 +400,7 @@ def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
 @pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="since numpy 2")
 def test_text_of_any_length_becomes_objects_of_bytes():
     value = np.array(["a", "é"], dtype=np.dtypes.StringDType())
-    assert is_same(as_input(value, Partners(), what="x"), STRING, [b"a", b"\xc3\xa9"])
+    assert is_same(coerce_input(value, DTypeContext(), what="x"), STRING, [b"a", b"\xc3\xa9"])
     assert is_same(fit(value, STRING, what="x"), STRING, [b"a", b"\xc3\xa9"])
 
 
@@ -473,7 +479,7 @@ def test_python_integers_that_do_not_fit_an_unsigned_dtype_are_reported(value, s
 )
 def test_a_value_that_makes_no_tensor_is_reported(value, message):
     with pytest.raises(CoercionError, match=exactly(message)):
-        as_input(value, Partners(), what="input 0")
+        coerce_input(value, DTypeContext(), what="input 0")
 
 
 @pytest.mark.parametrize(
@@ -535,9 +541,9 @@ def test_integers_become_floats_only_if_these_hold_them_exactly(value, wanted, i
 def test_python_integers_that_the_tensors_beside_them_cannot_hold_are_reported(partner, value):
     shape, wanted = list(np.shape(value)), coercion.real_dtype(*dtypes(partner))
     with pytest.raises(CoercionError, match=exactly(INEXACT.format(wanted=wanted, actual="int64", shape=shape))):
-        as_input(value, beside(partner), what="x")
+        coerce_input(value, beside(partner), what="x")
     with pytest.raises(CoercionError, match=r"^x has a finite value that is too large for uint8"):
-        as_input(value, beside("u1"), what="x")
+        coerce_input(value, beside("u1"), what="x")
 
 
 @pytest.mark.parametrize("state", ["ignore", "warn", "raise"])
@@ -597,7 +603,7 @@ def test_dtypes_are_read_as_users_write_them(values, expected):
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">c8", ">c16"])
 @pytest.mark.parametrize("tensors", ["", "f4", "f8", "i4"])
 def test_inputs_of_the_other_byte_order_are_turned_around(dtype, tensors):
-    result = as_input(np.array([1, 2], dtype), beside(tensors), what="x")
+    result = coerce_input(np.array([1, 2], dtype), beside(tensors), what="x")
     assert result.tolist() == [1, 2]
     assert result.dtype.isnative
 

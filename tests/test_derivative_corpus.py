@@ -14,8 +14,8 @@ import tensorflow as tf
 from tests.derivative_corpus import CASES, KINDS
 from tfpyop import differentiable_op
 from tfpyop._numdiff.complex_step import ComplexStep
-from tfpyop._numdiff.confirmation import Found
-from tfpyop._numdiff.directional import CREDIBLE, Function, pull_back
+from tfpyop._numdiff.confirmation import DirectionalEstimate
+from tfpyop._numdiff.directional import CREDIBLE, Function, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop.errors import GradientError
 
@@ -74,7 +74,7 @@ def alternatives(case, function, x, precision):
 
 def by_differences(function, x, values):
     """The numerical derivatives at several points; None where an op would raise."""
-    found = Numerical().along(
+    found = Numerical().directional_derivative(
         Function(lambda arrays: [np.asarray(function(*arrays))], [0], [0], [values]), [x], [np.ones(x.shape)]
     )
     is_credible = found.errors[0] <= CREDIBLE * found.scales[0]
@@ -87,8 +87,8 @@ def by_complex_step(function, x, values):
     def at(point, value):
         ranked = Function(lambda arrays: [np.asarray(function(*arrays))], [0], [0], [value])
         try:
-            found = pull_back(ComplexStep(), ranked, [point], [np.ones(1)], [True])
-            for part in Found.of_cotangents(ranked, [point], [np.ones(1)], found):
+            found = vjp_from_values(ComplexStep(), ranked, [point], [np.ones(1)], [True])
+            for part in DirectionalEstimate.from_vjp(ranked, [point], [np.ones(1)], found):
                 ComplexStep().confirm(ranked, part)
         except (GradientError, ValueError):  # scipy.special.factorial raises ValueError for complex numbers
             return None

@@ -82,9 +82,9 @@ def test_args_follow_a_subject_that_is_set_later():
 
 def test_an_error_is_about_what_named_it_first():
     error = TfpyopError("it is wrong.")
-    assert error.about("op 'f'") is error.about("op 'g'") is error
+    assert error.with_subject("op 'f'") is error.with_subject("op 'g'") is error
     assert error.subject == "op 'f'"
-    assert TfpyopError("it is wrong.", subject="op 'h'").about("op 'f'").subject == "op 'h'"
+    assert TfpyopError("it is wrong.", subject="op 'h'").with_subject("op 'f'").subject == "op 'h'"
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -34,12 +34,12 @@ def promise_of(signature, dtypes=None, residual_names=()):
 
 def host_of(function, signature=None, dtypes=None, *, residual_names=(), is_looped=False, **options):
     """The host function of a function of arrays."""
-    promise = promise_of(signature, dtypes, residual_names)
-    looped = promise.signature if is_looped else None
+    output_spec = promise_of(signature, dtypes, residual_names)
+    looped = output_spec.signature if is_looped else None
     return HostFunction(
         SUBJECT,
         function=lambda arrays: function(*arrays),
-        promise=promise,
+        output_spec=output_spec,
         looped=looped and (lambda dtypes: looped),
         **options,
     )
@@ -182,7 +182,7 @@ def test_a_stateful_function_is_not_asked_again(is_stateful):
 def test_outputs_are_as_promised():
     host = host_of(lambda x: ([1, 2], 3), "(n)->(n),()", [None, "i8"])
     assert described(host([X])) == ["float32[2]", "int64[]"]
-    assert list(map(str, host.output_types([ArraySpec(X.dtype, (None,))]))) == ["float32[?]", "int64[]"]
+    assert list(map(str, host.infer_outputs([ArraySpec(X.dtype, (None,))]))) == ["float32[?]", "int64[]"]
 
 
 def test_residuals_come_behind_the_outputs():
@@ -207,7 +207,7 @@ def test_what_breaks_the_contract_is_reported_with_the_subject(function, inputs,
 def test_inputs_that_do_not_fit_are_reported_with_the_subject():
     host = host_of(lambda x: x, "(n)->()")
     with pytest.raises(SignatureError, match="^" + re.escape(f"{SUBJECT}: input 0 has too few dimensions")):
-        host.output_types([ArraySpec(X.dtype, ())])
+        host.infer_outputs([ArraySpec(X.dtype, ())])
 
 
 def test_the_cause_of_a_report_is_kept():
@@ -216,9 +216,9 @@ def test_the_cause_of_a_report_is_kept():
     def shape(shapes):
         raise cause
 
-    promise = OpOutputSpec(None, shape, (None,), LEAF)
-    host = HostFunction(SUBJECT, function=lambda arrays: arrays[0], promise=promise)
-    for call in (lambda: host([X]), lambda: host.output_types([ArraySpec.of(X)])):
+    output_spec = OpOutputSpec(None, shape, (None,), LEAF)
+    host = HostFunction(SUBJECT, function=lambda arrays: arrays[0], output_spec=output_spec)
+    for call in (lambda: host([X]), lambda: host.infer_outputs([ArraySpec.of(X)])):
         with pytest.raises(SignatureError, match=re.escape(f"{SUBJECT}: the shape function raised KeyError")) as caught:
             call()
         assert caught.value.__cause__ is cause
@@ -366,7 +366,7 @@ def test_an_exception_that_goes_through_two_functions_is_told_of_both():
 
     inner = host_of(function)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        HostFunction("op 'outer' (a.py:1)", function=inner, promise=inner.promise)([X])
+        HostFunction("op 'outer' (a.py:1)", function=inner, output_spec=inner.output_spec)([X])
     assert [note.split(",")[0] for note in caught.value.__notes__] == [
         f"Raised in {SUBJECT}",
         "Raised in op 'outer' (a.py:1)",
@@ -514,7 +514,7 @@ def test_a_looped_rule_has_its_cotangents_summed_over_broadcast_loop_dimensions(
     host = HostFunction(
         SUBJECT,
         function=lambda arrays: rule(*arrays),
-        promise=CotangentSpec(primal, signature),
+        output_spec=CotangentSpec(primal, signature),
         looped=lambda dtypes: signature.extended(signature.outputs, signature.outputs),
     )
     a, b = np.arange(6, dtype="f4").reshape(3, 2), np.float32([[1], [2]])
@@ -531,25 +531,25 @@ def test_a_looped_rule_has_its_cotangents_summed_over_broadcast_loop_dimensions(
 class Counting:
     """A promise that counts how often it is asked."""
 
-    def __init__(self, promise):
-        self.promise = promise
+    def __init__(self, output_spec):
+        self.output_spec = output_spec
         self.count = 0
 
-    def output_types(self, inputs):
+    def infer_outputs(self, inputs):
         self.count += 1
-        return self.promise.output_types(inputs)
+        return self.output_spec.infer_outputs(inputs)
 
     def __getattr__(self, name):
-        return getattr(self.promise, name)
+        return getattr(self.output_spec, name)
 
 
 def test_a_plan_is_made_once_for_inputs_of_one_kind():
-    promise = Counting(promise_of("(n)->(n)"))
-    host = HostFunction(SUBJECT, function=lambda arrays: arrays[0], promise=promise)
+    output_spec = Counting(promise_of("(n)->(n)"))
+    host = HostFunction(SUBJECT, function=lambda arrays: arrays[0], output_spec=output_spec)
     for array in (X, X + 1, X, np.ones(3, "f4"), np.ones(2, "f8"), np.ones(2, "i4"), X, np.ones(3, "f4")):
         (output,) = host([array])
         assert (output.dtype, output.shape) == (array.dtype, array.shape)
-    assert promise.count == 4
+    assert output_spec.count == 4
 
 
 def test_plans_do_not_pile_up(monkeypatch):

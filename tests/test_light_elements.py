@@ -60,8 +60,8 @@ def test_only_elements_of_the_same_loop_element_are_reached():
 
 
 def test_noise_is_measured():
-    quiet = Noise.along(weighted_sum(np.arange(1.0, 3)), POINT, DIRECTION)
-    noisy = Noise.along(weighted_sum(np.arange(1.0, 3), noise=1e-6), POINT, DIRECTION)
+    quiet = Noise.directional_derivative(weighted_sum(np.arange(1.0, 3)), POINT, DIRECTION)
+    noisy = Noise.directional_derivative(weighted_sum(np.arange(1.0, 3), noise=1e-6), POINT, DIRECTION)
     assert quiet.values[0] < 1e-14
     assert 1e-8 < noisy.values[0] < 1e-5
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfpyop import complex_step, differentiable_op, numerical
 from tfpyop._numdiff.complex_step import ComplexStep
-from tfpyop._numdiff.directional import Function, pull_back, push_forward
+from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._rules.numerical import parse_method
 from tfpyop.errors import GradientError, RegistrationError
@@ -44,7 +44,7 @@ class Counted:
 def slope(method, function, x, direction=None):
     """The derivative of an elementwise function at an array."""
     direction = np.ones_like(x) if direction is None else direction
-    return method.along(Counted(function).ranked, [x], [direction]).values[0]
+    return method.directional_derivative(Counted(function).ranked, [x], [direction]).values[0]
 
 
 def relative_error(found, expected):
@@ -102,7 +102,7 @@ def test_the_gradient_of_a_linear_solve_is_exact(method, tolerance, n):
     a, generator = matrices(n, 3)
     b, cotangent = generator.normal(size=(2, 3, n))
     solve = Counted(lambda a, b: np.linalg.solve(a, b[..., None])[..., 0], (2, 1), (1,))
-    found = pull_back(method, solve.ranked, [a, b], [cotangent], [True, True])
+    found = vjp_from_values(method, solve.ranked, [a, b], [cotangent], [True, True])
     (x,) = solve.call([a, b])
     b_cotangent = np.linalg.solve(np.swapaxes(a, -1, -2), cotangent[..., None])[..., 0]
     assert relative_norm(found[0], -b_cotangent[..., :, None] * x[..., None, :]) < tolerance
@@ -117,9 +117,9 @@ def test_gradient_and_jvp_of_an_inverse_are_exact(method, tolerance, n):
     inverse = Counted(np.linalg.inv, (2,), (2,))
     (value,) = inverse.call([a])
     transposed = np.swapaxes(value, -1, -2)
-    (found,) = pull_back(method, inverse.ranked, [a], [cotangent], [True])
+    (found,) = vjp_from_values(method, inverse.ranked, [a], [cotangent], [True])
     assert relative_norm(found, -transposed @ cotangent @ transposed) < tolerance
-    (found,) = push_forward(method, inverse.ranked, [a], [tangent])
+    (found,) = jvp_from_values(method, inverse.ranked, [a], [tangent])
     assert relative_norm(found, -value @ tangent @ value) < tolerance
 
 
@@ -157,7 +157,7 @@ def test_small_and_missing_slopes_are_found(function, x, expected):
 @properties
 @given(st.floats(-5, 5), st.floats(-5, 5))
 def test_the_estimated_error_is_about_the_error(x, offset):
-    derivative = NUMERICAL.along(
+    derivative = NUMERICAL.directional_derivative(
         Counted(lambda x: np.exp(x) * np.sin(3 * x + offset)).ranked, [np.array(x)], [np.ones(())]
     )
     expected = np.exp(x) * (np.sin(3 * x + offset) + 3 * np.cos(3 * x + offset))
@@ -167,7 +167,9 @@ def test_the_estimated_error_is_about_the_error(x, offset):
 @every_method
 def test_errors_are_estimated_for_every_number(method, tolerance):
     x = np.linspace(1, 2, 7)
-    derivative = method.along(Counted(lambda x: (np.exp(x), x**2), (0,), (0, 0)).ranked, [x], [np.ones(7)])
+    derivative = method.directional_derivative(
+        Counted(lambda x: (np.exp(x), x**2), (0,), (0, 0)).ranked, [x], [np.ones(7)]
+    )
     for value, error in zip(derivative.values, derivative.errors, strict=True):
         assert error.shape == value.shape == (7,)
         assert np.all((error >= 0) & (error < tolerance * np.abs(value)))
@@ -184,7 +186,7 @@ def test_errors_are_estimated_for_every_number(method, tolerance):
 def test_elements_are_moved_all_at_once(method, n_calls, shape):
     function = Counted(np.exp)
     x = np.linspace(0.5, 2, np.prod(shape, dtype=int)).reshape(shape)
-    (found,) = pull_back(method, function.ranked, [x], [np.ones(shape)], [True])
+    (found,) = vjp_from_values(method, function.ranked, [x], [np.ones(shape)], [True])
     assert relative_error(found, np.exp(x)) < 1e-9
     assert len(function.inputs) == n_calls
     assert all(np.all(inputs[0] != x) for inputs in function.inputs)
@@ -195,7 +197,7 @@ def test_core_elements_are_moved_one_after_the_other_in_every_loop_element(metho
     function = Counted(lambda a, b: (a * a * b[..., None]).sum(-1), (1, 0), (0,))
     a, b = np.linspace(1, 2, 30).reshape(5, 2, 3), np.linspace(3, 4, 2)
     cotangent = np.linspace(-1, 1, 10).reshape(5, 2)
-    found = pull_back(method, function.ranked, [a, b], [cotangent], [True, True])
+    found = vjp_from_values(method, function.ranked, [a, b], [cotangent], [True, True])
     assert relative_norm(found[0], 2 * a * (b * cotangent)[..., None]) < 1e-9
     assert relative_norm(found[1], (a * a).sum(-1) * cotangent) < 1e-9
     assert len(function.inputs) == n_calls * (3 + 1)
@@ -226,11 +228,11 @@ def test_a_jvp_is_one_directional_derivative(method, n_calls):
     generator = np.random.default_rng(0)
     a, da = generator.normal(size=(2, 5, 3, 4))
     b, db = generator.normal(size=(2, 4, 2))
-    product, total = push_forward(method, function.ranked, [a, b], [da, db])
+    product, total = jvp_from_values(method, function.ranked, [a, b], [da, db])
     assert relative_norm(product, da @ b + a @ db) < 1e-9
     assert relative_norm(total, da.sum((-1, -2))) < 1e-9
     assert len(function.inputs) == n_calls
-    (product, total) = push_forward(method, function.ranked, [a, b], [None, db])
+    (product, total) = jvp_from_values(method, function.ranked, [a, b], [None, db])
     assert relative_norm(product, a @ db) < 1e-9
     assert not np.any(total)
     assert all(np.array_equal(inputs[0], a) for inputs in function.inputs[n_calls:])
@@ -238,7 +240,7 @@ def test_a_jvp_is_one_directional_derivative(method, n_calls):
 
 def test_what_is_not_wanted_costs_nothing():
     function = Counted(lambda a, b: a * b, (0, 0))
-    found = pull_back(NUMERICAL, function.ranked, [np.ones(3), np.ones(3)], [np.ones(3)], [False, True])
+    found = vjp_from_values(NUMERICAL, function.ranked, [np.ones(3), np.ones(3)], [np.ones(3)], [False, True])
     assert found[0] is None
     assert np.allclose(found[1], 1)
     assert len(function.inputs) == 22
@@ -248,7 +250,7 @@ def test_what_is_not_wanted_costs_nothing():
 def test_the_steps_are_relative_to_the_magnitude_and_about_halved():
     function = Counted(np.exp)
     x = np.float64([[3.0, -0.5], [1e-3, 0]])
-    Numerical(step=0.25, order=4, smallest=0.1).along(function.ranked, [x], [np.ones((2, 2))])
+    Numerical(step=0.25, order=4, smallest=0.1).directional_derivative(function.ranked, [x], [np.ones((2, 2))])
     steps = [after[0] - x for after in function.inputs[:8:2]]
     assert np.allclose(steps[0], 0.25 * np.float64([[3, 0.5], [0.1, 0.1]]), rtol=1e-3)
     assert all(np.allclose(finer, coarser * 0.53, rtol=1e-3) for coarser, finer in itertools.pairwise(steps))
@@ -261,7 +263,7 @@ def test_the_steps_are_relative_to_the_magnitude_and_about_halved():
 def test_in_one_loop_element_the_core_elements_share_a_step():
     function = Counted(lambda a: a.sum(-1), (1,), (0,))
     a = np.float64([[1, 100], [10, 1000]])
-    push_forward(NUMERICAL, function.ranked, [a], [np.ones((2, 2))])
+    jvp_from_values(NUMERICAL, function.ranked, [a], [np.ones((2, 2))])
     assert np.allclose(function.inputs[0][0] - a, [[0.125, 0.125], [1.25, 1.25]])
 
 
@@ -280,7 +282,7 @@ def test_cotangents_of_several_outputs_are_added(method, tolerance):
     function = Counted(lambda x: (np.sin(x), (x**2).sum(-1), x), (1,), (1, 0, 1))
     x = np.linspace(1, 2, 6).reshape(2, 3)
     first, second = np.linspace(1, 2, 6).reshape(2, 3), np.float64([3, 4])
-    (found,) = pull_back(method, function.ranked, [x], [first, second, None], [True])
+    (found,) = vjp_from_values(method, function.ranked, [x], [first, second, None], [True])
     assert relative_norm(found, first * np.cos(x) + 2 * x * second[:, None]) < tolerance
 
 
@@ -289,7 +291,7 @@ def test_cotangents_have_the_shape_to_which_loop_dimensions_broadcast(method, to
     function = Counted(lambda a, b: a * b[..., None], (1, 0), (1,))
     a, b = np.linspace(1, 2, 6).reshape(3, 1, 2), np.linspace(3, 4, 5)
     cotangent = np.linspace(-1, 1, 30).reshape(3, 5, 2)
-    first, second = pull_back(method, function.ranked, [a, b], [cotangent], [True, True])
+    first, second = vjp_from_values(method, function.ranked, [a, b], [cotangent], [True, True])
     assert (first.shape, second.shape) == ((3, 5, 2), (3, 5))
     assert relative_norm(first, cotangent * b[:, None]) < tolerance
     assert relative_norm(second, (cotangent * a).sum(-1)) < tolerance
@@ -301,9 +303,9 @@ def test_nothing_has_cotangents_of_its_shape(method, tolerance, shape, rank):
     function = Counted(lambda x: x.sum(tuple(range(-rank, 0))) if rank else x, (rank,), (0,))
     x = np.zeros(shape)
     loop = shape[: len(shape) - rank]
-    (found,) = pull_back(method, function.ranked, [x], [np.ones(loop)], [True])
+    (found,) = vjp_from_values(method, function.ranked, [x], [np.ones(loop)], [True])
     assert found.shape == shape
-    (found,) = push_forward(method, function.ranked, [x], [x])
+    (found,) = jvp_from_values(method, function.ranked, [x], [x])
     assert found.shape == loop
 
 
@@ -328,7 +330,7 @@ def test_complex_cotangents_follow_tensorflow(function, cotangent_of):
     if not np.iscomplexobj(function(z)):
         cotangent = cotangent.real
     counted = Counted(function)
-    (found,) = pull_back(NUMERICAL, counted.ranked, [z], [cotangent], [True])
+    (found,) = vjp_from_values(NUMERICAL, counted.ranked, [z], [cotangent], [True])
     assert found.dtype == np.complex128
     assert relative_norm(found, cotangent_of(z, cotangent)) < 1e-9
     assert len(counted.inputs) == 2 * 22  # along the real and the imaginary axis
@@ -336,15 +338,15 @@ def test_complex_cotangents_follow_tensorflow(function, cotangent_of):
 
 def test_a_complex_tangent_is_a_direction():
     z, tangent = np.array([1 + 2j, -0.5 + 1j]), np.array([1 - 1j, 2j])
-    (found,) = push_forward(NUMERICAL, Counted(np.exp).ranked, [z], [tangent])
+    (found,) = jvp_from_values(NUMERICAL, Counted(np.exp).ranked, [z], [tangent])
     assert relative_norm(found, np.exp(z) * tangent) < 1e-9
-    (found,) = push_forward(NUMERICAL, Counted(np.conj).ranked, [z], [tangent])
+    (found,) = jvp_from_values(NUMERICAL, Counted(np.conj).ranked, [z], [tangent])
     assert relative_norm(found, np.conj(tangent)) < 1e-9
 
 
 def test_a_real_input_of_a_complex_output_has_a_real_cotangent():
     x, cotangent = np.linspace(0, 2, 5), np.linspace(1, 2, 5) * (1 + 2j)
-    (found,) = pull_back(NUMERICAL, Counted(lambda x: np.exp(1j * x)).ranked, [x], [cotangent], [True])
+    (found,) = vjp_from_values(NUMERICAL, Counted(lambda x: np.exp(1j * x)).ranked, [x], [cotangent], [True])
     assert found.dtype == np.float64
     assert relative_norm(found, np.real(np.conj(cotangent) * 1j * np.exp(1j * x))) < 1e-9
 
@@ -357,7 +359,7 @@ def test_the_complex_step_cannot_take_complex_inputs():
     function = Counted(lambda x, z: x * z, (0, 0))
     for direction in ([np.ones(2), None], [None, np.ones(2)]):
         with pytest.raises(GradientError, match=exactly(message)):
-            COMPLEX_STEP.along(function.ranked, [np.ones(2), np.array([1j, 2])], direction)
+            COMPLEX_STEP.directional_derivative(function.ranked, [np.ones(2), np.array([1j, 2])], direction)
     assert function.inputs == []
 
 
@@ -369,7 +371,7 @@ def test_the_complex_step_needs_the_imaginary_part(function):
     )
     counted = Counted(lambda x: (x, function(x)), (0,), (0, 0))
     with pytest.raises(GradientError, match=exactly(message)):
-        push_forward(COMPLEX_STEP, counted.ranked, [np.ones(2)], [np.ones(2)])
+        jvp_from_values(COMPLEX_STEP, counted.ranked, [np.ones(2)], [np.ones(2)])
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_the_complex_step_reports_a_function_that_takes_no_complex_input(functio
     counted = Counted(lambda x: function(x, x) if function is np.hypot else function(x))
     message = "^the complex step calls the function with complex inputs, but the function does not accept them: ufunc '"
     with pytest.raises(GradientError, match=message) as caught:
-        push_forward(COMPLEX_STEP, counted.ranked, [np.ones(2)], [np.ones(2)])
+        jvp_from_values(COMPLEX_STEP, counted.ranked, [np.ones(2)], [np.ones(2)])
     assert type(caught.value.__cause__) is TypeError
     assert caught.value.remedy == 'Use grad="numerical", or write a rule.'
 
@@ -390,7 +392,7 @@ def test_what_a_function_raises_for_another_reason_is_raised():
 
     for method in (NUMERICAL, COMPLEX_STEP):
         with pytest.raises(KeyError, match="n"):
-            push_forward(method, Counted(function).ranked, [np.ones(2)], [np.ones(2)])
+            jvp_from_values(method, Counted(function).ranked, [np.ones(2)], [np.ones(2)])
 
 
 # -- where a function is not defined
@@ -421,7 +423,7 @@ def test_the_slope_of_what_is_not_defined_is_nan():
 def test_nan_in_one_loop_element_stays_there(method, tolerance):
     a = np.float64([[1, 2], [np.nan, 3], [4, 5]])
     function = Counted(lambda a: (a**2).sum(-1), (1,), (0,))
-    (found,) = pull_back(method, function.ranked, [a], [np.ones(3)], [True])
+    (found,) = vjp_from_values(method, function.ranked, [a], [np.ones(3)], [True])
     assert relative_norm(found[::2], 2 * a[::2]) < tolerance
     assert np.isnan(found[1, 0])
 

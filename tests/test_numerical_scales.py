@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfpyop import complex_step, differentiable_op, numerical
 from tfpyop._numdiff.directional import Function
-from tfpyop._numdiff.line import Line
+from tfpyop._numdiff.line import LineFunction
 from tfpyop.errors import GradientError, RegistrationError
 
 
@@ -344,5 +344,5 @@ def test_where_a_function_refuses_a_displacement_its_values_are_not_numbers(kind
             raise ValueError("too large")
         return [np.asarray(arrays[0] > 0, kind)]
 
-    line = Line(Function(function, [0], [0]), [np.float64([1.9, -2])], [np.ones(2)])
+    line = LineFunction(Function(function, [0], [0]), [np.float64([1.9, -2])], [np.ones(2)])
     assert np.isnan(line.at([np.float64([2.1, -1.8])])[0]).all()

@@ -51,7 +51,7 @@ def shown(found):
     return list(map(str, found))
 
 
-def promise(signature=None, *, dtype=None, shape=None, residuals=None, ufunc=None):
+def output_spec(signature=None, *, dtype=None, shape=None, residuals=None, ufunc=None):
     """What an op promises that is declared like this; residuals by name, with their core dimensions."""
     residuals = residuals or {}
     declared, structure = flatten(dtype, is_declaration=True)
@@ -79,63 +79,75 @@ def test_an_array_has_a_type():
 # -- what ops promise
 
 OUTPUT_TYPES = {
-    "the result type": (promise("()->()"), ["float32[2]"], ["float32[2]"]),
-    "a declared dtype": (promise("()->()", dtype="i8"), ["float32[2]"], ["int64[2]"]),
-    "one dtype for all": (promise("()->(),()", dtype="f8"), ["float32[2]"], ["float64[2]", "float64[2]"]),
-    "one of them": (promise("(n)->(),(n)", dtype=("i4", None)), ["complex64[5, 2]"], ["int32[5]", "complex64[5, 2]"]),
-    "floats decide": (promise("(),()->()"), ["int64[2]", "float32[]"], ["float32[2]"]),
-    "unknown sizes": (promise("(n),(m)->(n+m-1)"), ["float32[?]", "float32[3]"], ["float32[?]"]),
-    "an unknown rank": (promise("(n)->(n),()"), ["float32[...]"], ["float32[...]", "float32[...]"]),
-    "a run-time size": (promise("(n)->(k),()"), ["float32[2, 3]"], ["float32[2, ?]", "float32[2]"]),
-    "nothing": (promise(), ["float32[2]"], ["float32[...]"]),
-    "dtypes alone": (promise(dtype=("f4", "i4")), ["string[2]"], ["float32[...]", "int32[...]"]),
-    "a dict": (promise(dtype={"b": "f4", "a": None}), ["int8[2]"], ["float32[...]", "int8[...]"]),
-    "no input": (promise("->(3)", dtype="f4"), [], ["float32[3]"]),
+    "the result type": (output_spec("()->()"), ["float32[2]"], ["float32[2]"]),
+    "a declared dtype": (output_spec("()->()", dtype="i8"), ["float32[2]"], ["int64[2]"]),
+    "one dtype for all": (output_spec("()->(),()", dtype="f8"), ["float32[2]"], ["float64[2]", "float64[2]"]),
+    "one of them": (
+        output_spec("(n)->(),(n)", dtype=("i4", None)),
+        ["complex64[5, 2]"],
+        ["int32[5]", "complex64[5, 2]"],
+    ),
+    "floats decide": (output_spec("(),()->()"), ["int64[2]", "float32[]"], ["float32[2]"]),
+    "unknown sizes": (output_spec("(n),(m)->(n+m-1)"), ["float32[?]", "float32[3]"], ["float32[?]"]),
+    "an unknown rank": (output_spec("(n)->(n),()"), ["float32[...]"], ["float32[...]", "float32[...]"]),
+    "a run-time size": (output_spec("(n)->(k),()"), ["float32[2, 3]"], ["float32[2, ?]", "float32[2]"]),
+    "nothing": (output_spec(), ["float32[2]"], ["float32[...]"]),
+    "dtypes alone": (output_spec(dtype=("f4", "i4")), ["string[2]"], ["float32[...]", "int32[...]"]),
+    "a dict": (output_spec(dtype={"b": "f4", "a": None}), ["int8[2]"], ["float32[...]", "int8[...]"]),
+    "no input": (output_spec("->(3)", dtype="f4"), [], ["float32[3]"]),
     "residuals": (
-        promise("(n,n),(n)->(n)", residuals={"lu": ("(n,n)", "f8"), "signs": ("()", "i4")}),
+        output_spec("(n,n),(n)->(n)", residuals={"lu": ("(n,n)", "f8"), "signs": ("()", "i4")}),
         ["float32[7, 2, 2]", "float32[2]"],
         ["float32[7, 2]", "float64[7, 2, 2]", "int32[7]"],
     ),
     "a residual's run-time size": (
-        promise("(n)->()", residuals={"kept": ("(k)", "i8")}),
+        output_spec("(n)->()", residuals={"kept": ("(k)", "i8")}),
         ["float32[3]"],
         ["float32[]", "int64[?]"],
     ),
-    "a shape function": (promise(shape=lambda shapes: shapes[0][1:]), ["float32[2, 3]"], ["float32[3]"]),
+    "a shape function": (output_spec(shape=lambda shapes: shapes[0][1:]), ["float32[2, 3]"], ["float32[3]"]),
     "a shape function for two": (
-        promise(shape=lambda shapes: [shapes[0], list(shapes[1])], dtype=(None, "i4")),
+        output_spec(shape=lambda shapes: [shapes[0], list(shapes[1])], dtype=(None, "i4")),
         ["float32[2, 3]", "float32[]"],
         ["float32[2, 3]", "int32[]"],
     ),
-    "a shape function's array": (promise(shape=lambda shapes: np.array(shapes[0]) + 1), ["float32[2]"], ["float32[3]"]),
-    "a shape function and an unknown size": (promise(shape=max), ["float32[?]", "float32[2]"], ["float32[...]"]),
-    "a shape function and an unknown rank": (promise(shape=max), ["float32[...]"], ["float32[...]"]),
-    "a ufunc's dtypes": (promise("()->(),()", ufunc=np.frexp), ["float32[2]"], ["float32[2]", "int32[2]"]),
+    "a shape function's array": (
+        output_spec(shape=lambda shapes: np.array(shapes[0]) + 1),
+        ["float32[2]"],
+        ["float32[3]"],
+    ),
+    "a shape function and an unknown size": (output_spec(shape=max), ["float32[?]", "float32[2]"], ["float32[...]"]),
+    "a shape function and an unknown rank": (output_spec(shape=max), ["float32[...]"], ["float32[...]"]),
+    "a ufunc's dtypes": (output_spec("()->(),()", ufunc=np.frexp), ["float32[2]"], ["float32[2]", "int32[2]"]),
     "a ufunc's and a declared one": (
-        promise("()->(),()", ufunc=np.frexp, dtype=(None, "i8")),
+        output_spec("()->(),()", ufunc=np.frexp, dtype=(None, "i8")),
         ["float32[2]"],
         ["float32[2]", "int64[2]"],
     ),
-    "a ufunc's declared ones": (promise("(),()->()", ufunc=np.bitwise_and, dtype="i4"), ["float32[]"] * 2, ["int32[]"]),
+    "a ufunc's declared ones": (
+        output_spec("(),()->()", ufunc=np.bitwise_and, dtype="i4"),
+        ["float32[]"] * 2,
+        ["int32[]"],
+    ),
 }
 
 
 @pytest.mark.parametrize(("op", "inputs", "outputs"), OUTPUT_TYPES.values(), ids=OUTPUT_TYPES)
 def test_an_op_promises_what_signature_shape_function_and_dtypes_say(op, inputs, outputs):
-    found = op.output_types(types(*inputs))
+    found = op.infer_outputs(types(*inputs))
     assert shown(found) == outputs
     assert len(found) == op.n_outputs(dtypes_of(types(*inputs))) + len(op.residual_names)
 
 
 def test_inputs_that_do_not_fit_the_signature_are_reported():
     with pytest.raises(SignatureError, match="input 1 does not fit signature"):
-        promise("(n),(n)->()").output_types(types("float32[3]", "float32[2]"))
+        output_spec("(n),(n)->()").infer_outputs(types("float32[3]", "float32[2]"))
 
 
 def test_a_dtype_that_does_not_follow_is_reported_only_if_nobody_declared_it():
     with pytest.raises(CoercionError, match="cannot infer the output dtype from the inputs"):
-        promise("()->()").output_types(types("string[2]"))
-    assert shown(promise("()->()", dtype="f4").output_types(types("string[2]"))) == ["float32[2]"]
+        output_spec("()->()").infer_outputs(types("string[2]"))
+    assert shown(output_spec("()->()", dtype="f4").infer_outputs(types("string[2]"))) == ["float32[2]"]
 
 
 def test_what_a_shape_function_raises_is_the_cause():
@@ -150,7 +162,7 @@ def test_what_a_shape_function_raises_is_the_cause():
         "input."
     )
     with pytest.raises(SignatureError, match=exactly(message)) as caught:
-        promise(shape=shape).output_types(types("float32[2, 3]", "float32[]"))
+        output_spec(shape=shape).infer_outputs(types("float32[2, 3]", "float32[]"))
     assert caught.value.__cause__ is cause
 
 
@@ -170,27 +182,27 @@ def test_a_shape_function_that_returns_something_else_is_reported(returned, dtyp
         "  Return sizes that are integers of 0 or more."
     )
     with pytest.raises(SignatureError, match=exactly(message)):
-        promise(shape=lambda shapes: returned, dtype=dtype).output_types(types("float32[2]"))
+        output_spec(shape=lambda shapes: returned, dtype=dtype).infer_outputs(types("float32[2]"))
 
 
 @pytest.mark.parametrize(
     ("op", "result", "values"),
     [
-        (promise(), 1, [1]),
-        (promise(), [1, 2], [[1, 2]]),
-        (promise(), (1,), [1]),
-        (promise("()->(),()"), (1, [2, 3]), [1, [2, 3]]),
-        (promise("()->(),()"), [1, 2], [1, 2]),
-        (promise("()->(),()"), Pair(1, 2), [1, 2]),
-        (promise(dtype=("f4",)), 1, [1]),
-        (promise(dtype=("f4",)), (1,), [1]),
-        (promise(dtype={"b": None, "a": None}), OrderedDict(a=1, b=2), [2, 1]),
-        (promise(dtype=("f4", {"a": None})), (1, {"a": 2}), [1, 2]),
-        (promise(dtype=()), (), []),
-        (promise("()->()", residuals={"r": ("()", "f4")}), (1, {"r": 2}), [1, 2]),
-        (promise("()->()", residuals={"r": ("()", "f4")}), (1, MappingProxyType({"r": 2})), [1, 2]),
+        (output_spec(), 1, [1]),
+        (output_spec(), [1, 2], [[1, 2]]),
+        (output_spec(), (1,), [1]),
+        (output_spec("()->(),()"), (1, [2, 3]), [1, [2, 3]]),
+        (output_spec("()->(),()"), [1, 2], [1, 2]),
+        (output_spec("()->(),()"), Pair(1, 2), [1, 2]),
+        (output_spec(dtype=("f4",)), 1, [1]),
+        (output_spec(dtype=("f4",)), (1,), [1]),
+        (output_spec(dtype={"b": None, "a": None}), OrderedDict(a=1, b=2), [2, 1]),
+        (output_spec(dtype=("f4", {"a": None})), (1, {"a": 2}), [1, 2]),
+        (output_spec(dtype=()), (), []),
+        (output_spec("()->()", residuals={"r": ("()", "f4")}), (1, {"r": 2}), [1, 2]),
+        (output_spec("()->()", residuals={"r": ("()", "f4")}), (1, MappingProxyType({"r": 2})), [1, 2]),
         (
-            promise("()->(),()", residuals={"r": ("()", "f4"), "a": ("()", "f4")}),
+            output_spec("()->(),()", residuals={"r": ("()", "f4"), "a": ("()", "f4")}),
             ([1, 2], {"a": 3, "r": 4}),
             [1, 2, 4, 3],
         ),
@@ -224,26 +236,26 @@ OTHER_RESIDUALS = (
     "the function returned residuals that differ from the declaration.\n  Expected: (outputs, {{'r': ..., 'a': ...}})\n"
     "  Got:      {}\n  {}"
 )
-with_residuals = promise("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4")})
+with_residuals = output_spec("()->()", residuals={"r": ("()", "f4"), "a": ("()", "f4")})
 
 
 @pytest.mark.parametrize(
     ("op", "result", "message"),
     [
-        (promise(), (1, 2), WRONG_NUMBER.format("a tuple of 2")),
-        (promise(), (), WRONG_NUMBER.format("a tuple of 0")),
-        (promise("()->(),()"), (1,), WRONG_FORM.format(2, "expected 2 values, got 1", AS_TUPLE)),
-        (promise("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "expected 2 values, got an ndarray", AS_TUPLE)),
-        (promise("()->(),()"), None, WRONG_FORM.format(2, "expected 2 values, got a NoneType", AS_TUPLE)),
-        (promise(dtype={"a": None}), 1, WRONG_FORM.format(1, "expected a dict, got an int", AS_DECLARED)),
+        (output_spec(), (1, 2), WRONG_NUMBER.format("a tuple of 2")),
+        (output_spec(), (), WRONG_NUMBER.format("a tuple of 0")),
+        (output_spec("()->(),()"), (1,), WRONG_FORM.format(2, "expected 2 values, got 1", AS_TUPLE)),
+        (output_spec("()->(),()"), np.zeros(2), WRONG_FORM.format(2, "expected 2 values, got an ndarray", AS_TUPLE)),
+        (output_spec("()->(),()"), None, WRONG_FORM.format(2, "expected 2 values, got a NoneType", AS_TUPLE)),
+        (output_spec(dtype={"a": None}), 1, WRONG_FORM.format(1, "expected a dict, got an int", AS_DECLARED)),
         (
-            promise(dtype={"a": None}),
+            output_spec(dtype={"a": None}),
             {"b": 1},
             WRONG_FORM.format(1, "expected keys 'a', got keys 'b'", AS_DECLARED),
         ),
-        (promise(), None, IS_NONE.format("output 0")),
-        (promise(dtype=("f4",)), None, IS_NONE.format("output 0")),
-        (promise("()->(),()"), (1, None), IS_NONE.format("output 1")),
+        (output_spec(), None, IS_NONE.format("output 0")),
+        (output_spec(dtype=("f4",)), None, IS_NONE.format("output 0")),
+        (output_spec("()->(),()"), (1, None), IS_NONE.format("output 1")),
         (with_residuals, (None, {"r": 1, "a": 2}), IS_NONE.format("output 0")),
         (with_residuals, (1, {"r": 1, "a": None}), IS_NONE.format("residual 'a'")),
         (with_residuals, 1, NO_RESIDUALS.format("an int")),
@@ -266,19 +278,19 @@ def test_a_result_in_another_form_is_reported(op, result, message):
 
 def fitted(op, values, *inputs):
     inputs = types(*inputs)
-    return op.fit(values, inputs, op.output_types(inputs))
+    return op.fit(values, inputs, op.infer_outputs(inputs))
 
 
 @pytest.mark.parametrize(
     ("op", "values", "outputs"),
     [
-        (promise("()->()"), [[1.5, 2]], ["float32[2]"]),
-        (promise("(n)->()", dtype="i8"), [np.int32(3)], ["int64[]"]),
-        (promise("(n)->(),(k)"), [np.float64(1), np.zeros((0,))], ["float32[]", "float32[0]"]),
-        (promise("(n)->()", dtype="O"), ["text"], ["string[]"]),
-        (promise("(n)->()", residuals={"r": ("(k)", "u1")}), [1.5, [1, 2, 255]], ["float32[]", "uint8[3]"]),
-        (promise("(n)->(k)", residuals={"r": ("(k,k)", "f8")}), [[1.5], [[2]]], ["float32[1]", "float64[1, 1]"]),
-        (promise(), [np.zeros((3, 0, 2))], ["float32[3, 0, 2]"]),
+        (output_spec("()->()"), [[1.5, 2]], ["float32[2]"]),
+        (output_spec("(n)->()", dtype="i8"), [np.int32(3)], ["int64[]"]),
+        (output_spec("(n)->(),(k)"), [np.float64(1), np.zeros((0,))], ["float32[]", "float32[0]"]),
+        (output_spec("(n)->()", dtype="O"), ["text"], ["string[]"]),
+        (output_spec("(n)->()", residuals={"r": ("(k)", "u1")}), [1.5, [1, 2, 255]], ["float32[]", "uint8[3]"]),
+        (output_spec("(n)->(k)", residuals={"r": ("(k,k)", "f8")}), [[1.5], [[2]]], ["float32[1]", "float64[1, 1]"]),
+        (output_spec(), [np.zeros((3, 0, 2))], ["float32[3, 0, 2]"]),
     ],
 )
 def test_values_get_the_dtypes_that_were_promised(op, values, outputs):
@@ -289,7 +301,7 @@ def test_values_get_the_dtypes_that_were_promised(op, values, outputs):
 
 def test_a_value_that_is_as_promised_is_not_copied():
     array = np.zeros(2, F4)
-    (found,) = fitted(promise("()->()"), [array], "float32[2]")
+    (found,) = fitted(output_spec("()->()"), [array], "float32[2]")
     assert found is array
 
 
@@ -302,14 +314,21 @@ WRONG_SHAPE = (
 @pytest.mark.parametrize(
     ("op", "values", "what", "expected", "got", "said_by"),
     [
-        (promise("(n)->(n)"), [np.zeros(3)], "output 0", "float32[2]", "float64[3]", "signature"),
-        (promise("(n)->(n)"), [1], "output 0", "float32[2]", "int64[]", "signature"),
-        (promise("(n)->(n)"), [np.zeros((1, 2))], "output 0", "float32[2]", "float64[1, 2]", "signature"),
-        (promise("(n)->(k)"), [[[1.0]]], "output 0", "float32[?]", "float64[1, 1]", "signature"),
-        (promise("(n)->(),(3)"), [1, [0] * 2], "output 1", "float32[3]", "int64[2]", "signature"),
-        (promise(shape=lambda _: (1,)), [np.zeros(2, F4)], "output 0", "float32[1]", "float32[2]", "shape function"),
+        (output_spec("(n)->(n)"), [np.zeros(3)], "output 0", "float32[2]", "float64[3]", "signature"),
+        (output_spec("(n)->(n)"), [1], "output 0", "float32[2]", "int64[]", "signature"),
+        (output_spec("(n)->(n)"), [np.zeros((1, 2))], "output 0", "float32[2]", "float64[1, 2]", "signature"),
+        (output_spec("(n)->(k)"), [[[1.0]]], "output 0", "float32[?]", "float64[1, 1]", "signature"),
+        (output_spec("(n)->(),(3)"), [1, [0] * 2], "output 1", "float32[3]", "int64[2]", "signature"),
         (
-            promise("(n)->()", residuals={"r": ("(n)", "i4")}),
+            output_spec(shape=lambda _: (1,)),
+            [np.zeros(2, F4)],
+            "output 0",
+            "float32[1]",
+            "float32[2]",
+            "shape function",
+        ),
+        (
+            output_spec("(n)->()", residuals={"r": ("(n)", "i4")}),
             [1, np.int32([1])],
             "residual 'r'",
             "int32[2]",
@@ -325,7 +344,7 @@ def test_a_value_of_another_shape_is_reported(op, values, what, expected, got, s
 
 
 def test_a_value_of_another_kind_is_reported():
-    op = promise("()->()", residuals={"r": ("()", "i4")})
+    op = output_spec("()->()", residuals={"r": ("()", "i4")})
     with pytest.raises(CoercionError, match=r"^output 0 has the wrong dtype.\n  Expected: float32\[\]\n"):
         fitted(op, [1j, 2], "float32[]")
     with pytest.raises(CoercionError, match=r"^residual 'r' has the wrong dtype.\n  Expected: int32\[\]\n"):
@@ -335,8 +354,8 @@ def test_a_value_of_another_kind_is_reported():
 @pytest.mark.parametrize(
     ("op", "values", "what"),
     [
-        (promise("(n)->(k),(k)"), [[1], [1, 2]], "output 1"),
-        (promise("(n)->(k)", residuals={"r": ("(k,2)", "f8")}), [[1], np.zeros((3, 2))], "residual 'r'"),
+        (output_spec("(n)->(k),(k)"), [[1], [1, 2]], "output 1"),
+        (output_spec("(n)->(k)", residuals={"r": ("(k,2)", "f8")}), [[1], np.zeros((3, 2))], "residual 'r'"),
     ],
 )
 def test_a_run_time_size_that_differs_is_reported(op, values, what):
@@ -346,14 +365,14 @@ def test_a_run_time_size_that_differs_is_reported(op, values, what):
 
 # -- what the ops of VJP rules promise
 
-kept = promise("(n),()->(n),()", dtype=(None, "i4"), residuals={"r": ("(2)", "f8")})
-variadic = promise()
+kept = output_spec("(n),()->(n),()", dtype=(None, "i4"), residuals={"r": ("(2)", "f8")})
+variadic = output_spec()
 PRIMALS = {
-    "one of each": (promise("()->()"), 1, 1, 0),
+    "one of each": (output_spec("()->()"), 1, 1, 0),
     "several": (kept, 2, 2, 1),
     "variadic, none": (variadic, 0, 1, 0),
     "variadic, three": (variadic, 3, 1, 0),
-    "variadic, two outputs": (promise(dtype=(None, None)), 4, 2, 0),
+    "variadic, two outputs": (output_spec(dtype=(None, None)), 4, 2, 0),
 }
 
 
@@ -390,7 +409,7 @@ def test_flat_values_are_taken_apart():
     ("rule", "count"),
     [
         (CotangentSpec(variadic, None), 1),
-        (CotangentSpec(promise(dtype=(None, None)), None), 3),
+        (CotangentSpec(output_spec(dtype=(None, None)), None), 3),
         (CotangentSpec(kept, kept.signature), 4),
         (TangentSpec(variadic), 4),
         (TangentSpec(kept), 2),
@@ -402,7 +421,7 @@ def test_a_number_of_inputs_that_no_call_has_is_reported(rule, count):
         "the op of a derivative rule was called with the wrong number of inputs.\n  Expected: the inputs, outputs "
         f"and residuals of its op, and the cotangents or tangents\n  Got:      {count}\n{OF_ONE_CALL}"
     )
-    for ask in (rule.n_outputs, lambda dtypes: rule.output_types([ArraySpec(dtype, ()) for dtype in dtypes])):
+    for ask in (rule.n_outputs, lambda dtypes: rule.infer_outputs([ArraySpec(dtype, ()) for dtype in dtypes])):
         with pytest.raises(ContractError, match=exactly(message)):
             ask([F4] * count)
 
@@ -414,7 +433,7 @@ def test_the_rule_of_a_rule_is_split_by_the_dtypes():
     cotangents = types("float32[2]", "complex64[3]")  # of the floating inputs
     parts = second.split([*inner, *cotangents, *cotangents], dtypes_of([*inner, *cotangents, *cotangents]))
     assert (list(parts.inputs), list(parts.outputs), list(parts.vectors)) == (inner, cotangents, cotangents)
-    assert shown(second.output_types([*inner, *cotangents, *cotangents])) == [
+    assert shown(second.infer_outputs([*inner, *cotangents, *cotangents])) == [
         "float32[2]",
         "complex64[3]",
         "float32[5]",
@@ -428,12 +447,12 @@ CALL = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float64[5
 
 def test_a_vjp_rule_promises_cotangents_like_the_differentiable_primals():
     rule = CotangentSpec(kept, kept.signature)
-    assert shown(rule.output_types(CALL)) == ["float32[5, 2]"]
+    assert shown(rule.infer_outputs(CALL)) == ["float32[5, 2]"]
     assert rule.n_outputs(dtypes_of(CALL)) == 1
     assert rule.residual_names == ()
-    rule = CotangentSpec(promise("(),(),()->()"), None)
+    rule = CotangentSpec(output_spec("(),(),()->()"), None)
     inputs = types("complex64[3]", "bool[]", "float64[1]", "complex128[3]", "complex128[3]")
-    assert shown(rule.output_types(inputs)) == ["complex64[3]", "float64[1]"]
+    assert shown(rule.infer_outputs(inputs)) == ["complex64[3]", "float64[1]"]
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
@@ -446,12 +465,12 @@ def test_what_does_not_belong_to_the_primals_of_a_vjp_rule_is_reported(number):
         f"  Got:      {inputs[number]}\n{OF_ONE_CALL}"
     )
     with pytest.raises(ContractError, match=exactly(message)):
-        CotangentSpec(kept, kept.signature).output_types(inputs)
+        CotangentSpec(kept, kept.signature).infer_outputs(inputs)
 
 
 def test_what_is_not_known_may_belong_to_the_primals():
     unknown = [ArraySpec(type_.dtype, None) for type_ in CALL[2:]]
-    assert shown(CotangentSpec(kept, kept.signature).output_types([*CALL[:2], *unknown])) == ["float32[5, 2]"]
+    assert shown(CotangentSpec(kept, kept.signature).infer_outputs([*CALL[:2], *unknown])) == ["float32[5, 2]"]
 
 
 @pytest.mark.parametrize(
@@ -472,7 +491,7 @@ def test_zeros_are_like_the_primal():
 
 def test_one_value_stands_for_a_tuple_of_one():
     inputs = types(*["float32[2]"] * 3)
-    for rule in (CotangentSpec(promise("()->()"), None), TangentSpec(promise("()->()"))):
+    for rule in (CotangentSpec(output_spec("()->()"), None), TangentSpec(output_spec("()->()"))):
         for result in ([1, 2], np.ones(2)):
             values = rule.values((result,), inputs)
             assert values[0] is result
@@ -511,7 +530,7 @@ def test_a_rule_that_returns_none_is_reported(kind, rule, like, n_values):
         rule_values(None, n_values, kind, like)
 
 
-broadcasting = promise("(n),(n)->()")
+broadcasting = output_spec("(n),(n)->()")
 ROWS = types("float32[1, 2]", "float32[3, 5, 2]", "float32[3, 5]", "float32[3, 5]")
 
 
@@ -519,7 +538,7 @@ ROWS = types("float32[1, 2]", "float32[3, 5, 2]", "float32[3, 5]", "float32[3, 5
 def test_a_cotangent_of_the_broadcast_shape_is_summed_over_the_loop_dimensions(shape):
     rule = CotangentSpec(broadcasting, broadcasting.signature)
     value = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-    first, second = rule.fit([value, np.ones((3, 5, 2))], ROWS, rule.output_types(ROWS))
+    first, second = rule.fit([value, np.ones((3, 5, 2))], ROWS, rule.infer_outputs(ROWS))
     assert (first.dtype, first.shape) == (F4, (1, 2))
     assert np.array_equal(first, value if shape == (1, 2) else value.sum((0, 1))[None])
     assert (second.dtype, second.shape) == (F4, (3, 5, 2))
@@ -565,19 +584,19 @@ def test_a_cotangent_of_another_shape_is_reported(signature, number, shape, expe
     values[number] = np.zeros(shape)
     message = WRONG_COTANGENT.format(number=number, expected=expected, got=ArraySpec(F8, shape))
     with pytest.raises(ContractError, match=exactly(message)):
-        rule.fit(values, ROWS, rule.output_types(ROWS))
+        rule.fit(values, ROWS, rule.infer_outputs(ROWS))
 
 
 def test_a_cotangent_is_numbered_by_its_input():
-    rule = CotangentSpec(promise("(),()->()"), None)
+    rule = CotangentSpec(output_spec("(),()->()"), None)
     inputs = types("int32[]", "float32[2]", "float32[2]", "float32[2]")
     message = WRONG_COTANGENT.format(number=1, expected="float32[2]", got="float64[3]")
     with pytest.raises(ContractError, match=exactly(message)):
-        rule.fit([np.zeros(3)], inputs, rule.output_types(inputs))
+        rule.fit([np.zeros(3)], inputs, rule.infer_outputs(inputs))
 
 
 IN_THE_RULE = "Convert it in the rule, for example with np.real."
-one = promise("()->()")
+one = output_spec("()->()")
 BAD_VECTORS = {
     "complex": (
         np.array([1j, 2]),
@@ -609,7 +628,7 @@ BAD_VECTORS = {
 def test_a_cotangent_or_tangent_of_another_kind_is_reported(rule, what, value, problem):
     inputs = types(*["float32[2]"] * 3)
     with pytest.raises(CoercionError, match=exactly(f"{what} {problem}")):
-        rule.fit([value], inputs, rule.output_types(inputs))
+        rule.fit([value], inputs, rule.infer_outputs(inputs))
 
 
 @pytest.mark.parametrize(
@@ -653,12 +672,12 @@ FORWARD = types("float32[5, 2]", "int32[]", "float32[5, 2]", "int32[5]", "float6
 
 def test_a_jvp_rule_promises_tangents_like_the_differentiable_outputs():
     rule = TangentSpec(kept)
-    assert shown(rule.output_types(FORWARD)) == ["float32[5, 2]"]
+    assert shown(rule.infer_outputs(FORWARD)) == ["float32[5, 2]"]
     assert rule.n_outputs(dtypes_of(FORWARD)) == 1
     assert rule.residual_names == ()
-    rule = TangentSpec(promise("()->(),(),()", dtype=(None, "i4", "c8")))
+    rule = TangentSpec(output_spec("()->(),(),()", dtype=(None, "i4", "c8")))
     inputs = types("float32[3]", "float32[3]", "int32[3]", "complex64[3]", "float32[3]")
-    assert shown(rule.output_types(inputs)) == ["float32[3]", "complex64[3]"]
+    assert shown(rule.infer_outputs(inputs)) == ["float32[3]", "complex64[3]"]
 
 
 def test_a_variadic_op_takes_a_tangent_for_each_input():
@@ -666,7 +685,7 @@ def test_a_variadic_op_takes_a_tangent_for_each_input():
     inputs = types("float32[3]", "int32[]", "float32[]", "float32[7]", "float32[3]", "int32[]", "float32[]")
     parts = rule.split(inputs, dtypes_of(inputs))
     assert (shown(parts.inputs), shown(parts.outputs)) == (shown(inputs[:3]), ["float32[7]"])
-    assert shown(rule.output_types(inputs)) == ["float32[7]"]
+    assert shown(rule.infer_outputs(inputs)) == ["float32[7]"]
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5])
@@ -674,7 +693,7 @@ def test_what_does_not_belong_to_the_primals_of_a_jvp_rule_is_reported(number):
     inputs = list(FORWARD)
     inputs[number] = ArraySpec(inputs[number].dtype, (4, 2))
     with pytest.raises(ContractError, match=f"^input {number} of the op of a derivative rule does not match the prim"):
-        TangentSpec(kept).output_types(inputs)
+        TangentSpec(kept).infer_outputs(inputs)
 
 
 @pytest.mark.parametrize("result", [(1, None), [1, "what is of an integer is ignored"]])
@@ -696,17 +715,17 @@ def test_a_jvp_rule_that_leaves_out_an_integer_output_is_reported():
     ],
 )
 def test_a_tangent_of_another_shape_is_reported_by_the_number_of_its_output(dtype, number, tangents):
-    rule = TangentSpec(promise("()->(),()", dtype=dtype))
+    rule = TangentSpec(output_spec("()->(),()", dtype=dtype))
     first = "float32[2]" if dtype[0] is None else "int32[2]"
     inputs = types("float32[2]", first, "float32[2]", "float32[2]")
     with pytest.raises(ContractError, match=rf"^tangent {number} has the wrong shape.\n  Expected: float32\[2\]\n"):
-        rule.fit(tangents, inputs, rule.output_types(inputs))
+        rule.fit(tangents, inputs, rule.infer_outputs(inputs))
 
 
 def test_tangents_get_the_dtypes_of_the_outputs():
-    rule = TangentSpec(promise("()->(),()", dtype=("f8", "c8")))
+    rule = TangentSpec(output_spec("()->(),()", dtype=("f8", "c8")))
     inputs = types("float32[2]", "float64[2]", "complex64[2]", "float32[2]")
-    found = rule.fit([[1, 2], np.float32([1, 2])], inputs, rule.output_types(inputs))
+    found = rule.fit([[1, 2], np.float32([1, 2])], inputs, rule.infer_outputs(inputs))
     assert shown(map(ArraySpec.of, found)) == ["float64[2]", "complex64[2]"]
 
 
@@ -716,7 +735,7 @@ def test_tangents_get_the_dtypes_of_the_outputs():
 def test_outputs_may_be_like_the_first_inputs():
     same, inputs = SameAsInputsSpec(2), types("float32[2]", "int32[]", "float32[7]")
     assert same.n_outputs(dtypes_of(inputs)) == 2
-    assert shown(same.output_types(inputs)) == ["float32[2]", "int32[]"]
+    assert shown(same.infer_outputs(inputs)) == ["float32[2]", "int32[]"]
     assert list(same.values((1, 2), inputs)) == [1, 2]
-    found = same.fit([[1, 2], 3], inputs, same.output_types(inputs))
+    found = same.fit([[1, 2], 3], inputs, same.infer_outputs(inputs))
     assert shown(map(ArraySpec.of, found)) == ["float32[2]", "int32[]"]

@@ -11,7 +11,7 @@ from tfpyop.testing import CheckError, check_gradient
 from tfpyop.testing import _derivatives as derivatives
 from tfpyop.testing._diagnosis import cause_of_mixing
 from tfpyop.testing._failures import is_refusal
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import CheckRunner
 
 POINT, DIRECTION = [np.array(2.0)], [np.array(1.0)]
 
@@ -53,7 +53,7 @@ def test_a_broken_contract_at_one_sided_slopes_is_an_error():
 @pytest.mark.parametrize("error", [TypeError("ours"), ValueError("ours"), GradientError("ours")])
 def test_an_error_of_the_numerical_method_is_not_taken_for_a_refusal(monkeypatch, error):
     class Broken:
-        def along(self, function, point, direction):
+        def directional_derivative(self, function, point, direction):
             function.call(point)
             raise error
 
@@ -69,7 +69,7 @@ def test_a_diagnosis_does_not_hide_a_broken_contract():
 
 
 def test_a_broken_contract_does_not_reject_an_example():
-    check = Property(ops.exp, "check_gradient", max_examples=1, seed=1)
+    check = CheckRunner(ops.exp, "check_gradient", max_examples=1, seed=1)
     with pytest.raises(ContractError, match=r"two outputs\."):
         check.reject(ContractError("two outputs."))
 

@@ -286,16 +286,16 @@ def reload(registry):
 @pytest.mark.parametrize("payload", ["", '{"static":{"n":3}}'])
 def test_the_token_of_a_listed_op_is_its_name_and_payload(registry, entry, payload):
     for owner, name in [(entry, "acme:f"), (entry.vjp, "acme:f/vjp")]:
-        host_op = FakeConcreteOp(owner, payload, name)
-        assert registry.token_of(host_op) == f"tfpyop:{name}{payload}"
-        assert registry.find_op(f"tfpyop:{name}{payload}") is host_op
+        concrete_op = FakeConcreteOp(owner, payload, name)
+        assert registry.token_of(concrete_op) == f"tfpyop:{name}{payload}"
+        assert registry.find_op(f"tfpyop:{name}{payload}") is concrete_op
 
 
 @pytest.mark.parametrize(("is_listed", "payload"), [(False, ""), (False, None), (True, None)])
 def test_the_token_of_what_has_no_lasting_name_is_its_own(registry, entry, is_listed, payload):
     owner = entry if is_listed else FakeDefinition()
     first, second = FakeConcreteOp(owner, payload), FakeConcreteOp(owner, payload)
-    tokens = [registry.token_of(host_op) for host_op in (first, second, first, second)]
+    tokens = [registry.token_of(concrete_op) for concrete_op in (first, second, first, second)]
     assert tokens[:2] == tokens[2:]
     assert tokens[0] != tokens[1]
     assert all(re.fullmatch(LOCAL_TOKEN, token) for token in tokens)
@@ -310,11 +310,11 @@ def test_the_first_host_op_of_a_token_counts(registry, entry):
 
 def test_threads_that_ask_for_a_token_at_once_get_the_same(registry):
     barrier = threading.Barrier(8)
-    host_op = FakeConcreteOp(FakeDefinition())
+    concrete_op = FakeConcreteOp(FakeDefinition())
 
     def token(_):
         barrier.wait()
-        return registry.token_of(host_op)
+        return registry.token_of(concrete_op)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(token, range(8)))) == 1
@@ -323,10 +323,10 @@ def test_threads_that_ask_for_a_token_at_once_get_the_same(registry):
 
 @pytest.mark.parametrize("payload", ["", None])
 def test_a_host_op_lives_as_long_as_somebody_holds_it(registry, entry, payload):
-    host_op = FakeConcreteOp(FakeDefinition(), payload)
-    token = registry.token_of(host_op)
+    concrete_op = FakeConcreteOp(FakeDefinition(), payload)
+    token = registry.token_of(concrete_op)
     assert registry.n_concrete_ops() == 1
-    del host_op
+    del concrete_op
     gc.collect()
     assert registry.n_concrete_ops() == 0
     assert registry.find_op(token) is None
@@ -347,7 +347,7 @@ def test_a_token_of_no_known_op_has_no_host_op(registry, entry, token):
 
 def test_a_new_version_of_an_op_drops_the_lasting_tokens_of_the_old(registry, entry):
     host_ops = [FakeConcreteOp(entry), FakeConcreteOp(entry, "{}"), FakeConcreteOp(entry.vjp, "", "acme:f/vjp")]
-    tokens = [registry.token_of(host_op) for host_op in host_ops]
+    tokens = [registry.token_of(concrete_op) for concrete_op in host_ops]
     new = reload(registry)
     new.vjp = FakeDefinition()
     assert [registry.find_op(token) for token in tokens] == ["made from ''", "made from '{}'", "made from ''"]
@@ -371,7 +371,7 @@ def test_the_name_of_a_rule_of_a_rule_of_any_depth_is_found_in_time(registry, en
 def test_what_has_no_lasting_name_is_found_whatever_is_defined(registry, entry, defined):
     names = ["acme:f", "acme:g", "acme:g.<locals>.inner", "acme:gg"]
     host_ops = [FakeConcreteOp(FakeDefinition(), name=name) for name in names] + [FakeConcreteOp(entry, None)]
-    tokens = [registry.token_of(host_op) for host_op in host_ops]
+    tokens = [registry.token_of(concrete_op) for concrete_op in host_ops]
     site = Site("acme/ops.py", 3, RELOADED)
     registry.register(defined, FakeDefinition(site))
     assert [registry.find_op(token) for token in tokens] == host_ops
@@ -379,33 +379,33 @@ def test_what_has_no_lasting_name_is_found_whatever_is_defined(registry, entry, 
 
 def test_a_definition_leaves_ops_alone_whose_names_begin_like_it(registry):
     registry.register("acme:ff", entry := FakeDefinition())
-    host_op = FakeConcreteOp(entry, name="acme:ff")
-    token = registry.token_of(host_op)
+    concrete_op = FakeConcreteOp(entry, name="acme:ff")
+    token = registry.token_of(concrete_op)
     registry.register("acme:f", FakeDefinition())
-    assert registry.find_op(token) is host_op
+    assert registry.find_op(token) is concrete_op
 
 
 @pytest.mark.parametrize("payload", ["", "{}", '{"static":{"batch":1}}'])
 def test_the_new_version_of_an_op_takes_the_place_of_the_old(registry, entry, payload):
-    host_op = FakeConcreteOp(entry, payload)
-    assert registry.current(host_op) is host_op
-    registry.token_of(host_op)
+    concrete_op = FakeConcreteOp(entry, payload)
+    assert registry.current(concrete_op) is concrete_op
+    registry.token_of(concrete_op)
     reload(registry)
-    assert registry.current(host_op) == f"made from {payload!r}"
+    assert registry.current(concrete_op) == f"made from {payload!r}"
 
 
 @pytest.mark.parametrize("way", ["not to be written down", "local", "local token", "over rows", "unknown"])
 def test_what_has_no_new_version_stays_in_its_place(registry, entry, way):
     owner = FakeDefinition()
     owner.is_local = way == "local"
-    host_op = FakeConcreteOp(owner, None if way == "not to be written down" else "")
+    concrete_op = FakeConcreteOp(owner, None if way == "not to be written down" else "")
     if way == "local token":
-        registry.token_of(host_op)
-    host_op.is_batched = way == "over rows"
+        registry.token_of(concrete_op)
+    concrete_op.is_batched = way == "over rows"
     if way == "unknown":
-        host_op.name = "acme:g"
+        concrete_op.name = "acme:g"
     reload(registry)
-    assert registry.current(host_op) is host_op
+    assert registry.current(concrete_op) is concrete_op
 
 
 json_objects = st.dictionaries(st.text(), st.none() | st.integers() | st.text(), min_size=1).map(json.dumps)

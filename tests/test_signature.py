@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpyop._spec.signature import Place, Signature, broadcast_shapes
+from tfpyop._spec.signature import InputDimension, Signature, broadcast_shapes
 from tfpyop.errors import ContractError, SignatureError
 
 EXAMPLE = 'Write the signature as in NumPy, for example "(m,k),(k,n)->(m,n)" or "(),()->()".'
@@ -116,7 +116,7 @@ def test_a_size_is_solved_for_its_name(factor, offset, n):
     signature = Signature.parse(text)
     if size >= 0:
         assert output_shapes(signature, (size,)) == [(n,)]
-        assert signature.output_sizes([(size,)]) == [(n,)]
+        assert signature.symbolic_shapes([(size,)]) == [(n,)]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_sizes_that_arithmetic_does_not_allow_are_reported(text, shapes, message
 @pytest.mark.parametrize(
     ("text", "shapes", "sizes"),
     [
-        ("(n+1)->(n)", [(5, None)], (5, ("-", Place(0, 1), 1))),
-        ("(2*n-1)->(n)", [(None,)], (("//", ("+", Place(0, 0), 1), 2),)),
+        ("(n+1)->(n)", [(5, None)], (5, ("-", InputDimension(0, 1), 1))),
+        ("(2*n-1)->(n)", [(None,)], (("//", ("+", InputDimension(0, 0), 1), 2),)),
         ("(n+1),(n)->(n)", [(None,), (3,)], (3,)),
         ("(n+1),(n)->(n)", [(4,), (None,)], (3,)),
     ],
 )
 def test_solved_sizes_are_told_in_terms_of_inputs(text, shapes, sizes):
-    assert Signature.parse(text).output_sizes(shapes) == [sizes]
+    assert Signature.parse(text).symbolic_shapes(shapes) == [sizes]
 
 
 @pytest.mark.parametrize("function", GUFUNCS, ids=lambda function: function.__name__)

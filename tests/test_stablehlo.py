@@ -8,7 +8,7 @@ import pytest
 from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop._spec.signature import Place
+from tfpyop._spec.signature import InputDimension
 
 F4 = np.dtype(np.float32)
 
@@ -83,14 +83,14 @@ def test_known_sizes_need_no_arithmetic():
 
 
 def test_each_size_is_computed_once():
-    n = Place(0, 0)
+    n = InputDimension(0, 0)
     text = parsed(module(call_of((None,), outputs=[(None,), (None,)]), [(("+", n, 1),), (("+", n, 1),)]))
     assert text.count("get_dimension_size") == 1
     assert text.count("stablehlo.add") == 1
 
 
 def test_sizes_that_arithmetic_made_are_checked_and_others_are_not():
-    n = Place(0, 0)
+    n = InputDimension(0, 0)
     computed = parsed(module(call_of((None,), outputs=[(None,)]), [(("-", n, 5),)], "too small:"))
     assert 'error_message = "too small: [{0}]"' in computed
     for size in (n, ("broadcast", n, 3)):
@@ -112,7 +112,7 @@ def test_layouts_are_row_by_row():
 
 def test_a_check_names_the_shape_that_it_refuses():
     types = [ArraySpec(F4, (None,)), ArraySpec(F4, (None, 2))]
-    text = parsed(check_of_shape(types, [(Place(0, 0), 2), (1, 1)], "wrong"))
+    text = parsed(check_of_shape(types, [(InputDimension(0, 0), 2), (1, 1)], "wrong"))
     assert 'error_message = "wrong [{0}, {1}]"' in text
     assert "-> () {" in text
     assert "\n    return\n" in text

@@ -28,7 +28,7 @@ from tfpyop.testing import (
     make_test_class,
 )
 from tfpyop.testing._call_checks import require_equal
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import CheckRunner
 
 EXAMPLES = settings(max_examples=50, deadline=None)
 
@@ -494,7 +494,7 @@ def test_one_example_without_a_second_derivative_does_not_hide_the_others():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_small_numbers_that_differ_are_not_the_same(dtype):
     small = float(np.finfo(dtype).smallest_normal) * 2
-    check = Property(ops.exp, "check_parity", max_examples=1, seed=1)
+    check = CheckRunner(ops.exp, "check_parity", max_examples=1, seed=1)
     with pytest.raises(CheckError, match="they differ in output 0, element"):
         require_equal(check, [np.full(2, small, dtype)], [np.full(2, 1.5 * small, dtype)], "they differ")
 

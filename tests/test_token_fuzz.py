@@ -122,7 +122,7 @@ def test_a_call_over_rows_gives_rows_or_one_error(name, levels, input_shapes):
         results = op.host(arrays)
     except TfpyopError:
         return
-    promised = op.host.output_types(list(map(ArraySpec.of, arrays)))
+    promised = op.host.infer_outputs(list(map(ArraySpec.of, arrays)))
     assert [result.dtype for result in results] == [type_.dtype for type_ in promised]
     assert all(is_compatible(result.shape, type_.shape) for result, type_ in zip(results, promised, strict=True))
 
@@ -218,8 +218,8 @@ def test_outputs_in_terms_of_unknown_sizes_come_out_as_promised(signature, shape
     host = OPS[signature].host
     known = [size if data.draw(st.booleans()) else None for size in shape]
     spec = [ArraySpec(np.dtype(np.float32), tuple(known))]
-    traced = TracedOutputs.parse(TracedOutputs.of(host, spec, host.output_types(spec)).text)
-    (promised,) = host.output_types([ArraySpec(np.dtype(np.float32), tuple(shape))])
+    traced = TracedOutputs.parse(TracedOutputs.of(host, spec, host.infer_outputs(spec)).text)
+    (promised,) = host.infer_outputs([ArraySpec(np.dtype(np.float32), tuple(shape))])
     result = np.zeros(promised.shape, promised.dtype)
     traced.check("op", [np.zeros(shape)], [result])
     with pytest.raises(TfpyopError, match="the op has changed"):

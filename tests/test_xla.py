@@ -845,12 +845,12 @@ def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found(monkeyp
             threads[-1].start()
         return out
 
-    def take_back(arrays):
+    def revoke(arrays):
         may_write.set()  # not before it is found that the thread has the memory
-        tensors.take_back(arrays)
+        tensors.revoke(arrays)
         written_when_taken_back.append((arrays[0] == -9).all())
 
-    monkeypatch.setattr(xla_calls, "take_back", take_back)
+    monkeypatch.setattr(xla_calls, "revoke", revoke)
     monkeypatch.setattr(tensors, "_PATIENCE", 30)
     call = compiled(differentiable_op(late, signature="(n)->(n)", non_differentiable=True))
     np.testing.assert_array_equal(call(X), 2 * X)

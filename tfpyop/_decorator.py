@@ -163,7 +163,7 @@ def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> 
             if not definition.is_local:
                 REGISTRY.register(definition.name, definition)
         except RegistrationError as error:
-            raise error.about(spec.subject) from None
+            raise error.with_subject(spec.subject) from None
         op: Op[..., Any] = definition.op
         return op
 

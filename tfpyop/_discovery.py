@@ -63,9 +63,9 @@ def _name_within(module: ModuleType, name: str) -> str:
 
 
 def _is_made_by(module: ModuleType, op: Op[..., Any]) -> bool:
-    entry = op_def_of(op)
-    home: str = entry.module
-    return not isinstance(entry, RuleOpDef) and f"{home}.".startswith(f"{module.__name__}.")
+    definition = op_def_of(op)
+    home: str = definition.module
+    return not isinstance(definition, RuleOpDef) and f"{home}.".startswith(f"{module.__name__}.")
 
 
 def import_module(name: str) -> ModuleType:

@@ -399,14 +399,14 @@ class Op(_Proxy, Generic[P, R]):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle the op by its name, as for functions."""
-        entry = self._self_definition
-        if entry.is_local or not REGISTRY.holds(entry.name, entry):
+        definition = self._self_definition
+        if definition.is_local or not REGISTRY.holds(definition.name, definition):
             raise RegistrationError(
                 "the op cannot be pickled, because its name is valid in this process only.",
-                subject=entry.subject,
+                subject=definition.subject,
                 remedy="Define the op at the top level of a module, or pass name=.",
             )
-        return _unpickle, (entry.module, entry.name)
+        return _unpickle, (definition.module, definition.name)
 
     def __dir__(self) -> list[str]:
         """List the attributes of the op and of the function."""

@@ -46,7 +46,7 @@ class TfpyopError(Exception):
         self.remedy = remedy
         self.subject = subject
 
-    def about(self, subject: str) -> TfpyopError:
+    def with_subject(self, subject: str) -> TfpyopError:
         """Set the subject unless an inner layer has set it, and return this error."""
         self.subject = self.subject or subject
         return self
@@ -108,7 +108,7 @@ class ExportWarning(UserWarning):
     """Warn that a saved model cannot run in any other process."""
 
 
-def text_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return the text of an exception; an empty string if the exception's own code raises."""
     with contextlib.suppress(Exception):  # the exception's own code runs
         return str(error)

@@ -14,9 +14,9 @@ import numpy as np
 
 from tfpyop._host.function import HostFunction, Plan
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArraySpec, Types, describe_types
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, describe_types
 from tfpyop._spec.payload import InAxes
-from tfpyop._spec.signature import Place, Signature, Size, Sizes
+from tfpyop._spec.signature import InputDimension, Signature, SymbolicShape, SymbolicSize
 from tfpyop.errors import ContractError
 
 
@@ -35,37 +35,37 @@ class BatchedHostFunction(HostFunction):
 
     def __init__(self, unbatched: HostFunction, signature: Signature | None, in_axes: tuple[InAxes, ...]) -> None:
         super().__init__(
-            unbatched.subject, function=unbatched, promise=unbatched.promise, is_stateful=unbatched.is_stateful
+            unbatched.subject, function=unbatched, output_spec=unbatched.output_spec, is_stateful=unbatched.is_stateful
         )
         self.unbatched = unbatched
         self.signature = signature
         self.in_axes = in_axes
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the output specs of one row, with the batch axes in front."""
         self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
         counts = self._counts([type_.shape for type_ in inputs])
-        outputs = self.unbatched.output_types(rows)
+        outputs = self.unbatched.infer_outputs(rows)
         return [ArraySpec(type_.dtype, None if type_.shape is None else (*counts, *type_.shape)) for type_ in outputs]
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the output sizes of one row, with the batch sizes in front."""
         self._require_rows(inputs)
         rows = [self._row_type(type_, number) for number, type_ in enumerate(inputs)]
-        counts: Sizes = tuple(
+        counts: SymbolicShape = tuple(
             self._place_of_rows(depth) if count is None else count
             for depth, count in enumerate(self._counts([type_.shape for type_ in inputs]))
         )
         return [
             None if sizes is None else counts + tuple(map(self._behind_rows, sizes))
-            for sizes in self.unbatched.output_sizes(rows)
+            for sizes in self.unbatched.symbolic_shapes(rows)
         ]
 
     def plan(self, views: Sequence[Array]) -> Plan:
         """Return the plan for calls with arrays of these dtypes and shapes."""
         inputs = [ArraySpec.of(view) for view in views]
-        return Plan(inputs, self.output_types(inputs))
+        return Plan(inputs, self.infer_outputs(inputs))
 
     def run(self, plan: Plan, views: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
         """Run the user's function on all rows.
@@ -81,13 +81,13 @@ class BatchedHostFunction(HostFunction):
         outputs = self.unbatched(
             [self._aligned(view, number, counts, max(loops) - loops[number]) for number, view in enumerate(views)]
         )
-        promised = self.unbatched.output_types(rows)
+        promised = self.unbatched.infer_outputs(rows)
         return [
             output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
             for output, type_ in zip(outputs, promised, strict=True)
         ]
 
-    def _require_rows(self, inputs: Types) -> None:
+    def _require_rows(self, inputs: ArraySpecs) -> None:
         """Raise ContractError if the inputs do not have these batch axes. A damaged model may pass them."""
         n_inputs = len(self.in_axes[0])
         problem = None
@@ -109,18 +109,18 @@ class BatchedHostFunction(HostFunction):
                 remedy="The model file may be damaged: save the model again. tf.vectorized_map creates batched calls.",
             )
 
-    def _place_of_rows(self, depth: int) -> Place:
+    def _place_of_rows(self, depth: int) -> InputDimension:
         """Return an input with a batch axis of this level, and the position of the axis."""
         number = self.in_axes[depth].index(True)
-        return Place(number, sum(outer[number] for outer in self.in_axes[:depth]))
+        return InputDimension(number, sum(outer[number] for outer in self.in_axes[:depth]))
 
-    def _behind_rows(self, size: Size) -> Size:
+    def _behind_rows(self, size: SymbolicSize) -> SymbolicSize:
         """Convert a size in terms of the inputs of one row to a size in terms of the batched inputs."""
-        if isinstance(size, Place):
-            return Place(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
+        if isinstance(size, InputDimension):
+            return InputDimension(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
         return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
 
-    def _loop_ranks(self, rows: Types) -> list[int]:
+    def _loop_ranks(self, rows: ArraySpecs) -> list[int]:
         """Return the number of loop dimensions of each input in one row."""
         assert self.signature is not None
         ranks = self.signature.core_ranks([row.shape for row in rows])
@@ -132,18 +132,18 @@ class BatchedHostFunction(HostFunction):
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
-        if self.promise.is_like_inputs:  # each row needs its own vector, also for shared inputs
+        if self.output_spec.is_like_inputs:  # each row needs its own vector, also for shared inputs
             aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
         return aligned
 
-    def _run_rows(self, views: Sequence[Array], rows: Types, counts: tuple[int, ...]) -> list[Array]:
+    def _run_rows(self, views: Sequence[Array], rows: ArraySpecs, counts: tuple[int, ...]) -> list[Array]:
         results = [
             [np.array(array) for array in self.unbatched([self._row(*row, index) for row in enumerate(views)])]
             for index in np.ndindex(*counts)
         ]
         if results:
             return [np.stack(values).reshape(counts + values[0].shape) for values in zip(*results, strict=True)]
-        promised = self.unbatched.output_types(rows)
+        promised = self.unbatched.infer_outputs(rows)
         return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
 
     def _row(self, number: int, view: Array, index: tuple[int, ...]) -> Array:

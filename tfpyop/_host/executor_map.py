@@ -96,7 +96,7 @@ class ExecutorMap:
         try:
             return stack.enter_context(shared_directory(n_tasks))
         except WorkerError as error:
-            raise error.about(subject) from error.__cause__
+            raise error.with_subject(subject) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class MapRun:
         try:
             results = [[load(value) for value in values] for reply in replies for values in reply.results]
         except WorkerError as unread:
-            raise unread.about(self.subject) from unread.__cause__
+            raise unread.with_subject(self.subject) from unread.__cause__
         error = replies[-1].error
         if error is None:
             return results

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._spec.coercion import STRING, Array, DType, is_half, widen
-from tfpyop._spec.outputs import ArraySpec, OutputSpec, Types
-from tfpyop._spec.signature import Signature, Sizes
-from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, text_of
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
+from tfpyop._spec.signature import Signature, SymbolicShape
+from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
 
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ _MOST_PLANS = 1024
 class Plan:
     """Store the decisions that are the same for all calls with inputs of certain dtypes and shapes."""
 
-    inputs: Types
-    outputs: Types
+    inputs: ArraySpecs
+    outputs: ArraySpecs
     """The specs of outputs and residuals."""
     loop: tuple[int, ...] = ()
     """The loop dimensions over which the host loops, because the function takes core dimensions only."""
     n_destinations: int = 0
     """The number of outputs that the function can write into given arrays: all visible outputs, or 0."""
-    whole: Types | None = None
+    whole: ArraySpecs | None = None
     """The specs of all arrays in a result, if a result that matches them can be returned without further processing."""
 
 
@@ -67,7 +67,7 @@ class HostFunction:
         subject: str,
         *,
         function: Callable[..., Any],
-        promise: OutputSpec,
+        output_spec: OutputSpec,
         looped: Callable[[Sequence[DType]], Signature | None] | None = None,
         executor_map: ExecutorMap | None = None,
         compute_dtype: DType | None = None,
@@ -76,7 +76,7 @@ class HostFunction:
         hint: str | None = None,
     ) -> None:
         self.subject = subject
-        self.promise = promise
+        self.output_spec = output_spec
         self.is_stateful = is_stateful
         self._function = function
         self._looped = looped
@@ -96,7 +96,7 @@ class HostFunction:
         host._remembered = {}
         return host
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the specs of outputs and residuals for these inputs, as far as they are known.
 
         Raises:
@@ -104,13 +104,13 @@ class HostFunction:
           CoercionError: The output dtypes cannot be inferred from the inputs.
         """
         try:
-            return self.promise.output_types(inputs)
+            return self.output_spec.infer_outputs(inputs)
         except TfpyopError as error:
-            raise error.about(self.subject) from error.__cause__
+            raise error.with_subject(self.subject) from error.__cause__
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the shapes of outputs and residuals, with unknown sizes expressed in the inputs' dimensions."""
-        return self.promise.output_sizes(inputs)
+        return self.output_spec.symbolic_shapes(inputs)
 
     def __call__(self, arrays: Sequence[Any]) -> list[Array]:
         """Run the user's function on arrays, and check the result against the output spec.
@@ -159,9 +159,9 @@ class HostFunction:
                 values = _exact_outputs(result, plan.whole)
                 if values is not None:
                     return values  # the same result as from `fit`, but faster
-            return self.promise.fit(self.promise.values(result, plan.inputs), plan.inputs, plan.outputs)
+            return self.output_spec.fit(self.output_spec.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
-            raise error.about(self.subject) from error.__cause__
+            raise error.with_subject(self.subject) from error.__cause__
 
     def remember(self, key: Any, value: T) -> T:
         """Cache a value for the lifetime of the host function, or until the cache is full, and return it."""
@@ -180,20 +180,20 @@ class HostFunction:
         types = [ArraySpec.of(array) for array in arrays]
         loop = self._loop(types)
         if not loop:
-            return [np.array(value) for value in self.promise.values(self._apply(list(arrays), None), types)]
+            return [np.array(value) for value in self.output_spec.values(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
-    def _make_plan(self, inputs: Types) -> Plan:
-        outputs = self.output_types(inputs)
+    def _make_plan(self, inputs: ArraySpecs) -> Plan:
+        outputs = self.infer_outputs(inputs)
         loop = self._loop(inputs)
-        n_outputs = len(outputs) - len(self.promise.residual_names)
+        n_outputs = len(outputs) - len(self.output_spec.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
-        is_whole = is_known and self.promise.n_arrays(inputs) == len(outputs)
+        is_whole = is_known and self.output_spec.n_arrays(inputs) == len(outputs)
         whole = outputs if is_whole and all(type_.dtype != STRING for type_ in outputs) else None
         return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
 
-    def _loop(self, inputs: Types) -> tuple[int, ...]:
+    def _loop(self, inputs: ArraySpecs) -> tuple[int, ...]:
         """Return the loop dimensions over which the host loops, because the function takes core dimensions only."""
         signature = None if self._looped is None else self._looped([type_.dtype for type_ in inputs])
         if signature is None:
@@ -224,7 +224,7 @@ class HostFunction:
                 for example in drawn
             ]
         if examples:
-            return self.promise.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
+            return self.output_spec.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         shapes = [plan.loop if output.shape is None else output.shape for output in plan.outputs]
         return [
             np.zeros([size or 0 for size in shape], output.dtype)
@@ -270,15 +270,15 @@ class HostFunction:
                     "tensor. Change a copy instead: x = x.copy().",
                 )
             types = [ArraySpec.of(argument) for argument in arguments]
-            called = f"Raised in {self.subject}, called with {self.promise.describe_inputs(types)}."
+            called = f"Raised in {self.subject}, called with {self.output_spec.describe_inputs(types)}."
             annotate(error, " ".join(filter(None, [called, *self._hints(error, types, out)])))
 
-    def _hints(self, error: BaseException, types: Types, out: Sequence[Array] | None) -> list[str | None]:
+    def _hints(self, error: BaseException, types: ArraySpecs, out: Sequence[Array] | None) -> list[str | None]:
         """Return hints about possible mistakes in the function, for the types of exceptions that they cause."""
         kinds = TypeError | ValueError | IndexError | AttributeError
         if not isinstance(error, kinds) or isinstance(error, UnicodeError):
             return []
-        text = text_of(error)
+        text = message_of(error)
         is_explained = type(error) is ValueError and "inputs are read-only" in text
         is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, for example
         if is_explained or is_of_values:
@@ -289,10 +289,10 @@ class HostFunction:
             return ["out= is None in this call. Create an array and return it when out is None."]
         if "'NoneType'" in text:
             return []
-        return [self.promise.loop_hint(types), self._hint]
+        return [self.output_spec.loop_hint(types), self._hint]
 
 
-def _exact_outputs(result: Any, promised: Types) -> list[Array] | None:
+def _exact_outputs(result: Any, promised: ArraySpecs) -> list[Array] | None:
     """Return the arrays in a result that matches the specs exactly; None for any other result."""
     values = list(result) if type(result) is tuple else [result]
     if len(values) != len(promised):

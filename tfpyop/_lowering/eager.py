@@ -40,7 +40,7 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     try:
         inputs = input_arrays(tensors)
     except CoercionError as error:
-        raise error.about(op.subject) from None
+        raise error.with_subject(op.subject) from None
     arrays = host_results(op.host, inputs)
     residuals = [arrays.pop() for _ in op.residual_names]
     outputs = [EagerTensor(array, None, None) if array.dtype != STRING else tensor_of(array) for array in arrays]

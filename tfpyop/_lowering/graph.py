@@ -16,8 +16,8 @@ from tfpyop._lowering.autodiff.differentiate import input_cotangents
 from tfpyop._lowering.autodiff.gradient_node import (
     add_forwarded,
     forwarded_inputs,
-    hold,
     identity_with_gradient,
+    keep_alive,
     register_gradient,
     unreadable_gradient,
 )
@@ -42,8 +42,8 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def call_with_residuals(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Add a call of the op to the current graph; return its outputs and residuals."""
     types = [type_of(tensor) for tensor in tensors]
-    promised = op.host.output_types(types)
-    hold(op, tf.compat.v1.get_default_graph())
+    promised = op.host.infer_outputs(types)
+    keep_alive(op, tf.compat.v1.get_default_graph())
     with stop_recording():
         if is_compiling():
             results = xla_nodes.host_node(op, tensors, types, promised)
@@ -88,7 +88,7 @@ def _count_results(op: ConcreteOp, node: tf.Operation, n_outputs: Any) -> int:
     n_results = n_outputs + len(op.residual_names)
     n_before = n_results if op.signature is None else n_passed - len(op.signature.inputs)
     passed = list(map(type_of, node.inputs))
-    promised = op.host.output_types(passed[n_before:])
+    promised = op.host.infer_outputs(passed[n_before:])
     if not n_before == n_results == len(promised) or not all(map(_may_be, passed, promised)):
         raise outputs_changed_error(op.subject, passed[:n_before], promised)
     return n_results

@@ -24,7 +24,7 @@ from tfpyop._registry.bind import bind
 from tfpyop._registry.exportable import export_error_with_defaults
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._registry.token import Token, unreadable
-from tfpyop._spec.coercion import Partners
+from tfpyop._spec.coercion import DTypeContext
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError, shown
 
@@ -130,7 +130,7 @@ def _op_of(op: Any) -> ConcreteOp:
 def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     """Return the specs of an op's outputs for inputs, some of which are symbolic."""
     known = list(map(_type_of, leaves))
-    partners = Partners.of([type_.dtype for type_ in known if type_ is not None])
+    partners = DTypeContext.of([type_.dtype for type_ in known if type_ is not None])
     try:
         for number, leaf in enumerate(leaves):
             refuse_composites(leaf, number)
@@ -139,8 +139,8 @@ def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
             for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
         ]
     except TfpyopError as error:
-        raise error.about(op.subject) from error.__cause__
-    outputs = op.visible(op.host.output_types(types))
+        raise error.with_subject(op.subject) from error.__cause__
+    outputs = op.visible(op.host.infer_outputs(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]
 

@@ -24,7 +24,7 @@ from tfpyop._registry.op_def import ConcreteOp, NumpyRule
 from tfpyop._spec.array_like import require_levels
 from tfpyop._spec.coercion import fit
 from tfpyop._spec.outputs import ArraySpec, is_compatible
-from tfpyop._spec.signature import Sizes
+from tfpyop._spec.signature import SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
 
 _ACCELERATORS = ("GPU", "TPU")
@@ -36,7 +36,7 @@ def is_called_for(op: ConcreteOp) -> bool:
     Raises:
       UnsupportedError: There is no native implementation, and Python cannot run there or the op requires it.
     """
-    if _is_python_far():
+    if _is_on_accelerator():
         if op.rules.native is None:
             raise UnsupportedError(
                 "XLA compiles this function for an accelerator, where Python cannot run.",
@@ -75,13 +75,13 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         record(RecordedCall(op, list(tensors), outputs, []))
         return outputs
     passed = graph.with_gradient(op, tensors, outputs)
-    passed[0].op.pfor_converter = lambda rows: vectorized_map.rows_of_native(op, len(outputs), rows)
+    passed[0].op.pfor_converter = lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
     return passed
 
 
 def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:
     """Return the specs of the outputs. Residuals are not part of a native call."""
-    return op.visible(op.host.output_types([type_of(tensor) for tensor in tensors]))
+    return op.visible(op.host.infer_outputs([type_of(tensor) for tensor in tensors]))
 
 
 def _has_rules_for_it(op: ConcreteOp) -> bool:
@@ -92,7 +92,7 @@ def _has_rules_for_it(op: ConcreteOp) -> bool:
     rules = [rule for rule in (op.rules.vjp, op.rules.jvp) if rule is not None]
     if not rules or op.residual_names:
         return False
-    return not (any(isinstance(rule, NumpyRule) for rule in rules) and _is_python_far())
+    return not (any(isinstance(rule, NumpyRule) for rule in rules) and _is_on_accelerator())
 
 
 def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -106,9 +106,9 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         fitted = [
             _fit(value, promised[number], number) for number, value in enumerate(op.definition.call_native(op, tensors))
         ]
-        return _held(op, tensors, fitted, promised=promised)
+        return _kept_alive(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
-        raise error.about(f"native implementation of {op.subject}") from None
+        raise error.with_subject(f"native implementation of {op.subject}") from None
     except Exception as error:
         called = ", ".join(str(type_of(tensor)) for tensor in tensors)
         annotate(error, f"Raised in the native implementation of {op.subject}, called with {called}.")
@@ -137,13 +137,13 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
     return tensor
 
 
-def _held(
+def _kept_alive(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
     """Return the results with checks of the unknown shapes: by XLA at compile time, or when the graph runs."""
     if tf.executing_eagerly():  # all shapes are known and have been compared
         return list(results)
-    sizes = op.host.output_sizes([type_of(tensor) for tensor in tensors])
+    sizes = op.host.symbolic_shapes([type_of(tensor) for tensor in tensors])
     held = []
     for number, tensor in enumerate(results):
         shape, wanted = type_of(tensor).shape, promised[number].shape
@@ -157,7 +157,7 @@ def _held(
 
 
 def _check(
-    op: ConcreteOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: Sizes
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], tensor: tf.Tensor, *, number: int, expected: SymbolicShape
 ) -> tf.Operation:
     problem = f"native implementation of {op.subject}: output {number} does not have the declared shape."
     if is_compiling():
@@ -171,7 +171,7 @@ def _check(
     return check
 
 
-def _is_python_far() -> bool:
+def _is_on_accelerator() -> bool:
     """Return whether XLA compiles for a device where Python cannot run."""
     if not is_compiling() or not any(tf.config.list_logical_devices(kind) for kind in _ACCELERATORS):
         return False

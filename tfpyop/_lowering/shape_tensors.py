@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._spec.signature import Place, Size, Sizes
+from tfpyop._spec.signature import InputDimension, SymbolicShape, SymbolicSize
 from tfpyop._spec.size_terms import OPERATORS
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
@@ -16,7 +16,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 )
 
 
-def sizes_tensor(sizes: Sizes, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+def sizes_tensor(sizes: SymbolicShape, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return a shape, given in terms of the inputs' dimensions, as an int32 tensor."""
     return tf.stack([_size(size, inputs) for size in sizes]) if sizes else tf.zeros([0], tf.int32)
 
@@ -28,10 +28,10 @@ def is_same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.equal(*padded))
 
 
-def _size(size: Size, inputs: Sequence[tf.Tensor]) -> Any:
+def _size(size: SymbolicSize, inputs: Sequence[tf.Tensor]) -> Any:
     if isinstance(size, int):
         return tf.constant(size)
-    if isinstance(size, Place):
+    if isinstance(size, InputDimension):
         return tf.shape(inputs[size.input])[size.axis]
     name, left, right = size
     return _OPERATORS[name](_size(left, inputs), _size(right, inputs))

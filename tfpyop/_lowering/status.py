@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import Types, describe_types
+from tfpyop._spec.outputs import ArraySpecs, describe_types
 from tfpyop.errors import ContractError, describe_arrays
 
 CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
@@ -46,7 +46,7 @@ def failure(
     return _kind_of(error)(text if traceback is None else f"{text}\n\n{traceback}")
 
 
-def outputs_changed_error(subject: str, expected: Types, got: Types) -> ContractError:
+def outputs_changed_error(subject: str, expected: ArraySpecs, got: ArraySpecs) -> ContractError:
     """Return the error for an op whose outputs differ from the outputs that the calling graph expects."""
     return ContractError(
         "the op has changed since the graph that calls it was traced.",

@@ -25,7 +25,7 @@ from tfpyop._lowering._tensorflow import (
 from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
 from tfpyop._lowering.profiling import run_host
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import STRING, Array, DType, Partners, as_input, dtype_kind, fit
+from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, dtype_kind, fit
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_values import fit_vector
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
@@ -52,13 +52,13 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
         _require_array_dtypes(tensors)
         if all(tensor is not None for tensor in tensors):
             return tensors
-        partners = Partners.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
+        partners = DTypeContext.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
         return [
             tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
             for number, tensor in enumerate(tensors)
         ]
     except TfpyopError as error:
-        raise error.about(subject) from error.__cause__
+        raise error.with_subject(subject) from error.__cause__
 
 
 def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
@@ -127,7 +127,7 @@ def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
     others = [_detached(array) for array in arrays[len(out) :]]
     replaced = [None if written else _detached(array) for written, array in zip(is_written, arrays, strict=False)]
     arrays.clear()
-    taken = [np.array(array) for array in out] if are_kept(out) else list(out)
+    taken = [np.array(array) for array in out] if are_referenced(out) else list(out)
     return [given if array is None else array for given, array in zip(taken, replaced, strict=True)] + others
 
 
@@ -137,7 +137,7 @@ def _detached(array: Array) -> Array:
     return np.array(array) if is_adopted else array
 
 
-def are_kept(arrays: Sequence[Array]) -> bool:
+def are_referenced(arrays: Sequence[Array]) -> bool:
     """Return whether any of these arrays, or a part of one, has a reference besides the list that contains it."""
     for array in arrays:
         if getrefcount(array) > _UNKEPT[0] or getweakrefcount(array):
@@ -148,7 +148,7 @@ def are_kept(arrays: Sequence[Array]) -> bool:
     return False
 
 
-def take_back(arrays: Sequence[Array]) -> None:
+def revoke(arrays: Sequence[Array]) -> None:
     """Make arrays that other code has kept read-only, before their memory is reused.
 
     A thread that is still writing would destroy the new contents, so this function waits for it. A thread that starts
@@ -162,7 +162,7 @@ def take_back(arrays: Sequence[Array]) -> None:
 def wait_for_release(arrays: Sequence[Array], seconds: float) -> None:
     """Wait until no other code refers to the arrays, but not longer than `seconds`."""
     end = time.monotonic() + seconds
-    while are_kept(arrays) and time.monotonic() < end:
+    while are_referenced(arrays) and time.monotonic() < end:
         time.sleep(0.005)
 
 
@@ -366,6 +366,6 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
     return tensor
 
 
-def tensor_of_value(leaf: Any, partners: Partners, number: int) -> tf.Tensor:
+def tensor_of_value(leaf: Any, partners: DTypeContext, number: int) -> tf.Tensor:
     """Return a tensor for a plain value. Its dtype follows the other inputs."""
-    return tf.constant(as_input(leaf, partners, what=f"input {number}"))
+    return tf.constant(coerce_input(leaf, partners, what=f"input {number}"))

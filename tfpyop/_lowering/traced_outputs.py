@@ -19,8 +19,8 @@ from tfpyop._lowering.status import outputs_changed_error
 from tfpyop._lowering.tensors import numpy_dtype
 from tfpyop._registry.token import Token, split, unreadable
 from tfpyop._spec.coercion import STRING, Array, DType
-from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
-from tfpyop._spec.signature import Place, Size
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
+from tfpyop._spec.signature import InputDimension, SymbolicSize
 from tfpyop._spec.size_terms import OPERATORS
 from tfpyop._spec.tree import Json
 from tfpyop.errors import Shape
@@ -32,7 +32,7 @@ _MOST_SHAPES = 1024
 """Maximum number of input shapes for which the output shapes are cached."""
 
 _InputShapes = tuple[tuple[int, ...], ...]
-_Outputs = Sequence[tuple[DType, Sequence[Size | None] | None]]
+_Outputs = Sequence[tuple[DType, Sequence[SymbolicSize | None] | None]]
 """The dtype of each output and its sizes: numbers, terms of the inputs' sizes, or None where unknown."""
 
 
@@ -44,11 +44,11 @@ class TracedOutputs:
         self._known: dict[_InputShapes, list[ArraySpec]] = {}
 
     @classmethod
-    def of(cls, host: HostFunction, inputs: Types, outputs: Types) -> TracedOutputs:
+    def of(cls, host: HostFunction, inputs: ArraySpecs, outputs: ArraySpecs) -> TracedOutputs:
         """Return the outputs of a call with these inputs. Unknown sizes are terms of the inputs' sizes."""
         if all(None not in (type_.shape or ()) for type_ in outputs):
             return cls([(type_.dtype, type_.shape) for type_ in outputs])
-        pairs = zip(outputs, host.output_sizes(inputs), strict=True)
+        pairs = zip(outputs, host.symbolic_shapes(inputs), strict=True)
         return cls([(type_.dtype, type_.shape if sizes is None else sizes) for type_, sizes in pairs])
 
     @property
@@ -116,39 +116,39 @@ def read_call(text: str) -> tuple[str, TracedOutputs | None]:
         raise Token.parse(token).unreadable(outputs) from error
 
 
-def _shape(sizes: Sequence[Size | None] | None, shapes: _InputShapes) -> Shape | None:
+def _shape(sizes: Sequence[SymbolicSize | None] | None, shapes: _InputShapes) -> Shape | None:
     return None if sizes is None else tuple(None if size is None else _evaluate(size, shapes) for size in sizes)
 
 
-def _evaluate(size: Size, shapes: _InputShapes) -> int:
+def _evaluate(size: SymbolicSize, shapes: _InputShapes) -> int:
     if isinstance(size, int):
         return size
-    if isinstance(size, Place):
+    if isinstance(size, InputDimension):
         return shapes[size.input][size.axis]
     name, left, right = size
     return _OPERATORS[name](_evaluate(left, shapes), _evaluate(right, shapes))
 
 
-def _to_json(size: Size | None) -> Json:
-    if isinstance(size, Place):
+def _to_json(size: SymbolicSize | None) -> Json:
+    if isinstance(size, InputDimension):
         return [size.input, size.axis]
     return size if size is None or isinstance(size, int) else [size[0], *map(_to_json, size[1:])]
 
 
-def _read_output(dtype: Json, sizes: Json) -> tuple[DType, Sequence[Size | None] | None]:
+def _read_output(dtype: Json, sizes: Json) -> tuple[DType, Sequence[SymbolicSize | None] | None]:
     if not isinstance(dtype, str) or not (sizes is None or isinstance(sizes, list)):
         raise ValueError("an output has a dtype and sizes")
     read = None if sizes is None else [None if size is None else _read_size(size) for size in sizes]
     return numpy_dtype(tf.as_dtype(dtype)), read
 
 
-def _read_size(size: Json) -> Size:
+def _read_size(size: Json) -> SymbolicSize:
     if type(size) is int:
         return size
     if not isinstance(size, list):
         raise ValueError("a size is a number or a list")
     if len(size) == 2 and all(type(number) is int and number >= 0 for number in size):
-        return Place(*size)
+        return InputDimension(*size)
     if len(size) == 3 and size[0] in _OPERATORS:
         return (size[0], _read_size(size[1]), _read_size(size[2]))
     raise ValueError("a list is a place or a term")

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, read_variable
 from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value
-from tfpyop._spec.coercion import Partners
+from tfpyop._spec.coercion import DTypeContext
 from tfpyop.errors import TfpyopError
 
 _NUMBERS = (float, int, bool)
@@ -51,11 +51,11 @@ def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _partners(datatypes: tuple[int, ...]) -> Partners:
-    return Partners.of([numpy_dtype(tf.as_dtype(datatype)) for datatype in datatypes])
+def _partners(datatypes: tuple[int, ...]) -> DTypeContext:
+    return DTypeContext.of([numpy_dtype(tf.as_dtype(datatype)) for datatype in datatypes])
 
 
-def _tensor(leaf: Any, partners: Partners, number: int) -> EagerTensor:
+def _tensor(leaf: Any, partners: DTypeContext, number: int) -> EagerTensor:
     if type(leaf) is np.ndarray:
         dtype = leaf.dtype
         is_floating = partners.floating is not None and dtype == partners.floating  # for numpy, float64 equals None

@@ -56,7 +56,7 @@ def _attribute(pfor_input: Any, name: str) -> bytes:
     return value
 
 
-def rows_of_native(op: ConcreteOp, n_results: int, pfor_input: Any) -> list[Any]:
+def batch_native_call(op: ConcreteOp, n_results: int, pfor_input: Any) -> list[Any]:
     """Convert the gradient node of a native call, whose own nodes have been converted one by one."""
     level = tuple(item.is_stacked for item in pfor_input.inputs[n_results:])
     if not any(level):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._numdiff.confirmation import Found
+from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core, precision_of
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
-from tfpyop._numdiff.line import Line, relative_speed
+from tfpyop._numdiff.line import LineFunction, relative_speed
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 
@@ -44,7 +44,9 @@ class ComplexStep:
     def __post_init__(self) -> None:
         require_positive("complex_step", "step", self.step)
 
-    def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
+    def directional_derivative(
+        self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]
+    ) -> Derivative:
         """Return the derivative of every output along a direction.
 
         Raises:
@@ -89,7 +91,7 @@ class ComplexStep:
         ]
         return Derivative(values, errors, sizes)
 
-    def confirm(self, function: Function, found: Found) -> None:
+    def confirm(self, function: Function, found: DirectionalEstimate) -> None:
         """Compare a derivative along one direction with the function's values. Each step costs three evaluations.
 
         For an analytic function, a central difference and a complex step of the same length have equal and opposite
@@ -99,7 +101,7 @@ class ComplexStep:
         Raises:
           GradientError: The function is not analytic, or no step can confirm that it is.
         """
-        line = Line(function, found.point, found.direction)
+        line = LineFunction(function, found.point, found.direction)
         doubtful = [~np.isnan(values) for values in found.values]  # NaN where the function is not finite
         with np.errstate(all="ignore"):
             for smallest, n_steps in _SEARCHES:
@@ -137,17 +139,17 @@ def complex_step(*, step: float = 1e-30) -> ComplexStep:
     return ComplexStep(step)
 
 
-def _confirmed(line: Line, found: Found, step: Array) -> list[Array]:
+def _confirmed(line: LineFunction, found: DirectionalEstimate, step: Array) -> list[Array]:
     """Return where differences over one step confirm a derivative to the required precision."""
     sides = _Sides.of(line, step)
     numbers = zip(
         found.values,
         found.scales,
-        found.weigh(sides.slopes),
-        found.weigh_sizes(sides.roundings),
-        found.weigh_sizes(sides.resolutions),
-        found.weigh(sides.gaps),
-        found.weigh_sizes(sides.gap_roundings),
+        found.project(sides.slopes),
+        found.project_bounds(sides.roundings),
+        found.project_bounds(sides.resolutions),
+        found.project(sides.gaps),
+        found.project_bounds(sides.gap_roundings),
         strict=True,
     )
     confirmed = []
@@ -179,7 +181,7 @@ class _Sides:
     gap_roundings: list[Array]
 
     @classmethod
-    def of(cls, line: Line, step: Array) -> _Sides:
+    def of(cls, line: LineFunction, step: Array) -> _Sides:
         """Evaluate the function at three points and return the estimates."""
         function, sides = line.function, cls([], [], [], [], [])
         speed = relative_speed(line, SMALLEST)
@@ -201,10 +203,10 @@ class _Sides:
         return sides
 
 
-def _require_agreement(function: Function, found: Found, doubtful: Sequence[Array]) -> None:
+def _require_agreement(function: Function, found: DirectionalEstimate, doubtful: Sequence[Array]) -> None:
     """Raise GradientError unless a credible numerical derivative agrees with the doubtful elements."""
     try:
-        trusted = Numerical().along(function, found.point, found.direction)
+        trusted = Numerical().directional_derivative(function, found.point, found.direction)
     except Exception as error:
         raise _unconfirmed(
             "the function raises near this point, so finite differences cannot confirm the derivative."
@@ -212,9 +214,9 @@ def _require_agreement(function: Function, found: Found, doubtful: Sequence[Arra
     numbers = zip(
         doubtful,
         found.values,
-        found.weigh(trusted.values),
-        found.weigh_sizes(trusted.errors),
-        found.weigh_sizes(trusted.scales),
+        found.project(trusted.values),
+        found.project_bounds(trusted.errors),
+        found.project_bounds(trusted.scales),
         strict=True,
     )
     for number, (doubt, value, slope, own_error, scale) in enumerate(numbers):

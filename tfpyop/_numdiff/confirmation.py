@@ -25,7 +25,7 @@ _RESOLVED = 512.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DirectionalEstimate:
     """Store a derivative along one direction, for the comparison with the values of the function.
 
     Attributes:
@@ -45,17 +45,17 @@ class Found:
     scales: list[Array]
     n_parts: int
     length: float
-    weigh: Callable[[Sequence[Array]], list[Array]]
-    weigh_sizes: Callable[[Sequence[Array]], list[Array]]
+    project: Callable[[Sequence[Array]], list[Array]]
+    project_bounds: Callable[[Sequence[Array]], list[Array]]
 
     @classmethod
-    def of_cotangents(
+    def from_vjp(
         cls,
         function: Function,
         point: Sequence[Array],
         cotangents: Sequence[Array | None],
         gradients: Sequence[Array | None],
-    ) -> list[Found]:
+    ) -> list[DirectionalEstimate]:
         """Return a VJP's derivatives along directions that together move every element that has a gradient."""
         shares, sizes = _shares(point, gradients), [None if vector is None else np.abs(vector) for vector in cotangents]
         ranks = function.output_ranks
@@ -77,7 +77,7 @@ class Found:
         cotangents: Sequence[Array | None],
         gradients: Sequence[Array | None],
         direction: Sequence[Array | None],
-    ) -> Found:
+    ) -> DirectionalEstimate:
         total, scale, n_parts = np.zeros(()), np.zeros(()), 1
         with np.errstate(all="ignore"):
             for gradient, vector, rank in zip(gradients, direction, function.input_ranks, strict=True):
@@ -100,7 +100,9 @@ class Found:
         )
 
     @classmethod
-    def of_tangents(cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]) -> Found:
+    def from_jvp(
+        cls, point: Sequence[Array], tangents: Sequence[Array | None], values: list[Array]
+    ) -> DirectionalEstimate:
         """Return a JVP's derivatives along its own tangents."""
         return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
 

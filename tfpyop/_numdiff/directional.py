@@ -57,12 +57,14 @@ class Derivative:
 class Method(Protocol):
     """Declare the interface of methods for directional derivatives. None in a direction stands for a fixed input."""
 
-    def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
+    def directional_derivative(
+        self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]
+    ) -> Derivative:
         """Return the derivative of every output along a direction."""
         ...
 
 
-def pull_back(
+def vjp_from_values(
     method: Method,
     function: Function,
     point: Sequence[Array],
@@ -82,7 +84,7 @@ def pull_back(
     ]
 
 
-def push_forward(
+def jvp_from_values(
     method: Method, function: Function, point: Sequence[Array], tangents: Sequence[Array | None]
 ) -> list[Array]:
     """Return the JVP: tangents of the outputs along the tangents of the inputs, from one directional derivative.
@@ -90,7 +92,7 @@ def push_forward(
     Raises:
       GradientError: There is no credible estimate.
     """
-    derivative = method.along(function, point, tangents)
+    derivative = method.directional_derivative(function, point, tangents)
     outputs = zip(derivative.values, derivative.errors, derivative.scales, function.output_ranks, strict=True)
     for number, (values, errors, scales, rank) in enumerate(outputs):
         scales = scales.max(axis=core_axes(rank), initial=0.0, keepdims=True)
@@ -123,7 +125,7 @@ def _cotangent(
     result, errors, scales = np.zeros(shape, point[number].dtype), np.zeros(shape), np.zeros(shape)
     weights = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
     for index, unit, direction in _unit_directions(function, point, number):
-        derivative = method.along(function, point, direction)
+        derivative = method.directional_derivative(function, point, direction)
         element: Any = (..., *index)
         result[element] += unit * contract(derivative.values, cotangents, function.output_ranks)
         errors[element] += contract(derivative.errors, weights, function.output_ranks)

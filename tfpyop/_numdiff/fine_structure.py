@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfpyop._numdiff.directional import core_maximum, over_core
-from tfpyop._numdiff.line import Line, relative_speed
+from tfpyop._numdiff.line import LineFunction, relative_speed
 from tfpyop._numdiff.single_precision import single_neighbours
 from tfpyop._spec.coercion import Array
 
@@ -67,7 +67,7 @@ class Claim:
     is_narrow: bool
 
 
-def contradicted(line: Line, claims: Sequence[Claim], magnitude: Array) -> list[Array]:
+def contradicted(line: LineFunction, claims: Sequence[Claim], magnitude: Array) -> list[Array]:
     """Return, for each output, where values next to the point contradict a derivative.
 
     Args:
@@ -159,7 +159,7 @@ class _Probes:
         return np.asarray((size > least) & (spread <= _ON_THE_LINE + _SAME * size))
 
 
-def _casts(line: Line, claims: Sequence[Claim]) -> list[Array]:
+def _casts(line: LineFunction, claims: Sequence[Claim]) -> list[Array]:
     """Return, for each output, where the function works in single precision, so that smaller changes have no effect."""
     found = [claim.is_single for claim in claims]
     if not any(np.any(claim.is_single & claim.counts) and not claim.is_narrow for claim in claims):
@@ -173,7 +173,7 @@ def _casts(line: Line, claims: Sequence[Claim]) -> list[Array]:
     return found
 
 
-def _in_double(line: Line, claims: Sequence[Claim], counts: Sequence[Array], magnitude: Array) -> list[Array]:
+def _in_double(line: LineFunction, claims: Sequence[Claim], counts: Sequence[Array], magnitude: Array) -> list[Array]:
     farthest = _farthest(line, claims, counts) * _NARROWER
     cell = _power_of_two(EPS * magnitude)
     quick = [np.minimum(number * cell, farthest) for number in sorted(_QUICK)]
@@ -197,7 +197,7 @@ def _in_double(line: Line, claims: Sequence[Claim], counts: Sequence[Array], mag
     ]
 
 
-def _in_single(line: Line, claims: Sequence[Claim], counts: Sequence[Array], magnitude: Array) -> list[Array]:
+def _in_single(line: LineFunction, claims: Sequence[Claim], counts: Sequence[Array], magnitude: Array) -> list[Array]:
     farthest = _farthest(line, claims, counts) * _NARROWER_IN_SINGLE
     cell = _power_of_two(SINGLE_EPS * magnitude)
     steps = [cell * float(number) for number in range(1, _WINDOW + 1)]
@@ -210,7 +210,7 @@ def _in_single(line: Line, claims: Sequence[Claim], counts: Sequence[Array], mag
 
 
 def _probed(
-    line: Line, claims: Sequence[Claim], steps: Sequence[Array], magnitude: Array, precision: float
+    line: LineFunction, claims: Sequence[Claim], steps: Sequence[Array], magnitude: Array, precision: float
 ) -> list[_Probes]:
     sides = [line.around(step) for step in steps]
     found = []
@@ -228,7 +228,7 @@ def _probed(
     return found
 
 
-def _farthest(line: Line, claims: Sequence[Claim], counts: Sequence[Array]) -> Array:
+def _farthest(line: LineFunction, claims: Sequence[Claim], counts: Sequence[Array]) -> Array:
     """Return the smallest step of a slope's estimate in each loop element."""
     found: Array = np.full((), np.inf)
     for claim, which, rank in zip(claims, counts, line.function.output_ranks, strict=True):

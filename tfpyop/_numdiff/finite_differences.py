@@ -17,8 +17,8 @@ import numpy as np
 
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
 from tfpyop._numdiff.fine_structure import contradicted
-from tfpyop._numdiff.line import Line, relative_speed
-from tfpyop._numdiff.ridders import Doubts, Extrapolation, Tiniest
+from tfpyop._numdiff.line import LineFunction, relative_speed
+from tfpyop._numdiff.ridders import Ambiguities, RiddersTable, Tiniest
 from tfpyop._numdiff.single_precision import casts_to_single, scatters
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import RegistrationError, annotate
@@ -66,13 +66,15 @@ class Numerical:
                 got=repr(self.order),
             )
 
-    def along(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> Derivative:
+    def directional_derivative(
+        self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]
+    ) -> Derivative:
         """Return the derivative of every output along a direction. Each element uses the steps that suit it best.
 
         Raises:
           Exception: The exception of the function at the point itself, or at every step. The latter has a note.
         """
-        line = Line(function, point, direction)
+        line = LineFunction(function, point, direction)
         with np.errstate(all="ignore"):  # the largest steps may leave the domain
             widest = self.step / relative_speed(line, self.smallest)
             result, is_final = self._search(line, widest, widest)
@@ -84,15 +86,15 @@ class Numerical:
             raise line.refusal
         return result
 
-    def _search(self, line: Line, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
+    def _search(self, line: LineFunction, first: Array, widest: Array) -> tuple[Derivative, list[Array]]:
         """Try ever smaller steps until every element is precise and checked, or no step is left."""
-        outputs: list[Extrapolation] = []
+        outputs: list[RiddersTable] = []
         ranks, here = line.function.output_ranks, line.function.values
         for tried in range(1, MOST_STEPS + 1):
             step = rounded_step(first * _RATIO ** (tried - 1))
             ahead, back = line.around(step)
             outputs = outputs or [
-                Extrapolation(rank, first, widest=widest, like=like, order=self.order)
+                RiddersTable(rank, first, widest=widest, like=like, order=self.order)
                 for rank, like in zip(ranks, ahead, strict=True)
             ]
             for output, after, before in zip(outputs, ahead, back, strict=True):
@@ -115,13 +117,13 @@ class Numerical:
         return _judged(line, outputs, first, self)
 
 
-def _leave_undefined(outputs: Sequence[Extrapolation], here: Sequence[Array]) -> None:
+def _leave_undefined(outputs: Sequence[RiddersTable], here: Sequence[Array]) -> None:
     for output, values in zip(outputs, here, strict=True):
         output.leave(~np.isfinite(values))
 
 
 def _meets(
-    outputs: Sequence[Extrapolation], ahead: Sequence[Array], back: Sequence[Array], step: Array, line: Line
+    outputs: Sequence[RiddersTable], ahead: Sequence[Array], back: Sequence[Array], step: Array, line: LineFunction
 ) -> list[Array | None]:
     """Return where the mean of both sides agrees with the value at the point; None if this is unknown.
 
@@ -139,7 +141,7 @@ def _meets(
 
 
 def _judged(
-    line: Line, outputs: Sequence[Extrapolation], first: Array, method: Numerical
+    line: LineFunction, outputs: Sequence[RiddersTable], first: Array, method: Numerical
 ) -> tuple[Derivative, list[Array]]:
     """Choose between the slopes of different scales, and reject elements whose slope the values do not determine.
 
@@ -149,9 +151,9 @@ def _judged(
     if not all(np.all(output.settled) for output in outputs):
         here = line.here()
         _leave_undefined(outputs, line.here())
-    doubts = [output.doubts(values) for output, values in zip(outputs, here, strict=True)]
-    is_single = _rounds(line, doubts, first)
-    for output, doubt, single in zip(outputs, doubts, is_single, strict=True):
+    ambiguities = [output.ambiguities(values) for output, values in zip(outputs, here, strict=True)]
+    is_single = _rounds(line, ambiguities, first)
+    for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True):
         output.decide(doubt, single)
     if any(output.has_noise() for output in outputs):
         for output, tiniest in zip(outputs, _tiniest_slopes(line, first), strict=True):
@@ -169,17 +171,17 @@ def _judged(
     results = [output.result() for output in outputs]
     final = [
         doubt.rounded & ~single & (not output.is_narrow)
-        for output, doubt, single in zip(outputs, doubts, is_single, strict=True)
+        for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True)
     ]
     return Derivative(*([result[part] for result in results] for part in range(3))), final
 
 
-def _rounds(line: Line, doubts: Sequence[Doubts], first: Array) -> list[Array]:
+def _rounds(line: LineFunction, ambiguities: Sequence[Ambiguities], first: Array) -> list[Array]:
     """Return, for each output, where the doubtful elements belong to a function that rounds its values."""
-    if not any(np.any(doubt.rounded) for doubt in doubts):
-        return [np.zeros(doubt.rounded.shape, bool) for doubt in doubts]
-    scattered = scatters(line, [(doubt.rounded, doubt.noise, doubt.spacing) for doubt in doubts])
-    left = [doubt.rounded & doubt.explained & ~known for doubt, known in zip(doubts, scattered, strict=True)]
+    if not any(np.any(doubt.rounded) for doubt in ambiguities):
+        return [np.zeros(doubt.rounded.shape, bool) for doubt in ambiguities]
+    scattered = scatters(line, [(doubt.rounded, doubt.noise, doubt.spacing) for doubt in ambiguities])
+    left = [doubt.rounded & doubt.explained & ~known for doubt, known in zip(ambiguities, scattered, strict=True)]
     if not any(np.any(which) for which in left):
         return scattered
     cast = casts_to_single(line, first)
@@ -225,7 +227,7 @@ def require_positive(maker: str, option: str, value: Any) -> None:
     )
 
 
-def _is_near_zero(line: Line, smallest: float) -> bool:
+def _is_near_zero(line: LineFunction, smallest: float) -> bool:
     """Return whether an input that varies has a smaller magnitude than the assumed minimum."""
     moved = zip(line.point, line.direction, strict=True)
     return any(
@@ -261,7 +263,7 @@ def _explain(error: Exception) -> None:
     )
 
 
-def _tiniest_slopes(line: Line, first: Array) -> list[Tiniest]:
+def _tiniest_slopes(line: LineFunction, first: Array) -> list[Tiniest]:
     """Return, for each output, the slopes at the finest steps of double precision, and where these steps agree."""
     found = []
     sides = [(step, line.around(step)) for step in (rounded_step(first * ratio) for ratio in _TINIEST)]

@@ -10,7 +10,7 @@ from tfpyop._numdiff.directional import Function, over_core
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 
 
-class Line:
+class LineFunction:
     """Evaluate a function along a direction from a point. Where the function raises off the point, its value is NaN."""
 
     def __init__(self, function: Function, point: Sequence[Array], direction: Sequence[Array | None]) -> None:
@@ -50,7 +50,7 @@ def _inexact(dtype: DType) -> DType:
     return dtype if is_differentiable(dtype) else np.dtype(np.float64)
 
 
-def relative_speed(line: Line, smallest: float | None) -> Array:
+def relative_speed(line: LineFunction, smallest: float | None) -> Array:
     """Return how fast the direction moves the inputs relative to their magnitude: the maximum in each loop element.
 
     If `smallest` is None, there is no minimum magnitude, and zero counts as one.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfpyop._numdiff.coarse_scale import EPS, ROUNDED, SINGLE_EPS, coarse_scale
 from tfpyop._numdiff.directional import CREDIBLE, core_maximum, over_core, precision_of
 from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.noise import Samples
-from tfpyop._numdiff.second_opinion import EPS, ROUNDED, SINGLE_EPS, second_opinion
 from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap
 from tfpyop._spec.coercion import Array
 
@@ -36,7 +36,7 @@ _MOST_ROUNDED = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Doubts:
+class Ambiguities:
     """Store what the values at the steps tried do not decide.
 
     Attributes:
@@ -71,7 +71,7 @@ class Tiniest:
     step: Array
 
 
-class Extrapolation:
+class RiddersTable:
     """Build the extrapolation table of one output.
 
     For every element, the table keeps the entry with the smallest error until a check rejects it.
@@ -136,13 +136,13 @@ class Extrapolation:
         bound = np.where(is_enough, _FAR_BETTER, 1.0) * self._error
         for column, coarser in enumerate(self._row[:_MOST_COLUMNS]):
             factor = (self._rows[-1 - column][0] / step) ** 2
-            entry = row[-1] + (row[-1] - coarser) / (factor - 1)
-            error = np.maximum(np.maximum(np.abs(entry - row[-1]), np.abs(entry - coarser)), rounding)
-            better = ~self._settled & (error < np.fmax(bound, _PRECISE * np.abs(entry))) & (error < self._error)
-            self._value, self._error = np.where(better, entry, self._value), np.where(better, error, self._error)
+            definition = row[-1] + (row[-1] - coarser) / (factor - 1)
+            error = np.maximum(np.maximum(np.abs(definition - row[-1]), np.abs(definition - coarser)), rounding)
+            better = ~self._settled & (error < np.fmax(bound, _PRECISE * np.abs(definition))) & (error < self._error)
+            self._value, self._error = np.where(better, definition, self._value), np.where(better, error, self._error)
             self._slope, self._finest = np.where(better, slope, self._slope), np.where(better, step, self._finest)
             self._steepest = np.where(better, steepest, self._steepest)
-            row.append(entry)
+            row.append(definition)
         self._row = row
         self._rows.append((np.broadcast_to(step, difference.shape), after, before))
 
@@ -215,7 +215,7 @@ class Extrapolation:
         """Return whether an element has no estimate."""
         return bool(np.any(~self._settled & np.isinf(self._error)))
 
-    def doubts(self, here: Array | None) -> Doubts:
+    def ambiguities(self, here: Array | None) -> Ambiguities:
         """Get a second opinion on elements that are not settled, or whose slope the differences leave abruptly.
 
         Args:
@@ -225,8 +225,8 @@ class Extrapolation:
         leaps = np.where(self._settled & ~self._undefined, leap(self._samples, self._value, self._error, EPS), 0.0)
         which = ~self._undefined & (~self._settled | (leaps > 0))
         if not np.any(which):
-            return Doubts(rounded, flat, explained, self._noise, self._noise)
-        opinion = second_opinion(
+            return Ambiguities(rounded, flat, explained, self._noise, self._noise)
+        opinion = coarse_scale(
             self._samples.only(which),
             self._settled[which],
             self._value[which],
@@ -245,7 +245,7 @@ class Extrapolation:
             is_broken = ~self._settled & self._is_broken(_wide(here), flat)
             self._drop(is_broken)
             flat[is_broken] = False
-        return Doubts(rounded, flat, explained, self._noise, self._spacing())
+        return Ambiguities(rounded, flat, explained, self._noise, self._spacing())
 
     def _is_broken(self, here: Array, flat: Array) -> Array:
         """Return where the values around the point do not tend to the value at it, or tend to it too slowly."""
@@ -282,11 +282,11 @@ class Extrapolation:
         flat = tiniest.flat & (np.abs(self._value) * tiniest.step > 4 * EPS * self._size)
         self.refuse(self._is_noise() & (other | (flat & ~self._rounds)))
 
-    def decide(self, doubts: Doubts, rounds: Array) -> None:
+    def decide(self, ambiguities: Ambiguities, rounds: Array) -> None:
         """Keep or discard doubtful elements, now that it is known where the function rounds its values."""
         self._rounds = rounds
-        self.refuse(doubts.rounded & ~rounds)
-        self._flatten(doubts.flat & ~rounds)
+        self.refuse(ambiguities.rounded & ~rounds)
+        self._flatten(ambiguities.flat & ~rounds)
 
     def claim(self) -> Claim:
         """Return the derivatives that values next to the point must not contradict."""

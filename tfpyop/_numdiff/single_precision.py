@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tfpyop._numdiff.directional import over_core
-from tfpyop._numdiff.line import Line
+from tfpyop._numdiff.line import LineFunction
 from tfpyop._spec.coercion import Array
 
 _NEAR = (0.1127017, -0.2360680, 0.3819660)
@@ -37,7 +37,7 @@ _OFTEN = 1 / 3
 _SINGLE = float(np.finfo(np.float32).eps)
 
 
-def casts_to_single(line: Line, first: Array) -> list[Array]:
+def casts_to_single(line: LineFunction, first: Array) -> list[Array]:
     """Return, for each output, where the function behaves as if it casts its inputs to single precision."""
     near = [_probe(line, base) for base in _near(line, first)]
     far = [_probe(line, base) for base in _far(line)]
@@ -49,12 +49,12 @@ def casts_to_single(line: Line, first: Array) -> list[Array]:
     return found
 
 
-def _near(line: Line, first: Array) -> Iterator[list[Array]]:
+def _near(line: LineFunction, first: Array) -> Iterator[list[Array]]:
     for part in _NEAR:
         yield [_rounded(values) for values in line.displaced(part * first)]
 
 
-def _far(line: Line) -> Iterator[list[Array]]:
+def _far(line: LineFunction) -> Iterator[list[Array]]:
     for factor in _FAR:
         yield [
             _rounded(values if vector is None else np.where(vector == 0, values, factor * values))
@@ -62,7 +62,7 @@ def _far(line: Line) -> Iterator[list[Array]]:
         ]
 
 
-def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
+def _probe(line: LineFunction, base: Sequence[Array]) -> list[tuple[Array, Array]]:
     """Return, for each output, where the function behaves as if it casts near a point, and where it changes enough."""
     cells = [_cells(values, vector) for values, vector in zip(base, line.direction, strict=True)]
 
@@ -99,7 +99,7 @@ def _probe(line: Line, base: Sequence[Array]) -> list[tuple[Array, Array]]:
     return found
 
 
-def single_neighbours(line: Line, number: int) -> Iterator[list[list[Array]]]:
+def single_neighbours(line: LineFunction, number: int) -> Iterator[list[list[Array]]]:
     """Yield single-precision numbers around the point, each with two other numbers that round to it."""
     point = [_rounded(values) for values in line.point]
     cells = [_cells(values, vector) for values, vector in zip(point, line.direction, strict=True)]
@@ -139,20 +139,20 @@ def _rounded(values: Array) -> Array:
     return values.astype(single).astype(values.dtype)
 
 
-def scatters(line: Line, doubts: Sequence[tuple[Array, Array, Array]]) -> list[Array]:
+def scatters(line: LineFunction, ambiguities: Sequence[tuple[Array, Array, Array]]) -> list[Array]:
     """Return, for each output, where nearby values scatter around a slope like rounding errors, not like equal steps.
 
     Args:
       line: The function along a direction.
-      doubts: For each output: which elements are doubtful, their noise, and the spacing at which the noise is visible.
+      ambiguities: For each output: doubtful elements, their noise, and the spacing at which it is visible.
     """
     spacing: Array = np.zeros(())
-    for (which, _, spacings), rank in zip(doubts, line.function.output_ranks, strict=True):
+    for (which, _, spacings), rank in zip(ambiguities, line.function.output_ranks, strict=True):
         widest = np.where(which, spacings, 0.0).max(axis=tuple(range(-rank, 0)), initial=0.0)
         spacing = np.maximum(spacing, widest)
     rows = [line.at(line.displaced(spacing * number)) for number in range(-_SCATTERED // 2, _SCATTERED // 2)]
     found = []
-    for number, (which, noise, _) in enumerate(doubts):
+    for number, (which, noise, _) in enumerate(ambiguities):
         changes = np.diff(np.array([row[number].astype(np.complex128) for row in rows]), axis=0)
         found.append(which & _turns(changes, noise))
     return found

@@ -122,7 +122,7 @@ class FunctionOpDef(OpDef):
         """Call the native implementation with the parameters of the function."""
         assert op.rules.native is not None
         result = self.spec.call(op.rules.native.function, tensors, op.tree, op.static)
-        outputs = op.host.promise
+        outputs = op.host.output_spec
         assert isinstance(outputs, OpOutputSpec)
         return outputs.outputs(result)
 
@@ -188,7 +188,7 @@ class FunctionOpDef(OpDef):
         return HostFunction(
             self.subject,
             function=self._caller(tree, static),
-            promise=outputs,
+            output_spec=outputs,
             looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
             executor_map=executor_map,
             compute_dtype=spec.compute_dtype,

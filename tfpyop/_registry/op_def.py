@@ -114,7 +114,7 @@ class ConcreteOp:
     @cached_property
     def residual_names(self) -> tuple[str, ...]:
         """The names of the outputs that only rules receive."""
-        return self.host.promise.residual_names
+        return self.host.output_spec.residual_names
 
     @property
     def is_batched(self) -> bool:
@@ -277,7 +277,7 @@ class OpDef(ABC):
         try:
             tree, static, levels = self.spec.parameters.read_payload(payload)
         except TfpyopError as error:
-            raise error.about(self.subject) from None
+            raise error.with_subject(self.subject) from None
         counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
         if self.spec.n_inputs is not None and not counts <= {self.spec.n_inputs}:
             raise ValueError(f"{counts} inputs, not {self.spec.n_inputs}")

@@ -80,7 +80,7 @@ class RuleOpDef(OpDef):
         """Call the native implementation like the rule, and return the vectors for differentiable values."""
         assert op.rules.native is not None
         assert op.forward_op is not None
-        outputs = op.host.promise
+        outputs = op.host.output_spec
         assert isinstance(outputs, RuleOutputSpec)
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
@@ -103,7 +103,7 @@ class RuleOpDef(OpDef):
         return HostFunction(
             self.subject,
             function=_rule_caller(self.function, outputs, forward_op),
-            promise=outputs,
+            output_spec=outputs,
             looped=(lambda dtypes: signature_for(self.transform, forward_op, dtypes)) if is_looped else None,
             executor_map=executor_map,
             compute_dtype=self.spec.compute_dtype,
@@ -161,8 +161,8 @@ def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence
 
 def _output_spec(transform: Transform, forward_op: ConcreteOp) -> RuleOutputSpec:
     if transform is Transform.VJP:
-        return CotangentSpec(forward_op.host.promise, forward_op.signature)
-    return TangentSpec(forward_op.host.promise)
+        return CotangentSpec(forward_op.host.output_spec, forward_op.signature)
+    return TangentSpec(forward_op.host.output_spec)
 
 
 def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:

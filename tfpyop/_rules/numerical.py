@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._numdiff.complex_step import ComplexStep, complex_step
-from tfpyop._numdiff.confirmation import Found
-from tfpyop._numdiff.directional import Function, Method, pull_back, push_forward
+from tfpyop._numdiff.confirmation import DirectionalEstimate
+from tfpyop._numdiff.directional import Function, Method, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical, numerical
 from tfpyop._spec.coercion import Array, is_differentiable, widen
 from tfpyop._spec.rule_context import RuleContext
@@ -85,11 +85,15 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
             wanted = [is_differentiable(array.dtype) for array in op.inputs]
             vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
             function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-            gradients = pull_back(method, function, point, vectors, wanted)
+            gradients = vjp_from_values(method, function, point, vectors, wanted)
             if confirmed is not None:
                 masks = [vector != 0 for vector in vectors]
                 confirmed.require(
-                    op, function, point, masks, lambda: Found.of_cotangents(function, point, vectors, gradients)
+                    op,
+                    function,
+                    point,
+                    masks,
+                    lambda: DirectionalEstimate.from_vjp(function, point, vectors, gradients),
                 )
             return gradients
 
@@ -99,10 +103,12 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
         def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
             vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
             function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-            found = push_forward(method, function, point, vectors)
+            found = jvp_from_values(method, function, point, vectors)
             if confirmed is not None:
                 masks = [np.asarray(vector is not None) for vector in vectors]
-                confirmed.require(op, function, point, masks, lambda: [Found.of_tangents(point, vectors, found)])
+                confirmed.require(
+                    op, function, point, masks, lambda: [DirectionalEstimate.from_jvp(point, vectors, found)]
+                )
             values = iter(found)
             return [next(values) if is_differentiable(output.dtype) else None for output in op.outputs]
 
@@ -124,7 +130,7 @@ class _ConfirmedPoints:
         function: Function,
         point: Sequence[Array],
         masks: Sequence[Array],
-        found: Callable[[], Sequence[Found]],
+        found: Callable[[], Sequence[DirectionalEstimate]],
     ) -> None:
         """Confirm the derivatives at a new point. A point at which this fails is not cached.
 
@@ -151,7 +157,7 @@ class _ConfirmedPoints:
         self._confirm(function, found)
         self._keys = (*self._keys, key)[-_MOST_REMEMBERED:]  # one assignment, to be thread-safe
 
-    def _confirm(self, function: Function, found: Callable[[], Sequence[Found]]) -> None:
+    def _confirm(self, function: Function, found: Callable[[], Sequence[DirectionalEstimate]]) -> None:
         for part in found():
             self._method.confirm(function, part)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop.errors import CoercionError, shown, text_of
+from tfpyop.errors import CoercionError, message_of, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -71,7 +71,7 @@ def _converted(value: Any, what: str, remedy: str) -> Array:
             ) from None
         raise CoercionError(
             f"{what} cannot be converted to an array.",
-            got=f"{type(value).__name__}, which raises {type(error).__name__}: {text_of(error)}",
+            got=f"{type(value).__name__}, which raises {type(error).__name__}: {message_of(error)}",
             remedy=remedy,
         ) from error
 

@@ -115,7 +115,7 @@ def result_dtype(dtypes: Iterable[DType]) -> DType:
 
 
 @dataclass(frozen=True, slots=True)
-class Partners:
+class DTypeContext:
     """Store the dtypes that plain numbers take from the tensors in the same call."""
 
     floating: DType | None = None
@@ -124,7 +124,7 @@ class Partners:
     """The result type of the integer tensors, if it is an integer dtype and no tensor is floating or complex."""
 
     @classmethod
-    def of(cls, dtypes: Iterable[DType]) -> Partners:
+    def of(cls, dtypes: Iterable[DType]) -> DTypeContext:
         """Return the partners for the dtypes of the tensors in one call.
 
         Raises:
@@ -167,7 +167,7 @@ def complex_dtype(dtype: DType) -> DType:
     return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
 
 
-def as_input(value: Any, partners: Partners, *, what: str) -> Array:
+def coerce_input(value: Any, partners: DTypeContext, *, what: str) -> Array:
     """Convert a value that is not a tensor to the dtype that it has as an input.
 
     Args:
@@ -195,7 +195,7 @@ def as_input(value: Any, partners: Partners, *, what: str) -> Array:
     return array
 
 
-def _cast_python_integers(array: Array, partners: Partners, what: str) -> Array:
+def _cast_python_integers(array: Array, partners: DTypeContext, what: str) -> Array:
     """Cast Python integers to a dtype that does not depend on their values."""
     if partners.floating is not None:
         return cast(array, partners.floating, what=what)
@@ -331,7 +331,7 @@ def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
 
 def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
     """Return the output dtypes of a ufunc for these inputs. Floating outputs have the floating dtype of the inputs."""
-    partner = Partners.of(dtypes).floating or np.dtype(np.float32)
+    partner = DTypeContext.of(dtypes).floating or np.dtype(np.float32)
     try:
         resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
     except (TypeError, ValueError):

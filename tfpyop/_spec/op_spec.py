@@ -108,7 +108,7 @@ class OpSpec:
                 domain=Domain.read(options["domain"], parameters.input_names),
             )
         except TfpyopError as error:
-            raise error.about(f"op {name!r} ({site})") from None
+            raise error.with_subject(f"op {name!r} ({site})") from None
 
     @cached_property
     def subject(self) -> str:
@@ -167,7 +167,7 @@ class OpSpec:
         try:
             return self.parameters.bind(args, kwargs, self.n_inputs)
         except TfpyopError as error:
-            raise error.about(self.subject) from None
+            raise error.with_subject(self.subject) from None
         except TypeError as error:
             parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
             if self.signature is not None and self.parameters.n_required > len(self.signature.inputs):
@@ -179,7 +179,7 @@ class OpSpec:
         try:
             self.parameters.require_static(names)
         except TfpyopError as error:
-            raise error.about(self.subject) from None
+            raise error.with_subject(self.subject) from None
 
     def call(
         self,

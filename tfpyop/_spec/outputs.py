@@ -24,7 +24,7 @@ from tfpyop._spec.coercion import (
     result_dtype,
     ufunc_output_dtypes,
 )
-from tfpyop._spec.signature import Signature, Sizes
+from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop._spec.tree import TreeSpec
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
 
@@ -46,7 +46,7 @@ class ArraySpec:
         return describe(self.dtype, self.shape)
 
 
-Types = Sequence[ArraySpec]
+ArraySpecs = Sequence[ArraySpec]
 
 _LARGEST_SIZE = 2**63 - 1
 
@@ -59,7 +59,7 @@ class OutputSpec(Protocol):
         """The names of the residuals."""
         ...
 
-    def n_arrays(self, inputs: Types) -> int | None:
+    def n_arrays(self, inputs: ArraySpecs) -> int | None:
         """Return the number of arrays if a result is one array or a flat tuple; None if a result must be unpacked."""
         ...
 
@@ -72,27 +72,27 @@ class OutputSpec(Protocol):
         """Return the number of outputs that the caller receives, for inputs of these dtypes."""
         ...
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the specs of outputs and residuals for these inputs. Raise an error if the inputs are invalid."""
         ...
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the shapes of outputs and residuals in terms of the inputs' dimensions; None for an unknown shape."""
         ...
 
-    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Split the function's result into outputs and residuals."""
         ...
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast values to the specified dtypes, and check their shapes."""
         ...
 
-    def describe_inputs(self, inputs: Types) -> str:
+    def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the inputs of a call."""
         ...
 
-    def loop_hint(self, inputs: Types) -> str | None:
+    def loop_hint(self, inputs: ArraySpecs) -> str | None:
         """Return a hint for a function that may have failed because of loop dimensions; None if the inputs have none.
 
         The hint applies to vectorized functions only, because these receive loop dimensions.
@@ -116,7 +116,7 @@ class OpOutputSpec:
 
     is_like_inputs = False
 
-    def n_arrays(self, inputs: Types) -> int | None:
+    def n_arrays(self, inputs: ArraySpecs) -> int | None:
         """Return the number of outputs if a result is one array or a flat tuple, without residuals; otherwise None."""
         is_plain = self.structure.is_flat and not self.residual_names
         return self.structure.n_leaves if is_plain else None
@@ -125,20 +125,20 @@ class OpOutputSpec:
         """Return the number of declared outputs."""
         return len(self.dtypes) - len(self.residual_names)
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return declared or inferred dtypes, and the shapes as far as signature or shape function determine them."""
         shapes = self._shapes([type_.shape for type_ in inputs])
         dtypes = self._dtypes([type_.dtype for type_ in inputs])
         return [ArraySpec(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the sizes from the signature. Without a signature, return sizes only for inputs of known shapes."""
         shapes = [type_.shape for type_ in inputs]
         if self.signature is not None:
-            return self.signature.output_sizes(shapes)
+            return self.signature.symbolic_shapes(shapes)
         return [_all_known(shape) for shape in self._shapes(shapes)]
 
-    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Unpack outputs and residuals, and check their number."""
         residuals: Sequence[Any] = ()
         if self.residual_names:
@@ -154,7 +154,7 @@ class OpOutputSpec:
                 )
         return values
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast outputs and residuals, and check their shapes."""
         arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
         if self.signature is not None and self.signature.run_time_names:
@@ -162,7 +162,7 @@ class OpOutputSpec:
             self.signature.check_run_time_sizes([array.shape for array in arrays], binding, self._what)
         return arrays
 
-    def _fit(self, value: Any, promised: ArraySpec, number: int, inputs: Types) -> Array:
+    def _fit(self, value: Any, promised: ArraySpec, number: int, inputs: ArraySpecs) -> Array:
         is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
         advise = self._advice(number)
         array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number), advise=advise)
@@ -178,11 +178,11 @@ class OpOutputSpec:
             remedy=f"{requirement} Fix the {said_by}, or return an array of this shape.{f' {hint}' if hint else ''}",
         )
 
-    def describe_inputs(self, inputs: Types) -> str:
+    def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs as one comma-separated line."""
         return describe_types(inputs)
 
-    def loop_hint(self, inputs: Types) -> str | None:
+    def loop_hint(self, inputs: ArraySpecs) -> str | None:
         """Return a hint about loop dimensions if the inputs have loop dimensions; otherwise None."""
         if self.signature is None or self.ufunc is not None:
             return None
@@ -302,17 +302,17 @@ def is_compatible(shape: Shape, promised: Shape | None) -> bool:
     )
 
 
-def dtypes_of(types: Types) -> list[DType]:
+def dtypes_of(types: ArraySpecs) -> list[DType]:
     """Return the dtypes of array specs."""
     return [type_.dtype for type_ in types]
 
 
-def describe_types(types: Types, what: str = "inputs") -> str:
+def describe_types(types: ArraySpecs, what: str = "inputs") -> str:
     """Render array specs as one comma-separated line."""
     return ", ".join(map(str, types)) or f"no {what}"
 
 
-def _all_known(shape: Shape | None) -> Sizes | None:
+def _all_known(shape: Shape | None) -> SymbolicShape | None:
     if shape is None:
         return None
     known = tuple(size for size in shape if size is not None)

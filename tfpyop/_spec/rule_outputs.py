@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, fit, is_differentiable
-from tfpyop._spec.outputs import ArraySpec, OutputSpec, Types, describe_types, dtypes_of, is_compatible
-from tfpyop._spec.rule_values import broadcast_shapes_of, fit_cotangent, fit_tangent, rule_values
-from tfpyop._spec.signature import Signature, Sizes, sizes_of
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
+from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
+from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
 from tfpyop.errors import ContractError
 
 T = TypeVar("T")
@@ -75,12 +75,12 @@ class RuleOutputSpec:
             counts = self._known_counts[key] = self._counts(key)
         return RuleInputs.flat(values, *counts)
 
-    def n_arrays(self, inputs: Types) -> int | None:
+    def n_arrays(self, inputs: ArraySpecs) -> int | None:
         """Return the number of models if all models are differentiable; otherwise None."""
         models = self.models(self._parts(inputs))
         return len(models) if all(is_differentiable(model.dtype) for model in models) else None
 
-    def describe_inputs(self, inputs: Types) -> str:
+    def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
         parts = self._parts(inputs)
         given = [str(type_) if is_differentiable(type_.dtype) else "None" for type_ in parts.vectors]
@@ -90,7 +90,7 @@ class RuleOutputSpec:
         )
         return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
 
-    def loop_hint(self, inputs: Types) -> str | None:
+    def loop_hint(self, inputs: ArraySpecs) -> str | None:
         """Return the loop hint of the op to which the rule belongs."""
         return self.primal.loop_hint(self._parts(inputs).inputs)
 
@@ -98,16 +98,20 @@ class RuleOutputSpec:
         """Return the number of differentiable models."""
         return sum(map(is_differentiable, self.models(self.split(inputs, inputs))))
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the specs of the differentiable models."""
         parts = self._parts(inputs)
         _check_rule_inputs(parts, self.primal, self.given_for(parts))
         return [model for model in self.models(parts) if is_differentiable(model.dtype)]
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the sizes of the differentiable models."""
         numbers = self.models(self.split(range(len(inputs)), dtypes_of(inputs)))
-        return [sizes_of(inputs[number].shape, number) for number in numbers if is_differentiable(inputs[number].dtype)]
+        return [
+            symbolic_shape(inputs[number].shape, number)
+            for number in numbers
+            if is_differentiable(inputs[number].dtype)
+        ]
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
         """Return the vectors for the differentiable models from a rule's result."""
@@ -115,20 +119,20 @@ class RuleOutputSpec:
         vectors = rule_values(result, len(models), self.vector, self.like)
         return [vector for vector, model in zip(vectors, models, strict=True) if is_differentiable(model)]
 
-    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
         models = [model for model in self.models(self._parts(inputs)) if is_differentiable(model.dtype)]
         pairs = zip(self.wanted(result, dtypes_of(inputs)), models, strict=True)
         return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the vectors that a rule returned, one for each output, and check their shapes."""
         raise NotImplementedError
 
-    def _parts(self, inputs: Types) -> RuleInputs[ArraySpec]:
+    def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
 
-    def _numbers(self, inputs: Types) -> list[int]:
+    def _numbers(self, inputs: ArraySpecs) -> list[int]:
         """Return the indices of the differentiable models."""
         models = self.models(self._parts(inputs))
         return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
@@ -168,11 +172,11 @@ class CotangentSpec(RuleOutputSpec):
     vector = "cotangent"
     like = "inputs"
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
         return [
-            fit_cotangent(value, output, number, len(shapes), shapes[number])
+            coerce_cotangent(value, output, number, len(shapes), shapes[number])
             for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
         ]
 
@@ -184,10 +188,10 @@ class TangentSpec(RuleOutputSpec):
     vector = "tangent"
     like = "outputs"
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast tangents and check their shapes."""
         return [
-            fit_tangent(value, output, number)
+            coerce_tangent(value, output, number)
             for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
         ]
 
@@ -201,22 +205,22 @@ class SameAsInputsSpec:
     residual_names = ()
     is_like_inputs = True
 
-    def n_arrays(self, inputs: Types) -> int:
+    def n_arrays(self, inputs: ArraySpecs) -> int:
         """Return the fixed number of outputs."""
         return self.count
 
-    def describe_inputs(self, inputs: Types) -> str:
+    def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs as one comma-separated line."""
         return describe_types(inputs)
 
-    def loop_hint(self, inputs: Types) -> None:
+    def loop_hint(self, inputs: ArraySpecs) -> None:
         """Return None, because loop dimensions are unknown."""
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
         """Return the fixed number of outputs."""
         return self.count
 
-    def output_types(self, inputs: Types) -> list[ArraySpec]:
+    def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the specs of the first inputs."""
         if len(inputs) < self.count:
             raise ContractError(
@@ -224,23 +228,23 @@ class SameAsInputsSpec:
             )
         return list(inputs[: self.count])
 
-    def output_sizes(self, inputs: Types) -> list[Sizes | None]:
+    def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
         """Return the sizes of the first inputs."""
-        return [sizes_of(inputs[number].shape, number) for number in range(self.count)]
+        return [symbolic_shape(inputs[number].shape, number) for number in range(self.count)]
 
-    def values(self, result: Any, inputs: Types) -> Sequence[Any]:
+    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the result as a list of values."""
         return list(result)
 
-    def fit(self, values: Sequence[Any], inputs: Types, outputs: Types) -> list[Array]:
+    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the values."""
         pairs = zip(values, outputs, strict=True)
         return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
 
 
-def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: Types) -> None:
+def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:
     """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them."""
-    promised = primal.output_types(parts.inputs)
+    promised = primal.infer_outputs(parts.inputs)
     given = [*parts.outputs, *parts.residuals, *parts.vectors]
     wanted = [*promised, *like]
     for number, (value, want) in enumerate(zip(given, wanted, strict=True)):

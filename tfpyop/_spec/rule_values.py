@@ -11,7 +11,7 @@ import numpy as np
 from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Signature
-from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, text_of
+from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, message_of
 
 OF_TUPLES = "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."
 """The note for a rule that uses a tuple as if it were an array."""
@@ -24,7 +24,7 @@ _OF_TUPLE = re.compile(
 
 def takes_tuple_for_array(error: Exception) -> bool:
     """Return whether a rule raised this exception because it used the tuple `op.inputs` as an array."""
-    return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(text_of(error)) is not None
+    return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(message_of(error)) is not None
 
 
 def rule_values(result: Any, n_values: int, kind: str, like: str) -> Sequence[Any]:
@@ -95,7 +95,7 @@ def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> Contr
     )
 
 
-def fit_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
+def coerce_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
     """Cast a cotangent and check its shape. Sum a cotangent of the broadcast shape over the loop dimensions."""
     what = f"the cotangent of input {number}"
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
@@ -107,7 +107,7 @@ def fit_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, bro
     return fit_vector(array, primal.dtype, what)
 
 
-def fit_tangent(value: Any, output: ArraySpec, number: int) -> Array:
+def coerce_tangent(value: Any, output: ArraySpec, number: int) -> Array:
     """Cast a tangent and check its shape."""
     array = fit_vector(value, output.dtype, f"tangent {number}")
     if not is_compatible(array.shape, output.shape):

@@ -19,20 +19,20 @@ from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InputDimension:
     """Represent the size of one dimension of one input."""
 
     input: int
     axis: int
 
 
-Size = int | Place | tuple[str, "Size", "Size"]
+SymbolicSize = int | InputDimension | tuple[str, "SymbolicSize", "SymbolicSize"]
 """A size in terms of the inputs' dimensions. The operators are the operators of signatures, and `broadcast`."""
-Sizes = tuple[Size, ...]
+SymbolicShape = tuple[SymbolicSize, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class DimensionBinding:
     """Store the dimensions of a signature that follow from the inputs of one call."""
 
     loop: Shape | None
@@ -115,7 +115,7 @@ class Signature:
         """Whether no input and no output has core dimensions."""
         return not any(self.inputs) and not any(self.outputs)
 
-    def bind(self, shapes: Sequence[Shape | None]) -> Binding:
+    def bind(self, shapes: Sequence[Shape | None]) -> DimensionBinding:
         """Match input shapes (None: unknown rank) with the input side.
 
         Raises:
@@ -128,7 +128,7 @@ class Signature:
         missing = self.bind(shapes).missing
         return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
 
-    def output_shapes(self, binding: Binding) -> tuple[Shape | None, ...]:
+    def output_shapes(self, binding: DimensionBinding) -> tuple[Shape | None, ...]:
         """Return the output shapes. A shape contains None only for sizes that are not known yet."""
         for dimension in (dimension for core in self.outputs for dimension in core):
             size = dimension.size(binding.sizes)
@@ -141,7 +141,7 @@ class Signature:
                 )
         return tuple(map(binding.shape, self.outputs))
 
-    def output_sizes(self, shapes: Sequence[Shape | None]) -> list[Sizes | None]:
+    def symbolic_shapes(self, shapes: Sequence[Shape | None]) -> list[SymbolicShape | None]:
         """Return the shapes of the outputs, with unknown sizes expressed in the inputs' dimensions.
 
         A shape is None if this is impossible: for inputs of unknown rank, and for sizes known only at run time.
@@ -150,13 +150,13 @@ class Signature:
         loop = self._loop_sizes(shapes, binding)
         if loop is None:
             return [None] * len(self.outputs)
-        names: dict[str, Size] = {name: size for name, size in binding.sizes.items() if size is not None}
+        names: dict[str, SymbolicSize] = {name: size for name, size in binding.sizes.items() if size is not None}
         for number, (core, rank) in enumerate(zip(self.inputs, self.core_ranks(shapes), strict=True)):
             present = [dimension for dimension in core if dimension.text not in binding.missing]
             for axis, dimension in enumerate(present, len(shapes[number] or ()) - rank):
                 linear = linear_of(dimension.term)
                 if linear is not None and binding.sizes.get(linear.name) is None:
-                    names.setdefault(linear.name, _solved(linear, Place(number, axis)))
+                    names.setdefault(linear.name, _solved(linear, InputDimension(number, axis)))
         return [
             loop + tuple(_substitute(d.term, names) for d in core if d.text not in binding.missing)
             if self.run_time_names.isdisjoint(d.text for d in core)
@@ -164,7 +164,7 @@ class Signature:
             for core in self.outputs
         ]
 
-    def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> Sizes | None:
+    def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> SymbolicShape | None:
         """Return the shape of one input after its loop dimensions are broadcast, in the same form as `output_sizes`."""
         binding, shape = self.bind(shapes), shapes[number]
         loop = self._loop_sizes(shapes, binding)
@@ -173,22 +173,22 @@ class Signature:
         core = range(len(shape) - self.core_ranks(shapes)[number], len(shape))
         return loop + tuple(_known_or_place(shape, number, axis) for axis in core)
 
-    def _loop_sizes(self, shapes: Sequence[Shape | None], binding: Binding) -> Sizes | None:
+    def _loop_sizes(self, shapes: Sequence[Shape | None], binding: DimensionBinding) -> SymbolicShape | None:
         if binding.loop is None:
             return None
-        places: list[list[Size]] = [[] for _ in binding.loop]
+        places: list[list[SymbolicSize]] = [[] for _ in binding.loop]
         for number, (shape, rank) in enumerate(zip(shapes, self.core_ranks(shapes), strict=True)):
             split = len(shape or ()) - rank
             for axis in range(split):
                 if shape is not None and shape[axis] != 1:
-                    places[axis - split].append(Place(number, axis))
+                    places[axis - split].append(InputDimension(number, axis))
         return tuple(
             reduce(lambda left, right: ("broadcast", left, right), candidates) if size is None else size
             for size, candidates in zip(binding.loop, places, strict=True)
         )
 
     def check_run_time_sizes(
-        self, shapes: Sequence[Shape], binding: Binding, what: Callable[[int], str] = "output {}".format
+        self, shapes: Sequence[Shape], binding: DimensionBinding, what: Callable[[int], str] = "output {}".format
     ) -> None:
         """Check that outputs that share a run-time name have the same size there. The ranks must be checked before."""
         sizes: dict[Term, int | None] = {}
@@ -219,7 +219,7 @@ def broadcast_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
 
 
 @lru_cache(maxsize=1024)
-def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
+def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> DimensionBinding:
     if len(shapes) != len(signature.inputs):
         raise SignatureError(
             "the call has the wrong number of inputs.",
@@ -253,7 +253,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> Binding:
             remedy="Pass inputs whose loop dimensions (the dimensions before the core dimensions) are equal or 1, as "
             "in NumPy broadcasting.",
         ) from None
-    return Binding(loop, sizes, missing)
+    return DimensionBinding(loop, sizes, missing)
 
 
 def _missing_names(signature: Signature, shapes: Sequence[Shape | None]) -> frozenset[str]:
@@ -299,7 +299,7 @@ def _solved_sizes(
     return sizes
 
 
-def _solved(linear: Linear, size: Size) -> Size:
+def _solved(linear: Linear, size: SymbolicSize) -> SymbolicSize:
     """Express the name of a linear size in terms of this size."""
     if linear.offset:
         size = ("-", size, linear.offset) if linear.offset > 0 else ("+", size, -linear.offset)
@@ -355,17 +355,17 @@ def _first_to_tell(signature: Signature, shapes: Sequence[Shape | None], text: s
     raise AssertionError(text)
 
 
-def sizes_of(shape: Shape | None, number: int) -> Sizes | None:
+def symbolic_shape(shape: Shape | None, number: int) -> SymbolicShape | None:
     """Return the shape of an input, with a place for each unknown size; None for an unknown rank."""
     return None if shape is None else tuple(_known_or_place(shape, number, axis) for axis in range(len(shape)))
 
 
-def _known_or_place(shape: Shape, number: int, axis: int) -> Size:
+def _known_or_place(shape: Shape, number: int, axis: int) -> SymbolicSize:
     size = shape[axis]
-    return Place(number, axis) if size is None else size
+    return InputDimension(number, axis) if size is None else size
 
 
-def _substitute(term: Term, names: Mapping[str, Size]) -> Size:
+def _substitute(term: Term, names: Mapping[str, SymbolicSize]) -> SymbolicSize:
     if isinstance(term, tuple):
         return (term[0], _substitute(term[1], names), _substitute(term[2], names))
     return names[term] if isinstance(term, str) else term

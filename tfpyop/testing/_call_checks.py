@@ -19,7 +19,7 @@ from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._ops import concrete_op_of, plain_outputs, spec_of
-from tfpyop.testing._outcomes import KEEPS_STATE, Outcome, Property, described
+from tfpyop.testing._outcomes import KEEPS_STATE, CheckRunner, Outcome, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
 
@@ -59,7 +59,7 @@ def check_contract(
     Raises:
       CheckError: The declaration is violated. The report contains the simplest call that shows it.
     """
-    check = Property(op, "check_contract", max_examples=max_examples, seed=seed)
+    check = CheckRunner(op, "check_contract", max_examples=max_examples, seed=seed)
 
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
         promised = [ArraySpec.of(array) for array in function_outputs(check, op, arguments)]
@@ -103,7 +103,7 @@ def check_parity(
     Raises:
       CheckError: Two modes differ. The report names the output and the element.
     """
-    check = Property(op, "check_parity", max_examples=max_examples, seed=seed)
+    check = CheckRunner(op, "check_parity", max_examples=max_examples, seed=seed)
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
@@ -146,7 +146,7 @@ def check_batching(
       CheckError: Rows differ. The report names the output and the element.
     """
     checked_modes(modes)
-    check = Property(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
+    check = CheckRunner(op, "check_batching", max_examples=max_examples, seed=seed, usual=_MOST_COMPILED)
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful, and TensorFlow does not vectorize stateful ops")
 
@@ -183,7 +183,7 @@ def check_batching(
 
 
 def require_equal(
-    check: Property,
+    check: CheckRunner,
     expected: Sequence[Array],
     got: Sequence[Array],
     problem: str,
@@ -255,7 +255,7 @@ def _flushed(values: Array) -> Array:
 
 
 def _in_modes(
-    check: Property,
+    check: CheckRunner,
     op: Op[..., Any],
     body: Any,
     *,
@@ -279,7 +279,7 @@ def _in_modes(
     return check.passed()
 
 
-def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) -> list[Array]:
+def function_outputs(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """Return the outputs of the function. Reject the example if the function refuses it."""
     try:
         return plain_outputs(op, arguments)
@@ -298,16 +298,16 @@ def function_outputs(check: Property, op: Op[..., Any], arguments: Arguments) ->
 
 def _fits_signature(op: Op[..., Any], arguments: Arguments) -> bool:
     """Return whether the arguments match the signature of the op."""
-    host_op, leaves = concrete_op_of(op, arguments)
+    concrete_op, leaves = concrete_op_of(op, arguments)
     types = [ArraySpec.of(tf.constant(leaf).numpy()) for leaf in leaves]
     try:
-        host_op.host.output_types(types)
+        concrete_op.host.infer_outputs(types)
     except SignatureError:
         return False
     return True
 
 
-def _require_written(check: Property, op: Op[..., Any], arguments: Arguments, mode: str) -> None:
+def _require_written(check: CheckRunner, op: Op[..., Any], arguments: Arguments, mode: str) -> None:
     """Raise a failure if the results depend on the previous contents of destinations. Skip the native mode."""
     if mode == "native":
         return
@@ -324,11 +324,11 @@ def _require_written(check: Property, op: Op[..., Any], arguments: Arguments, mo
         ) from error
 
 
-def _called(check: Property, mode: str, caller: Caller, arguments: Arguments) -> list[Array]:
+def _called(check: CheckRunner, mode: str, caller: Caller, arguments: Arguments) -> list[Array]:
     try:
         return caller(arguments)
     except UnsupportedError as error:
-        check.pass_over(error.problem)
+        check.skip_example(error.problem)
     except Exception as error:
         raise check.failure(
             "the call raises, but the function itself does not.", mode=mode, got=described(error)

@@ -22,7 +22,7 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import CheckRunner
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
 NOISE = 1e-14
@@ -55,7 +55,7 @@ class Point:
     outputs: list[Array]
 
     @classmethod
-    def of(cls, check: Property, op: Op[..., Any], arguments: Arguments) -> Point:
+    def of(cls, check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> Point:
         """Prepare an example. Reject it if the function raises, or if its outputs contain no finite number."""
         _, leaves = concrete_op_of(op, arguments)
         arrays = [_widened(np.asarray(leaf)) for leaf in leaves]
@@ -69,7 +69,7 @@ class Point:
         if not is_finite or not any(np.size(output) for output in values):
             hypothesis.reject()
         if not all(any(is_differentiable(array.dtype) for array in side) for side in (arrays, values)):
-            check.pass_over("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
+            check.skip_example("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
         return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
 
@@ -165,7 +165,7 @@ def _absolute(vectors: Vectors) -> list[Array | None]:
 
 
 def compare_totals(
-    check: Property,
+    check: CheckRunner,
     numerical: Slopes,
     vectors: Vectors,
     *,

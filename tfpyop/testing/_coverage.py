@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfpyop._spec.coercion import Array, is_differentiable
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import CheckRunner
 
 _TELLING = 10
 """Number of undecided nonzero derivatives that outweighs any number of compared zeros."""
@@ -27,7 +27,7 @@ class Coverage:
       mode: The mode, if the check runs in several modes.
     """
 
-    def __init__(self, check: Property, name: str, *, mode: str | None = None) -> None:
+    def __init__(self, check: CheckRunner, name: str, *, mode: str | None = None) -> None:
         self._check, self._name, self._mode = check, name, mode
         self._compared: Counter[str] = Counter()
         self._compared_zero: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, dista
 from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import rules_of, spec_of
-from tfpyop.testing._outcomes import Property, quietly
+from tfpyop.testing._outcomes import CheckRunner, quietly
 from tfpyop.testing._strategies import smooth_arguments
 
 _N_SAMPLES = 60
@@ -70,7 +70,7 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
     """
     if rules_of(op).vjp is None:
         return None
-    check = Property(op, "gradient_profile", max_examples=_N_SAMPLES, seed=seed)
+    check = CheckRunner(op, "gradient_profile", max_examples=_N_SAMPLES, seed=seed)
     samples: list[tuple[float, float, Point]] = []
 
     @hypothesis.seed(seed)

@@ -77,15 +77,15 @@ class _Watched:
 
 def host_function(op: Op[..., Any], arguments: Arguments) -> Function:
     """Return the op's function in float64, as the numerical method needs it, without residuals."""
-    host_op, leaves = concrete_op_of(op, arguments)
-    n_residuals = len(host_op.residual_names)
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    n_residuals = len(concrete_op.residual_names)
 
     def call(arrays: Sequence[Array]) -> Sequence[Array]:
-        outputs = host_op.host.evaluate(arrays)
+        outputs = concrete_op.host.evaluate(arrays)
         return outputs[: len(outputs) - n_residuals]
 
     shapes = [np.shape(leaf) for leaf in leaves]
-    signature = host_op.signature
+    signature = concrete_op.signature
     if signature is None or not spec_of(op).is_vectorized:
         return whole_function(call, leaves)
     output_ranks = [len(core) for core in signature.outputs][: len(signature.outputs) - n_residuals]
@@ -107,7 +107,7 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
         here = function.call(point)
         watched = _Watched(function.call)
         try:
-            derivative = _METHOD.along(replace(function, call=watched), point, direction)
+            derivative = _METHOD.directional_derivative(replace(function, call=watched), point, direction)
         except Exception as error:
             if not watched.has_refused(error):
                 raise

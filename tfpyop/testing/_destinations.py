@@ -18,14 +18,14 @@ from tfpyop._spec.coercion import Array, DType, dtype_kind
 from tfpyop.testing._comparisons import first_of
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import spec_of, tensors_of
-from tfpyop.testing._outcomes import Property
+from tfpyop.testing._outcomes import CheckRunner
 
 _CAUSE = "out= is uninitialized memory: write every element, and read no element before writing it"
 _FINITE = -113.0
 """The second filling of floating-point arrays. Every floating dtype of two bytes or more can represent it."""
 
 
-def require_written(check: Property, op: Op[..., Any], arguments: Arguments, *, mode: str) -> None:
+def require_written(check: CheckRunner, op: Op[..., Any], arguments: Arguments, *, mode: str) -> None:
     """Raise a failure if the results depend on the contents of `out=` before the call.
 
     Raises:

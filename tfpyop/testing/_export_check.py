@@ -22,7 +22,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, rules_of, spec_of
 from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
-from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._outcomes import CheckRunner, Outcome
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _MOST_EXPORTED = 10
@@ -63,7 +63,7 @@ def check_export(
       CheckError: The loaded op raises, or returns other values.
     """
     checked_modes(modes)
-    check = Property(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
+    check = CheckRunner(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
     definition = spec_of(op)
     if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
         return check.skipped(f"the op's module {definition.module!r} cannot be imported by name")
@@ -78,7 +78,7 @@ def check_export(
                 path = saved.path_of(arguments, inputs)
                 got = process.call(path, [tensor.numpy() for tensor in inputs], is_differentiated=is_differentiated)
             except UnsupportedError as error:
-                check.pass_over(error.problem)
+                check.skip_example(error.problem)
             except LoadingError as error:
                 raise check.failure("the op fails in another process.", got=str(error)) from error
             problem = "the loaded op differs from the function"
@@ -104,11 +104,11 @@ class SavedModels:
         Raises:
           UnsupportedError: The call has static values that cannot be serialized.
         """
-        host_op, _ = concrete_op_of(self._op, arguments)
-        error = export_error(host_op)
+        concrete_op, _ = concrete_op_of(self._op, arguments)
+        error = export_error(concrete_op)
         if error is not None:
             raise error
-        key = (host_op.payload, *((tensor.dtype, tensor.shape.rank) for tensor in inputs))
+        key = (concrete_op.payload, *((tensor.dtype, tensor.shape.rank) for tensor in inputs))
         if key not in self._paths:
             path = str(self._directory / str(len(self._paths)))
             function = flat_function(self._op, arguments)
@@ -139,7 +139,7 @@ def _origin_of(module: str) -> str | None:
     return spec.origin if spec is not None else None
 
 
-def _require_equal_gradients(check: Property, call: Flat, inputs: Sequence[tf.Tensor], got: Loaded) -> None:
+def _require_equal_gradients(check: CheckRunner, call: Flat, inputs: Sequence[tf.Tensor], got: Loaded) -> None:
     expected = arrays_of(vjp(call, inputs, [tf.ones_like(output) for output in call(inputs)]))
     for number, (wanted, cotangent) in enumerate(zip(expected, got.cotangents, strict=True)):
         if (wanted is None) != (cotangent is None):

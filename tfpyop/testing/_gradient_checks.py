@@ -48,7 +48,7 @@ from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
-from tfpyop.testing._outcomes import Outcome, Property
+from tfpyop.testing._outcomes import CheckRunner, Outcome
 from tfpyop.testing._strategies import smooth_arguments
 
 _SECOND_NOISE = 1e-11
@@ -89,7 +89,7 @@ def check_gradient(
 
     Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982).
     """
-    check = Property(op, "check_gradient", max_examples=max_examples, seed=seed)
+    check = CheckRunner(op, "check_gradient", max_examples=max_examples, seed=seed)
     if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
     strategy = smooth_arguments(op) if arguments is None else arguments
@@ -132,7 +132,7 @@ def check_jvp(
       CheckError: A tangent is wrong. The report names the output and the element.
     """
     checked_modes(modes)
-    check = Property(op, "check_jvp", max_examples=max_examples, seed=seed)
+    check = CheckRunner(op, "check_jvp", max_examples=max_examples, seed=seed)
     if rules_of(op).jvp is None:
         return check.skipped("the op has no JVP rule")
     coverage = Coverage(check, "check_jvp")
@@ -201,7 +201,7 @@ def check_second_order(
     checked_modes(modes)
     default = hypothesis.settings.default
     fifth = max(1, (default.max_examples if default else 100) // 5)
-    check = Property(op, "check_second_order", max_examples=max_examples, seed=seed, usual=fifth)
+    check = CheckRunner(op, "check_second_order", max_examples=max_examples, seed=seed, usual=fifth)
     coverage = Coverage(check, "check_second_order")
     if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
@@ -211,7 +211,7 @@ def check_second_order(
         try:
             compare(at)
         except GradientError as error:
-            check.pass_over(f"no second derivative: {error.problem}")
+            check.skip_example(f"no second derivative: {error.problem}")
         except Exception as error:
             if not is_refusal(error) or at.has_derivative():
                 raise
@@ -285,7 +285,7 @@ class FirstGradient:
         return arrays_of(tape.gradient(list(targets), at.tensors, output_gradients=list(upstream)))
 
 
-def _require_light_tangents(check: Property, at: Point, direction: Vectors, numerical: Slopes) -> None:
+def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, numerical: Slopes) -> None:
     """Raise a failure if a small part of a tangent is wrong."""
     light = LightTangents(at.function, at.arrays, push=lambda vectors: jvp(at.call, at.tensors, vectors))
     found = light.mismatch(direction, numerical)
@@ -299,7 +299,7 @@ def _require_light_tangents(check: Property, at: Point, direction: Vectors, nume
 
 
 def _require_light_elements(
-    check: Property, light: LightElements, numerical: Slopes, vectors: Vectors, gradients: Vectors
+    check: CheckRunner, light: LightElements, numerical: Slopes, vectors: Vectors, gradients: Vectors
 ) -> None:
     """Raise a failure if second derivatives are wrong that are much smaller than other second derivatives."""
     if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
@@ -314,7 +314,9 @@ def _require_light_elements(
         )
 
 
-def _require_adjoint(check: Property, at: Point, numerical: Slopes, *, direction: Vectors, tangents: Vectors) -> None:
+def _require_adjoint(
+    check: CheckRunner, at: Point, numerical: Slopes, *, direction: Vectors, tangents: Vectors
+) -> None:
     """Raise a failure unless JVP and VJP satisfy (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
     cotangents = [None if weight is None else tf.constant(weight) for weight in weights]

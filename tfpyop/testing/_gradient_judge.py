@@ -45,7 +45,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._ops import spec_of
-from tfpyop.testing._outcomes import Property, described
+from tfpyop.testing._outcomes import CheckRunner, described
 
 _N_CONFIRMING = 6
 """Number of additional directions that are tried at a point before a failure is reported."""
@@ -60,7 +60,7 @@ class GradientChecker:
     failure at the simplest examples.
     """
 
-    def __init__(self, check: Property, op: Op[..., Any], mode: str) -> None:
+    def __init__(self, check: CheckRunner, op: Op[..., Any], mode: str) -> None:
         self._check, self._op, self._mode = check, op, mode
         self._coverage = Coverage(check, "check_gradient", mode=mode)
 

@@ -21,7 +21,7 @@ from tfpyop.testing._call_checks import function_outputs, require_equal
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, spec_of
-from tfpyop.testing._outcomes import Outcome, Property, quietly
+from tfpyop.testing._outcomes import CheckRunner, Outcome, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _N_THREADS = 4
@@ -59,7 +59,7 @@ def check_purity(
       CheckError: The function is not pure. The report shows the effect.
     """
     checked_modes(modes)
-    check = Property(op, "check_purity", max_examples=max_examples, seed=seed)
+    check = CheckRunner(op, "check_purity", max_examples=max_examples, seed=seed)
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
@@ -110,7 +110,7 @@ def check_threads(
       CheckError: A call in parallel with other calls returned another result.
     """
     checked_modes(modes)
-    check = Property(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
+    check = CheckRunner(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
     cases: list[tuple[Arguments, list[Array]]] = []
@@ -135,24 +135,24 @@ def check_threads(
 
 def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, list[Array]]:
     """Return writable inputs. For a function that takes only core dimensions, return the inputs of one loop element."""
-    host_op, leaves = concrete_op_of(op, arguments)
+    concrete_op, leaves = concrete_op_of(op, arguments)
     inputs = [np.array(tf.constant(leaf).numpy()) for leaf in leaves]
-    if spec_of(op).is_vectorized or host_op.signature is None:
-        return host_op, inputs
-    ranks = host_op.signature.core_ranks([array.shape for array in inputs])
+    if spec_of(op).is_vectorized or concrete_op.signature is None:
+        return concrete_op, inputs
+    ranks = concrete_op.signature.core_ranks([array.shape for array in inputs])
     n_loops = [array.ndim - rank for array, rank in zip(inputs, ranks, strict=True)]
     if any(0 in array.shape[:n_loop] for array, n_loop in zip(inputs, n_loops, strict=True)):
         hypothesis.reject()  # there is no loop element
-    return host_op, [np.array(array[(0,) * n_loop]) for array, n_loop in zip(inputs, n_loops, strict=True)]
+    return concrete_op, [np.array(array[(0,) * n_loop]) for array, n_loop in zip(inputs, n_loops, strict=True)]
 
 
-def _raw_call(check: Property, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
+def _raw_call(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
     """Return the function's results for writable inputs, and these inputs after the call."""
-    host_op, inputs = _raw_inputs(op, arguments)
+    concrete_op, inputs = _raw_inputs(op, arguments)
     definition = spec_of(op)
     more = {"out": None} if definition.parameters.takes_out else {}
     try:
-        result = definition.call(op.numpy, inputs, host_op.tree, host_op.static, **more)
+        result = definition.call(op.numpy, inputs, concrete_op.tree, concrete_op.static, **more)
     except Exception as error:
         check.reject(error)
     return [np.asarray(value) for value in tf.nest.flatten(result)], inputs

@@ -181,7 +181,7 @@ class LightElements:
         tolerance = self._tolerance(weights, gradients) * scale
         if apart <= tolerance + error_of(numerical, weights):
             return _Comparison(True, None)
-        noise = Noise.along(self.function, self.point, direction)
+        noise = Noise.directional_derivative(self.function, self.point, direction)
         error = inner([None if w is None else np.abs(w) for w in weights], noise.errors_of(numerical))
         floor = self.noise * largest(weights) * largest(direction)
         floor += noise.of_rule(weights, gradients) * heaviest

@@ -133,7 +133,7 @@ class LightTangents:
         wrong = beyond(counts, numerical.errors, 0.0)
         if not any(flags.any() for flags in wrong):
             return wrong, numerical.errors, tangents
-        noise = Noise.along(self.function, self.point, direction)
+        noise = Noise.directional_derivative(self.function, self.point, direction)
         errors, rounding = noise.errors_of(numerical), noise.of_rule([flags * 1.0 for flags in wrong], tangents)
         return beyond(wrong, errors, rounding), errors, tangents
 

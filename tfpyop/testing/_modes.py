@@ -82,8 +82,8 @@ class Caller:
         if self._mode == "native":
             return functools.partial(_natively, function)
         is_compiled = self._mode == "XLA"
-        host_op, _ = concrete_op_of(self._op, arguments)
-        text = id(host_op) if host_op.payload is None else host_op.payload
+        concrete_op, _ = concrete_op_of(self._op, arguments)
+        text = id(concrete_op) if concrete_op.payload is None else concrete_op.payload
         key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), text)
         traced = self._traced.get(key)
         if traced is None:

@@ -62,23 +62,23 @@ def subject_of(op: Op[..., Any]) -> str:
 
 def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, Sequence[Any]]:
     """Return the concrete op for a call, and the flat inputs of the call."""
-    entry = op_def_of(op)
-    return entry.bind_arguments(arguments.args, arguments.static)
+    definition = op_def_of(op)
+    return definition.bind_arguments(arguments.args, arguments.static)
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
     """Return the op as a function of flat tensors, with the static values and the nesting of a call."""
-    host_op, _ = concrete_op_of(op, arguments)
-    return lambda tensors: list(bind(host_op, tensors))
+    concrete_op, _ = concrete_op_of(op, arguments)
+    return lambda tensors: list(bind(concrete_op, tensors))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:
     """Return the outputs of the op's function for a call on the host, checked against the spec, without residuals."""
-    host_op, leaves = concrete_op_of(op, arguments)
-    return list(host_op.visible(host_op.host([tf.constant(leaf).numpy() for leaf in leaves])))
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    return list(concrete_op.visible(concrete_op.host([tf.constant(leaf).numpy() for leaf in leaves])))
 
 
 def tensors_of(op: Op[..., Any], arguments: Arguments) -> tuple[HostFunction, list[Array]]:
     """Return the host function for a call, and the flat inputs as TensorFlow passes them."""
-    host_op, leaves = concrete_op_of(op, arguments)
-    return host_op.host, [tf.constant(leaf).numpy() for leaf in leaves]
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    return concrete_op.host, [tf.constant(leaf).numpy() for leaf in leaves]

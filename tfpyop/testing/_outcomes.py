@@ -70,7 +70,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-class Property:
+class CheckRunner:
     """Run one check of one op: count examples, and turn every exception into a failure that names its example.
 
     Args:
@@ -197,7 +197,7 @@ class Property:
             raise _HopelessError(str(error))
         hypothesis.reject()
 
-    def pass_over(self, reason: str) -> NoReturn:
+    def skip_example(self, reason: str) -> NoReturn:
         """Reject an example to which the check does not apply, whatever its values."""
         self._pointless = reason
         self._n_pointless += 1

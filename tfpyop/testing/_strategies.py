@@ -305,7 +305,7 @@ def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
     try:
         read = [np.dtype(parse_dtype(dtype)) for dtype in several]
     except RegistrationError as error:
-        raise error.about(subject_of(op)) from None
+        raise error.with_subject(subject_of(op)) from None
     for dtype in read:
         if dtype_kind(dtype) not in "biufc":
             raise RegistrationError(

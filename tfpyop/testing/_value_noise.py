@@ -46,7 +46,7 @@ class Noise:
     roughness: list[Array]
 
     @classmethod
-    def along(cls, function: Function, point: Sequence[Array], direction: Vectors) -> Noise:
+    def directional_derivative(cls, function: Function, point: Sequence[Array], direction: Vectors) -> Noise:
         """Measure noise along a direction. Distances at which the function refuses a point do not count."""
         with np.errstate(all="ignore"):
             units = [precision_of(values) * np.abs(values) for values in function.call(point)]

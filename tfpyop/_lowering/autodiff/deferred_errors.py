@@ -172,7 +172,7 @@ class DeferredError:
             return self.vectors(context.inputs, cotangents)
 
         definition = REGISTRY.find(_NAME)
-        host = HostFunction(self.subject, function=refuse, promise=SameAsInputsSpec(count))
+        host = HostFunction(self.subject, function=refuse, output_spec=SameAsInputsSpec(count))
         rules = RuleSet(vjp=TensorFlowRule(definition.site, rule))
         return ConcreteOp(definition, host, rules, None, None, {}, payload)
 

@@ -87,7 +87,7 @@ def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tens
       GradientError: The op has no JVP rule, and none can be derived.
       ContractError: The rule returned an invalid tangent.
     """
-    linked = _linked(call)
+    linked = _relink_outputs(call)
     is_batched = [_is_batched(*pair) for pair in zip(tangents, call.inputs, strict=True)]
     return _tangents_of_batch(linked, tangents, is_batched) if any(is_batched) else _tangents(linked, tangents)
 
@@ -102,7 +102,7 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     if not has_jvp(op):
         raise missing_jvp(op)
     assert op.rules.vjp is not None
-    return elementwise_jvp(call, given) if isinstance(op.rules.vjp, NumpyRule) else _transposed(call, given)
+    return elementwise_jvp(call, given) if isinstance(op.rules.vjp, NumpyRule) else _transpose_vjp(call, given)
 
 
 def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
@@ -142,7 +142,7 @@ def has_jvp(op: ConcreteOp) -> bool:
     return isinstance(op.rules.vjp, TensorFlowRule) or is_elementwise
 
 
-def _linked(call: RecordedCall) -> RecordedCall:
+def _relink_outputs(call: RecordedCall) -> RecordedCall:
     """Return the call with outputs that tapes connect to the inputs. The existing outputs are recorded only later."""
     outputs = [tf.identity(tensor) for tensor in call.outputs]
 
@@ -153,7 +153,7 @@ def _linked(call: RecordedCall) -> RecordedCall:
     return replace(call, outputs=outputs)
 
 
-def _transposed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def _transpose_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Derive the JVP from a VJP rule in TensorFlow ops: differentiate the rule, which is linear in the cotangents."""
     wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
     copied = _copied(call)

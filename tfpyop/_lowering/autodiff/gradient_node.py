@@ -115,7 +115,7 @@ def unreadable_gradient(got: str) -> UnsupportedError:
 
 
 def identity_with_gradient(
-    op: ConcreteOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_over_rows: bool = False
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_for_batches: bool = False
 ) -> list[tf.Tensor]:
     """Pass tensors of the current graph through a node with its own gradient.
 
@@ -124,10 +124,10 @@ def identity_with_gradient(
       tensors: The tensors to pass through.
       kind: The name of the registered gradient of the node.
       detail: What the gradient needs besides op and node.
-      holds_over_rows: Whether the gradient of one row is also correct for stacked rows.
+      holds_for_batches: Whether the gradient of one row is also correct for stacked rows.
     """
     graph = tf.compat.v1.get_default_graph()
-    hold(op, graph)
+    keep_alive(op, graph)
     gradient = NodeGradient(kind, detail)
     is_saved = is_saving() and REGISTRY.is_stable(op)
     name = SAVED if is_saved else REGISTRY.unique(op.name)
@@ -139,7 +139,7 @@ def identity_with_gradient(
     else:
         name_gradient(name, _GradientOfNode(op, node, gradient))
         _NAMES.add(name, graph)
-    over_rows = gradient if holds_over_rows else None
+    over_rows = gradient if holds_for_batches else None
     node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's would drop the gradient
     return passed
 
@@ -152,18 +152,18 @@ def is_gradient_node(node: Any) -> bool:
     return isinstance(find_gradient(name.decode(errors="replace")), _GradientOfNode)
 
 
-def hold(op: ConcreteOp, graph: tf.Graph) -> None:
+def keep_alive(op: ConcreteOp, graph: tf.Graph) -> None:
     """Keep the op alive as long as the graph and the graphs that enclose it.
 
     The global graph around eager code is excluded, because it lives forever.
     """
-    if op in _held(graph):  # then the enclosing graphs hold it too
+    if op in _kept_alive(graph):  # then the enclosing graphs hold it too
         return
     while isinstance(graph, FuncGraph):
-        _held(graph).add(op)
+        _kept_alive(graph).add(op)
         graph = graph.outer_graph
     if not executing_eagerly_outside_functions():
-        _held(graph).add(op)
+        _kept_alive(graph).add(op)
 
 
 def forwarded_inputs(node: tf.Operation, begin: int) -> list[tf.Tensor]:
@@ -205,7 +205,7 @@ def _over_rows(op: ConcreteOp, gradient: NodeGradient | None, pfor_input: Any) -
 def _recorded(op: ConcreteOp, tensors: Sequence[tf.Tensor], gradient: NodeGradient) -> list[tf.Tensor]:
     """Pass tensors through a gradient node, also for tapes inside functions, which ignore gradient names."""
     with stop_recording():
-        passed = identity_with_gradient(op, tensors, gradient.kind, gradient.detail, holds_over_rows=True)
+        passed = identity_with_gradient(op, tensors, gradient.kind, gradient.detail, holds_for_batches=True)
 
     def backward(*cotangents: Any) -> list[Any]:
         return gradient.call(op, passed[0].op, cotangents)
@@ -244,7 +244,7 @@ class _GradientOfNode:
             _saving.reset(outer)
 
 
-def _held(graph: tf.Graph) -> set[ConcreteOp]:
+def _kept_alive(graph: tf.Graph) -> set[ConcreteOp]:
     """Return the ops that a graph holds. The set is an attribute, so that cycles through the graph can be collected."""
     if not hasattr(graph, "_tfpyop_held"):
         graph._tfpyop_held = set()

@@ -45,7 +45,7 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
     except TfpyopError as error:
-        raise error.about(f"JVP of {op.subject}") from None
+        raise error.with_subject(f"JVP of {op.subject}") from None
     return mark_unconnected(call, rule.function, vectors, fitted)
 
 

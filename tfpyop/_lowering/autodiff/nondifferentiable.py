@@ -53,7 +53,7 @@ def nondifferentiable(
             kept = [tf.identity(tensor) for tensor in tensors]
         else:
             detail: Json = [n_tensors, kind_of(error)]
-            kept = identity_with_gradient(op, through, "guard", detail, holds_over_rows=True)[:n_tensors]
+            kept = identity_with_gradient(op, through, "guard", detail, holds_for_batches=True)[:n_tensors]
     record_operation("tfpyop guard", kept, through, backward, forward)
     return kept
 

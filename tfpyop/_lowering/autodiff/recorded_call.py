@@ -34,7 +34,7 @@ class RecordedCall:
     @property
     def is_of_vjp(self) -> bool:
         """Whether the op is the op of a VJP rule and has no rule of its own."""
-        return self.op.rules.vjp is None and isinstance(self.op.host.promise, CotangentSpec)
+        return self.op.rules.vjp is None and isinstance(self.op.host.output_spec, CotangentSpec)
 
     @cached_property
     def forward_call(self) -> RecordedCall:
@@ -50,9 +50,9 @@ class RecordedCall:
 
     @cached_property
     def _parts(self) -> RuleInputs[tf.Tensor]:
-        promise = self.op.host.promise
-        assert isinstance(promise, CotangentSpec)
-        return promise.split(self.inputs, [dtype_of(tensor) for tensor in self.inputs])
+        output_spec = self.op.host.output_spec
+        assert isinstance(output_spec, CotangentSpec)
+        return output_spec.split(self.inputs, [dtype_of(tensor) for tensor in self.inputs])
 
     @property
     def values(self) -> RuleInputs[Any]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, may_call_functions, nodes_of_called
 from tfpyop._registry.token import is_own
-from tfpyop.errors import text_of
+from tfpyop.errors import message_of
 
 _PYTHON = ("PyFunc", "PyFuncStateless")
 """The nodes of Python functions, which have no gradient."""
@@ -77,12 +77,12 @@ def _leaves(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Ten
 def needs_concrete_values(error: BaseException) -> bool:
     """Return whether an exception reports that Python cannot read the values of a symbolic tensor."""
     if isinstance(error, AttributeError):  # an attribute of eager tensors only, such as .numpy()
-        found = _MISSING.search(text_of(error))  # AutoGraph creates the exception again, from its text alone
+        found = _MISSING.search(message_of(error))  # AutoGraph creates the exception again, from its text alone
         is_of_tensor = isinstance(error.obj, tf.Tensor) or found is not None
         return is_of_tensor and hasattr(EagerTensor, found["name"] if found else str(error.name))
     if isinstance(error, TypeError):  # float(tensor)
-        return "'SymbolicTensor'" in text_of(error)
-    return isinstance(error, NotImplementedError) and "to a numpy array" in text_of(error)
+        return "'SymbolicTensor'" in message_of(error)
+    return isinstance(error, NotImplementedError) and "to a numpy array" in message_of(error)
 
 
 def _symbolic(results: Any) -> list[tf.Tensor]:

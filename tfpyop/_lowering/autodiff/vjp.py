@@ -20,7 +20,7 @@ from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
-from tfpyop._spec.signature import sizes_of
+from tfpyop._spec.signature import symbolic_shape
 from tfpyop.errors import Shape, TfpyopError
 
 
@@ -49,7 +49,7 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
             for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
         ]
     except TfpyopError as error:
-        raise error.about(f"gradient of {op.subject}") from error.__cause__
+        raise error.with_subject(f"gradient of {op.subject}") from error.__cause__
     return mark_unconnected(call, rule.function, cotangents, fitted)
 
 
@@ -93,7 +93,7 @@ def _checks(call: RecordedCall, tensor: tf.Tensor, number: int, problem: str) ->
     """Return nodes that raise unless a cotangent has the shape of its primal or the broadcast shape."""
     signature, shapes = call.op.signature, [type_of(primal).shape for primal in call.inputs]
     if is_compiling():  # XLA drops nodes that raise at run time
-        allowed = [sizes_of(shapes[number], number)]
+        allowed = [symbolic_shape(shapes[number], number)]
         allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
         known = [sizes for sizes in allowed if sizes is not None]
         what = f"the cotangent of input {number}"

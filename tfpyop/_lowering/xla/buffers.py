@@ -15,7 +15,7 @@ import numpy as np
 from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
 from tfpyop._lowering.xla.structs import LENT, LENT_FROM, Buffer, Frame, pointers, reader, sizes
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
 from tfpyop.errors import UnsupportedError, describe
 
 _READ_ONLY: Any = PickleBuffer(memoryview(LENT).toreadonly())
@@ -113,14 +113,14 @@ def _types_of(count: int, address: int) -> list[_BufferType]:
     return types
 
 
-def _are_declared(actual: Sequence[_BufferType], declared: Types) -> bool:
+def _are_declared(actual: Sequence[_BufferType], declared: ArraySpecs) -> bool:
     return len(actual) == len(declared) and all(
         element_type == ELEMENT_TYPES[type_.dtype.name][1] and is_compatible(shape, type_.shape)
         for (element_type, shape), type_ in zip(actual, declared, strict=True)
     )
 
 
-def _mismatch(expected: Sequence[Types], actual: Sequence[Sequence[_BufferType]]) -> UnsupportedError:
+def _mismatch(expected: Sequence[ArraySpecs], actual: Sequence[Sequence[_BufferType]]) -> UnsupportedError:
     got = [[describe(_NAMES.get(number, f"type {number}"), shape) for number, shape in side] for side in actual]
     return UnsupportedError(
         "the arrays of a compiled call do not match the model's declaration.",

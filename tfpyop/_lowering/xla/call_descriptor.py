@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfpyop._spec.coercion import parse_dtype
-from tfpyop._spec.outputs import ArraySpec, Types
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs
 from tfpyop.errors import RegistrationError, Shape, UnsupportedError
 
 ELEMENT_TYPES = {
@@ -41,8 +41,8 @@ class CallDescriptor:
     """The host function of one compiled call, and the types of its inputs and outputs."""
 
     token: str
-    inputs: Types
-    outputs: Types
+    inputs: ArraySpecs
+    outputs: ArraySpecs
     is_ordered: bool = False
     """Whether a last input and a last output without content keep the order of calls."""
 

@@ -20,13 +20,13 @@ from tfpyop._host.function import HostFunction, read_only
 from tfpyop._lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop._lowering.profiling import run_host
 from tfpyop._lowering.status import failure, outputs_changed_error, shortened
-from tfpyop._lowering.tensors import are_kept, take_back, wait_for_release
+from tfpyop._lowering.tensors import are_referenced, revoke, wait_for_release
 from tfpyop._lowering.xla.buffers import CallBuffers, shapes_of
 from tfpyop._lowering.xla.call_descriptor import CallDescriptor
 from tfpyop._lowering.xla.structs import Frame
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.outputs import ArraySpec, Types, is_compatible
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
 from tfpyop.errors import ContractError, TfpyopError
 
 _MOST_SAID = 500
@@ -66,14 +66,14 @@ class HostCall:
         try:
             inputs, targets = self._buffers.arrays(frame)
         except TfpyopError as error:
-            raise error.about(self._host.subject) from None
+            raise error.with_subject(self._host.subject) from None
         out = targets[: self._plan.n_destinations]
         if not lends:
             inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
         elif out:
             targets = []  # no other reference to the function's arrays may exist
         problem = self._run(inputs, out, targets, frame)
-        if lends and problem is None and not are_kept(inputs) and not (out and are_kept(out)):
+        if lends and problem is None and not are_referenced(inputs) and not (out and are_referenced(out)):
             return
         if lends or self._trials:
             problem = self._watched(inputs, out, problem)
@@ -156,7 +156,7 @@ class HostCall:
             self._trials = 0
             if not lends:
                 return problem
-            take_back(out)
+            revoke(out)
             return self._told(problem)
         self._lends = self._trials > 0 and problem is None
         return problem
@@ -169,7 +169,7 @@ class HostCall:
             problem.add_note(str(self._kept(None)))
         return problem
 
-    def _changed(self, got: Types) -> ContractError:
+    def _changed(self, got: ArraySpecs) -> ContractError:
         return outputs_changed_error(self._host.subject, self._buffers.outputs, got)
 
     def _kept(self, problem: Exception | None) -> ContractError:
@@ -194,7 +194,7 @@ def _is_promised(type_: ArraySpec, promised: ArraySpec) -> bool:
 
 
 def _are_held(inputs: Sequence[Array], out: Sequence[Array]) -> bool:
-    return are_kept(inputs) or are_kept(out)
+    return are_referenced(inputs) or are_referenced(out)
 
 
 def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
@@ -224,7 +224,7 @@ def _make_call(key: Any, declared: CallDescriptor, frame: Frame) -> HostCall:
     try:
         buffers = CallBuffers(declared, frame)
     except TfpyopError as error:
-        raise error.about(host.subject) from None
+        raise error.with_subject(host.subject) from None
     call: HostCall = host.remember(key, HostCall(host, buffers))
     _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
     return call

@@ -20,8 +20,8 @@ from tfpyop._lowering.xla.dynamic_sizes import may_be_dynamic
 from tfpyop._lowering.xla.stablehlo import check_of_shape, host_call, is_too_large
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.coercion import STRING
-from tfpyop._spec.outputs import ArraySpec, OpOutputSpec, OutputSpec, Types
-from tfpyop._spec.signature import Sizes
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OpOutputSpec, OutputSpec
+from tfpyop._spec.signature import SymbolicShape
 from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def host_node(
-    op: ConcreteOp, tensors: Sequence[tf.Tensor], types: Types, promised: Sequence[ArraySpec]
+    op: ConcreteOp, tensors: Sequence[tf.Tensor], types: ArraySpecs, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
     """Add a node that calls the host function; return its outputs, without a gradient.
 
@@ -57,7 +57,7 @@ def host_node(
         order = _order(graph) if op.host.is_stateful else []
         install()
     except TfpyopError as error:
-        raise error.about(op.subject) from None
+        raise error.with_subject(op.subject) from None
     if not promised and not order:
         return []
     call = CallDescriptor(REGISTRY.token_of(op), types, promised, is_ordered=op.host.is_stateful)
@@ -85,7 +85,7 @@ def host_node(
 
 
 def check_shape(
-    inputs: Sequence[tf.Tensor], tensor: tf.Tensor, *, allowed: Sequence[Sizes], what: str, problem: str
+    inputs: Sequence[tf.Tensor], tensor: tf.Tensor, *, allowed: Sequence[SymbolicShape], what: str, problem: str
 ) -> tf.Operation:
     """Return a node that XLA refuses to compile unless a tensor has an allowed shape.
 
@@ -118,7 +118,7 @@ def check_shape(
     return node
 
 
-def _check_dtypes(types: Types) -> None:
+def _check_dtypes(types: ArraySpecs) -> None:
     for type_ in types:
         name = type_.dtype.name
         if name.startswith(_SUB_BYTE):
@@ -138,7 +138,7 @@ def _check_dtypes(types: Types) -> None:
             )
 
 
-def _check_memory(types: Types, what: str) -> None:
+def _check_memory(types: ArraySpecs, what: str) -> None:
     for number, type_ in enumerate(types):
         if is_too_large(type_):
             raise UnsupportedError(
@@ -149,7 +149,7 @@ def _check_memory(types: Types, what: str) -> None:
             )
 
 
-def _check_ranks(types: Types, what: str) -> None:
+def _check_ranks(types: ArraySpecs, what: str) -> None:
     for number, type_ in enumerate(types):
         if type_.shape is None:
             raise SignatureError(
@@ -159,23 +159,23 @@ def _check_ranks(types: Types, what: str) -> None:
             )
 
 
-def _sizes(host: HostFunction, types: Types, promised: Sequence[ArraySpec]) -> list[Sizes]:
+def _sizes(host: HostFunction, types: ArraySpecs, promised: Sequence[ArraySpec]) -> list[SymbolicShape]:
     """Return the shapes of the outputs in terms of the inputs' dimensions."""
     _check_ranks(types, "input {}")
-    sizes = host.output_sizes(types)
+    sizes = host.symbolic_shapes(types)
     for number, (known, type_) in enumerate(zip(sizes, promised, strict=True)):
         if known is None:
             raise SignatureError(
                 f"output {number} has an unknown shape; XLA needs it at compile time.",
                 expected="sizes that can be computed from the input sizes",
                 got=f"{type_} for inputs {', '.join(map(str, types))}",
-                remedy=_remedy(host.promise, types),
+                remedy=_remedy(host.output_spec, types),
             )
     return [known for known in sizes if known is not None]
 
 
-def _remedy(promise: OutputSpec, types: Types) -> str:
-    signature = promise.signature if isinstance(promise, OpOutputSpec) else None
+def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
+    signature = output_spec.signature if isinstance(output_spec, OpOutputSpec) else None
     if signature is not None:
         names = ", ".join(sorted(signature.run_time_names))
         return (
@@ -183,7 +183,7 @@ def _remedy(promise: OutputSpec, types: Types) -> str:
             'in "(n)->(n//2+1)", or pad the output to such a size.'
         )
     example = ",".join(["()"] * len(types))
-    if isinstance(promise, OpOutputSpec) and promise.shape is not None:
+    if isinstance(output_spec, OpOutputSpec) and output_spec.shape is not None:
         return (
             f'shape= gives the output shape for known sizes only. Write a signature, for example "{example}->()" for '
             "an elementwise function, or make all sizes known with input_signature= or tf.ensure_shape."

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
-from tfpyop._spec.outputs import ArraySpec, Types
-from tfpyop._spec.signature import Place, Size, Sizes
+from tfpyop._spec.outputs import ArraySpec, ArraySpecs
+from tfpyop._spec.signature import InputDimension, SymbolicShape, SymbolicSize
 
 _ARITHMETIC = {"+": "add", "-": "subtract", "*": "multiply"}
 _SIZE = "tensor<i64>"
@@ -30,7 +30,9 @@ def is_too_large(type_: ArraySpec) -> bool:
     return math.prod(size or 1 for size in type_.shape or ()) * type_.dtype.itemsize > _MOST_BYTES
 
 
-def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, problem: str, is_kept: bool = False) -> str:
+def host_call(
+    target: str, call: CallDescriptor, sizes: Sequence[SymbolicShape], *, problem: str, is_kept: bool = False
+) -> str:
     """Return the text of a module whose only function makes a call.
 
     Args:
@@ -70,7 +72,7 @@ def host_call(target: str, call: CallDescriptor, sizes: Sequence[Sizes], *, prob
     return text.module(outputs)
 
 
-def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
+def check_of_shape(types: ArraySpecs, allowed: Sequence[SymbolicShape], message: str) -> str:
     """Return the text of a module that fails to compile unless the last input has an allowed shape.
 
     Args:
@@ -79,7 +81,7 @@ def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
       message: The text of the error before the shape.
     """
     text = _Text(types)
-    own = [text.size(Place(len(types) - 1, axis)) for axis in range(len(types[-1].shape or ()))]
+    own = [text.size(InputDimension(len(types) - 1, axis)) for axis in range(len(types[-1].shape or ()))]
     text.check(
         text.any([text.all(list(map(text.equal, own, map(text.size, sizes)))) for sizes in allowed]), message, own
     )
@@ -90,13 +92,13 @@ def check_of_shape(types: Types, allowed: Sequence[Sizes], message: str) -> str:
 class _Text:
     """The lines that compute sizes, without duplicates."""
 
-    inputs: Types
+    inputs: ArraySpecs
     lines: list[str] = field(default_factory=list)
-    names: dict[Size, str] = field(default_factory=dict)
-    limits: dict[Size, str] = field(default_factory=dict)
-    fits: dict[tuple[Sizes, int], str] = field(default_factory=dict)
+    names: dict[SymbolicSize, str] = field(default_factory=dict)
+    limits: dict[SymbolicSize, str] = field(default_factory=dict)
+    fits: dict[tuple[SymbolicShape, int], str] = field(default_factory=dict)
 
-    def module(self, outputs: Types) -> str:
+    def module(self, outputs: ArraySpecs) -> str:
         """Return the module with these lines. It returns the results of the last custom call."""
         parameters = ", ".join(f"%i{number}: {_tensor(type_)}" for number, type_ in enumerate(self.inputs))
         types = ", ".join(map(_tensor, outputs))
@@ -113,7 +115,7 @@ class _Text:
         )
 
     def custom_call(
-        self, operands: Sequence[str], operand_types: Sequence[str], attributes: Sequence[str], outputs: Types
+        self, operands: Sequence[str], operand_types: Sequence[str], attributes: Sequence[str], outputs: ArraySpecs
     ) -> None:
         """Add a custom call, whose results are `%r`."""
         results = {0: "", 1: "%r = "}.get(len(outputs), f"%r:{len(outputs)} = ")
@@ -133,14 +135,14 @@ class _Text:
         ]
         self.custom_call([is_good, *shape], ["tensor<i1>", *[_SIZE] * len(shape)], attributes, [])
 
-    def check_sizes(self, sizes: Sizes, itemsize: int, message: str) -> None:
+    def check_sizes(self, sizes: SymbolicShape, itemsize: int, message: str) -> None:
         """Add a check that makes compilation fail if a computed size is impossible in XLA, or the array too large."""
         facts = [self._is_possible(size) for size in sizes if _is_computed(size)]
         facts += self._fits(sizes, itemsize)
         if facts:
             self.check(self.all(facts), message, list(map(self.size, sizes)))
 
-    def shape(self, sizes: Sizes, itemsize: int) -> str:
+    def shape(self, sizes: SymbolicShape, itemsize: int) -> str:
         """Return the name of a tensor of sizes."""
         n_sizes = len(sizes)
         if not sizes:
@@ -151,7 +153,7 @@ class _Text:
         types = ", ".join(["tensor<1xi32>"] * n_sizes)
         return self._line(f"stablehlo.concatenate {', '.join(parts)}, dim = 0 : ({types}) -> tensor<{n_sizes}xi32>")
 
-    def size(self, size: Size) -> str:
+    def size(self, size: SymbolicSize) -> str:
         """Return the name of one size."""
         name = self.names.get(size)
         if name is None:
@@ -177,10 +179,10 @@ class _Text:
         """Return the name of a boolean: whether at least one fact is true."""
         return functools.reduce(lambda left, right: self._line(f"stablehlo.or {left}, {right} : tensor<i1>"), facts)
 
-    def _size(self, size: Size) -> str:
+    def _size(self, size: SymbolicSize) -> str:
         if isinstance(size, int):
             return self._line(f"stablehlo.constant dense<{size}> : {_SIZE}")
-        if isinstance(size, Place):
+        if isinstance(size, InputDimension):
             source = f"%i{size.input}, dim = {size.axis} : ({_tensor(self.inputs[size.input])}) -> tensor<i32>"
             narrow = self._line(f"stablehlo.get_dimension_size {source}")
             return self._line(f"stablehlo.convert {narrow} : (tensor<i32>) -> {_SIZE}")
@@ -204,7 +206,7 @@ class _Text:
         chosen = self.compare(left, right, comparison)
         return self._line(f"stablehlo.select {chosen}, {then}, {otherwise} : tensor<i1>, {_SIZE}")
 
-    def _narrow(self, size: Size, fits: Sequence[str]) -> str:
+    def _narrow(self, size: SymbolicSize, fits: Sequence[str]) -> str:
         """Return the name of one size as an i32, or of 0 for an impossible size, to avoid an earlier error from XLA."""
         name = self.size(size)
         facts = [*([self._is_possible(size)] if _is_computed(size) else []), *fits]
@@ -212,7 +214,7 @@ class _Text:
             name = self._line(f"stablehlo.select {self.all(facts)}, {name}, {self.size(0)} : tensor<i1>, {_SIZE}")
         return self._line(f"stablehlo.convert {name} : ({_SIZE}) -> tensor<i32>")
 
-    def _fits(self, sizes: Sizes, itemsize: int) -> list[str]:
+    def _fits(self, sizes: SymbolicShape, itemsize: int) -> list[str]:
         """Return the name of a boolean, in a list: whether an array of these sizes fits. Empty if this is known."""
         if len(sizes) < 2 or all(isinstance(size, int) for size in sizes):
             return []
@@ -225,13 +227,13 @@ class _Text:
             self.fits[sizes, itemsize] = self.compare(rest, self.size(1), "GE")
         return [self.fits[sizes, itemsize]]
 
-    def _is_possible(self, size: Size) -> str:
+    def _is_possible(self, size: SymbolicSize) -> str:
         """Return the name of a boolean: whether XLA's arrays can have a computed size."""
         if size not in self.limits:
             self.limits[size] = self.all(self._limits(size))
         return self.limits[size]
 
-    def _limits(self, size: Size) -> list[str]:
+    def _limits(self, size: SymbolicSize) -> list[str]:
         """Return the names of the conditions on a size: it is in range, and no intermediate result overflowed."""
         facts = self._between(size, 0)
         waiting = [size]
@@ -244,7 +246,7 @@ class _Text:
                 facts += [fact for operand in multiplied for fact in self._between(operand, -_LARGEST)]
         return facts
 
-    def _between(self, size: Size, smallest: int) -> list[str]:
+    def _between(self, size: SymbolicSize, smallest: int) -> list[str]:
         name = self.size(size)
         return [self.compare(name, self.size(smallest), "GE"), self.compare(name, self.size(_LARGEST), "LE")]
 
@@ -254,7 +256,7 @@ class _Text:
         return name
 
 
-def _is_computed(size: Size) -> bool:
+def _is_computed(size: SymbolicSize) -> bool:
     """Return whether a size is the result of arithmetic, and may therefore be impossible."""
     return isinstance(size, tuple) and size[0] != "broadcast"
 

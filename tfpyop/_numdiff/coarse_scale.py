@@ -29,7 +29,7 @@ _NARROW_INPUT, _NARROW_OUTPUT = 8.0, 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class SecondOpinion:
+class CoarseEstimate:
     """Store the estimates at a coarser scale, for each element.
 
     Attributes:
@@ -55,9 +55,9 @@ class SecondOpinion:
     explained: Array
 
 
-def second_opinion(
+def coarse_scale(
     samples: Samples, settled: Array, value: Array, *, leaps: Array, widest: Array, precision: float, is_closer: bool
-) -> SecondOpinion:
+) -> CoarseEstimate:
     """Look for another slope at a coarser scale.
 
     An element that is not settled gets the slope that is consistent with the values at all finer steps. A settled
@@ -92,7 +92,7 @@ def second_opinion(
     rounding = 2 * max(precision, SINGLE_EPS) * (found.largest + 8 * widest * np.abs(found.value))
     is_explained = found.noise <= rounding
     is_step = ~settled & (flat > 0) & ~(np.abs(found.value) == 0)
-    return SecondOpinion(
+    return CoarseEstimate(
         found.value,
         found.error,
         found.step,
