@@ -1,5 +1,9 @@
 """Short ways through a call give what the long ways give: values, derivatives and errors."""
 
+import enum
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +12,7 @@ from tests import ops
 from tfpyop import differentiable_op
 from tfpyop._host import function as host_function
 from tfpyop._lowering import dispatch
+from tfpyop.errors import TfpyopError
 
 X, Y = np.float32([[1.5, -2.0], [0.25, 3.0]]), np.float32([[0.5, 2.0], [-1.0, 1.0]])
 
@@ -182,3 +187,107 @@ def test_results_that_are_what_was_promised(name, monkeypatch):
         assert all(answer is not None for answer in answers)
     monkeypatch.setattr(host_function, "_exact_outputs", lambda result, promised: None)
     assert outcome(*CALLS[name]) == short
+
+
+# -- what the short ways must leave to the long ways
+
+
+@differentiable_op(signature="(),()->()", static_argnames=("n",))
+def power_plus(x, n, y):
+    return x**n + y
+
+
+def test_a_static_argument_by_position_is_not_taken_for_a_tensor():
+    x = tf.constant(2.0)
+    assert [power_plus(x, n, y=10.0).numpy() for n in (3, 4, 3)] == [18, 26, 18]
+    assert power_plus(n=3, x=x, y=1.0).numpy() == 9
+    with pytest.raises(TypeError, match="multiple values for argument 'n'"):
+        power_plus(x, 1.0, n=3)
+
+
+def test_equal_numbers_in_a_call_are_different_tensors():
+    scale = differentiable_op(lambda x, k: x * k, signature="(),()->()", grad=lambda op, c: (c * op.inputs[1], None))
+    outer = differentiable_op(lambda x, p, q: x * p * p * q, signature="(),(),()->()")
+
+    @outer.gradient
+    def outer_gradient(op, cotangent):
+        x, p, q = op.inputs
+        with tf.GradientTape() as tape:
+            tape.watch([p, q])
+            y = x * p * p * q + 0 * scale(x, 2.0)
+        by_p, by_q = tape.gradient(y, [p, q])
+        return cotangent * by_q * q / x, cotangent * by_p, cotangent * by_q
+
+    x = tf.constant(3.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = outer(x, 2.0, 2.0)
+    assert tape.gradient(y, x).numpy() == 8
+
+
+class Color(enum.IntEnum):
+    RED = 1
+    BLUE = 2
+
+
+def test_dicts_with_equal_keys_of_other_types_keep_their_own():
+    signs = differentiable_op(lambda d: np.float32([isinstance(key, Color) for key in d]), dtype=np.float32)
+    assert signs({1: 1.0, 2: 2.0}).numpy().tolist() == [0, 0]
+    assert signs({Color.RED: 1.0, Color.BLUE: 2.0}).numpy().tolist() == [1, 1]
+
+
+def test_a_default_that_changes_is_read_in_every_call():
+    factors = [1.0]
+
+    def scaled(x, *, factors=factors):
+        return x * sum(factors)
+
+    op = differentiable_op(scaled, signature="()->()")
+    assert op(tf.constant(1.0)).numpy() == 1
+    factors.append(2.0)
+    assert op(tf.constant(1.0)).numpy() == 3
+
+
+def test_a_dict_of_a_module_is_a_dict():
+    module = tf.Module()
+    module.parts = {"a": tf.constant(1.0), "b": tf.constant(2.0)}
+    total = differentiable_op(lambda nested: nested["parts"]["a"] + nested["parts"]["b"])
+    assert total({"parts": module.parts}).numpy() == 3
+
+
+def test_a_variable_of_another_graph_is_refused_with_the_op():
+    with tf.Graph().as_default():
+        variable = tf.Variable(1.0)
+    with pytest.raises(TfpyopError, match="numpy_mod"):
+        ops.numpy_mod(tf.constant(1.0), variable)
+
+
+def test_numbers_are_on_the_device_of_the_call():
+    seen = []
+
+    def gradient(op, cotangent):
+        seen.append([tensor.device for tensor in op.inputs])
+        return cotangent, None
+
+    op = differentiable_op(lambda x, y: x, signature="(),()->()", grad=gradient)
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    for device in devices:
+        with tf.device(device), tf.GradientTape() as tape:
+            x = tf.constant(1.0)
+            tape.watch(x)
+            y = op(x, 2.0)
+        tape.gradient(y, x)
+    assert all(len(set(devices)) == 1 for devices in seen)
+
+
+def test_keras_finds_ops_where_the_first_call_imports_tensorflow():
+    program = """
+import numpy as np
+from tfpyop import differentiable_op
+double = differentiable_op(lambda x: x * 2, signature="()->()")
+assert double(1.0).numpy() == 2
+import keras
+print(double(keras.Input((3,))).shape)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout == "(None, 3)\n"

@@ -194,7 +194,9 @@ def _complete(options: Mapping[str, Any]) -> Mapping[str, Any]:
     known = OpOptions.__annotations__
     for name in options:
         if name not in known:
-            raise RegistrationError(f"differentiable_op has no option {name!r}.", remedy=nearest(name, known))
+            is_function = name == "function"
+            remedy = "Pass the function as the first argument." if is_function else nearest(name, known)
+            raise RegistrationError(f"differentiable_op has no option {name!r}.", remedy=remedy)
     return {name: options.get(name, _DEFAULTS.get(name)) for name in known}
 
 

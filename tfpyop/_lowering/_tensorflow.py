@@ -32,7 +32,7 @@ try:
     from tensorflow.core.function.trace_type.default_types import Weakref
     from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager import record
-    from tensorflow.python.eager.context import Context, ensure_initialized
+    from tensorflow.python.eager.context import Context, context, ensure_initialized
     from tensorflow.python.eager.core import _NotOkStatusException as NotOkStatusError
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
     from tensorflow.python.eager.record import (
@@ -129,6 +129,13 @@ def read_variable(variable: ResourceVariable) -> EagerTensor:
     """Read a variable in eager code and make tapes watch it. `variable.value()` takes twice as long."""
     variable_accessed(variable)
     return read_variable_op(variable.handle, variable.dtype)
+
+
+def tensor_of_array(array: Any) -> EagerTensor:
+    """Create a tensor from an array on the current device, as `tf.constant` does. It may adopt the array's memory."""
+    current = context()
+    current.ensure_initialized()
+    return EagerTensor(array, current.device_name, None)
 
 
 def has_tensor_conversion(kind: type[Any]) -> bool:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, read_variable
+from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, read_variable, tensor_of_array
 from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value
-from tfpyop._spec.coercion import DTypeContext
+from tfpyop._spec.coercion import Array, DTypeContext, coerce_input
 from tfpyop.errors import TfpyopError
 
 _NUMBERS = (float, int, bool)
-_MAX_CONSTANTS = 1024
-_constants: dict[Any, EagerTensor] = {}
-"""Cached tensors of Python numbers. Calls use few different numbers, and a lookup is faster than a new tensor."""
+_MAX_ARRAYS = 1024
+_arrays: dict[Any, Array] = {}
+"""The arrays of Python numbers. Calls use few numbers, and finding an array is faster than making one."""
 
 
 def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
@@ -32,7 +32,10 @@ def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
         if kind is EagerTensor:
             tensors.append(leaf)
         elif kind is ResourceVariable:
-            tensors.append(read_variable(leaf))
+            try:
+                tensors.append(read_variable(leaf))
+            except (TypeError, ValueError, tf.errors.OpError):  # raised again by `as_tensors`, which names the op
+                return None
         elif kind is np.ndarray or kind in _NUMBERS:
             tensors.append(None)
             has_values = True
@@ -61,12 +64,12 @@ def _tensor(leaf: Any, partners: DTypeContext, number: int) -> EagerTensor:
         is_floating = partners.floating is not None and dtype == partners.floating  # for numpy, float64 equals None
         keeps_dtype = is_floating or dtype.char in "fbBhHiIlLqQ?"
         if keeps_dtype and dtype.isnative:
-            return EagerTensor(np.array(leaf), None, None)  # a copy: TensorFlow may adopt its memory
+            return tensor_of_array(np.array(leaf))  # a copy: TensorFlow may adopt its memory
         return tensor_of_value(leaf, partners, number)
     key = (type(leaf), leaf or repr(leaf), partners)  # 0.0 equals -0.0
-    tensor = _constants.get(key)
-    if tensor is None:
-        if len(_constants) >= _MAX_CONSTANTS:
-            _constants.clear()
-        tensor = _constants[key] = tensor_of_value(leaf, partners, number)
-    return tensor
+    array = _arrays.get(key)
+    if array is None:
+        if len(_arrays) >= _MAX_ARRAYS:
+            _arrays.clear()
+        array = _arrays[key] = coerce_input(leaf, partners, what=f"input {number}")
+    return tensor_of_array(array)  # a tensor of its own: tapes identify tensors by identity

@@ -33,6 +33,7 @@ from tfpyop._spec.options import (
 from tfpyop._spec.parameters import BoundArguments, Parameters
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site, default_name, is_in_class
+from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop._spec.tree import LEAF, TreeSpec
 from tfpyop.errors import RegistrationError, TfpyopError
 
@@ -128,11 +129,16 @@ class OpSpec:
 
     @cached_property
     def n_usual(self) -> int:
-        """The number of tensor parameters if every call has exactly one argument for each of them; otherwise -1."""
+        """The number of tensor parameters if calls can be read by counting them; otherwise -1.
+
+        Then all positional parameters are tensors without defaults, and no default of a static parameter can change.
+        """
         parameters, n_tensors = self.parameters, len(self.parameters.tensors)
-        is_usual = parameters.signature is not None and parameters.variadic is None
+        is_counted = parameters.signature is not None and parameters.variadic is None and parameters.is_direct
         has_defaults = parameters.n_required < n_tensors
-        return n_tensors if is_usual and not has_defaults and self.n_inputs in (None, n_tensors) else -1
+        is_constant = all(type(value) in PLAIN_TYPES for value in (parameters.static_defaults or {}).values())
+        is_usual = is_counted and is_constant and not has_defaults and self.n_inputs in (None, n_tensors)
+        return n_tensors if is_usual else -1
 
     @cached_property
     def bound(self) -> OpSpec:

@@ -144,26 +144,22 @@ def flat(n_leaves: int) -> TreeSpec:
 
 
 def outline(value: Any, leaves: list[Any], depth: int = 0) -> Hashable:
-    """Append the leaves of a nested value to a list, and return a key that identifies the nesting.
+    """Append the leaves of nested tuples and dicts to a list, and return a key that identifies the nesting.
 
-    This finds the same leaves as `flatten`, but is faster, because it does not create a `TreeSpec` for tuples and
-    dicts.
+    This finds the same leaves as `flatten`, but is faster, because it does not create a `TreeSpec`.
 
     Raises:
-      TypeError: The errors of `flatten`.
+      TypeError: The value contains something else, such as a namedtuple or a dict with keys that are not text.
     """
     kind: type[Any] = type(value)
-    if depth < _DEEPEST:
-        if kind is tuple:
-            return (tuple, *[outline(item, leaves, depth + 1) for item in value])
-        if kind is dict and all(type(key) is str for key in value):
-            return (dict, *value, *[outline(value[key], leaves, depth + 1) for key in sorted(value)])
-    if is_leaf_type(kind):  # type: ignore[arg-type]  # types are hashable
-        leaves.append(value)
-        return None
-    found, tree = flatten(value)
-    leaves += found
-    return tree
+    if kind is tuple and depth < _DEEPEST:
+        return (tuple, *[outline(item, leaves, depth + 1) for item in value])
+    if kind is dict and depth < _DEEPEST and all(type(key) is str for key in value):
+        return (dict, *value, *[outline(value[key], leaves, depth + 1) for key in sorted(value)])
+    if isinstance(value, tuple | dict) or not is_leaf_type(kind):  # type: ignore[arg-type]  # types are hashable
+        raise TypeError(f"{describe_kind(value)} is not a plain tuple, dict or leaf")
+    leaves.append(value)
+    return None
 
 
 def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], TreeSpec]:
@@ -201,7 +197,7 @@ def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) ->
             raise TypeError("the keys of a dict cannot be sorted, so its values have no order") from None
         kind, children = "dict", [value[key] for key in keys]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = tuple(field.name for field in dataclasses.fields(value))
+        names = [field.name for field in dataclasses.fields(value)]
         kind, children, build = "custom", _field_values(value), _dataclass_builder(type(value), names)
     else:
         leaves.append(value)
@@ -224,8 +220,7 @@ def _require(condition: bool, problem: str) -> None:
         raise ValueError(problem)
 
 
-@functools.lru_cache(maxsize=1024)  # so that trees of the same type are equal
-def _dataclass_builder(kind: type[Any], names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+def _dataclass_builder(kind: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
     def build(children: Sequence[Any]) -> Any:
         value = object.__new__(kind)  # like copy.copy, because a field may not be an argument of __init__
         for name, child in zip(names, children, strict=True):
