@@ -10,7 +10,6 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, overload
 
 import numpy as np
-import wrapt
 
 from tfpyop._numdiff.directional import Method
 from tfpyop._op import Op
@@ -23,24 +22,10 @@ from tfpyop._spec.options import read_flag
 from tfpyop.errors import RegistrationError, nearest
 
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 R = TypeVar("R")
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    class _Proxy:
-        """Declare the attributes of the proxy for type checkers, because wrapt's own types accept any attribute."""
-
-        __name__: str
-        __qualname__: str
-        __wrapped__: Any
-
-        def __init__(self, wrapped: Any) -> None: ...
-
-else:
-    _Proxy = wrapt.ObjectProxy
 
 
 class OpOptions(TypedDict, total=False):
