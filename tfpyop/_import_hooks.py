@@ -28,7 +28,6 @@ def keras_layer() -> Any:
 
 
 def _lowering() -> Lowering:
-    importlib.import_module("tensorflow")  # first: it imports Keras, whose hook needs the module below
     lowering: Lowering = importlib.import_module("tfpyop._lowering.dispatch")
     return lowering
 
