@@ -87,9 +87,13 @@ def test_an_op_with_a_rule_and_static_values_is_exported(module):
 @pytest.mark.slow
 def test_an_op_that_depends_on_this_process_is_found_out(module, monkeypatch):
     monkeypatch.setattr(module, "scale", 2.0)
-    with pytest.raises(CheckError, match=r"differs from the function in output 0.*(?s:.*)set after the import of its module"):
+    with pytest.raises(
+        CheckError, match=r"differs from the function in output 0.*(?s:.*)set after the import of its module"
+    ):
         check_export(module.scaled, seed=1)
-    with pytest.raises(CheckError, match=r"gradient of the loaded op differs in cotangent 0.*(?s:.*)set after the import"):
+    with pytest.raises(
+        CheckError, match=r"gradient of the loaded op differs in cotangent 0.*(?s:.*)set after the import"
+    ):
         check_export(module.square, seed=1)
 
 
