@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop._spec import coercion
 from tfpyop._spec.coercion import DTypeContext, advise_rule, cast, coerce_input, fit, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
@@ -33,10 +34,6 @@ INEXACT = (
 COERCIONS = [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
 shapes = npst.array_shapes(min_dims=0, max_dims=2, min_side=0)
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def dtypes(text):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.texts import exactly
 from tfpyop._host import function as host_function
 from tfpyop._host.function import HostFunction
 from tfpyop._spec.outputs import ArraySpec, OpOutputSpec
@@ -18,10 +19,6 @@ from tfpyop.errors import CoercionError, ContractError, GradientError, Signature
 SUBJECT = "op 'acme:f' (acme.py:3)"
 X = np.float32([3, 6])
 has_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def promise_of(signature, dtypes=None, residual_names=()):

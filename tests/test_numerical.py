@@ -10,6 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop import complex_step, differentiable_op, numerical
 from tfpyop._numdiff.complex_step import ComplexStep
 from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
@@ -21,10 +22,6 @@ NUMERICAL, COMPLEX_STEP = Numerical(), ComplexStep()
 EXACT = {"numerical": (NUMERICAL, 1e-9), "complex step": (COMPLEX_STEP, 1e-14)}
 every_method = pytest.mark.parametrize(("method", "tolerance"), EXACT.values(), ids=EXACT)
 properties = settings(deadline=None)
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 class Counted:

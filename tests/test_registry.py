@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop import _op
 from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
 from tfpyop._op import OpsView
@@ -28,10 +29,6 @@ IMPORTED_ANEW = (AGAIN, AGAIN)
 SITE = Site("acme/ops.py", 3, FIRST)
 IN_NOTEBOOK = Site("<stdin>", 1, FIRST, is_interactive=True)
 LOCAL_TOKEN = r"tfpyop:acme:f#[0-9a-f]{8}-\d+"
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 class FakeDefinition:

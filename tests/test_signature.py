@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop._spec.signature import InputDimension, Signature, broadcast_shapes
 from tfpyop.errors import ContractError, SignatureError
 
@@ -23,10 +24,6 @@ FREE_NAME = "Use names from the inputs. For a size that is known only at run tim
 GUFUNCS = [np.matmul, np.add, np.linalg._umath_linalg.solve, np.linalg._umath_linalg.det]
 TEXTS = ["(),()->()", "(n)->()", "(n),(n)->()", "(m,k),(k,n)->(m,n)", "(3),(3)->(3)", "(n?,k),(k,m?)->(n?,m?)"]
 properties = settings(deadline=None)
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def output_shapes(signature, *shapes):

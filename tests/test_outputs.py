@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop._spec.outputs import ArraySpec, OpOutputSpec, is_compatible
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleInputs, SameAsInputsSpec, TangentSpec
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes
@@ -26,10 +27,6 @@ F4, F8, C8, I4, STRING = map(np.dtype, ("f4", "f8", "c8", "i4", "O"))
 class Pair(NamedTuple):
     first: object
     second: object
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def types(*texts):

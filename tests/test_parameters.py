@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.texts import exactly
 from tfpyop._spec.parameters import Parameters
 from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError
@@ -105,10 +106,6 @@ CALLS = [
     (np.hypot, [], [3.0, 4.0], {}, [3.0, 4.0], {}),
     (Opaque(), [], [1, 2], {"n": 3}, [1, 2], {"n": 3}),
 ]
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def packed(division):
