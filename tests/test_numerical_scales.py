@@ -346,3 +346,18 @@ def test_where_a_function_refuses_a_displacement_its_values_are_not_numbers(kind
 
     line = LineFunction(Function(function, [0], [0]), [np.float64([1.9, -2])], [np.ones(2)])
     assert np.isnan(line.at([np.float64([2.1, -1.8])])[0]).all()
+
+
+@pytest.mark.parametrize("offset", [3e3, 1e4, 1e5])
+def test_a_slope_that_single_precision_hides_raises(offset):
+    op = differentiable_op(
+        lambda x: (np.float32(offset) + np.sin(x.astype(np.float32))).astype(np.float64),
+        signature="()->()",
+        grad="numerical",
+    )
+    x = tf.constant(0.3, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = op(x)
+    with pytest.raises(GradientError, match="not reliable"):
+        tape.gradient(y, x)

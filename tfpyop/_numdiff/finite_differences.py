@@ -164,6 +164,8 @@ def _judged(
         step = rounded_step(nearest)
         for output, after, before in zip(outputs, *line.around(step), strict=True):
             output.check_nearest(after, before, step)
+    for output in outputs:
+        output.refuse_unresolved()
     claims = [output.claim() for output in outputs]
     refuted = contradicted(line, claims, first / method.step)
     for output, where in zip(outputs, refuted, strict=True):

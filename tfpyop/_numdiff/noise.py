@@ -107,16 +107,16 @@ def slope_of_noisy_values(samples: Samples, precision: float, above: Array) -> N
             factor = (steps[number - 1 - column] / steps[number]) ** 2
             entries.append(entries[-1] + (entries[-1] - coarser) / (factor - 1))
         if number and n_steps - 1 - number >= _FEWEST_FINER:
-            for column, definition in enumerate(entries):
+            for column, entry in enumerate(entries):
                 others = [row[max(column - 1, 0)], *entries[max(column - 1, 0) : column]]
-                missed = np.abs(differences[number + 1 :] - definition) * steps[number + 1 :]
+                missed = np.abs(differences[number + 1 :] - entry) * steps[number + 1 :]
                 misses = np.where(np.isnan(missed), np.inf, missed).max(axis=0)
                 floor = np.maximum(misses, precision * sizes[number])
                 found = np.maximum(
-                    np.max([np.abs(definition - other) for other in others], axis=0), _AMPLIFIED * floor / steps[number]
+                    np.max([np.abs(entry - other) for other in others], axis=0), _AMPLIFIED * floor / steps[number]
                 )
                 better = (found < error) & (steps[number] > above)
-                value, error = np.where(better, definition, value), np.where(better, found, error)
+                value, error = np.where(better, entry, value), np.where(better, found, error)
                 noise, finest = np.where(better, misses, noise), np.where(better, steps[number], finest)
         row = entries
     is_one_sided = _is_one_sided(samples, value, finest, noise, precision)

@@ -31,6 +31,8 @@ _FAR_BETTER = 0.01
 """The maximum ratio of a new error to the current error that chance does not explain where rounding prevails."""
 _NEARBY = 1e-9
 """The error allowed for any derivative, however small, relative to the slopes over the widest step."""
+_FEWEST_UNITS = 4096
+"""The change over the largest step, in units of single precision, that shows whether there is a slope."""
 _MOST_ROUNDED = 1e-4
 """The maximum noise, relative to the function, where the function is known to round its values."""
 
@@ -136,13 +138,13 @@ class RiddersTable:
         bound = np.where(is_enough, _FAR_BETTER, 1.0) * self._error
         for column, coarser in enumerate(self._row[:_MOST_COLUMNS]):
             factor = (self._rows[-1 - column][0] / step) ** 2
-            definition = row[-1] + (row[-1] - coarser) / (factor - 1)
-            error = np.maximum(np.maximum(np.abs(definition - row[-1]), np.abs(definition - coarser)), rounding)
-            better = ~self._settled & (error < np.fmax(bound, _PRECISE * np.abs(definition))) & (error < self._error)
-            self._value, self._error = np.where(better, definition, self._value), np.where(better, error, self._error)
+            entry = row[-1] + (row[-1] - coarser) / (factor - 1)
+            error = np.maximum(np.maximum(np.abs(entry - row[-1]), np.abs(entry - coarser)), rounding)
+            better = ~self._settled & (error < np.fmax(bound, _PRECISE * np.abs(entry))) & (error < self._error)
+            self._value, self._error = np.where(better, entry, self._value), np.where(better, error, self._error)
             self._slope, self._finest = np.where(better, slope, self._slope), np.where(better, step, self._finest)
             self._steepest = np.where(better, steepest, self._steepest)
-            row.append(definition)
+            row.append(entry)
         self._row = row
         self._rows.append((np.broadcast_to(step, difference.shape), after, before))
 
@@ -266,6 +268,20 @@ class RiddersTable:
         """Settle elements as zero, because the point lies inside a wide step."""
         self._value, self._error = np.where(where, 0.0, self._value), np.where(where, 0.0, self._error)
         self._noise, self._settled = np.where(where, 0.0, self._noise), self._settled | where
+
+    def refuse_unresolved(self) -> None:
+        """Discard estimates of zero of functions that return double precision, but only numbers of single precision.
+
+        A cast may have rounded them. Over the largest step, the values change by too few units to show a slope.
+        """
+        if self._precision > EPS:
+            return
+        step, after, before = self._rows[0]
+        change, size = np.abs(after - before), np.maximum(np.abs(after), np.abs(before))
+        single = np.complex64 if np.iscomplexobj(after) else np.float32
+        is_single = np.all([values == values.astype(single) for row in self._rows for values in row[1:]], axis=0)
+        is_small = (change > 0) & (change < _FEWEST_UNITS * SINGLE_EPS * size)
+        self.refuse(is_single & is_small & (2 * np.abs(self._value) * step < change / 2))
 
     def refuse(self, where: Array) -> None:
         """Discard the estimates of elements."""

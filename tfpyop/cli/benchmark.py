@@ -95,18 +95,18 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
     Raises:
       TfpyopError: The number or the nesting of the inputs cannot be inferred, or the op is an unbound method.
     """
-    definition = spec_of(op)
+    spec = spec_of(op)
     require_known_nesting(op, {})
-    names, signature = definition.parameters.input_names, definition.signature
+    names, signature = spec.parameters.input_names, spec.signature
     if is_unbound_method(op):
         raise UnsupportedError(
             "the op is an unbound method.",
-            subject=definition.subject,
+            subject=spec.subject,
             remedy="Create an instance in the module, and bind its op to a name: f = instance.method.",
         )
     if signature is None and not names:
         raise RegistrationError(
-            "cannot infer the number of inputs.", subject=definition.subject, remedy="Pass signature= to the op."
+            "cannot infer the number of inputs.", subject=spec.subject, remedy="Pass signature= to the op."
         )
     cores: Sequence[Core] = [()] * len(names) if signature is None else signature.inputs
     named = [[names_in(dimension.term) for dimension in core] for core in cores]
@@ -119,7 +119,7 @@ def inputs_of(op: Op[..., Any], size: int) -> list[Array]:
     arrays = []
     for number, core in enumerate(sizes):
         name = names[min(number, len(names) - 1)] if names else ""
-        arrays.append(_values(definition.domain.of(name), loop + core, generator))
+        arrays.append(_values(spec.domain.of(name), loop + core, generator))
     return arrays
 
 

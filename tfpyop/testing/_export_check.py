@@ -64,11 +64,11 @@ def check_export(
     """
     checked_modes(modes)
     check = CheckRunner(op, "check_export", max_examples=max_examples, seed=seed, usual=_MOST_EXPORTED)
-    definition = spec_of(op)
-    if not definition.is_local and definition.module != "__main__" and not _is_importable(definition.module):
-        return check.skipped(f"the op's module {definition.module!r} cannot be imported by name")
+    spec = spec_of(op)
+    if not spec.is_local and spec.module != "__main__" and not _is_importable(spec.module):
+        return check.skipped(f"the op's module {spec.module!r} cannot be imported by name")
     is_differentiated = rules_of(op).vjp is not None
-    with tempfile.TemporaryDirectory() as directory, OtherProcess(definition.module) as process:
+    with tempfile.TemporaryDirectory() as directory, OtherProcess(spec.module) as process:
         saved = SavedModels(op, Path(directory))
 
         def body(arguments: Arguments) -> None:

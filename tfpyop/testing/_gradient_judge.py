@@ -186,8 +186,8 @@ class GradientChecker:
         return f"input {number} ({names[number]})" if len(names) == len(at.arrays) else f"input {number}"
 
     def _mixing(self, at: Point) -> list[str]:
-        definition = spec_of(self._op)
-        has_loops = definition.signature is not None and definition.is_vectorized
+        spec = spec_of(self._op)
+        has_loops = spec.signature is not None and spec.is_vectorized
         return cause_of_mixing(at.function, at.arrays) if has_loops else []
 
     def _wrong_element(self, at: Point, number: int, weights: Vectors) -> _Wrong | None:

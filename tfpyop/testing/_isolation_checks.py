@@ -149,10 +149,10 @@ def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, lis
 def _raw_call(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
     """Return the function's results for writable inputs, and these inputs after the call."""
     concrete_op, inputs = _raw_inputs(op, arguments)
-    definition = spec_of(op)
-    more = {"out": None} if definition.parameters.takes_out else {}
+    spec = spec_of(op)
+    more = {"out": None} if spec.parameters.takes_out else {}
     try:
-        result = definition.call(op.numpy, inputs, concrete_op.tree, concrete_op.static, **more)
+        result = spec.call(op.numpy, inputs, concrete_op.tree, concrete_op.static, **more)
     except Exception as error:
         check.reject(error)
     return [np.asarray(value) for value in tf.nest.flatten(result)], inputs

@@ -130,9 +130,9 @@ def require_numbers(op: Op[..., Any], name: str, interval: Interval, dtype: DTyp
 
 def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> None:
     """Raise UnsupportedError if inputs are nested and their nesting is unknown."""
-    definition = spec_of(op)
-    names, n_inputs = definition.parameters.input_names, definition.n_inputs
-    is_flat = definition.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)
+    spec = spec_of(op)
+    names, n_inputs = spec.parameters.input_names, spec.n_inputs
+    is_flat = spec.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)
     if is_flat or any(name in overrides for name in names):
         return
     raise UnsupportedError(

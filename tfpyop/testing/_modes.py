@@ -41,10 +41,10 @@ def checked_modes(modes: Sequence[str] | None) -> tuple[str, ...]:
 
 def is_applicable(op: Op[..., Any], mode: str) -> bool:
     """Return whether the op can be called in a mode."""
-    definition = spec_of(op)
+    spec = spec_of(op)
     if mode == "native":
         return rules_of(op).native is not None
-    return mode != "XLA" or (definition.is_compilable and not definition.is_stateful)
+    return mode != "XLA" or (spec.is_compilable and not spec.is_stateful)
 
 
 class Caller:

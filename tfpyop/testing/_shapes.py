@@ -29,10 +29,10 @@ def counts(op: Op[..., Any]) -> Strategy[int]:
     Raises:
       UnsupportedError: The number cannot be inferred.
     """
-    definition = spec_of(op)
-    parameters = definition.parameters
-    if definition.n_inputs is not None:
-        return st.just(definition.n_inputs)
+    spec = spec_of(op)
+    parameters = spec.parameters
+    if spec.n_inputs is not None:
+        return st.just(spec.n_inputs)
     if parameters.signature is None:
         raise UnsupportedError(
             "cannot infer the number of inputs.", subject=subject_of(op), remedy="Pass signature= to the op."

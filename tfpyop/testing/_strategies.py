@@ -124,14 +124,14 @@ class _Options:
 
 
 def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Strategy[Any]]) -> Strategy[Arguments]:
-    definition = spec_of(op)
+    spec = spec_of(op)
     for name, strategy in {**overrides, **({} if options.shapes is None else {"shapes": options.shapes})}.items():
         require_strategy(op, name, strategy)
     require_limits(op, options.max_side, options.magnitudes)
     given = options.domain
-    where = definition.domain if given is None else Domain.read(given, definition.parameters.input_names)
+    where = spec.domain if given is None else Domain.read(given, spec.parameters.input_names)
     drawn_dtypes = _read_dtypes(op, options.dtypes)
-    for dtype, name in itertools.product(drawn_dtypes, definition.parameters.input_names):
+    for dtype, name in itertools.product(drawn_dtypes, spec.parameters.input_names):
         if name not in overrides:
             require_numbers(op, name, where.of(name), dtype)
     statics = _static_strategies(op, overrides)
@@ -148,8 +148,8 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
         else:
             drawn_shapes = draw(options.shapes)
             require_shapes(op, drawn_shapes)
-            if definition.signature is not None:
-                definition.signature.bind(drawn_shapes)
+            if spec.signature is not None:
+                spec.signature.bind(drawn_shapes)
 
         def draw_input(name: str, shape: tuple[int, ...]) -> Any:
             if name in overrides:
