@@ -283,6 +283,15 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(run, arguments, said)
     assert said in line
 
 
+def test_the_lines_of_an_error_are_joined_to_sentences(run, directory):
+    (directory / "cli_broken.py").write_text('raise RuntimeError("boom\\n   twice")\n')
+    status, _, errors = run("list", "cli_broken")
+    assert status == 2
+    [line] = [line for line in errors.splitlines() if line.startswith("tfpyop:")]
+    assert re.search(r"RuntimeError: boom\. twice\. [A-Z]", line)
+    assert "  " not in line
+
+
 @pytest.mark.parametrize("command", [["check", "cli_opps", "--html"], ["bench", "cli_opps:mod", "--png"]], ids=str)
 @pytest.mark.parametrize("kind", ["in a missing directory", "a directory", "not writable"])
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_imported(run, command, kind, tmp_path):

@@ -1,6 +1,8 @@
 import functools
 import re
 from collections import UserList, deque
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
 import hypothesis.extra.numpy as npst
@@ -24,12 +26,16 @@ NO_RESULT = (
     "them in the signature, or give dtype= as a tuple or dict of the same form."
 )
 TOO_LARGE = (
-    "x has a finite value that is too large for {wanted}.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape} "
+    "x has a finite value outside the range of {wanted}.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape} "
     "with {size}\n  Scale the values, or use {actual} for tensors and dtype=."
 )
 INEXACT = (
     "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      {actual}{shape}\n"
-    "  Declare dtype=np.{actual}, or round explicitly: x.astype(np.{wanted})."
+    "  Declare dtype=np.{actual}, or round explicitly: x.astype({module}.{wanted})."
+)
+INEXACT_INPUT = (
+    "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      int64{shape}\n"
+    "  Pass np.float64(x) if the rounding is acceptable, or np.int64(x) to pass integers."
 )
 COERCIONS = [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
@@ -118,10 +124,10 @@ def test_python_integers_alone_are_int32(value, tensors):
 
 BEYOND = [
     (2**31, "int64[]", "2.15e+09"),
-    (-(2**31) - 1, "int64[]", "2.15e+09"),
+    (-(2**31) - 1, "int64[]", "-2.15e+09"),
     (2**40, "int64[]", "1.1e+12"),
     ([1, 2**40], "int64[2]", "1.1e+12"),
-    ([[True, -(2**63)]], "int64[1, 2]", "9.22e+18"),
+    ([[True, -(2**63)]], "int64[1, 2]", "-9.22e+18"),
     (2**63, "uint64[]", "9.22e+18"),
     ([2**63, 1], "uint64[2]", "9.22e+18"),  # numpy makes floats of these two
     ((2**53 + 1, 2**64 - 1), "uint64[2]", "1.84e+19"),
@@ -134,7 +140,7 @@ BEYOND = [
 def test_python_integers_alone_that_int32_cannot_hold_are_reported(value, got, size, tensors):
     dtype, _, shape = got.partition("[")
     message = (
-        f"x has a finite value that is too large for int32.\n  Expected: int32[{shape}\n  Got:      {got} with {size}\n"
+        f"x has a finite value outside the range of int32.\n  Expected: int32[{shape}\n  Got:      {got} with {size}\n"
         f"  Python integers become int32. For another dtype, pass np.{dtype}(x)."
     )
     with pytest.raises(CoercionError, match=exactly(message)):
@@ -152,7 +158,7 @@ def test_python_integers_may_be_as_large_as_the_tensors_beside_them_allow(value,
 def test_python_integers_out_of_the_range_of_the_tensors_beside_them_are_reported(value, tensors):
     dtype = beside(tensors).integer
     pattern = (
-        rf"^x has a finite value that is too large for {dtype}\.\n  Expected: {dtype}\[.*\n  Got: .*\n"
+        rf"^x has a finite value outside the range of {dtype}\.\n  Expected: {dtype}\[.*\n  Got: .*\n"
         r"  Python integers take the dtype of the integer tensors in the call\. "
         r"For another dtype, pass np\.u?int64\(x\)\.$"
     )
@@ -451,7 +457,7 @@ def test_python_integers_that_fit_pass_for_unsigned_ones(value, promised):
     assert is_same(fit(value, np.dtype(promised), what="x"), promised, value)
 
 
-@pytest.mark.parametrize(("value", "size"), [([1, -1], 1), (256, 256), ([2**40], "1.1e+12")])
+@pytest.mark.parametrize(("value", "size"), [([1, -1], -1), (256, 256), ([2**40], "1.1e+12")])
 def test_python_integers_that_do_not_fit_an_unsigned_dtype_are_reported(value, size):
     message = TOO_LARGE.format(wanted="uint8", actual="int64", shape=list(np.shape(value)), size=size)
     with pytest.raises(CoercionError, match=exactly(message)):
@@ -483,12 +489,12 @@ def test_a_value_that_makes_no_tensor_is_reported(value, message):
     ("value", "wanted", "actual", "shape", "size"),
     [
         (np.float32(3.4e38), "bf16", "float32", "[]", "3.4e+38"),
-        ([[1.0, -1e5, np.inf]], "f2", "float64", "[1, 3]", "1e+05"),
+        ([[1.0, -1e5, np.inf]], "f2", "float64", "[1, 3]", "-1e+05"),
         ([1, 70_000], "f2", "int64", "[2]", "7e+04"),
         (ml_dtypes.bfloat16(1e30), "f2", "bfloat16", "[]", "1e+30"),
         ([3e38, 1e39j], "c8", "complex128", "[2]", "1e+39"),
         (complex(1e39, np.inf), "c8", "complex128", "[]", "1e+39"),
-        ([1, -300], "i1", "int64", "[2]", "300"),
+        ([1, -300], "i1", "int64", "[2]", "-300"),
         (np.uint64(2**63), "i8", "uint64", "[]", "9.22e+18"),
     ],
 )
@@ -524,7 +530,8 @@ WHOLE = [
 @pytest.mark.parametrize("state", ["ignore", "warn", "raise"])
 def test_integers_become_floats_only_if_these_hold_them_exactly(value, wanted, is_exact, state):
     array, (dtype,) = np.asarray(value), dtypes(wanted)
-    message = INEXACT.format(wanted=dtype, actual=array.dtype, shape="[1]" if array.size == 1 else "[2]")
+    shape, module = "[1]" if array.size == 1 else "[2]", "ml_dtypes" if dtype.kind == "V" else "np"
+    message = INEXACT.format(wanted=dtype, actual=array.dtype, shape=shape, module=module)
     with np.errstate(all=state):
         if is_exact:
             for result in (fit(array, dtype, what="x"), cast(array, dtype, what="x")):
@@ -537,9 +544,11 @@ def test_integers_become_floats_only_if_these_hold_them_exactly(value, wanted, i
 @pytest.mark.parametrize(("partner", "value"), [("f4", 2**24 + 1), ("f2", [1, 2049]), ("c8", [2**24 + 1])])
 def test_python_integers_that_the_tensors_beside_them_cannot_hold_are_reported(partner, value):
     shape, wanted = list(np.shape(value)), coercion.real_dtype(*dtypes(partner))
-    with pytest.raises(CoercionError, match=exactly(INEXACT.format(wanted=wanted, actual="int64", shape=shape))):
+    with pytest.raises(CoercionError, match=exactly(INEXACT_INPUT.format(wanted=wanted, shape=shape))):
         coerce_input(value, beside(partner), what="x")
-    with pytest.raises(CoercionError, match=r"^x has a finite value that is too large for uint8"):
+    for advised in (np.float64(value), np.int64(value)):
+        coerce_input(advised, beside(partner), what="x")
+    with pytest.raises(CoercionError, match=r"^x has a finite value outside the range of uint8"):
         coerce_input(value, beside("u1"), what="x")
 
 
@@ -549,7 +558,7 @@ def test_the_users_error_state_does_not_matter(wanted, state):
     with np.errstate(all=state):
         small = fit(np.array([np.nan, np.inf, 1e-300, -0.0]), wanted, what="x")
         assert np.array_equal(small, np.array([np.nan, np.inf, 0, 0], wanted), equal_nan=True)
-        with pytest.raises(CoercionError, match=f"^x has a finite value that is too large for {wanted}"):
+        with pytest.raises(CoercionError, match=f"^x has a finite value outside the range of {wanted}"):
             fit(np.array([np.nan, 1e300]), wanted, what="x")
 
 
@@ -562,7 +571,7 @@ def test_a_cast_is_numpys_unless_a_finite_value_would_be_lost(wanted, data):
         naive = array.astype(wanted)
     is_wrapped = wanted.kind in "iu" and naive.tolist() != array.tolist()
     if is_wrapped or (np.isfinite(array) & ~np.isfinite(naive)).any():
-        with pytest.raises(CoercionError, match=f"^x has a finite value that is too large for {wanted}"):
+        with pytest.raises(CoercionError, match=f"^x has a finite value outside the range of {wanted}"):
             cast(array, wanted, what="x")
     else:
         result = cast(array, wanted, what="x")
@@ -690,3 +699,34 @@ def test_a_ufunc_without_a_loop_is_reported():
     )
     with pytest.raises(CoercionError, match=re.escape(message)):
         coercion.ufunc_output_dtypes(np.bitwise_and, dtypes("f4 i4"))
+
+
+@pytest.mark.parametrize(
+    ("value", "tensor", "got"), [(-1, np.uint8, "-1"), ([-9], ml_dtypes.int4, "-9"), (8, ml_dtypes.int4, "8")]
+)
+def test_an_integer_outside_the_range_is_shown_with_its_sign(value, tensor, got):
+    with pytest.raises(CoercionError, match=rf" outside the range of .*\n.*\n  Got:      int64\S* with {got}\n"):
+        coerce_input(value, DTypeContext.of([np.dtype(tensor)]), what="x")
+
+
+def test_an_overflow_of_long_doubles_shows_the_finite_value():
+    assert np.finfo(np.longdouble).max > 1e308 * np.longdouble(10), "long doubles are wider than doubles here"
+    wide = np.array([np.inf, np.longdouble("1e400")])
+    with pytest.raises(CoercionError, match=r"with 1e\+400\n  Scale the values: no dtype of tensors"):
+        coerce_input(wide, DTypeContext(), what="x")
+    with pytest.raises(
+        CoercionError, match=r"with -1e\+300\n  Scale the values, or pass tf.constant\(x\.astype\(np\.float64"
+    ):
+        coerce_input(np.longdouble([-1e300]), DTypeContext(), what="x")
+    with pytest.raises(CoercionError, match=r"with 1e\+300\n  Scale the values, or use complex128 for tensors"):
+        cast(np.clongdouble([1e300]), np.dtype("c8"), what="x")
+
+
+@pytest.mark.parametrize("coerce", COERCIONS)
+@pytest.mark.parametrize("number", [Decimal("0.1"), Fraction(1, 3)])
+def test_numbers_without_a_dtype_must_be_converted(coerce, number):
+    name = type(number).__name__
+    with pytest.raises(CoercionError, match=rf"^x is a {name}, which has no dtype\.\n.*\n  Convert each"):
+        coerce(number)
+    with pytest.raises(CoercionError, match=rf"^x contains a {name}, which has no dtype\."):
+        coerce([1.0, number])

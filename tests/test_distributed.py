@@ -51,9 +51,18 @@ def test_an_example_trains_with_processes_of_its_own(example):
     assert re.fullmatch(PRINTED[example], output), output
 
 
-def test_a_worker_without_a_task_is_told_what_to_set():
-    status, _, errors = run("-m", "tfpyop", "worker", "--modules", "tests.saved_ops", TF_CONFIG="{}")
+@pytest.mark.parametrize(
+    ("variables", "got"),
+    [
+        ({}, "Got: the variable is not set. Set the variable"),
+        ({"TF_CONFIG": "{}"}, "Got: '{}' (no 'cluster'). Set the variable"),
+    ],
+)
+def test_a_worker_without_a_task_is_told_what_to_set(variables, got, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    status, _, errors = run("-m", "tfpyop", "worker", "--modules", "tests.saved_ops", **variables)
     assert status == 2
+    assert got in errors
     assert "TF_CONFIG does not specify the cluster and the task of this process" in errors
     assert '"task": {"type": "worker", "index": 0}' in errors
 

@@ -155,7 +155,20 @@ def test_the_command_shows_what_is_missing_and_imports_what_is_named(directory):
 def test_a_path_without_a_model_is_one_line(tmp_path):
     process = run("required", tmp_path, PYTHONPATH=str(ROOT))
     assert process.returncode == 2
-    assert f"tfpyop: there is no SavedModel in '{tmp_path}'" in process.stderr
+    assert f"tfpyop: there is no SavedModel in '{tmp_path}'. Got: " in process.stderr
+    assert "}. Pass the directory that" in process.stderr
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_file_of_keras_is_named(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"PK")
+    message = rf"{name}' is a Keras file, not a SavedModel\.\n  Import .* load it with keras\.saving\.load_model\."
+    for read in (export.load, export.required_ops):
+        with pytest.raises(RegistrationError, match=message):
+            read(path)
+    with pytest.raises(RegistrationError, match="there is no SavedModel in"):
+        export.load(tmp_path / "missing.keras")
 
 
 @pytest.fixture

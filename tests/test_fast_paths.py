@@ -291,3 +291,13 @@ print(double(keras.Input((3,))).shape)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout == "(None, 3)\n"
+
+
+def test_the_first_tensor_of_a_process_may_be_made_of_an_array():
+    program = (
+        "import numpy as np, tfpyop\n"
+        "op = tfpyop.differentiable_op(lambda x: 2 * x, signature='()->()')\n"
+        "print(op(np.float32([3.0, 6.0])).numpy().tolist())"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert process.stdout == "[6.0, 12.0]\n", process.stderr

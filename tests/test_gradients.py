@@ -58,9 +58,7 @@ def test_a_cotangent_too_large_for_its_primal_is_an_error(kind):
         return 1e300 * (g.astype(np.float64) if isinstance(g, np.ndarray) else tf.cast(g, tf.float64))
 
     op = with_rules(lambda x: x, rule, signature="()->()")[kind]
-    with pytest.raises(
-        CoercionError, match="the cotangent of input 0 has a finite value that is too large for float32"
-    ):
+    with pytest.raises(CoercionError, match="the cotangent of input 0 has a finite value outside the range of float32"):
         modes.gradient("tape, eager", op, X)
 
 

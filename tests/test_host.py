@@ -1,6 +1,7 @@
 """The host: what a user's function is given, what is made of its results and exceptions, loops and plans."""
 
 import dataclasses
+import math
 import re
 import sys
 
@@ -122,7 +123,7 @@ def test_floating_and_complex_inputs_are_cast_to_the_compute_dtype(dtype, comput
 def test_an_input_too_large_for_the_compute_dtype_is_reported():
     host = host_of(lambda x, y: x, "(),()->()", compute_dtype=np.dtype("f4"))
     with pytest.raises(
-        CoercionError, match="^" + re.escape(f"{SUBJECT}: input 1 has a finite value that is too large")
+        CoercionError, match="^" + re.escape(f"{SUBJECT}: input 1 has a finite value outside the range")
     ):
         host([X, np.float64([1e300])])
 
@@ -322,6 +323,11 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
     assert error.__notes__ == [note]
 
 
+LOOP_ADVICE = (
+    " The inputs have dimensions [2]. Write the function element by element (np.where), or pass vectorized=False."
+)
+
+
 @has_notes
 @pytest.mark.parametrize(
     ("function", "advice"),
@@ -332,15 +338,21 @@ def test_an_exception_says_where_it_was_raised(error, hint, inputs, note):
         (lambda x: None.size, ""),
         (lambda x: 2.0 + None, ""),
         (lambda x: b"\xff".decode(), ""),
-        (
-            lambda x: np.linalg.inv(x),
-            " The inputs have dimensions [2]. Write the function element by element (np.where), or pass "
-            "vectorized=False.",
-        ),
+        (lambda x: b"" + 1, ""),
+        (lambda x: (x,).shape, ""),
+        (lambda x: np.add(x, 1.5, out=np.zeros(2, int)), ""),  # cannot cast
+        (lambda x: (lambda axis: x)(), ""),
+        (lambda x: bool(x), LOOP_ADVICE),
+        (lambda x: math.sin(x), LOOP_ADVICE),
+        (lambda x: x + np.ones(3), LOOP_ADVICE),
+        (lambda x: np.array([x, 1.0]), LOOP_ADVICE),
+        (lambda x: x @ np.ones(3), LOOP_ADVICE),
+        (lambda x: x.sum(axis=1), LOOP_ADVICE),
+        (lambda x: np.linalg.inv(x), LOOP_ADVICE),
     ],
 )
 def test_advice_fits_the_exception(function, advice):
-    with pytest.raises((AttributeError, np.linalg.LinAlgError, TypeError, UnicodeError)) as caught:
+    with pytest.raises((AttributeError, TypeError, ValueError)) as caught:
         host_of(function, "()->()")([X])
     assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float32[2].{advice}"]
 
@@ -348,9 +360,9 @@ def test_advice_fits_the_exception(function, advice):
 @has_notes
 def test_the_note_has_the_dtypes_the_function_saw():
     def function(x):
-        raise ValueError
+        raise ValueError("operands could not be broadcast together")
 
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError, match="broadcast") as caught:
         host_of(function, "()->()", compute_dtype=np.dtype("f8"))([X])
     hint = "The inputs have dimensions [2]. Write the function element by element (np.where), or pass vectorized=False."
     assert caught.value.__notes__ == [f"Raised in {SUBJECT}, called with float64[2]. {hint}"]
@@ -495,7 +507,7 @@ def test_each_example_is_held_to_the_promise():
     ):
         host([np.ones((3, 2), "f4")])
     host = host_of(lambda x: float(x) * 1e30, "()->()", is_looped=True)
-    with pytest.raises(CoercionError, match="output 0 has a finite value that is too large for float32"):
+    with pytest.raises(CoercionError, match="output 0 has a finite value outside the range of float32"):
         host([np.float32([1, 1e30])])
 
 

@@ -292,25 +292,25 @@ form.""",
         CoercionError,
         differentiable_op(lambda x: np.float64([1e300, -1e301, np.inf]), signature="()->()"),
         """\
-{op}: output 0 has a finite value that is too large for float32.
+{op}: output 0 has a finite value outside the range of float32.
   Expected: float32[3]
-  Got:      float64[3] with 1e+301
+  Got:      float64[3] with -1e+301
   Scale the values, or use float64 for tensors and dtype=.""",
     ),
     "an integer too large": (
         CoercionError,
         differentiable_op(lambda x: np.int64([1, -300, 2]), signature="()->()", dtype=np.int8),
         """\
-{op}: output 0 has a finite value that is too large for int8.
+{op}: output 0 has a finite value outside the range of int8.
   Expected: int8[3]
-  Got:      int64[3] with 300
+  Got:      int64[3] with -300
   Scale the values, or use int64 for tensors and dtype=.""",
     ),
     "a complex number too large": (
         CoercionError,
         differentiable_op(lambda x: 1e300j, signature="(n)->()", dtype=np.complex64),
         """\
-{op}: output 0 has a finite value that is too large for complex64.
+{op}: output 0 has a finite value outside the range of complex64.
   Expected: complex64[]
   Got:      complex128[] with 1e+300
   Scale the values, or use complex128 for tensors and dtype=.""",
@@ -580,7 +580,7 @@ def test_a_rule_that_takes_the_place_of_its_op(attach):
 def test_a_result_in_the_dtype_of_bfloat16():
     op = differentiable_op(lambda x: np.float32([3.4e38]), signature="(n)->(n)")
     text = f"""\
-{subject(op)}: output 0 has a finite value that is too large for bfloat16.
+{subject(op)}: output 0 has a finite value outside the range of bfloat16.
   Expected: bfloat16[1]
   Got:      float32[1] with 3.4e+38
   Scale the values, or use float32 for tensors and dtype=."""
@@ -702,10 +702,10 @@ letter."""
 def test_an_input_too_large_for_the_compute_dtype(mode):
     op = differentiable_op(lambda x: x, signature="()->()", compute_dtype="float32")
     text = f"""\
-{subject(op)}: input 0 has a finite value that is too large for float32.
+{subject(op)}: input 0 has a finite value outside the range of float32.
   Expected: float32[2]
   Got:      float64[2] with 1e+300
-  Scale the values, or use float64 for tensors and dtype=."""
+  Scale the values, or change compute_dtype=np.float32."""
     check(CoercionError, text, lambda: modes.call(mode, op, np.float64([1e300, 0])), is_exact=mode == "eager")
 
 
@@ -756,7 +756,7 @@ VALUES = {
     "an integer that int32 cannot hold": (
         lambda x: first(2**40),
         """\
-{op}: input 0 has a finite value that is too large for int32.
+{op}: input 0 has a finite value outside the range of int32.
   Expected: int32[]
   Got:      int64[] with 1.1e+12
   Python integers become int32. For another dtype, pass np.int64(x).""",
@@ -784,26 +784,26 @@ VALUES = {
     "a float too large for the default": (
         lambda x: first([1e300, -1e301]),
         """\
-{op}: input 0 has a finite value that is too large for float32.
+{op}: input 0 has a finite value outside the range of float32.
   Expected: float32[2]
-  Got:      float64[2] with 1e+301
-  Scale the values, or use float64 for tensors and dtype=.""",
+  Got:      float64[2] with -1e+301
+  Scale the values, or pass tf.constant(x, tf.float64).""",
     ),
     "a float too large for the tensor beside it": (
         lambda x: first(tf.cast(x, tf.float16), np.float64(1e6)),
         """\
-{op}: input 1 has a finite value that is too large for float16.
+{op}: input 1 has a finite value outside the range of float16.
   Expected: float16[]
   Got:      float64[] with 1e+06
-  Scale the values, or use float64 for tensors and dtype=.""",
+  Scale the values, or pass tf.constant(x, tf.float64).""",
     ),
     "an integer too large for the tensor beside it": (
         lambda x: first(tf.cast(x, tf.float16), 10**6),
         """\
-{op}: input 1 has a finite value that is too large for float16.
+{op}: input 1 has a finite value outside the range of float16.
   Expected: float16[]
   Got:      int64[] with 1e+06
-  Scale the values, or use int64 for tensors and dtype=.""",
+  Pass np.float64(x) if the rounding is acceptable, or np.int64(x) to pass integers.""",
     ),
 }
 
@@ -1329,7 +1329,7 @@ def test_a_complex_cotangent_of_a_real_input(mode):
         (
             lambda op, cotangent: cotangent * np.float64(1e300),
             """\
-{rule}: the cotangent of input 0 has a finite value that is too large for float32.
+{rule}: the cotangent of input 0 has a finite value outside the range of float32.
   Expected: float32[3]
   Got:      float64[3] with 1e+300
   Scale the values, or use float64 for tensors and dtype=.""",
@@ -1358,15 +1358,29 @@ def test_a_call_of_the_op_of_a_numpy_rule_with_its_input_alone(mode):
 @pytest.mark.parametrize("signature", [None, "(n)->(n),(),()"])
 def test_the_note_on_an_exception_of_a_numpy_rule(signature):
     op = differentiable_op(lambda x: (x, x[..., 0], 1), signature=signature, dtype=(None, None, int))
-    rule_op = op.numpy_gradient(lambda op, cotangent: cotangent)
+    rule_op = op.numpy_gradient(lambda op, *cotangents: np.ones(2) + np.ones(3))
     hint = " The inputs have loop dimensions [2] before the core dimensions. Work along the last axes (x.sum(-1)), or "
     hint = f"{hint}pass vectorized=False." if signature else ""
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(ValueError, match="broadcast") as caught:
         rule_op(A, A, A[:, 0], np.int64([1, 1]), A, A[:, 0], np.int64([1, 1]))
     assert caught.value.__notes__ == [
         f"Raised in {subject(rule_op)}, called with inputs float32[2, 3]; outputs float32[2, 3], float32[2], int64[2]; "
         f"cotangents float32[2, 3], float32[2], None.{hint}"
     ]
+
+
+@has_notes
+@pytest.mark.parametrize("attach", ["numpy_gradient", "numpy_jvp"])
+def test_a_numpy_rule_with_the_wrong_number_of_parameters_is_told_how_it_is_called(attach):
+    op = differentiable_op(lambda x, y: (x, y), signature="(),()->(),()")
+    rule_op = getattr(op, attach)(lambda op, vector: vector)
+    vector = "cotangent" if attach == "numpy_gradient" else "tangent"
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given") as caught:
+        rule_op(*[X] * 6)
+    called, raised = caught.value.__notes__
+    assert called == f"The rule is called as rule(op, {vector} 0, {vector} 1)."
+    assert raised.startswith(f"Raised in {subject(rule_op)}, called with inputs ")
+    assert "vectorized" not in raised
 
 
 @has_notes

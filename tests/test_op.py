@@ -985,6 +985,7 @@ print([a is b for a, b in zip(loaded, {ops}, strict=True)], [op.name for op in l
         (Scale.__dict__["of_class"], {}, "differentiable_op got a classmethod object"),
         ("()->()", {}, r"the argument of differentiable_op is not a function\.\n  Got:      '\(\)->\(\)'"),
         (3, {"dtype": int}, r"the argument of differentiable_op is not a function\.\n  Got:      3"),
+        (None, {"dtype": int}, r"the argument of differentiable_op is not a function\.\n  Got:      None"),
         (bare, {}, r"<tfpyop.Op 'tests.test_op:bare'> is already an op"),
         (Scale().method, {}, r"<tfpyop.Op 'tests.test_op:Scale.method'> is already an op"),
         *[(plain, {"name": name}, "is not a valid op name") for name in ["", "a b", "a{b", "a#b", "a'b", "a\n", "a,b"]],
@@ -1225,7 +1226,7 @@ def test_the_byte_order_of_an_array_does_not_matter(call, dtype):
 def test_python_integers_follow_an_integer_tensor(dtype):
     op = differentiable_op(lambda x, y: x + y, signature="(),()->()")
     assert op(tf.constant([1, 2], dtype), 100).dtype == dtype
-    with pytest.raises(CoercionError, match="input 1 has a finite value that is too large for"):
+    with pytest.raises(CoercionError, match="input 1 has a finite value outside the range of"):
         op(tf.constant([1, 2], dtype), 2**63)
 
 

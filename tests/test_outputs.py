@@ -602,7 +602,7 @@ BAD_VECTORS = {
     "text": (["a", "b"], f"has the wrong dtype.\n  Expected: float32[2]\n  Got:      string[2]\n  {IN_THE_RULE}"),
     "too large": (
         [1, 1e300],
-        "has a finite value that is too large for float32.\n  Expected: float32[2]\n  Got:      float64[2] with 1e+300"
+        "has a finite value outside the range of float32.\n  Expected: float32[2]\n  Got:      float64[2] with 1e+300"
         "\n  Scale the values, or use float64 for tensors and dtype=.",
     ),
     "masked": (

@@ -69,12 +69,10 @@ def differentiable_op(function: Callable[P, R], /, **options: Unpack[OpOptions])
 
 
 @overload
-def differentiable_op(
-    function: None = None, /, **options: Unpack[OpOptions]
-) -> Callable[[Callable[P, R]], Op[P, R]]: ...
+def differentiable_op(**options: Unpack[OpOptions]) -> Callable[[Callable[P, R]], Op[P, R]]: ...
 
 
-def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> Any:
+def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> Any:
     """Make a differentiable TensorFlow op from a numpy function.
 
     Use it as `@differentiable_op`, as `@differentiable_op(...)`, or as `differentiable_op(np.hypot, ...)`. Positional
@@ -152,7 +150,7 @@ def differentiable_op(function: Any = None, /, **options: Unpack[OpOptions]) -> 
         op: Op[..., Any] = definition.op
         return op
 
-    if function is not None:
+    if function is not ...:  # None may be a function that somebody failed to find
         return make(function, sys._getframe(1))
     return lambda function: make(function, sys._getframe(1))
 

@@ -31,6 +31,8 @@ __all__ = ["ExportWarning", "RequiredOp", "check", "load", "required_ops", "save
 
 _GRAPH = "saved_model.pb"
 _FINGERPRINT = "fingerprint.pb"
+_KERAS_FILES = (".keras", ".h5", ".hdf5")
+"""How names of files that Keras saves end."""
 _OWNED = (_GRAPH, "saved_model.pbtxt", _FINGERPRINT, "variables", "assets")
 
 
@@ -283,6 +285,12 @@ def _tokens_of_file(path: str | os.PathLike[str]) -> list[Token]:
     try:
         saved = parse_saved_model(os.fspath(path))
     except OSError as error:
+        if os.path.isfile(path) and os.fspath(path).endswith(_KERAS_FILES):
+            raise RegistrationError(
+                f"{os.fspath(path)!r} is a Keras file, not a SavedModel.",
+                remedy="Import the modules that define its ops, and load it with keras.saving.load_model. To list its "
+                "ops, save the loaded model with model.export.",
+            ) from None
         raise RegistrationError(
             f"there is no SavedModel in {os.fspath(path)!r}.",
             got=str(error),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
-from tfpyop._spec.coercion import STRING, Array, DType, is_half, widen
+from tfpyop._spec.coercion import STRING, Array, DType, advise_computed, is_half, widen
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
 from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
@@ -24,6 +24,14 @@ T = TypeVar("T")
 
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """The message of numpy if a function writes to an input."""
+_OF_SHAPES = re.compile(
+    r"broadcast|truth value of an? |only (length-1|size-1|0-dimensional) arrays|setting an array element|not aligned|"
+    r"inhomogeneous|\b(shapes?|axis|axes|ndim|[dD]imensions?|[dD]imensional)\b|\b[0-9]-?[dD]\b|too many indices|"
+    r"(too many|not enough) values to unpack"
+)
+"""The messages of numpy and scipy for arrays with the wrong shape."""
+_OF_ARGUMENTS = re.compile(r"(positional|keyword) argument")
+"""The messages of Python for calls with the wrong arguments."""
 _MOST_PLANS = 1024
 
 
@@ -254,7 +262,10 @@ class HostFunction:
             raise
 
     def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
-        return [read_only(widen(view, dtype, what=f"input {number}")) for number, view in enumerate(views)]
+        return [
+            read_only(widen(view, dtype, what=f"input {number}", advise=advise_computed))
+            for number, view in enumerate(views)
+        ]
 
     def _without_half(self, arguments: Sequence[Array]) -> list[Array]:
         single = self._widened([argument for argument in arguments if is_half(argument.dtype)], np.dtype(np.float32))
@@ -283,13 +294,16 @@ class HostFunction:
         is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, for example
         if is_explained or is_of_values:
             return []
+        is_of_shapes = (
+            not isinstance(error, AttributeError) and _OF_SHAPES.search(text) and not _OF_ARGUMENTS.search(text)
+        )
         if re.fullmatch(r"'numpy\.\w+' object has no attribute 'numpy'", text):
             return ["The function gets numpy arrays, not tensors. Remove .numpy()."]
         if self._takes_out and out is None and "'NoneType' object" in text:
             return ["out= is None in this call. Create an array and return it when out is None."]
         if "'NoneType'" in text:
             return []
-        return [self.output_spec.loop_hint(types), self._hint]
+        return [self.output_spec.loop_hint(types) if is_of_shapes else None, self._hint]
 
 
 def _exact_outputs(result: Any, promised: ArraySpecs) -> list[Array] | None:

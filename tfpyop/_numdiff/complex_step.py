@@ -23,6 +23,8 @@ _WIDEST = 2.0**-7
 """The largest step of the comparison, relative to the magnitude of the inputs that vary."""
 _CONTINUOUS = 2.0**-9
 """The tolerance for the gap between values around the point and the value at it, relative to the slope tolerance."""
+_TINY = 1e-3
+"""The largest step relative to an input that is small enough: its square is the relative error."""
 _EPS = float(np.finfo(np.float64).eps)
 _SHRINK = 2.0**-4
 _SEARCHES = ((SMALLEST, 10), (None, 4))
@@ -111,7 +113,18 @@ class ComplexStep:
                         return
                     confirmed = _confirmed(line, found, rounded_step(widest * _SHRINK**number))
                     doubtful = [doubt & ~sure for doubt, sure in zip(doubtful, confirmed, strict=True)]
-            _require_agreement(function, found, doubtful)
+            try:
+                _require_agreement(function, found, doubtful)
+            except GradientError as error:
+                small = _smallest_moved(found)
+                if self.step <= _TINY * small:
+                    raise
+                raise GradientError(
+                    f"the complex step is not reliable at this point: the step {self.step:g} is not tiny compared with "
+                    f"an input of {small:g}.",
+                    remedy="Pass a step far below the inputs with grad=tfpyop.complex_step(step=...), use "
+                    'grad="numerical", or write a rule.',
+                ) from error
 
 
 def complex_step(*, step: float = 1e-30) -> ComplexStep:
@@ -235,6 +248,16 @@ def _require_agreement(function: Function, found: DirectionalEstimate, doubtful:
             got=f"{value[index] / found.length:.6g} by the complex step",
             remedy=f"Functions that use conj, abs, real or vdot have no complex derivative. {_REMEDY}",
         )
+
+
+def _smallest_moved(found: DirectionalEstimate) -> float:
+    """The smallest magnitude of an input that moves, other than zero; infinite if there is none."""
+    sizes = [
+        np.min(np.abs(values), where=(vector != 0) & (values != 0), initial=np.inf)
+        for values, vector in zip(found.point, found.direction, strict=True)
+        if vector is not None
+    ]
+    return float(min(sizes, default=np.inf))
 
 
 def _unconfirmed(problem: str) -> GradientError:

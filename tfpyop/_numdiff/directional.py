@@ -7,11 +7,13 @@ are evaluated in one call, so only core elements are varied separately. Works in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from tfpyop._numdiff.causes import CONTRADICTED, find_cause
 from tfpyop._spec.coercion import Array, finfo, is_differentiable
 from tfpyop.errors import GradientError
 
@@ -20,6 +22,12 @@ CREDIBLE = 1e-3
 
 SMALLEST = 1e-2
 """The magnitude that is assumed for inputs closer to zero."""
+
+_UNKNOWN = (
+    "The function may jump, oscillate or be very noisy at this point, or its domain may end here. If it varies on a "
+    "scale far from the magnitude of its inputs, set grad=tfpyop.numerical(step=..., smallest=...). Otherwise write a "
+    "rule."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Derivative:
     values: list[Array]
     errors: list[Array]
     scales: list[Array]
+    contradicted: list[Array] = field(default_factory=list)
+    """Where values next to the point contradict a slope that is otherwise credible, if the method looks for that."""
 
 
 class Method(Protocol):
@@ -96,7 +106,20 @@ def jvp_from_values(
     outputs = zip(derivative.values, derivative.errors, derivative.scales, function.output_ranks, strict=True)
     for number, (values, errors, scales, rank) in enumerate(outputs):
         scales = scales.max(axis=core_axes(rank), initial=0.0, keepdims=True)
-        _require_credible(f"of output {number} along the tangents", values, errors, scales)
+        failed = _first_failure(errors, scales)
+        if failed is None:
+            continue
+        element = f"element {list(failed)} of " if failed else ""
+        raise _unreliable(
+            f"of {element}output {number} along the tangents",
+            values[failed],
+            errors[failed],
+            directions=[tangents],
+            select=partial(_element, number=number, index=failed),
+            is_contradicted=any(where[failed] for where in derivative.contradicted[number : number + 1]),
+            function=function,
+            point=point,
+        )
     return derivative.values
 
 
@@ -123,6 +146,7 @@ def _cotangent(
     loop = np.broadcast_shapes(*(values.shape[: values.ndim - rank] for values, rank in zip(point, ranks, strict=True)))
     shape = loop + point[number].shape[point[number].ndim - ranks[number] :]
     result, errors, scales = np.zeros(shape, point[number].dtype), np.zeros(shape), np.zeros(shape)
+    contradicted = np.zeros(shape, bool)
     weights = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
     for index, unit, direction in _unit_directions(function, point, number):
         derivative = method.directional_derivative(function, point, direction)
@@ -130,28 +154,133 @@ def _cotangent(
         result[element] += unit * contract(derivative.values, cotangents, function.output_ranks)
         errors[element] += contract(derivative.errors, weights, function.output_ranks)
         scales[element] += contract(derivative.scales, weights, function.output_ranks)
+        if derivative.contradicted:
+            contradicted[element] |= contract(derivative.contradicted, weights, function.output_ranks) > 0
     scales = scales.max(axis=core_axes(ranks[number]), initial=0.0, keepdims=True)
-    _require_credible(f"by input {number}", result, errors, scales, point[number])
-    return result
+    failed = _first_failure(errors, scales)
+    if failed is None:
+        return result
+    raise _unreliable(
+        f"by input {number}",
+        result[failed],
+        errors[failed],
+        where=_described_element(point[number], failed, shape),
+        directions=[
+            direction
+            for index, _, direction in _unit_directions(function, point, number)
+            if index == failed[len(loop) :]
+        ],
+        select=lambda outputs: _elements(outputs, cotangents, function.output_ranks, failed[: len(loop)]),
+        is_contradicted=bool(contradicted[failed]),
+        function=function,
+        point=point,
+    )
 
 
-def _require_credible(which: str, values: Array, errors: Array, scales: Array, point: Array | None = None) -> None:
-    """Raise GradientError for the first element whose error is too large."""
+def _first_failure(errors: Array, scales: Array) -> tuple[int, ...] | None:
+    """Return the index of the first element whose error is too large."""
     with np.errstate(all="ignore"):
         failed = np.argwhere(~(errors <= CREDIBLE * scales))
-    if not len(failed):
-        return
-    index = tuple(failed[0])
-    value, error = values[index], errors[index]
-    where = "" if point is None else f" at {np.broadcast_to(point, values.shape)[index]:.9g}"
-    raise GradientError(
-        f"the numerical derivative {which} is not reliable{where}: estimates with different step sizes do not agree.",
-        expected=f"a relative error below {CREDIBLE:g}",
-        got=f"{value:.3g} with an estimated error of {error:.3g}" if np.isfinite(error) else "no estimate at all",
-        remedy="The function may jump, oscillate or be very noisy at this point, or its domain may end here. If it "
-        "varies on a scale far from the magnitude of its inputs, set grad=tfpyop.numerical(step=..., smallest=...). "
-        "Otherwise write a rule.",
+    return tuple(map(int, failed[0])) if len(failed) else None
+
+
+def _described_element(values: Array, index: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Which element of an input an index of its cotangent stands for, with all digits of its value."""
+    own = index[len(shape) - values.ndim :]
+    own = tuple(0 if size == 1 else number for number, size in zip(own, values.shape, strict=True))
+    return f" at {f'element {list(own)} = ' if own else ''}{values[own].item()!r}"
+
+
+def _element(outputs: Sequence[Array], *, number: int, index: tuple[int, ...]) -> Array:
+    return np.atleast_1d(outputs[number][index])
+
+
+def _elements(
+    outputs: Sequence[Array], cotangents: Sequence[Array | None], ranks: Sequence[int], loop: tuple[int, ...]
+) -> Array:
+    """The output elements of one loop element that have cotangents other than zero."""
+    parts = [
+        output[loop][np.broadcast_to(cotangent, output.shape)[loop] != 0]
+        for output, cotangent, rank in zip(outputs, cotangents, ranks, strict=True)
+        if cotangent is not None and output.ndim - rank == len(loop)
+    ]
+    return np.concatenate([np.ravel(part) for part in parts]) if parts else np.zeros(0)
+
+
+def _unreliable(
+    which: str,
+    value: Any,
+    error: Any,
+    *,
+    where: str = "",
+    directions: Sequence[Sequence[Array | None]],
+    select: Callable[[Sequence[Array]], Array],
+    is_contradicted: bool,
+    function: Function,
+    point: Sequence[Array],
+) -> GradientError:
+    """The error for a derivative without a credible estimate, with its cause if the values show it."""
+    cause = None
+    with np.errstate(all="ignore"):
+        for direction in directions:
+            cause = cause or find_cause(_along(function, point, direction, select))
+        narrow = _narrow_dtype(function, point)
+    if cause is None and is_contradicted:
+        cause = CONTRADICTED
+    has_estimate = bool(np.isfinite(error))
+    if cause is not None:
+        problem, remedy = cause.problem, cause.remedy
+    elif has_estimate:
+        problem, remedy = "estimates with different step sizes do not agree.", _UNKNOWN
+    else:
+        problem, remedy = "no step size gives a stable estimate.", _UNKNOWN
+    if narrow is not None:
+        remedy = (
+            f"The function returns {narrow} for float64 inputs, which limits the accuracy: compute in float64. {remedy}"
+        )
+    return GradientError(
+        f"the numerical derivative {which} is not reliable{where}: {problem}",
+        expected=f"a relative error below {CREDIBLE:g}" if has_estimate else None,
+        got=f"{value:.3g} with an estimated error of {error:.3g}" if has_estimate else None,
+        remedy=remedy,
     )
+
+
+def _along(
+    function: Function,
+    point: Sequence[Array],
+    direction: Sequence[Array | None],
+    select: Callable[[Sequence[Array]], Array],
+) -> Callable[[float], Array | None]:
+    """Values along a direction by relative step; None where the function raises."""
+    moving = [(values, vector) for values, vector in zip(point, direction, strict=True) if vector is not None]
+    lengths = [
+        np.min(np.maximum(np.abs(values), SMALLEST) / np.abs(vector), where=vector != 0, initial=np.inf)
+        for values, vector in moving
+    ]
+    length = min(lengths, default=np.inf)
+
+    def at(step: float) -> Array | None:
+        moved = [
+            values if vector is None else values + step * length * vector
+            for values, vector in zip(point, direction, strict=True)
+        ]
+        try:
+            return select(function.call(moved))
+        except Exception:  # of the user's function
+            return None
+
+    return at
+
+
+def _narrow_dtype(function: Function, point: Sequence[Array]) -> Any:
+    """The dtype of an output that the function returns in less than double precision."""
+    try:
+        outputs = function.call(point)
+    except Exception:  # of the user's function
+        return None
+    narrow = (values.dtype for values in outputs if precision_of(values) > float(np.finfo(np.float64).eps))
+    return next(narrow, None)
 
 
 def _unit_directions(

@@ -170,12 +170,12 @@ def _judged(
     refuted = contradicted(line, claims, first / method.step)
     for output, where in zip(outputs, refuted, strict=True):
         output.refuse(where)
-    results = [output.result() for output in outputs]
+    values, errors, scales = map(list, zip(*[output.result() for output in outputs], strict=True))
     final = [
         doubt.rounded & ~single & (not output.is_narrow)
         for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True)
     ]
-    return Derivative(*([result[part] for result in results] for part in range(3))), final
+    return Derivative(values, errors, scales, refuted), final
 
 
 def _rounds(line: LineFunction, ambiguities: Sequence[Ambiguities], first: Array) -> list[Array]:
@@ -247,8 +247,12 @@ def _joined(first: Derivative, second: Derivative, is_final: Sequence[Array]) ->
     """Return the first derivative where it is credible or final, and the second derivative elsewhere."""
     errors = zip(first.errors, first.scales, is_final, strict=True)
     is_good = [(error <= CREDIBLE * scale) | final for error, scale, final in errors]
-    parts = zip((first.values, first.errors, first.scales), (second.values, second.errors, second.scales), strict=True)
-    return Derivative(*([*map(np.where, is_good, ours, theirs)] for ours, theirs in parts))
+    return Derivative(
+        [*map(np.where, is_good, first.values, second.values)],
+        [*map(np.where, is_good, first.errors, second.errors)],
+        [*map(np.where, is_good, first.scales, second.scales)],
+        [*map(np.where, is_good, first.contradicted, second.contradicted)],
+    )
 
 
 def rounded_step(step: Array) -> Array:
@@ -261,7 +265,8 @@ def _explain(error: Exception) -> None:
     annotate(
         error,
         "Raised at a point that is displaced for a numerical derivative. The function raised at every step that was "
-        "tried. Choose a smaller step with grad=tfpyop.numerical(step=...), or write a rule.",
+        "tried. One element that raises there makes the call raise for all elements: return NaN for such elements "
+        "instead of raising, choose a smaller step with grad=tfpyop.numerical(step=...), or write a rule.",
     )
 
 

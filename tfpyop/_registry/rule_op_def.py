@@ -16,11 +16,11 @@ from tfpyop._host.function import HostFunction
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
-from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
+from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.tree import TreeSpec, is_leaf_type
-from tfpyop.errors import annotate
+from tfpyop.errors import annotate, message_of
 
 
 class RuleOpDef(OpDef):
@@ -188,6 +188,17 @@ def _rule_caller(
         except Exception as error:
             if takes_tuple_for_array(error):
                 annotate(error, OF_TUPLES)
+            if _does_not_fit_call(error):
+                vector = "cotangent" if isinstance(outputs, CotangentSpec) else "tangent"
+                is_bound = forward_op.definition.is_bound
+                annotate(error, f"The rule is called as {describe_rule_call(vector, len(vectors), is_bound=is_bound)}.")
             raise
 
     return call
+
+
+def _does_not_fit_call(error: Exception) -> bool:
+    """Whether Python raised because a function does not take the arguments, before any line of the function ran."""
+    traceback = error.__traceback__
+    is_outside = traceback is not None and traceback.tb_next is None
+    return is_outside and isinstance(error, TypeError) and "argument" in message_of(error)

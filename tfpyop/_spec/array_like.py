@@ -9,11 +9,12 @@ from __future__ import annotations
 import operator
 from collections import UserList, deque
 from collections.abc import Iterable, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
-from tfpyop.errors import CoercionError, message_of, shown
+from tfpyop.errors import CoercionError, describe_kind, message_of, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -129,6 +130,14 @@ def _numbers(array: Array, value: Any, what: str, remedy: str) -> Array:
             return numbers
         except OverflowError as error:
             raise _too_large(items, what) from error
+    other = next((item for item in array.flat if isinstance(item, Number) and _as_number(item) is None), None)
+    if other is not None:
+        verb = "is" if array.ndim == 0 else "contains"
+        raise CoercionError(
+            f"{what} {verb} {describe_kind(other)}, which has no dtype.",
+            got=f"{type(value).__name__}: {shown(value)}",
+            remedy="Convert each number first: float(x).",
+        )
     raise CoercionError(
         f"{what} is not a tensor, array, number or string.",
         got=f"{type(value).__name__}: {shown(value)}",

@@ -189,22 +189,21 @@ def coerce_input(value: Any, partners: DTypeContext, *, what: str) -> Array:
     if kind in "ui" and not isinstance(value, np.ndarray | np.generic):
         return _cast_python_integers(array, partners, what)
     if kind == "f" and array.dtype.itemsize >= 8 and array.dtype.kind == "f":
-        return cast(array, partners.floating or np.dtype(np.float32), what=what)
+        return cast(array, partners.floating or np.dtype(np.float32), what=what, advise=_advise_input)
     if kind == "c" and array.dtype.itemsize >= 16:
-        return cast(array, complex_dtype(partners.floating or np.dtype(np.float32)), what=what)
+        return cast(array, complex_dtype(partners.floating or np.dtype(np.float32)), what=what, advise=_advise_input)
     return array
 
 
 def _cast_python_integers(array: Array, partners: DTypeContext, what: str) -> Array:
     """Cast Python integers to a dtype that does not depend on their values."""
     if partners.floating is not None:
-        return cast(array, partners.floating, what=what)
+        return cast(array, partners.floating, what=what, advise=_advise_input)
     dtype = np.dtype(np.int32) if partners.integer is None else partners.integer
     if _fits(array, dtype):
         return array.astype(dtype)
     rule = "become int32" if partners.integer is None else "take the dtype of the integer tensors in the call"
-    remedy = f"Python integers {rule}. For another dtype, pass np.{array.dtype}(x)."
-    raise _overflow(array, dtype, what, remedy=remedy)
+    raise _overflow(array, dtype, what, f"Python integers {rule}. For another dtype, pass np.{array.dtype}(x).")
 
 
 Advice = Callable[[DType, DType], str]
@@ -276,6 +275,33 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
     )
 
 
+def _advise_input(actual: DType, wanted: DType) -> str:
+    """For an input that is not a tensor, whose value its dtype as an input cannot hold."""
+    if dtype_kind(actual) in "ui":
+        return f"Pass np.float64(x) if the rounding is acceptable, or np.{actual}(x) to pass integers."
+    if _is_long(actual):
+        return f"Scale the values, or pass tf.constant(x.astype(np.{_tensor_dtype(actual)}))."
+    return f"Scale the values, or pass tf.constant(x, tf.{actual})."
+
+
+def advise_computed(actual: DType, wanted: DType) -> str:
+    """For an input that `compute_dtype=` cannot hold."""
+    return f"Scale the values, or change compute_dtype={_written(wanted)}."
+
+
+def _advise_scaling(actual: DType, wanted: DType) -> str:
+    return f"Scale the values, or use {_tensor_dtype(actual)} for tensors and dtype=."
+
+
+def _tensor_dtype(dtype: DType) -> DType:
+    """The widest dtype of tensors for numbers of this dtype: they have no long doubles."""
+    return {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}[dtype.kind] if _is_long(dtype) else dtype
+
+
+def _is_long(dtype: DType) -> bool:
+    return dtype.kind in "fc" and real_dtype(dtype).itemsize > 8
+
+
 def is_half(dtype: DType) -> bool:
     """Return whether a dtype is float16 or bfloat16."""
     return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
@@ -286,7 +312,7 @@ def as_array(value: Any, what: str, *, remedy: str = _RETURN_REMEDY) -> Array:
     return to_array(value, what=what, remedy=remedy)
 
 
-def cast(array: Array, dtype: DType, *, what: str) -> Array:
+def cast(array: Array, dtype: DType, *, what: str, advise: Advice | None = None) -> Array:
     """Cast an array to the same kind or a wider kind.
 
     Raises:
@@ -294,25 +320,29 @@ def cast(array: Array, dtype: DType, *, what: str) -> Array:
     """
     if array.dtype == dtype:
         return array
+    remedy = (advise or _advise_scaling)(array.dtype, dtype)
     if dtype_kind(dtype) in "ui":
         if not _fits(array, dtype):
-            raise _overflow(array, dtype, what)
+            raise _overflow(array, dtype, what, remedy)
         return array.astype(dtype)
     try:
         with np.errstate(all="ignore", over="raise"):
             result = array.astype(dtype)
     except FloatingPointError:
-        raise _overflow(array, dtype, what) from None
+        raise _overflow(array, dtype, what, remedy) from None
     is_extension = "V" in (dtype.kind, array.dtype.kind)  # their casts do not report overflow
     if dtype_kind(array.dtype) in "ui" and not _holds_exactly(result, array):
+        rounded = f"x.astype({'ml_dtypes' if dtype.kind == 'V' else 'np'}.{dtype})"
         raise CoercionError(
             f"{what} has integers that {dtype} cannot hold exactly.",
             expected=describe(dtype, array.shape),
             got=describe(array.dtype, array.shape),
-            remedy=f"Declare dtype=np.{array.dtype}, or round explicitly: x.astype(np.{dtype}).",
+            remedy=advise(array.dtype, dtype)
+            if advise
+            else f"Declare dtype={_written(array.dtype)}, or round explicitly: {rounded}.",
         )
     if is_extension and not np.isfinite(result).all() and (np.isfinite(array) & ~np.isfinite(result)).any():
-        raise _overflow(array, dtype, what)
+        raise _overflow(array, dtype, what, remedy)
     return result
 
 
@@ -321,12 +351,12 @@ def _holds_exactly(result: Array, integers: Array) -> bool:
         return np.array_equal(result.real.astype(integers.dtype), integers)
 
 
-def widen(array: Array, compute_dtype: DType, *, what: str) -> Array:
+def widen(array: Array, compute_dtype: DType, *, what: str, advise: Advice | None = None) -> Array:
     """Cast a floating or complex array to the dtype in which a function computes. Return other arrays unchanged."""
     kind = dtype_kind(array.dtype)
     if kind == "f":
-        return cast(array, compute_dtype, what=what)
-    return cast(array, complex_dtype(compute_dtype), what=what) if kind == "c" else array
+        return cast(array, compute_dtype, what=what, advise=advise)
+    return cast(array, complex_dtype(compute_dtype), what=what, advise=advise) if kind == "c" else array
 
 
 def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
@@ -378,15 +408,30 @@ def _integer_limits(dtype: DType) -> tuple[int, int]:
     return int(limits.min), int(limits.max)
 
 
-def _overflow(array: Array, dtype: DType, what: str, *, remedy: str | None = None) -> CoercionError:
+def _overflow(array: Array, dtype: DType, what: str, remedy: str) -> CoercionError:
     parts = [part[np.isfinite(part)] for part in (array.real, array.imag)]
-    extremes = [extreme.item() for part in parts if part.size for extreme in (part.min(), part.max())]
+    extremes = [extreme for part in parts if part.size for extreme in (part.min(), part.max())]
+    if dtype_kind(dtype) in "ui":
+        smallest, _ = _integer_limits(dtype)
+        least, most = extremes[:2]
+        outside = least if int(least) < smallest else most
+    else:
+        outside = max(extremes, key=lambda extreme: abs(extreme.item()))
+    if _is_long(array.dtype) and not np.isfinite(np.float64(outside)):
+        remedy = "Scale the values: no dtype of tensors has numbers of this size."
     return CoercionError(
-        f"{what} has a finite value that is too large for {dtype}.",
+        f"{what} has a finite value outside the range of {dtype}.",
         expected=describe(dtype, array.shape),
-        got=f"{describe(array.dtype, array.shape)} with {max(map(abs, extremes)):.3g}",
-        remedy=remedy or f"Scale the values, or use {array.dtype} for tensors and dtype=.",
+        got=f"{describe(array.dtype, array.shape)} with {_short(outside)}",
+        remedy=remedy,
     )
+
+
+def _short(number: Any) -> str:
+    """Render a number by three digits, also one that no Python float can hold."""
+    if _is_long(number.dtype):
+        return np.format_float_scientific(number, precision=2, trim="-").replace(".e", "e")
+    return f"{number.item():.3g}"
 
 
 def _written(dtype: DType) -> str:

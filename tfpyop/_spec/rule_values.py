@@ -22,6 +22,12 @@ _OF_TUPLE = re.compile(
 )
 
 
+def describe_rule_call(vector: str, n_vectors: int, *, is_bound: bool) -> str:
+    """Render how a rule is called, with names for its cotangents or tangents."""
+    names = [vector] if n_vectors == 1 else [f"{vector} {number}" for number in range(n_vectors)]
+    return f"rule({', '.join([*(['self'] if is_bound else []), 'op', *names])})"
+
+
 def takes_tuple_for_array(error: Exception) -> bool:
     """Return whether a rule raised this exception because it used the tuple `op.inputs` as an array."""
     return isinstance(error, TypeError | AttributeError) and _OF_TUPLE.search(message_of(error)) is not None

@@ -30,13 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except TfpyopError as error:
-        return _refuse(" ".join(line.strip() for line in str(error).splitlines()))
+        return _refuse(_in_one_line(str(error)))
     except ImportError as error:
         if error.name not in ("rich", "matplotlib", "hypothesis", "tensorflow"):
             raise
         package = "tfpyop[cli]" if error.name in ("rich", "matplotlib") else error.name
         return _refuse(f"this command requires {error.name}. Install it: pip install '{package}'.")
     return status
+
+
+def _in_one_line(text: str) -> str:
+    """Join lines to sentences: a full stop follows a line without punctuation at its end."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    ended = [line if line.endswith((".", ":", ";", "?", "!", ",")) else f"{line}." for line in lines[:-1]]
+    return " ".join([*ended, *lines[-1:]])
 
 
 def _refuse(why: str) -> int:

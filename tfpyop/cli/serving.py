@@ -38,14 +38,16 @@ def serve(modules: Iterable[str], dispatcher: str | None, address: str) -> int:
 
 
 def _cluster_server() -> tf.distribute.Server:
+    text = os.environ.get(_VARIABLE)
     try:
-        config = json.loads(os.environ.get(_VARIABLE, "{}"))
+        config = json.loads("{}" if text is None else text)
         cluster, task = config["cluster"], config["task"]
         kind, index = task["type"], int(task["index"])
     except (ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise RegistrationError(
             f"the environment variable {_VARIABLE} does not specify the cluster and the task of this process.",
-            got=f"{os.environ.get(_VARIABLE, 'nothing')!r:.200} ({type(error).__name__}: {error})",
+            got="the variable is not set" if text is None else f"{text!r:.200} ({reason})",
             remedy=f"Set the variable, for example to {_EXAMPLE}. For the tf.data service, pass --dispatcher "
             "HOST:PORT.",
         ) from None

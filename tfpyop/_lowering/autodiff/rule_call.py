@@ -15,7 +15,7 @@ from tfpyop._lowering.tensors import dtype_of, type_of
 from tfpyop._rules.missing import detached_rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import RuleInputs
-from tfpyop._spec.rule_values import OF_TUPLES, takes_tuple_for_array
+from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
 
 
@@ -30,11 +30,10 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
                 subject=call.op.subject,
                 remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
             ) from error
-        name = "tangent" if kind == "jvp" else "cotangent"
-        names = [name] if len(vectors) == 1 else [f"{name} {number}" for number in range(len(vectors))]
-        called = ", ".join([*(["self"] if call.op.definition.is_bound else []), "op", *names])
+        vector = "tangent" if kind == "jvp" else "cotangent"
+        called = describe_rule_call(vector, len(vectors), is_bound=call.op.definition.is_bound)
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
-        annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as rule({called}).{hint}")
+        annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as {called}.{hint}")
         raise
 
 
