@@ -49,7 +49,7 @@ def package() -> "Errors":
 
 
 @dataclass(frozen=True, slots=True)
-class InputDimension:
+class Place:
     """Where an expression stands: the innermost function around it, if there is one, and the module."""
 
     function: ast.FunctionDef | None
@@ -91,7 +91,7 @@ class Errors:
                 remedies.setdefault(problem, []).extend(advice)
         return [ErrorEntry(problem, tuple(sorted(set(remedies[problem])))) for problem in sorted(remedies)]
 
-    def _entries_of(self, call: ast.Call, place: InputDimension) -> Iterator[tuple[str, list[str]]]:
+    def _entries_of(self, call: ast.Call, place: Place) -> Iterator[tuple[str, list[str]]]:
         """The texts of the problem that a call may tell, each with its remedies, or with what was expected."""
         parts = {"problem": _argument(call, "problem", 0)}
         parts |= {name: _argument(call, name) for name in ("remedy", "expected")}
@@ -107,7 +107,7 @@ class Errors:
             else:
                 yield from ((problem, remedies) for problem in problems)
 
-    def _as_written(self, parts: Parts, place: InputDimension) -> Iterator[tuple[Parts, InputDimension]]:
+    def _as_written(self, parts: Parts, place: Place) -> Iterator[tuple[Parts, Place]]:
         """The parts of an error where they are written: in its call, or in those of the function around that."""
         problem = parts["problem"]
         if not isinstance(problem, ast.Name) or problem.id not in place.parameters:
@@ -116,7 +116,7 @@ class Errors:
         for given, maker, where in self._given(problem.id, place):
             yield from self._as_written({**parts, "problem": given, "remedy": _argument(maker, "remedy")}, where)
 
-    def _given(self, parameter: str, place: InputDimension) -> Iterator[tuple[ast.expr, ast.Call, InputDimension]]:
+    def _given(self, parameter: str, place: Place) -> Iterator[tuple[ast.expr, ast.Call, Place]]:
         """What the calls of a function give for one of its parameters."""
         assert place.function is not None
         for where, call in self._calls.get(place.function.name, []):
@@ -127,26 +127,26 @@ class Errors:
                 yield place.defaults[parameter], call, place
 
     @functools.cached_property
-    def _calls(self) -> dict[str | None, list[tuple[InputDimension, ast.Call]]]:
+    def _calls(self) -> dict[str | None, list[tuple[Place, ast.Call]]]:
         """All calls, by the name of what is called."""
-        found: dict[str | None, list[tuple[InputDimension, ast.Call]]] = {}
+        found: dict[str | None, list[tuple[Place, ast.Call]]] = {}
         for module in self.modules:
             waiting: list[tuple[ast.FunctionDef | None, ast.AST]] = [(None, module)]
             while waiting:
                 function, node = waiting.pop()
                 if isinstance(node, ast.Call):
                     name = getattr(node.func, "id", getattr(node.func, "attr", None))
-                    found.setdefault(name, []).append((InputDimension(function, module), node))
+                    found.setdefault(name, []).append((Place(function, module), node))
                 inner = node if isinstance(node, ast.FunctionDef) else function
                 waiting += [(inner, child) for child in ast.iter_child_nodes(node)]
         return found
 
-    def _lines(self, node: ast.expr | None, place: InputDimension) -> list[str]:
+    def _lines(self, node: ast.expr | None, place: Place) -> list[str]:
         """What an expression may say, each text on one line, with one mark where unknown parts follow each other."""
         texts = [re.sub(rf"{UNKNOWN}+", UNKNOWN, text) for text in self._texts(node, place)]
         return [" ".join(text.split()) for text in texts if re.search(r"\w", text)]
 
-    def _texts(self, node: ast.expr | None, place: InputDimension) -> list[str]:
+    def _texts(self, node: ast.expr | None, place: Place) -> list[str]:
         """What an expression may say: several texts where the code chooses one, none where it says nothing."""
         match node:
             case ast.Constant(value=str(text)):
@@ -169,7 +169,7 @@ class Errors:
                 return [text for function in self._functions(name, place) for text in self._returned(function)]
         return []
 
-    def _texts_of_name(self, name: str, place: InputDimension) -> list[str]:
+    def _texts_of_name(self, name: str, place: Place) -> list[str]:
         """What is assigned to a name, or added to that, in the function or else in its module; or what it is given."""
         if name in place.parameters:
             return [text for given, _, where in self._given(name, place) for text in self._texts(given, where)]
@@ -182,20 +182,20 @@ class Errors:
                 return texts
         return []
 
-    def _returned(self, place: InputDimension) -> list[str]:
+    def _returned(self, place: Place) -> list[str]:
         """What a function may return."""
         assert place.function is not None
         returned = [each.value for each in ast.walk(place.function) if isinstance(each, ast.Return)]
         return [text for value in returned for text in self._texts(value, place)]
 
-    def _functions(self, name: str, place: InputDimension) -> list[InputDimension]:
+    def _functions(self, name: str, place: Place) -> list[Place]:
         """The functions of this name: what is given as such, or those of the module itself, or of another."""
         if name in place.parameters:
             given = [(value.id, where) for value, _, where in self._given(name, place) if isinstance(value, ast.Name)]
             return [function for own, where in dict(given).items() for function in self._functions(own, where)]
         for modules in ([place.module], self.modules):
             nodes = [(node, module) for module in modules for node in module.body if isinstance(node, ast.FunctionDef)]
-            found = [InputDimension(node, module) for node, module in nodes if node.name == name]
+            found = [Place(node, module) for node, module in nodes if node.name == name]
             if found:
                 return found
         return []

@@ -121,7 +121,7 @@ def test_a_preference_for_nothing_known_is_refused():
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    monkeypatch.setattr(native, "_is_python_far", lambda: True)
+    monkeypatch.setattr(native, "_is_on_accelerator", lambda: True)
 
 
 def test_xla_on_an_accelerator_asks_for_a_native_implementation(accelerator):

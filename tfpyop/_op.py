@@ -70,7 +70,7 @@ class Op(_Proxy, Generic[P, R]):
 
     @property
     def name(self) -> str:
-        """The name under which the op is registered: `module:qualname` unless `name=` was passed."""
+        """The name under which the op is registered. It is `module:qualname` unless `name=` was passed."""
         return self._self_definition.name
 
     @property
@@ -144,6 +144,7 @@ class Op(_Proxy, Generic[P, R]):
           RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
 
         >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.gradient
         ... def square_gradient(op, cotangent):
@@ -172,6 +173,7 @@ class Op(_Proxy, Generic[P, R]):
         Raises:
           RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
 
+        >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.numpy_gradient
         ... def square_gradient(op, cotangent):
@@ -198,6 +200,7 @@ class Op(_Proxy, Generic[P, R]):
           RegistrationError: The op already has a JVP rule, or is declared non-differentiable.
 
         >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.jvp
         ... def square_jvp(op, tangent):
@@ -225,6 +228,7 @@ class Op(_Proxy, Generic[P, R]):
         Raises:
           RegistrationError: The op already has a JVP rule, or is declared non-differentiable.
 
+        >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
         >>> @square.numpy_jvp
         ... def square_jvp(op, tangent):
@@ -275,6 +279,7 @@ class Op(_Proxy, Generic[P, R]):
           RegistrationError: The op already has a native implementation.
 
         >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()", prefer="native")
         >>> @square.native
         ... def square_native(x):

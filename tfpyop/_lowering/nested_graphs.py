@@ -70,14 +70,14 @@ def _run_in_own_thread(context: Any, name: bytes, inputs: Sequence[tf.Tensor]) -
         input_dataset=element,
         other_arguments=[],
         f=name.decode(),
-        infer_outputs=types,
+        output_types=types,
         output_shapes=shapes,
         preserve_cardinality=True,
     )
     in_thread = tf.raw_ops.PrivateThreadPoolDataset(
-        input_dataset=mapped, num_threads=1, infer_outputs=types, output_shapes=shapes
+        input_dataset=mapped, num_threads=1, output_types=types, output_shapes=shapes
     )
-    return list(tf.raw_ops.DatasetToSingleElement(dataset=in_thread, infer_outputs=types, output_shapes=shapes))
+    return list(tf.raw_ops.DatasetToSingleElement(dataset=in_thread, output_types=types, output_shapes=shapes))
 
 
 def _can_run_in_own_thread(context: Any, name: bytes) -> bool:
