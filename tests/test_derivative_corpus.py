@@ -40,7 +40,9 @@ VARIANTS = {
 }
 UNSEEN = {DOUBLE: 1024, SINGLE: 16}
 """How many units in the last place a structure may be high, and not be seen, by docs/numerical-derivatives.md."""
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant = pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.slow if "float32" in name else ()) for name in VARIANTS]
+)
 
 
 def points_of(case, precision):
@@ -145,7 +147,10 @@ def test_every_derivative_is_right_or_refused(variant):
 
 @pytest.mark.parametrize(
     ("variant", "least"),
-    [*zip(VARIANTS, [0.99, 0.96, 0.94, 0.8], strict=True)],
+    [
+        pytest.param(name, least, marks=pytest.mark.slow if "float32" in name else ())
+        for name, least in zip(VARIANTS, [0.99, 0.96, 0.94, 0.8], strict=True)
+    ],
     ids=["double", "single", "inside", "complex"],
 )
 def test_regular_points_are_not_refused(variant, least):
@@ -193,6 +198,7 @@ def test_ops_do_what_the_corpus_says(variant):
     assert seen["raised"] > 5
 
 
+@pytest.mark.slow
 def test_the_page_has_the_counts_of_the_corpus():
     page = PAGE.read_text()
     told = re.search(r"(\d+) functions, with NumPy (\S+) and SciPy (\S+):", page)

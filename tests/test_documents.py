@@ -35,9 +35,17 @@ def run(page, monkeypatch):
             raise AssertionError(f"{page}:{lines[-1]}: {type(error).__name__}: {error}") from error
 
 
+SLOW = {"testing"}
+"""Pages whose blocks check ops, which takes long."""
+
+
 # Keras copies weights in a way that numpy 2 is going to forbid
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("page", PAGES_WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW else ()) for page in PAGES_WITH_BLOCKS],
+    ids=[str(page.relative_to(ROOT)) for page in PAGES_WITH_BLOCKS],
+)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(page, monkeypatch)

@@ -23,6 +23,7 @@ def test_arguments_fit_the_signature(drawn):
     assert ops.matmul(*drawn.args).shape == np.matmul(*drawn.args).shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "is_wanted",
     [

@@ -387,6 +387,7 @@ def test_an_output_that_was_never_judged_is_reported(check):
         check(op, seed=1, max_examples=5)
 
 
+@pytest.mark.slow
 def test_a_second_derivative_that_was_never_judged_is_reported():
     op = differentiable_op(lambda x, y: x * x + y, signature="(),()->()", domain="[1, 2]")
 

@@ -62,6 +62,7 @@ def run_program(directory, files):
     return process.returncode, process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_sees_what_the_tutorial_shows(tmp_path):
     statuses = []
     for number, (files, printed) in enumerate(stages(PAGE.read_text())):
