@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -132,11 +132,7 @@ class HostFunction:
 
     def prepare(self, arrays: Sequence[Any]) -> tuple[list[Array], Plan]:
         """Return read-only views of the arrays, and the plan for calls with these arrays."""
-        views = []
-        for array in arrays:
-            view = array if type(array) is np.ndarray else _as_array(array)
-            view.setflags(write=False)  # on TensorFlow's own array, so that no code can make it writable
-            views.append(view.view())
+        views = read_only(arrays)
         return views, self.plan(views)
 
     def plan(self, views: Sequence[Array]) -> Plan:
@@ -219,7 +215,7 @@ class HostFunction:
             for array, rank in zip(arrays, ranks, strict=True)
         ]
         for index in np.ndindex(*loop):
-            yield [read_only(array[index]) for array in whole]
+            yield read_only(array[index] for array in whole)
 
     def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
@@ -262,10 +258,9 @@ class HostFunction:
             raise
 
     def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
-        return [
-            read_only(widen(view, dtype, what=f"input {number}", advise=advise_computed))
-            for number, view in enumerate(views)
-        ]
+        return read_only(
+            widen(view, dtype, what=f"input {number}", advise=advise_computed) for number, view in enumerate(views)
+        )
 
     def _without_half(self, arguments: Sequence[Array]) -> list[Array]:
         single = self._widened([argument for argument in arguments if is_half(argument.dtype)], np.dtype(np.float32))
@@ -336,12 +331,14 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
     return [np.stack(values).reshape(loop + values[0].shape) for values in zip(*examples, strict=True)]
 
 
-def read_only(array: Any) -> Array:
-    """Return a read-only view of an array."""
-    array = array if type(array) is np.ndarray else _as_array(array)
-    array.setflags(write=False)  # on TensorFlow's own array, so that no code can make it writable
-    view: Array = array.view()
-    return view
+def read_only(arrays: Iterable[Any]) -> list[Array]:
+    """Return views of arrays that cannot be written."""
+    views = []
+    for array in arrays:
+        view = array if type(array) is np.ndarray else _as_array(array)
+        view.setflags(write=False)  # on TensorFlow's own array, so that no code can make it writable
+        views.append(view.view())
+    return views
 
 
 def _as_array(value: Any) -> Array:

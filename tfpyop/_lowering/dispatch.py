@@ -19,13 +19,12 @@ from tfpyop._lowering.usual_inputs import usual_tensors
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
-executing_eagerly = tf.executing_eagerly
 _symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 
 
 def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     """Call an op in the current context; return its flat outputs as tensors."""
-    if op.is_eager_plain and op.rules.native is None and executing_eagerly():
+    if op.is_eager_plain and op.rules.native is None and tf.executing_eagerly():
         usual = usual_tensors(leaves)
         if usual is not None:
             return eager.run(op, usual)
@@ -47,7 +46,7 @@ def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
     tensors = as_tensors(leaves, op.subject)
     if native.is_called_for(op):
         return native.call(op, tensors)
-    if executing_eagerly():
+    if tf.executing_eagerly():
         return eager.call(op, tensors)
     return graph.call(op, tensors)
 

@@ -11,7 +11,6 @@ from tfpyop._lowering.autodiff.record import record
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.tensors import host_results, input_arrays, tensor_of
 from tfpyop._registry.op_def import ConcreteOp
-from tfpyop._spec.coercion import STRING
 from tfpyop.errors import CoercionError, UnsupportedError
 
 
@@ -42,10 +41,10 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     except CoercionError as error:
         raise error.with_subject(op.subject) from None
     arrays = host_results(op.host, inputs)
-    residuals = [arrays.pop() for _ in op.residual_names]
-    outputs = [EagerTensor(array, None, None) if array.dtype != STRING else tensor_of(array) for array in arrays]
+    n_outputs = len(arrays) - len(op.residual_names)
+    outputs = [tensor_of(array) for array in arrays[:n_outputs]]
     if could_possibly_record() and op.is_differentiable(
-        [array.dtype for array in inputs], [array.dtype for array in arrays]
+        [array.dtype for array in inputs], [array.dtype for array in arrays[:n_outputs]]
     ):
-        record(RecordedCall(op, list(tensors), outputs, [tensor_of(array) for array in reversed(residuals)]))
+        record(RecordedCall(op, list(tensors), outputs, [tensor_of(array) for array in arrays[n_outputs:]]))
     return outputs

@@ -106,7 +106,7 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         fitted = [
             _fit(value, promised[number], number) for number, value in enumerate(op.definition.call_native(op, tensors))
         ]
-        return _kept_alive(op, tensors, fitted, promised=promised)
+        return _with_shape_checks(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
         raise error.with_subject(f"native implementation of {op.subject}") from None
     except Exception as error:
@@ -137,14 +137,14 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
     return tensor
 
 
-def _kept_alive(
+def _with_shape_checks(
     op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor], *, promised: Sequence[ArraySpec]
 ) -> list[tf.Tensor]:
     """Return the results with checks of the unknown shapes: by XLA at compile time, or when the graph runs."""
     if tf.executing_eagerly():  # all shapes are known and have been compared
         return list(results)
     sizes = op.host.symbolic_shapes([type_of(tensor) for tensor in tensors])
-    held = []
+    checked = []
     for number, tensor in enumerate(results):
         shape, wanted = type_of(tensor).shape, promised[number].shape
         expected = sizes[number]
@@ -152,8 +152,8 @@ def _kept_alive(
         if expected is not None and (shape is None or None in shape):
             checks = [_check(op, tensors, tensor, number=number, expected=expected)]
         with tf.control_dependencies(checks):
-            held.append(tensor if wanted is None or wanted == shape else tf.ensure_shape(tensor, wanted))
-    return held
+            checked.append(tensor if wanted is None or wanted == shape else tf.ensure_shape(tensor, wanted))
+    return checked
 
 
 def _check(
@@ -165,9 +165,8 @@ def _check(
         return xla_nodes.check_shape(tensors, tensor, allowed=[expected], what=what, problem=problem)
     wanted, shape = sizes_tensor(expected, tensors), tf.shape(tensor)
     check = tf.debugging.Assert(is_same_shape(wanted, shape), [f"{problem} Expected, got:", wanted, shape])
-    set_attribute(
-        check, xla_nodes.TOKEN_ATTRIBUTE, ""
-    )  # XLA would drop it; the attribute makes TensorFlow trace the function again for XLA
+    # XLA would drop the check. The attribute makes TensorFlow trace the function again for XLA.
+    set_attribute(check, xla_nodes.TOKEN_ATTRIBUTE, "")
     return check
 
 

@@ -62,7 +62,7 @@ def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
 
 
 def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
-    """Return the memory of eager tensors, which are the inputs of a call, as `array_of` does.
+    """Return the memory of eager tensors as arrays, without copies. Do not write to them.
 
     Raises:
       CoercionError: A tensor has a dtype that arrays do not support.
@@ -85,15 +85,6 @@ def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
             numpy_dtype(tensor.dtype, f"input {number}")
 
 
-def array_of(tensor: Any) -> Array:
-    """Return the memory of an eager tensor as an array, without a copy. Do not write to it."""
-    try:
-        array = tensor._numpy_internal()
-    except NotOkStatusError:
-        array = tensor._numpy()  # raises the error that TensorFlow creates for the status
-    return array if type(array) is np.ndarray else _as_array(tensor, array)
-
-
 def _as_array(tensor: EagerTensor, value: Any) -> Array:
     """Return the array of a 0-d tensor, which TensorFlow passes as a scalar."""
     return np.asarray(value, dtype=STRING if tensor.dtype == tf.string else None)
@@ -110,11 +101,7 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
         return _released(run_host(host, plan, views, out), out)
-    results = run_host(host, plan, views)
-    for number, array in enumerate(results):
-        if array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0:  # TensorFlow would adopt its memory
-            results[number] = np.array(array)
-    return results
+    return [_detached(array) for array in run_host(host, plan, views)]
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:

@@ -45,11 +45,8 @@ class FunctionOpDef(OpDef):
         self._given_rules = rules
         self._unbound = unbound
         self._instance = instance
-        self._n_usual = spec.n_usual
-        self._n_plain = spec.n_usual if spec.parameters.is_plain else -1
         self._plain_op: ConcreteOp | None = None
         self._usual_ops: dict[Hashable, ConcreteOp] = {}
-        self._method_hosts: dict[str, HostFunction] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -62,9 +59,9 @@ class FunctionOpDef(OpDef):
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
         """Return the concrete op for the arguments of a call, and the flat inputs."""
-        if not kwargs and len(args) == self._n_plain and all(map(is_leaf_type, map(type, args))):
+        if not kwargs and len(args) == self.spec.n_plain and all(map(is_leaf_type, map(type, args))):
             return self._plain_op or self._make_plain_op(), args
-        call = self._usual_call(args, kwargs) if self._n_usual >= 0 else None
+        call = self._usual_call(args, kwargs) if self.spec.n_usual >= 0 else None
         if call is None:
             leaves, tree, static = self.spec.bind_arguments(args, kwargs)
             return self.specialize(tree, static), leaves
@@ -91,7 +88,7 @@ class FunctionOpDef(OpDef):
             if parameter.name not in kwargs or parameter.kind is parameter.POSITIONAL_ONLY:
                 return None
             args = (*args, kwargs.pop(parameter.name))
-        if len(args) != self._n_usual:
+        if len(args) != self.spec.n_usual:
             return None
         static = []
         for name, value in kwargs.items():
@@ -133,23 +130,15 @@ class FunctionOpDef(OpDef):
         if self._unbound is None or payload is None:
             host = self._host(tree, static, executor_map)
         else:
-            shared = self._unbound._method_host(self.spec, tree, static, payload)
-            host = shared.with_function(self._caller(tree, static), executor_map)
+            shared = self._unbound._method_template.specialize_from_payload(payload)
+            host = shared.host.with_function(self._caller(tree, static), executor_map)
         op = ConcreteOp(self, host, self.rules, self.spec.full_signature, tree, static, payload)
         return op
 
-    def _method_host(
-        self, spec: OpSpec, tree: TreeSpec | None, static: Mapping[str, Any], payload: str
-    ) -> HostFunction:
-        """Return the host function that the bound ops of a method share. They differ only in the instance."""
-        host = self._method_hosts.get(payload)
-        if host is None:
-            if len(self._method_hosts) >= MAX_CONCRETE_OPS:
-                self._method_hosts.clear()
-            host = self._method_hosts[payload] = FunctionOpDef(self.function, spec, RuleSet(), self.make_op)._host(
-                tree, static, None
-            )
-        return host
+    @cached_property
+    def _method_template(self) -> FunctionOpDef:
+        """For a method: an op whose host functions its bound ops share. They differ only in the instance."""
+        return FunctionOpDef(self.function, self.spec.bound, RuleSet(), self.make_op)
 
     def _caller(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> Callable[..., Any]:
         """Return a function that calls the user's function with flat arrays, and with destinations for `out`."""

@@ -141,6 +141,11 @@ class OpSpec:
         return n_tensors if is_usual else -1
 
     @cached_property
+    def n_plain(self) -> int:
+        """The number of tensor parameters if there are no others; otherwise -1."""
+        return self.n_usual if self.parameters.is_plain else -1
+
+    @cached_property
     def bound(self) -> OpSpec:
         """For a method: the spec of the ops that are bound to instances."""
         return replace(self, is_local=True, parameters=self.parameters.without_first())

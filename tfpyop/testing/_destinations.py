@@ -33,7 +33,7 @@ def require_written(check: CheckRunner, op: Op[..., Any], arguments: Arguments, 
       Exception: The function raised for one of the fillings.
     """
     host, arrays = tensors_of(op, arguments)
-    views = [read_only(array) for array in arrays]
+    views = read_only(arrays)
     plan = host.plan(views)
     types = plan.outputs[: plan.n_destinations]
     if not types:

@@ -12,10 +12,9 @@ from tfpyop._lowering._tensorflow import (
     stop_recording,
 )
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import apply_rule, mark_unconnected
+from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
-from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
@@ -37,9 +36,7 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
     op = call.op
     vectors = or_zeros(tangents, call.inputs)
     if isinstance(rule, NumpyRule):
-        passed = [tensor if tangent is None else tangent for tangent, tensor in zip(vectors, call.inputs, strict=True)]
-        leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
-        return scatter(call.outputs, bind(rule.op.specialize(op.tree, op.static), leaves))
+        return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs))
     result = apply_rule(call, rule.function, "jvp", vectors)
     try:
         values = rule_values(result, len(call.outputs), "tangent", "outputs")

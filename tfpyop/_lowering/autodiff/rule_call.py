@@ -1,4 +1,4 @@
-"""Applied rules: call a rule in TensorFlow ops, and mark results that numpy computed as nondifferentiable."""
+"""Applied rules: call a rule, and mark results of TensorFlow rules that numpy computed as nondifferentiable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_concrete_values, unconnected_sources
 from tfpyop._lowering.tensors import dtype_of, type_of
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import NumpyRule
 from tfpyop._rules.missing import detached_rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import RuleInputs
@@ -35,6 +37,22 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
         annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as {called}.{hint}")
         raise
+
+
+def apply_numpy_rule(
+    call: RecordedCall, rule: NumpyRule, vectors: Sequence[tf.Tensor | None], templates: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Call the op of a numpy rule; return the vectors for differentiable values.
+
+    Args:
+      call: The call that is differentiated.
+      rule: The rule.
+      vectors: The cotangents or tangents that the rule takes; None for values without a derivative.
+      templates: The outputs or inputs that the vectors belong to. A rule takes the value where there is no vector.
+    """
+    passed = [template if vector is None else vector for vector, template in zip(vectors, templates, strict=True)]
+    leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
+    return bind(rule.op.specialize(call.op.tree, call.op.static), leaves)
 
 
 def mark_unconnected(

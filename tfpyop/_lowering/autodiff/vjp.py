@@ -9,13 +9,12 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import apply_rule, mark_unconnected
+from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
 from tfpyop._lowering.autodiff.vectors import scatter
 from tfpyop._lowering.shape_tensors import is_same_shape
-from tfpyop._lowering.tensors import array_of, dtype_of, tensor_of_vector, type_of
+from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
@@ -37,9 +36,7 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
     """
     op = call.op
     if isinstance(rule, NumpyRule):
-        passed = [output if vector is None else vector for vector, output in zip(cotangents, call.outputs, strict=True)]
-        leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
-        return scatter(call.inputs, bind(rule.op.specialize(op.tree, op.static), leaves))
+        return scatter(call.inputs, apply_numpy_rule(call, rule, cotangents, call.outputs))
     result = apply_rule(call, rule.function, "gradient", cotangents)
     try:
         values = rule_values(result, len(call.inputs), "cotangent", "inputs")
@@ -67,7 +64,8 @@ def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -
     primal = call.inputs[number]
     tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
     if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # the values are not known in a graph
-        cast(array_of(tensor), dtype_of(primal), what=f"the cotangent of input {number}")
+        (array,) = input_arrays([tensor])
+        cast(array, dtype_of(primal), what=f"the cotangent of input {number}")
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
     if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):

@@ -69,7 +69,7 @@ class HostCall:
             raise error.with_subject(self._host.subject) from None
         out = targets[: self._plan.n_destinations]
         if not lends:
-            inputs, out = [read_only(array.copy()) for array in inputs], [np.empty_like(array) for array in out]
+            inputs, out = read_only(array.copy() for array in inputs), [np.empty_like(array) for array in out]
         elif out:
             targets = []  # no other reference to the function's arrays may exist
         problem = self._run(inputs, out, targets, frame)
