@@ -150,7 +150,7 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         op: Op[..., Any] = definition.op
         return op
 
-    if function is not ...:  # None may be a function that somebody failed to find
+    if function is not ...:  # None is more likely a missing function than no argument
         return make(function, sys._getframe(1))
     return lambda function: make(function, sys._getframe(1))
 

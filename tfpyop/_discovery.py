@@ -116,5 +116,5 @@ def _missing(name: str) -> RegistrationError:
         return RegistrationError(
             f"{name!r} is an attribute of a module, not a module.", remedy=f"For an op, write {home}:{own}."
         )
-    beside = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
-    return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, beside))
+    siblings = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", ()))}
+    return RegistrationError(f"there is no module {name!r}.", remedy=nearest(own, siblings))

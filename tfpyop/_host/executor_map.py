@@ -163,10 +163,10 @@ def _picklable(error: BaseException) -> BaseException:
             return error
     except BaseException:  # its own code runs, and may even exit: send its text instead
         pass
-    told = RuntimeError(f"{type(error).__name__}: {text}")
+    substitute = RuntimeError(f"{type(error).__name__}: {text}")
     for note in getattr(error, "__notes__", ()):
-        annotate(told, str(note))
-    return told
+        annotate(substitute, str(note))
+    return substitute
 
 
 def run_chunk(task: Chunk) -> ChunkResult:

@@ -194,8 +194,10 @@ def _explain_in_keras(name: str) -> None:
             reader = sys._getframe(1).f_globals.get("__name__", "")
             if found is None or shape.rank is not None or not reader.startswith("keras."):
                 raise
-            told = _unknown_shape(*found)
-            raise _UnknownShapeError(told.problem, subject=told.subject, remedy=told.remedy) from error
+            explained_error = _unknown_shape(*found)
+            raise _UnknownShapeError(
+                explained_error.problem, subject=explained_error.subject, remedy=explained_error.remedy
+            ) from error
 
     explained.tfpyop = True  # type: ignore[attr-defined]  # a mark, so that it is replaced only once
     setattr(tf.TensorShape, name, explained)

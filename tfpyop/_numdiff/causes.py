@@ -17,7 +17,7 @@ _STEPS = (2.0**-10, 2.0**-20, 2.0**-30, 2.0**-40)
 _SAME_GAP = 0.01
 """How far the gaps between both sides may differ at a jump, relative to their size."""
 _CLEAR = 1e-9
-"""How large a jump must be, relative to the values, to be told from rounding."""
+"""How large a jump must be, relative to the values, to be distinguishable from rounding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Estimate doubtful derivatives a second time, at a coarser scale, and determine what the estimate depends on.
 
 At fine steps, a function that rounds its values, for example to single precision, is flat or follows a part of itself.
-At coarse steps, a function with steps of its own seems to have a slope. Values along a line do not always show which
-kind a function is. This module then determines what must be known to decide.
+At coarse steps, a step function seems to have a slope. Values along a line do not always show which kind a function
+is. This module then determines what must be known to decide.
 """
 
 from __future__ import annotations

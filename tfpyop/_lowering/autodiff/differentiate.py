@@ -209,4 +209,4 @@ def _jvp_of_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> lis
     if all(tangent is None for tangent in along_primals):
         return results
     missing = deferred_error_vectors(call.op, missing_second_derivative, call.outputs, along_primals)
-    return [None if value is None else value + beside for value, beside in zip(results, missing, strict=True)]
+    return [None if value is None else value + placeholder for value, placeholder in zip(results, missing, strict=True)]

@@ -44,8 +44,8 @@ def nondifferentiable(
 
     def forward(*tangents: Any) -> list[Any]:
         with compiling(is_compiled):
-            beside = deferred_error_vectors(op, error, tensors, tangents[n_tensors:])
-            sums = [sum_of(*pair) for pair in zip(tangents[:n_tensors], beside, strict=True)]
+            placeholders = deferred_error_vectors(op, error, tensors, tangents[n_tensors:])
+            sums = [sum_of(*pair) for pair in zip(tangents[:n_tensors], placeholders, strict=True)]
             return _guarded_where_given(op, sums, sources, error)
 
     with stop_recording():
