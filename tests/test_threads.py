@@ -182,3 +182,25 @@ def test_the_watchdog_looks_at_frames_without_garbage_collection(monkeypatch):
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_the_watchdog_keeps_no_frame_of_another_thread():
+    references, is_running, may_end = [], threading.Event(), threading.Event()
+
+    def run():
+        array = np.zeros(3)
+        references.append(weakref.ref(array))
+        is_running.set()
+        assert may_end.wait(30)
+
+    thread = threading.Thread(target=run)
+    gc.disable()
+    try:
+        thread.start()
+        assert is_running.wait(30)
+        watchdog._made_by_tensorflow({None: (thread.ident, "")})
+        may_end.set()
+        thread.join()
+        assert references[0]() is None
+    finally:
+        gc.enable()

@@ -866,19 +866,24 @@ def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found(monkeyp
     assert len(written_when_taken_back) == 1
 
 
-def test_a_thread_that_looks_at_frames_is_not_taken_for_a_function_that_keeps_arrays(monkeypatch):
+@pytest.mark.parametrize("in_cycle", [False, True])
+def test_a_thread_that_looks_at_frames_is_not_taken_for_a_function_that_keeps_arrays(monkeypatch, in_cycle):
     looks, frames = [], []
 
     def seen(x):
         if looks:
-            frames.append(sys._current_frames())  # as the watchdog and profilers do, in a thread of their own
+            frames.append(sys._current_frames())  # as profilers do, in a thread of their own
         return x * 2
+
+    def end(seconds):
+        if in_cycle and frames:  # as when one of the frames has the dict in a variable
+            frames[0][0] = frames[0]
+        frames.clear()
 
     call = compiled(differentiable_op(seen, signature="(n)->(n)", non_differentiable=True))
     np.testing.assert_array_equal(call(X), 2 * X)
     looks.append(True)
-    sleeping = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: frames.clear())
-    monkeypatch.setattr(tensors, "time", sleeping)
+    monkeypatch.setattr(tensors, "time", types.SimpleNamespace(monotonic=time.monotonic, sleep=end))
     np.testing.assert_array_equal(call(X), 2 * X)
     assert frames == []
 

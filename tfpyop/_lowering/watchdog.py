@@ -180,7 +180,10 @@ def _made_by_tensorflow(calls: Mapping[object, Running]) -> dict[object, Running
 
 
 def _current_frames() -> dict[int, FrameType]:
-    """Return the frame of every thread, with garbage collection disabled meanwhile.
+    """Return the frame of every other thread, with garbage collection disabled meanwhile.
+
+    The frame of this thread is left out. Its caller would be in a reference cycle with the result, so that the arrays
+    in all frames would live until the next collection.
 
     Python 3.11.7 and other versions (gh-106883) lock their list of threads while they create frames. A collection
     during this time lets other threads run. If one of these starts or ends a thread, the whole process deadlocks.
@@ -189,7 +192,9 @@ def _current_frames() -> dict[int, FrameType]:
         was_enabled = gc.isenabled()
         gc.disable()
         try:
-            return sys._current_frames()
+            frames = sys._current_frames()
+            frames.pop(threading.get_ident(), None)
+            return frames
         finally:
             if was_enabled:
                 gc.enable()
