@@ -22,6 +22,7 @@ class Case:
     `rough` gives the height of a structure next to each point, and the derivative of the function without it: the right
     result where the values do not resolve that height. `in_single` says whether it is the same function in single
     precision. `analytic` is the derivative of the function of complex numbers, whose imaginary part is not rounded off.
+    `inside` is the magnitude of the numbers that the function computes with, if its values are their small differences.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Case:
     rough: Callable | None = None
     analytic: Callable | None = None
     in_single: bool = True
+    inside: float = 0.0
 
     def at(self, kind):
         """The points of one kind."""
@@ -124,8 +126,8 @@ MODERATE_POSITIVE = {**POSITIVE, "large": [7.5, 12.5, 30.0]}
 CASES: list[Case] = []
 
 
-def add(name, function, derivative, base=LINE, *, rough=None, analytic=None, in_single=True, **kinds):
-    CASES.append(Case(name, function, derivative, {**base, **kinds}, rough, analytic, in_single))
+def add(name, function, derivative, base=LINE, *, rough=None, analytic=None, in_single=True, inside=0.0, **kinds):
+    CASES.append(Case(name, function, derivative, {**base, **kinds}, rough, analytic, in_single, inside))
 
 
 # -- numpy
@@ -715,6 +717,120 @@ add("sindg", sc.sindg, lambda x: np.pi / 180 * np.cos(np.radians(x)))
 add("cosdg", sc.cosdg, lambda x: -np.pi / 180 * np.sin(np.radians(x)))
 add("tandg", sc.tandg, lambda x: np.pi / 180 / np.cos(np.radians(x)) ** 2, large=[12.5, 250.0], singular=[90.0])
 add("pbdv", lambda x: sc.pbdv(1, x)[0], lambda x: (1 - x**2 / 2) * np.exp(-(x**2) / 4), MODERATE)
+
+
+# -- terms in single precision, differences of almost equal numbers, and small waves on a large constant
+
+
+def single(x):
+    return x.astype(np.float32)
+
+
+CANCELLING = {
+    "regular": [0.3, 1.7],
+    "small": [*np.geomspace(1e-3, 1e-20, 18), *np.geomspace(3.7e-4, 3.7e-17, 14)],
+}
+DECLINING = {
+    "regular": [-0.7, -2.3, 0.9],
+    "large": [*np.linspace(-7.3, -39.3, 33), -12.0, -32.0],
+}
+MIXED = {
+    "regular": [0.3, 0.7, 1.3, -0.45, 2.6, -3.1],
+    "large": [5.3, 12.5, 17.7, 37.3, -41.0, 100.1, 250.0, 1234.5],
+    "small": [0.01, 1e-3, -1e-5],
+    "edge": [1.0, -2.0],
+}
+WAVY = {"regular": [1.0, 3.0, 31.4], "large": [314.0, 2516.0, 777.7, 5000.3, 1e5 + 0.3], "small": [0.01]}
+
+add("x**2 + sin(f32)", lambda x: x**2 + np.sin(single(x)), lambda x: 2 * x + np.cos(x), MIXED, in_single=False)
+add(
+    "x**2 + 0.01 sin(f32)",
+    lambda x: x**2 + 0.01 * np.sin(single(x)),
+    lambda x: 2 * x + 0.01 * np.cos(x),
+    MIXED,
+    in_single=False,
+)
+add("exp + 0.1 f32", lambda x: np.exp(x) + 0.1 * single(x), lambda x: np.exp(x) + 0.1, MODERATE, in_single=False)
+add(
+    "3 x + tanh(f32)",
+    lambda x: 3 * x + 1e-2 * np.tanh(single(x)),
+    lambda x: 3 + 1e-2 / np.cosh(x) ** 2,
+    MIXED,
+    large=[5.3, 12.5],
+    in_single=False,
+)
+add("sin rounded to f32", lambda x: np.float64(single(np.sin(x))), np.cos, MIXED, in_single=False)
+add(
+    "sqrt(f32 - 1)",
+    lambda x: np.sqrt(single(x) - 1),
+    lambda x: np.where(x > 1, 0.5 / np.sqrt(x - 1), np.nan),
+    {"regular": [1.3, 2.6, 5.5], "edge": [1.0001, 1.01], "singular": [1.0, 0.5]},
+    in_single=False,
+)
+add("3 x + log(1 + x)", lambda x: 3 * x + np.log(1 + x), lambda x: 3 + 1 / (1 + x), CANCELLING, inside=1)
+add("2 x + exp - 1", lambda x: 2 * x + np.exp(x) - 1, lambda x: 2 + np.exp(x), CANCELLING, inside=1)
+add(
+    "x + 1e-3 (1 + x)**2",
+    lambda x: x + 1e-3 * ((1 + x) ** 2 - 1),
+    lambda x: 1 + 2e-3 * (1 + x),
+    CANCELLING,
+    inside=1,
+)
+add(
+    "binary entropy",
+    lambda x: -x * np.log(x) - (1 - x) * np.log(1 - x),
+    lambda x: np.log((1 - x) / x),
+    {**CANCELLING, "regular": [0.3, 0.9]},
+    inside=1,
+)
+add("log(1 + exp)", lambda x: np.log(1 + np.exp(x)), lambda x: 1 / (1 + np.exp(-x)), DECLINING, inside=1)
+add("logistic loss", lambda x: -np.log(1 - 1 / (1 + np.exp(-x))), lambda x: 1 / (1 + np.exp(-x)), DECLINING, inside=1)
+add("1 - tanh", lambda x: 1 + np.tanh(x), lambda x: 1 / np.cosh(x) ** 2, DECLINING, inside=1)
+add(
+    "Lorentz factor - 1",
+    lambda x: 1 / np.sqrt(1 - x**2) - 1,
+    lambda x: x / (1 - x**2) ** 1.5,
+    {**CANCELLING, "regular": [0.3, 0.8]},
+    inside=1,
+)
+add("sqrt(1 + x**2) - 1", lambda x: np.sqrt(1 + x**2) - 1, lambda x: x / np.sqrt(1 + x**2), CANCELLING, inside=1)
+add(
+    "sqrt(1 + (x/1000)**2) - 1",
+    lambda x: np.sqrt(1 + (x / 1e3) ** 2) - 1,
+    lambda x: x / 1e6 / np.sqrt(1 + (x / 1e3) ** 2),
+    CANCELLING,
+    inside=1,
+)
+add("1 - cos", lambda x: 1 - np.cos(x), np.sin, CANCELLING, inside=1)
+add(
+    "cos(x) - cos(2 x)",
+    lambda x: np.cos(x) - np.cos(2 * x),
+    lambda x: 2 * np.sin(2 * x) - np.sin(x),
+    CANCELLING,
+    inside=1,
+)
+add(
+    "vapour pressure",
+    lambda x: 10 ** (8.07131 - 1730.63 / (233.426 + x)),
+    lambda x: np.log(10) * 1730.63 / (233.426 + x) ** 2 * 10 ** (8.07131 - 1730.63 / (233.426 + x)),
+    MIXED,
+    small=[0.0371, 0.01, 1e-3],
+)
+for size in (1e10, 1e11, 1e12, 1e13, 1e14, 1e15):
+    add(
+        f"{size:g} + sin",
+        lambda x, size=size: size + np.sin(x),
+        np.cos,
+        WAVY,
+        rough=structure(1, everywhere(0.0)),
+    )
+add(
+    "1e8 + 3 sin(7 x)",
+    lambda x: 1e8 + 3 * np.sin(7 * x),
+    lambda x: 21 * np.cos(7 * x),
+    WAVY,
+    rough=structure(3, everywhere(0.0)),
+)
 
 
 def _tukey(x):

@@ -54,13 +54,13 @@ def points_of(case, precision):
     return kinds, np.concatenate([*points.values()])
 
 
-def promised(function, x, derivative, precision):
+def promised(case, function, x, derivative, precision):
     """How far derivatives may be off, by docs/numerical-derivatives.md."""
     magnitude = np.maximum(np.abs(x), 1e-2)
     around = np.abs(np.array([function(x + part * magnitude / 8) for part in np.linspace(-1, 1, 9)], np.float64))
     around = np.where(np.isfinite(around), around, 0.0)
     least = np.finfo(np.float32 if precision == SINGLE else np.float64).smallest_normal
-    resolution = precision * np.maximum(around.max(axis=0), least)
+    resolution = precision * np.maximum(around.max(axis=0), max(least, case.inside))
     slopes = np.abs(around[[-1, 0]] - around[[6, 2]]) / (magnitude / 16)
     return 1e-3 * np.abs(derivative) + 512 * resolution / magnitude + 1e-9 * slopes.max(axis=0)
 
@@ -116,7 +116,7 @@ def outcomes(variant):
             values, derivatives = np.asarray(function(x)), (case.analytic if is_analytic else case.derivative)(x)
             found = differentiate(function, x, values)
             others = alternatives(case, function, x, precision)
-            allowed = promised(function, x, np.where(np.isnan(derivatives), others, derivatives), precision)
+            allowed = promised(case, function, x, np.where(np.isnan(derivatives), others, derivatives), precision)
             for kind, point, value, derivative, other, got, most in zip(
                 kinds, x, values, derivatives, others, found, allowed, strict=True
             ):
@@ -156,6 +156,7 @@ def test_every_derivative_is_right_or_refused(variant):
 def test_regular_points_are_not_refused(variant, least):
     """Not many: what is refused there are functions with steps or waves too fine to be seen, or not analytic."""
     unseen = {"sine too fast to see", "round to millionths", "expression that cancels"}
+    unseen |= {case.name for case in CASES if not case.in_single or re.match(r"1e\+1\d \+ sin", case.name)}
     if variant.startswith('`"complex'):
         unseen |= {case.name for case in CASES if not takes_complex(case)}
     regular = [line for line in outcomes(variant) if line[1] == "regular" and line[4] and line[0] not in unseen]
@@ -166,7 +167,7 @@ def takes_complex(case):
     try:
         with np.errstate(all="ignore"):
             return np.iscomplexobj(case.function(np.array([0.5 + 1e-30j])))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, np.exceptions.ComplexWarning):  # a cast to float32 drops the imaginary part
         return False
 
 

@@ -15,6 +15,8 @@ from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core, precision_of
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
 from tfpyop._numdiff.line import LineFunction, relative_speed
+from tfpyop._numdiff.low_steps import N_MIDPOINTS
+from tfpyop._numdiff.single_precision import midpoints_of_singles
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 
@@ -29,6 +31,10 @@ _EPS = float(np.finfo(np.float64).eps)
 _SHRINK = 2.0**-4
 _SEARCHES = ((SMALLEST, 10), (None, 4))
 """The minimum magnitude of inputs near zero (None: no minimum), and the number of steps to try with it."""
+_PART = 0.25
+"""The maximum distance of a mean slope from the derivative, relative to the promised error."""
+_N_WIDE = 4
+"""The number of steps that are wide compared with the spacing of single-precision numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,11 @@ class ComplexStep:
                 for number in range(n_steps):
                     if not any(np.any(doubt) for doubt in doubtful):
                         return
-                    confirmed = _confirmed(line, found, rounded_step(widest * _SHRINK**number))
+                    step = rounded_step(widest * _SHRINK**number)
+                    confirmed = _confirmed(line, found, step)
+                    if number >= _N_WIDE and any(map(np.any, confirmed)):
+                        smooth = _are_smooth_between_singles(line, found, step)
+                        confirmed = [sure & where for sure, where in zip(confirmed, smooth, strict=True)]
                     doubtful = [doubt & ~sure for doubt, sure in zip(doubtful, confirmed, strict=True)]
             try:
                 _require_agreement(function, found, doubtful)
@@ -167,11 +177,39 @@ def _confirmed(line: LineFunction, found: DirectionalEstimate, step: Array) -> l
     )
     confirmed = []
     for value, scale, slope, rounding, resolution, gap, gap_rounding in numbers:
-        tolerance = CREDIBLE * scale / found.n_parts
-        is_telling = rounding <= 1.1 * np.maximum(tolerance, resolution)
+        tolerance = _PART * CREDIBLE * scale / found.n_parts  # the mean has half of an error of the complex step
+        is_telling = rounding <= np.maximum(tolerance / 2, 1.1 * resolution)
         is_close = np.abs(slope - value) <= tolerance + rounding
         confirmed.append(is_telling & is_close & (np.abs(gap) <= _CONTINUOUS * tolerance + gap_rounding))
     return confirmed
+
+
+def _are_smooth_between_singles(line: LineFunction, found: DirectionalEstimate, step: Array) -> list[Array]:
+    """Return where the function has no steps between numbers of single precision, as if it cast a part of itself.
+
+    The comparison with the values does not see such steps if its own steps are smaller.
+    """
+    step = rounded_step(step * _SHRINK)
+    displaced = _EPS / relative_speed(line, SMALLEST) / step
+    function = Function(line.function.call, line.function.input_ranks, line.function.output_ranks)
+    smooth = [np.ones(values.shape, bool) for values in found.values]
+    for number in range(N_MIDPOINTS):
+        point = [
+            values if vector is None else midpoints_of_singles(values, number)
+            for values, vector in zip(line.point, line.direction, strict=True)
+        ]
+        sides = _Sides.of(LineFunction(function, point, line.direction), step)
+        numbers = zip(
+            found.scales,
+            found.project(sides.slopes),
+            found.project(sides.differences),
+            found.project_bounds(sides.roundings),
+            strict=True,
+        )
+        for where, (scale, slope, difference, rounding) in zip(smooth, numbers, strict=True):
+            size = np.maximum(scale / found.n_parts, np.abs(slope))
+            where &= np.abs(difference - slope) <= 2 * rounding + (CREDIBLE / 2 + displaced) * size
+    return smooth
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +218,7 @@ class _Sides:
 
     Attributes:
       slopes: The means of a central difference and a complex step, in which their leading errors cancel.
+      differences: The central differences.
       roundings: The possible rounding errors of the slopes.
       resolutions: The same rounding errors over the largest step.
       gaps: The differences between the values around the point and the value at the point, divided by the step; zero if
@@ -188,6 +227,7 @@ class _Sides:
     """
 
     slopes: list[Array]
+    differences: list[Array]
     roundings: list[Array]
     resolutions: list[Array]
     gaps: list[Array]
@@ -196,7 +236,7 @@ class _Sides:
     @classmethod
     def of(cls, line: LineFunction, step: Array) -> _Sides:
         """Evaluate the function at three points and return the estimates."""
-        function, sides = line.function, cls([], [], [], [], [])
+        function, sides = line.function, cls([], [], [], [], [], [])
         speed = relative_speed(line, SMALLEST)
         widest = _WIDEST / speed
         ahead, back = line.around(step)
@@ -205,7 +245,8 @@ class _Sides:
         for after, before, aside, here, rank in zip(ahead, back, turned, known, function.output_ranks, strict=True):
             length = over_core(step, rank)
             units = 4 * max(precision_of(after), precision_of(aside)) * np.maximum(np.abs(after), np.abs(before))
-            sides.slopes.append(((after - before) / (2 * length) + aside.imag / length) / 2)
+            sides.differences.append((after - before) / (2 * length))
+            sides.slopes.append((sides.differences[-1] + aside.imag / length) / 2)
             sides.roundings.append(units / length)
             sides.resolutions.append(units / over_core(widest, rank))
             gap = np.zeros(after.shape) if here is None else (after + before) / 2 + aside.real - 2 * here

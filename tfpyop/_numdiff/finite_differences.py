@@ -18,6 +18,7 @@ import numpy as np
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
 from tfpyop._numdiff.fine_structure import contradicted
 from tfpyop._numdiff.line import LineFunction, relative_speed
+from tfpyop._numdiff.low_steps import are_beside_low_steps, are_jumps, steps_between_singles
 from tfpyop._numdiff.ridders import Ambiguities, RiddersTable, Tiniest
 from tfpyop._numdiff.single_precision import casts_to_single, scatters
 from tfpyop._spec.coercion import Array
@@ -114,7 +115,7 @@ class Numerical:
                 _leave_undefined(outputs, line.here())
             if all(output.is_done() for output in outputs):
                 break
-        return _judged(line, outputs, first, self)
+        return _judged(line, outputs, first, widest, self)
 
 
 def _leave_undefined(outputs: Sequence[RiddersTable], here: Sequence[Array]) -> None:
@@ -141,7 +142,7 @@ def _meets(
 
 
 def _judged(
-    line: LineFunction, outputs: Sequence[RiddersTable], first: Array, method: Numerical
+    line: LineFunction, outputs: Sequence[RiddersTable], first: Array, widest: Array, method: Numerical
 ) -> tuple[Derivative, list[Array]]:
     """Choose between the slopes of different scales, and reject elements whose slope the values do not determine.
 
@@ -166,8 +167,12 @@ def _judged(
             output.check_nearest(after, before, step)
     for output in outputs:
         output.refuse_unresolved()
+        output.distrust_finer_values()
+    _refuse_low_steps(line, outputs)
     claims = [output.claim() for output in outputs]
     refuted = contradicted(line, claims, first / method.step)
+    low = are_beside_low_steps(line, claims, method.step / relative_speed(line, None), widest)
+    refuted = [where | also for where, also in zip(refuted, low, strict=True)]
     for output, where in zip(outputs, refuted, strict=True):
         output.refuse(where)
     values, errors, scales = map(list, zip(*[output.result() for output in outputs], strict=True))
@@ -176,6 +181,20 @@ def _judged(
         for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True)
     ]
     return Derivative(values, errors, scales, refuted), final
+
+
+def _refuse_low_steps(line: LineFunction, outputs: Sequence[RiddersTable]) -> None:
+    """Discard slopes between steps that are low enough to be due to rounding inside of the function."""
+    steps = [output.low_steps() for output in outputs]
+    if any(map(np.any, steps)):
+        jumps = are_jumps(line, [output.claim().slopes for output in outputs], steps, _RATIO)
+        for output, where in zip(outputs, jumps, strict=True):
+            output.refuse(where)
+    rivals = [output.slope_of_plateau() for output in outputs]
+    if any(np.any(np.isfinite(rival)) for rival in rivals):
+        jumps = steps_between_singles(line, [output.claim().slopes for output in outputs], rivals)
+        for output, where in zip(outputs, jumps, strict=True):
+            output.refuse(where)
 
 
 def _rounds(line: LineFunction, ambiguities: Sequence[Ambiguities], first: Array) -> list[Array]:

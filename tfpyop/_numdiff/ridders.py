@@ -12,8 +12,9 @@ import numpy as np
 from tfpyop._numdiff.coarse_scale import EPS, ROUNDED, SINGLE_EPS, coarse_scale
 from tfpyop._numdiff.directional import CREDIBLE, core_maximum, over_core, precision_of
 from tfpyop._numdiff.fine_structure import Claim
-from tfpyop._numdiff.noise import Samples
-from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap
+from tfpyop._numdiff.low_steps import HEIGHT_OF_LOW_STEPS
+from tfpyop._numdiff.noise import Samples, flat_below
+from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap, leap_height
 from tfpyop._spec.coercion import Array
 
 RESOLVED = 64.0
@@ -33,6 +34,17 @@ _NEARBY = 1e-9
 """The error allowed for any derivative, however small, relative to the slopes over the widest step."""
 _FEWEST_UNITS = 4096
 """The change over the largest step, in units of single precision, that shows whether there is a slope."""
+_LOW, _LOW_WITH_PLATEAU = 16.0, 16384.0
+"""The maximum height of steps, in units of single precision, that rounding inside of a function may cause.
+
+The second number holds where wider steps agree on another slope."""
+_UNITS_OF_ONE = (EPS, HEIGHT_OF_LOW_STEPS), (SINGLE_EPS, 2.0)
+"""The units in which numbers near one are rounded, and the heights of steps, in these units, that count as rounding."""
+_PLATEAU, _STEADY = 4, 0.1
+"""The number of steps that agree on another slope, and their maximum differences, relative to its distance."""
+_RATIO_OF_FEW = 0.1
+_NOISY = 16.0
+"""The distance of values from a slope, in units of their precision, that is not due to the last rounding."""
 _MOST_ROUNDED = 1e-4
 """The maximum noise, relative to the function, where the function is known to round its values."""
 
@@ -249,6 +261,17 @@ class RiddersTable:
             flat[is_broken] = False
         return Ambiguities(rounded, flat, explained, self._noise, self._spacing())
 
+    def _is_low(self, value: Array, leaps: Array) -> Array:
+        """Return where values leave a slope by so little that rounding inside of the function may be the cause."""
+        samples = self._samples
+        height, size = leap_height(samples, value, leaps)
+        misses = np.abs(samples.after - samples.before - 2 * samples.steps * value)
+        is_resolved = np.any(misses > RESOLVED * self._precision * samples.sizes, axis=0)
+        is_of_one = [(unit / 16 <= height) & (height <= most * unit) for unit, most in _UNITS_OF_ONE]
+        low = np.where(np.isfinite(self.slope_of_plateau()), _LOW_WITH_PLATEAU, _LOW)
+        size = np.maximum(size, np.where(np.isfinite(samples.sizes[0]), samples.sizes[0], 0.0))
+        return np.asarray(is_resolved & np.any([height <= low * SINGLE_EPS * size, *is_of_one], axis=0))
+
     def _is_broken(self, here: Array, flat: Array) -> Array:
         """Return where the values around the point do not tend to the value at it, or tend to it too slowly."""
         samples, noise = self._samples, np.where(np.isfinite(self._noise), self._noise, 0.0)
@@ -283,6 +306,21 @@ class RiddersTable:
         is_small = (change > 0) & (change < _FEWEST_UNITS * SINGLE_EPS * size)
         self.refuse(is_single & is_small & (2 * np.abs(self._value) * step < change / 2))
 
+    def slope_of_plateau(self) -> Array:
+        """Return the slope on which several coarser steps agree, where it differs from the estimate; else NaN."""
+        samples, value = self._samples, self._value
+        differences = (samples.after - samples.before) / (2 * samples.steps)
+        found = np.full(value.shape, np.nan, value.dtype)
+        allowed = CREDIBLE * self.result()[2]
+        for start in range(len(differences) - _PLATEAU + 1):
+            window = differences[start : start + _PLATEAU]
+            apart = np.abs(window[-1] - value)
+            spread = np.abs(window - window[-1]).max(axis=0)
+            is_coarser = samples.steps[start + _PLATEAU - 1] > self._finest
+            is_rival = is_coarser & np.isfinite(self._error) & (apart > allowed) & (spread <= _STEADY * apart)
+            found = np.where(is_rival, window[-1], found)
+        return found
+
     def refuse(self, where: Array) -> None:
         """Discard the estimates of elements."""
         self._drop(where)
@@ -302,7 +340,28 @@ class RiddersTable:
         """Keep or discard doubtful elements, now that it is known where the function rounds its values."""
         self._rounds = rounds
         self.refuse(ambiguities.rounded & ~rounds)
-        self._flatten(ambiguities.flat & ~rounds)
+        flat = ambiguities.flat & ~rounds
+        self._flatten(flat)
+
+    def low_steps(self) -> Array:
+        """Return the step at which values leave the slope by so little that rounding may be the cause; else zero."""
+        samples, value = self._samples, self._value
+        leaps = leap(samples, value, self._error, self._precision)
+        width = np.where(value == 0, flat_below(samples), 0.0)
+        width = np.where(width < samples.steps[0], width, 0.0)
+        step = np.where(leaps >= self._finest, np.maximum(leaps, width), width)
+        return np.where((step > 0) & np.isfinite(self._error) & self._is_low(value, step), step, 0.0)
+
+    def distrust_finer_values(self) -> None:
+        """Raise the errors of estimates that the values at finer steps do not confirm."""
+        samples = self._samples
+        misses = np.abs((samples.after - samples.before) / 2 - samples.steps * self._value)
+        curved = np.where(samples.steps >= self._finest, misses / samples.steps**3, 0.0)
+        curved = np.where(samples.steps <= self._finest / _RATIO_OF_FEW, curved, 0.0).max(axis=0)
+        misses = np.where(samples.steps < self._finest, misses - 2 * curved * samples.steps**3, 0.0)
+        finer = np.where(np.isfinite(misses), misses, 0.0).max(axis=0)
+        found = np.where(finer > _NOISY * self._precision * self._size, finer / self._finest, 0.0)
+        self._error = np.where(self._undefined | (self._value == 0), self._error, np.fmax(self._error, found))
 
     def claim(self) -> Claim:
         """Return the derivatives that values next to the point must not contradict."""

@@ -112,6 +112,18 @@ def single_neighbours(line: LineFunction, number: int) -> Iterator[list[list[Arr
         yield [base, *sides]
 
 
+def midpoints_of_singles(values: Array, number: int) -> Array:
+    """Return, for each value, a number halfway between two single-precision numbers: the n-th one away from zero."""
+    start = _rounded(values)
+    middle = start + (number + 0.5) * np.copysign(spacing_of_singles(start), start)
+    return np.where(np.isfinite(middle), middle, values)
+
+
+def spacing_of_singles(values: Array) -> Array:
+    """Return the distance from each number, rounded to single precision, to the next one away from zero."""
+    return np.asarray(np.spacing(np.abs(values).astype(np.float32)).astype(np.float64))
+
+
 def _inside(values: Array, vector: Array | None, sign: float) -> Array:
     """Return double-precision numbers that round to these single-precision numbers."""
     if vector is None:
@@ -128,7 +140,7 @@ def _cells(values: Array, vector: Array | None) -> Array:
         return np.zeros(values.shape)
     if vector.dtype.kind == "c":
         return _cells(values.real, vector.real) + 1j * _cells(values.imag, vector.imag)
-    return np.sign(vector) * np.spacing(np.abs(values).astype(np.float32)).astype(np.float64)
+    return np.sign(vector) * spacing_of_singles(values)
 
 
 def _rounded(values: Array) -> Array:

@@ -13,6 +13,8 @@ _SLOW = 0.95
 """The maximum power of the step with which values approach the point at a cusp. At a kink, the power is one."""
 _STEADY = 0.15
 """The maximum variation of this power. A larger variation is noise."""
+_LEFT = 2e-3
+"""The minimum distance of a difference from a slope, relative to the larger of both, to have left the slope."""
 
 
 def is_cusp(samples: Samples, limit: Array, precision: float) -> Array:
@@ -51,6 +53,16 @@ def leap(samples: Samples, value: Array, error: Array, precision: float) -> Arra
     for far, near, step, size in zip(apart, apart[1:], samples.steps[1:], samples.sizes[1:], strict=False):
         largest = np.maximum(np.abs(value), far)
         explained = 1e-6 * largest + 16 * precision * size / step + 4 * error
-        leaps = (far > 0.1 * largest) & (far > 4 * explained) & (near <= explained)
+        leaps = (far > _LEFT * largest) & (far > 4 * explained) & (near <= explained)
         found = np.where(leaps, step, found)
     return found
+
+
+def leap_height(samples: Samples, value: Array, leaps: Array) -> tuple[Array, Array]:
+    """Return by how much values leave a slope at the step of a leap's far side, and their magnitude there."""
+    height, size = np.zeros(value.shape), np.zeros(value.shape)
+    misses = np.abs(samples.after - samples.before - 2 * samples.steps * value)
+    for far, step, magnitude in zip(misses, samples.steps[1:], samples.sizes, strict=False):
+        is_there = step == leaps
+        height, size = np.where(is_there, far, height), np.where(is_there, magnitude, size)
+    return height, size

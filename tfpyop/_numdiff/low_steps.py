@@ -1,0 +1,156 @@
+"""Detect low steps next to a slope: rounding of a part of the function, for example of 1 + x, causes them.
+
+The slope between two steps is the derivative of the function without the part that is rounded. Values along a line show
+such steps as jumps, which a kink is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfpyop._numdiff.coarse_scale import EPS, SINGLE_EPS
+from tfpyop._numdiff.directional import over_core
+from tfpyop._numdiff.fine_structure import Claim
+from tfpyop._numdiff.line import LineFunction
+from tfpyop._numdiff.single_precision import midpoints_of_singles, spacing_of_singles
+from tfpyop._spec.coercion import Array
+
+HEIGHT_OF_LOW_STEPS = 90
+"""The height, in units of rounding, below which steps count as rounding of numbers near one inside of the function."""
+_CLOSE = 0.01
+"""The magnitude of an input, relative to the magnitude assumed near zero, below which low steps are looked for."""
+_MANY_STEPS = 1024
+"""The distance, in units of rounding of numbers near one, over which the slope includes low steps."""
+_BEYOND = 1.0, 6.0, 36.0
+"""The distances at which low steps are looked for, relative to the distance where they are expected."""
+_AROUND_A_STEP = 0.3, 0.15, 1e-3
+"""The distances around such a distance, relative to it, between which slopes are compared."""
+N_MIDPOINTS = 8
+"""The number of places at which jumps are looked for. A term of single precision does not change at every place."""
+_BESIDE = 2.0**-6
+"""The distance from such a place at which the function is evaluated, in units of single precision."""
+_JUMP = 0.25
+"""The minimum height of a jump, relative to the mean height that explains the slope over wider steps."""
+_HALVINGS = 12
+"""The number of times that the interval in which values leave a slope is halved."""
+_MOST_OF_IT = 0.2
+"""The minimum share of a jump in the distance of the values from a slope, beyond the jump."""
+
+
+def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array], ratio: float) -> list[Array]:
+    """Return, for each output, where values leave a slope with a jump, not with a kink.
+
+    Args:
+      line: The function along a direction.
+      slopes: The slopes.
+      steps: For each output, the largest step at which values have not left the slope; zero for elements to ignore.
+      ratio: The ratio of these steps to the next larger steps, at which values have left the slope.
+    """
+    ranks = line.function.output_ranks
+    near: Array = np.full((), np.inf)
+    for step, rank in zip(steps, ranks, strict=True):
+        near = np.minimum(near, np.where(step > 0, step, np.inf).min(axis=tuple(range(-rank, 0)), initial=np.inf))
+    near = np.where(np.isfinite(near), near, 0.0)
+    far = near / ratio
+    total = _misses(line, slopes, far)
+    before, after = _misses(line, slopes, near), total
+    first = near
+    for _ in range(_HALVINGS):
+        middle = (near + far) / 2
+        misses = _misses(line, slopes, middle)
+        has_left = np.zeros(near.shape, bool)
+        for miss, most, step, rank in zip(misses, total, steps, ranks, strict=True):
+            has_left |= np.any((step > 0) & (miss > most / 2), axis=tuple(range(-rank, 0)))
+        near, far = np.where(has_left, near, middle), np.where(has_left, middle, far)
+        pairs = zip(before, after, misses, ranks, strict=True)
+        ends = [
+            (np.where(over_core(has_left, rank), old, miss), np.where(over_core(has_left, rank), miss, new))
+            for old, new, miss, rank in pairs
+        ]
+        before, after = map(list, zip(*ends, strict=True))
+    numbers = zip(before, after, total, steps, ranks, strict=True)
+    return [
+        (step > 0) & ((new - old > _MOST_OF_IT * most) | (step != over_core(first, rank)))
+        for old, new, most, step, rank in numbers
+    ]
+
+
+def _misses(line: LineFunction, slopes: Sequence[Array], step: Array) -> list[Array]:
+    """Return how far the values on both sides are from a slope."""
+    sides = zip(*line.around(step), slopes, line.function.output_ranks, strict=True)
+    return [np.abs(after - before - 2 * over_core(step, rank) * slope) for after, before, slope, rank in sides]
+
+
+def steps_between_singles(line: LineFunction, slopes: Sequence[Array], rivals: Sequence[Array]) -> list[Array]:
+    """Return, for each output, where values jump halfway between single-precision numbers.
+
+    Args:
+      line: The function along a direction.
+      slopes: The slopes next to the point.
+      rivals: The slopes over wider steps, which the jumps would explain; NaN where this is not needed.
+    """
+    cell: Array = np.full((), np.inf)
+    for values, vector, rank in zip(line.point, line.direction, line.function.input_ranks, strict=True):
+        if vector is not None:
+            widths = np.where(vector == 0, np.inf, spacing_of_singles(values) / np.abs(vector))
+            cell = np.minimum(cell, widths.min(axis=tuple(range(-rank, 0)), initial=np.inf))
+    step = cell * _BESIDE
+    found = [np.zeros(slope.shape, bool) for slope in slopes]
+    for number in range(N_MIDPOINTS):
+        point = [
+            values if vector is None or values.dtype.kind != "f" else midpoints_of_singles(values, number)
+            for values, vector in zip(line.point, line.direction, strict=True)
+        ]
+        sides = LineFunction(line.function, point, line.direction).around(step)
+        numbers = zip(found, slopes, rivals, *sides, line.function.output_ranks, strict=True)
+        for result, slope, rival, after, before, rank in numbers:
+            jump = np.abs(after - before - 2 * over_core(step, rank) * slope)
+            rounding = 8 * EPS * np.maximum(np.abs(after), np.abs(before))
+            result |= jump > np.maximum(_JUMP * np.abs(rival - slope) * over_core(cell, rank), rounding)
+    return found
+
+
+def are_beside_low_steps(line: LineFunction, claims: Sequence[Claim], closest: Array, widest: Array) -> list[Array]:
+    """Return where a slope found between zero and twice the point has low steps just beyond.
+
+    The steps of `1 + x`, for example, are wider than `x` if `x` is below 1e-16. The slope inside of a step is not the
+    derivative of the function that the steps follow.
+    """
+    ranks = line.function.output_ranks
+    which = [
+        claim.counts & (claim.steps <= over_core(closest, rank)) & over_core(closest < _CLOSE * widest, rank)
+        for claim, rank in zip(claims, ranks, strict=True)
+    ]
+    found = [np.zeros(claim.slopes.shape, bool) for claim in claims]
+    if not any(map(np.any, which)):
+        return found
+    for unit, side in itertools.product((EPS, SINGLE_EPS), (1.0, -1.0)):
+        beyond = side * np.maximum(np.minimum(_MANY_STEPS * unit, widest), closest)
+        lowest: Array = np.full(closest.shape, np.inf)
+        for slope, claim, counts, rank in zip(_slopes(line, np.zeros(()), beyond), claims, which, ranks, strict=True):
+            apart = np.abs(slope - claim.slopes)
+            expected = np.where(counts & (apart > 0), HEIGHT_OF_LOW_STEPS * unit / (4 * apart), np.inf)
+            lowest = np.minimum(lowest, expected.min(axis=tuple(range(-rank, 0)), initial=np.inf))
+        for factor in _BEYOND:
+            steps = side * np.clip(factor * lowest, closest, np.abs(beyond))
+            slopes = [_slopes(line, steps * (1 - part), steps * (1 + part)) for part in _AROUND_A_STEP]
+            for result, counts, apart, curved, claim in zip(found, which, *_bent(*slopes), claims, strict=True):
+                result |= counts & (apart > claim.allowed + 0.5 * curved)
+    return found
+
+
+def _bent(wide: list[Array], half: list[Array], narrow: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Return how far the slope next to a point is from the slope that wider slopes predict, and their difference."""
+    curved = [first - second for first, second in zip(wide, half, strict=True)]
+    predicted = [first - 4 / 3 * change for first, change in zip(wide, curved, strict=True)]
+    apart = [np.abs(first - second) for first, second in zip(predicted, narrow, strict=True)]
+    return apart, [np.abs(change) for change in curved]
+
+
+def _slopes(line: LineFunction, start: Array, end: Array) -> list[Array]:
+    """Return the slope of every output between two displacements."""
+    values = zip(line.at(line.displaced(end)), line.at(line.displaced(start)), line.function.output_ranks, strict=True)
+    return [(last - first) / over_core(end - start, rank) for last, first, rank in values]
