@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfpyop._lowering.autodiff.deferred_errors import is_deferred_error
 from tfpyop._lowering.autodiff.gradient_node import node_name
 from tfpyop._lowering.composites import refuse_composites
 from tfpyop._lowering.dispatch import call_symbolic_with
@@ -22,7 +21,7 @@ from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value, type_of
 from tfpyop._lowering.unknown_shapes import find_unknown_shape
 from tfpyop._registry.bind import bind
 from tfpyop._registry.exportable import export_error_with_defaults
-from tfpyop._registry.op_def import REGISTRY, ConcreteOp
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp, OpDef
 from tfpyop._registry.token import Token, unreadable
 from tfpyop._spec.coercion import DTypeContext
 from tfpyop._spec.outputs import ArraySpec
@@ -102,6 +101,7 @@ class OpLayer(keras.layers.Layer):
     def _applied(self, function: Callable[[ConcreteOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
         """Apply a function of op and flat inputs, and arrange its results as the op's outputs."""
         definition = REGISTRY.current(self._op).definition
+        assert isinstance(definition, OpDef)
         return definition.arrange(function(*definition.bind_arguments(_spread(inputs), self._op.static)))
 
 
@@ -120,10 +120,9 @@ def _op_of(op: Any) -> ConcreteOp:
             got=shown(op),
             remedy="The file may be damaged: save the model again.",
         )
-    token = Token.parse(op)
-    if is_deferred_error(token):  # Keras calls only ops of users
-        raise token.unreadable(op)
     found: ConcreteOp = REGISTRY.require_op(op)
+    if not isinstance(found.definition, OpDef):  # Keras calls only ops of users
+        raise Token.parse(op).unreadable(op)
     return found
 
 

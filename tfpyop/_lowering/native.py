@@ -20,7 +20,7 @@ from tfpyop._lowering.tensors import dtype_of, holds_tensor, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._prefer_native import is_preferred
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef
 from tfpyop._spec.array_like import require_levels
 from tfpyop._spec.coercion import fit
 from tfpyop._spec.outputs import ArraySpec, is_compatible
@@ -58,7 +58,7 @@ def is_called_for(op: ConcreteOp) -> bool:
 
 def _must_have_one(op: ConcreteOp) -> bool:
     """Return whether `prefer="native"` was declared for this very op, which is not a rule or a batch."""
-    return op.definition.spec.prefers_native and op.forward_op is None and op.rules is op.definition.rules
+    return op.definition.spec.prefers_native and op.forward_op is None and not op.is_batched
 
 
 def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -101,11 +101,11 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     Raises:
       TfpyopError: The results do not match the declaration.
     """
-    promised = _promised(op, tensors)
+    promised, definition = _promised(op, tensors), op.definition
+    assert isinstance(definition, OpDef)
     try:
-        fitted = [
-            _fit(value, promised[number], number) for number, value in enumerate(op.definition.call_native(op, tensors))
-        ]
+        values = definition.call_native(op, tensors)
+        fitted = [_fit(value, promised[number], number) for number, value in enumerate(values)]
         return _with_shape_checks(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
         raise error.with_subject(f"native implementation of {op.subject}") from None
