@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from tfpyop._spec.coercion import STRING, Array, DType, advise_computed, is_half
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
 from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
-
-T = TypeVar("T")
 
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """The message of numpy if a function writes to an input."""
@@ -93,7 +91,6 @@ class HostFunction:
         self._takes_out = takes_out
         self._hint = hint
         self._plans: dict[Any, Plan] = {}
-        self._remembered: dict[Any, Any] = {}
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
         """Return a copy for another function with the same spec, for example for the method of another instance."""
@@ -101,7 +98,6 @@ class HostFunction:
         vars(host).update(vars(self))
         host._function = function
         host._executor_map = executor_map
-        host._remembered = {}
         return host
 
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
@@ -166,18 +162,6 @@ class HostFunction:
             return self.output_spec.fit(self.output_spec.values(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
-
-    def remember(self, key: Any, value: T) -> T:
-        """Cache a value for the lifetime of the host function, or until the cache is full, and return it."""
-        if len(self._remembered) >= _MOST_PLANS:
-            self._remembered.clear()
-        self._remembered[key] = value
-        return value
-
-    def remembered(self, key: Any, make: Callable[[], T]) -> T:
-        """Return the cached value of a key. Make the value on first use."""
-        value: T | None = self._remembered.get(key)
-        return self.remember(key, make()) if value is None else value
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the function's outputs and residuals without casts and checks, for numerical derivatives."""

@@ -65,6 +65,10 @@ try:
     """Whether the profiler is on. TensorFlow 2.18 has a variable for this; later versions have a function."""
     are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
     """Whether the tapes of this thread are currently stopped."""
+    shared_memory: Callable[[EagerTensor], Any] = EagerTensor._numpy_internal
+    """Return the array on the memory of an eager tensor, or a scalar for a 0-d tensor."""
+    datatype_of: Callable[[EagerTensor], int] = EagerTensor._datatype_enum
+    """Return TensorFlow's number of the dtype of an eager tensor. `tensor.dtype` takes five times as long."""
 except (ImportError, AttributeError) as error:
     raise UnsupportedError(
         f"TensorFlow {tf.__version__} lacks a feature that tfpyop needs: {error}.",
@@ -92,7 +96,9 @@ __all__ = [
     "XLAControlFlowContext",
     "are_tapes_stopped",
     "call_module",
+    "convert_node_with",
     "could_possibly_record",
+    "datatype_of",
     "ensure_initialized",
     "executing_eagerly_outside_functions",
     "find_gradient",
@@ -100,6 +106,7 @@ __all__ = [
     "forget_gradient",
     "has_tensor_conversion",
     "install_trampoline",
+    "is_compiled",
     "is_profiling",
     "is_stateful_kind",
     "is_watched",
@@ -108,6 +115,7 @@ __all__ = [
     "may_call_functions",
     "name_gradient",
     "nodes_of_called",
+    "of_graph",
     "parse_saved_model",
     "push_forwardprop_state",
     "read_variable",
@@ -117,6 +125,7 @@ __all__ = [
     "replace_function_calls",
     "separate_traces_for_xla",
     "set_attribute",
+    "shared_memory",
     "should_record_backprop",
     "stop_recording",
     "trace_saved_model",
@@ -274,6 +283,28 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
     """Make `vectorized_map` convert nodes of a kind. `ConversionNotImplementedError` leaves a node to TensorFlow."""
     RegisterPFor(kind)(converter)
+
+
+def convert_node_with(node: tf.Operation, converter: Callable[[Any], Any]) -> None:
+    """Make `vectorized_map` convert one node of a graph, instead of all nodes of its kind."""
+    node.pfor_converter = converter
+
+
+def of_graph(graph: tf.Graph, name: str, make: Callable[[], T]) -> T:
+    """Return a value that lives as long as a graph. Make the value on first use.
+
+    It is an attribute of the graph, so that a value that refers to its graph can be collected.
+    """
+    name = f"_tfpyop_{name}"
+    if not hasattr(graph, name):
+        setattr(graph, name, make())
+    value: T = getattr(graph, name)
+    return value
+
+
+def is_compiled(function: Any) -> bool:
+    """Return whether a `tf.function` was created with jit_compile=True."""
+    return bool(getattr(function, "_jit_compile", False))
 
 
 def set_attribute(node: tf.Operation, name: str, text: str) -> None:

@@ -74,9 +74,9 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     if tf.executing_eagerly():
         record(RecordedCall(op, list(tensors), outputs, []))
         return outputs
-    passed = graph.with_gradient(op, tensors, outputs)
-    passed[0].op.pfor_converter = lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
-    return passed
+    return graph.with_gradient(
+        op, tensors, outputs, lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
+    )
 
 
 def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:

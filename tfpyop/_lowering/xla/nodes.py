@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfpyop._host.function import HostFunction
-from tfpyop._lowering._tensorflow import call_module, set_attribute
+from tfpyop._lowering._tensorflow import call_module, convert_node_with, of_graph, set_attribute
 from tfpyop._lowering.tensors import type_of
 from tfpyop._lowering.watchdog import WATCHDOG
 from tfpyop._lowering.xla import call_site, ffi
@@ -29,9 +29,6 @@ TOKEN_ATTRIBUTE = "_tfpyop_token"
 
 _SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
 """Prefixes of the names of dtypes whose numbers are smaller than a byte."""
-
-_ORDER = "tfpyop_order"
-"""The collection of a graph that holds the tensor after which the next stateful call runs."""
 
 
 def install() -> None:
@@ -54,7 +51,7 @@ def host_node(
         _check_memory(promised, "output {}")
         sizes = _sizes(op.host, types, promised)
         graph = tf.compat.v1.get_default_graph()
-        order = _order(graph) if op.host.is_stateful else []
+        order = _order(graph)[:] or [tf.constant(0)] if op.host.is_stateful else []
         install()
     except TfpyopError as error:
         raise error.with_subject(op.subject) from None
@@ -80,7 +77,7 @@ def host_node(
     )
     set_attribute(results[0].op, TOKEN_ATTRIBUTE, REGISTRY.token_of(op))
     if order:
-        graph.get_collection_ref(_ORDER)[:] = results[-1:]
+        _order(graph)[:] = results[-1:]
     return list(results[: len(promised)])
 
 
@@ -114,7 +111,7 @@ def check_shape(
     call_module([*inputs, tensor], version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
     node: tf.Operation = graph.get_operations()[n_nodes]
     set_attribute(node, TOKEN_ATTRIBUTE, "")
-    node.pfor_converter = lambda _: tf.no_op()  # rows of one shape need one check
+    convert_node_with(node, lambda _: tf.no_op())  # rows of one shape need one check
     return node
 
 
@@ -192,10 +189,10 @@ def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
 
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
-    """Return the tensor that a stateful call must follow: from the previous call in the graph, or a constant."""
+    """Return a list that holds the tensor after which the next stateful call runs; empty before the first call."""
     if not is_outermost_compiled():
         raise UnsupportedError(
             "the op is stateful, and XLA does not guarantee the order of calls in loops, branches and inner functions.",
             remedy="Call the op directly in the function with jit_compile=True, or outside this function.",
         )
-    return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]
+    return of_graph(graph, "order", list[tf.Tensor])

@@ -21,8 +21,8 @@ POINTERS = memoryview(MEMORY).cast("B").cast("Q")
 INTEGERS = memoryview(MEMORY).cast("B").cast("i")
 """The same memory as C integers, indexed by address divided by 4."""
 
-LENT_FROM = 1
-LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
+ARRAY_MEMORY_START = 1
+ARRAY_MEMORY: Any = (ctypes.c_char * sys.maxsize).from_address(ARRAY_MEMORY_START)
 """The same memory for numpy arrays. It starts at address 1, because numpy rejects a buffer at address 0."""
 
 Frame = tuple[int, ...]
