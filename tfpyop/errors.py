@@ -76,6 +76,21 @@ class TfpyopError(Exception):
         return _rebuild, (type(self), self.problem, self.expected, self.got, self.remedy, self.subject)
 
 
+class naming:  # noqa: N801 - used like a function, in a with statement
+    """Set the subject of tfpyop errors that are raised in a block, unless an inner layer has set it."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Set the subject. The error keeps its cause and its traceback."""
+        if isinstance(error, TfpyopError):
+            error.with_subject(self._subject)
+
+
 class SignatureError(TfpyopError, ValueError):
     """Report a signature that cannot be parsed, or inputs that do not match the signature."""
 

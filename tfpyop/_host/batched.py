@@ -17,6 +17,7 @@ from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, describe_types
 from tfpyop._spec.payload import InAxes
 from tfpyop._spec.signature import InputDimension, Signature, SymbolicShape, SymbolicSize
+from tfpyop._spec.size_terms import fold
 from tfpyop.errors import ContractError
 
 
@@ -116,9 +117,13 @@ class BatchedHostFunction(HostFunction):
 
     def _behind_rows(self, size: SymbolicSize) -> SymbolicSize:
         """Convert a size in terms of the inputs of one row to a size in terms of the batched inputs."""
-        if isinstance(size, InputDimension):
-            return InputDimension(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
-        return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
+
+        def moved(part: int | InputDimension) -> SymbolicSize:
+            if isinstance(part, int):
+                return part
+            return InputDimension(part.input, part.axis + self._n_levels(part.input))
+
+        return fold(size, moved, lambda *parts: parts)
 
     def _loop_ranks(self, rows: ArraySpecs) -> list[int]:
         """Return the number of loop dimensions of each input in one row."""

@@ -25,7 +25,7 @@ from tfpyop._registry.op_def import REGISTRY, ConcreteOp, OpDef
 from tfpyop._registry.token import Token, unreadable
 from tfpyop._spec.coercion import DTypeContext
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError, shown
+from tfpyop.errors import ExportWarning, Shape, UnsupportedError, naming, shown
 
 _PACKAGE = "tfpyop"
 
@@ -80,7 +80,7 @@ class OpLayer(keras.layers.Layer):
     def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
         self._op = _op_of(op)
         if self._op.tree is not None or self._op.is_batched:  # a layer determines both in every call
-            raise unreadable(self._op.host.subject, str(self._op.payload))
+            raise unreadable(str(self._op.payload), subject=self._op.subject)
         super().__init__(**{"name": _unique_name(self._op.name), **options})
         self.supports_jit = self._op.definition.spec.is_compilable
         self.built = True
@@ -130,15 +130,13 @@ def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     """Return the specs of an op's outputs for inputs, some of which are symbolic."""
     known = list(map(_type_of, leaves))
     partners = DTypeContext.of([type_.dtype for type_ in known if type_ is not None])
-    try:
+    with naming(op.subject):
         for number, leaf in enumerate(leaves):
             refuse_composites(leaf, number)
         types = [
             type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
             for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
         ]
-    except TfpyopError as error:
-        raise error.with_subject(op.subject) from error.__cause__
     outputs = op.visible(op.host.infer_outputs(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]

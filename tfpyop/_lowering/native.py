@@ -108,7 +108,7 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         fitted = [_fit(value, promised[number], number) for number, value in enumerate(values)]
         return _with_shape_checks(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
-        raise error.with_subject(f"native implementation of {op.subject}") from None
+        raise error.with_subject(f"native implementation of {op.subject}") from error.__cause__
     except Exception as error:
         called = ", ".join(str(type_of(tensor)) for tensor in tensors)
         annotate(error, f"Raised in the native implementation of {op.subject}, called with {called}.")

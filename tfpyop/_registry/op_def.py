@@ -28,7 +28,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.static_values import PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
-from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.errors import RegistrationError, naming
 
 T = TypeVar("T")
 
@@ -260,10 +260,8 @@ class OpDef(NamedOp):
         return op
 
     def _read_concrete_op(self, payload: str) -> ConcreteOp:
-        try:
+        with naming(self.subject):
             tree, static, levels = self.spec.parameters.read_payload(payload)
-        except TfpyopError as error:
-            raise error.with_subject(self.subject) from None
         counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
         if self.spec.n_inputs is not None and not counts <= {self.spec.n_inputs}:
             raise ValueError(f"{counts} inputs, not {self.spec.n_inputs}")

@@ -39,10 +39,12 @@ def split(text: str) -> tuple[str, str | None]:
     return token, outputs
 
 
-def unreadable(subject: str, got: str) -> UnsupportedError:
-    """Return the error for call data in a model that this version does not write."""
+def unreadable(
+    got: str, *, subject: str | None = None, what: str = "this op's call data in the model"
+) -> UnsupportedError:
+    """Return the error for a part of a model that this version does not write."""
     return UnsupportedError(
-        "cannot parse this op's call data in the model.",
+        f"cannot parse {what}.",
         subject=subject,
         got=f"{got:.200}",
         remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
@@ -115,7 +117,7 @@ class Token:
 
     def unreadable(self, got: str | None = None) -> UnsupportedError:
         """Return the error for call data in a model that this version does not write."""
-        return unreadable(f"op {self.op!r}", self.payload if got is None else got)
+        return unreadable(self.payload if got is None else got, subject=f"op {self.op!r}")
 
     def without_rule(self, subject: str, rule: str) -> UnsupportedError:
         """Return the error for an op that is known but does not have this numpy rule."""

@@ -121,9 +121,13 @@ class RuleOutputSpec:
 
     def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
-        models = [model for model in self.models(self._parts(inputs)) if is_differentiable(model.dtype)]
-        pairs = zip(self.wanted(result, dtypes_of(inputs)), models, strict=True)
-        return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
+        models = self.models(self._parts(inputs))
+        vectors = rule_values(result, len(models), self.vector, self.like)
+        return [
+            np.zeros(model.shape or (), model.dtype) if vector is None else vector
+            for vector, model in zip(vectors, models, strict=True)
+            if is_differentiable(model.dtype)
+        ]
 
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the vectors that a rule returned, one for each output, and check their shapes."""
@@ -131,11 +135,6 @@ class RuleOutputSpec:
 
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
-
-    def _numbers(self, inputs: ArraySpecs) -> list[int]:
-        """Return the indices of the differentiable models."""
-        models = self.models(self._parts(inputs))
-        return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
         """Return the numbers of inputs, outputs and residuals.
@@ -174,10 +173,11 @@ class CotangentSpec(RuleOutputSpec):
 
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
-        shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
+        primals = self._parts(inputs).inputs
+        shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
         return [
             coerce_cotangent(value, output, number, len(shapes), shapes[number])
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, _differentiable(primals), strict=True)
         ]
 
 
@@ -190,9 +190,10 @@ class TangentSpec(RuleOutputSpec):
 
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast tangents and check their shapes."""
+        numbers = _differentiable(self._parts(inputs).outputs)
         return [
             coerce_tangent(value, output, number)
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, numbers, strict=True)
         ]
 
 
@@ -240,6 +241,11 @@ class SameAsInputsSpec:
         """Cast the values."""
         pairs = zip(values, outputs, strict=True)
         return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
+
+
+def _differentiable(models: ArraySpecs) -> list[int]:
+    """Return the indices of the differentiable models."""
+    return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
 
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:

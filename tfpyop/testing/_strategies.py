@@ -19,7 +19,7 @@ from tfpyop._spec.coercion import Array, DType, dtype_kind, is_differentiable, p
 from tfpyop._spec.domain import Domain, Interval
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.tree import flatten
-from tfpyop.errors import RegistrationError, UnsupportedError
+from tfpyop.errors import RegistrationError, UnsupportedError, naming
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._misuse import (
     require_arguments,
@@ -302,10 +302,8 @@ def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]])
 
 def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
     several = dtypes if isinstance(dtypes, Sequence) and not isinstance(dtypes, str) else [dtypes]
-    try:
+    with naming(subject_of(op)):
         read = [np.dtype(parse_dtype(dtype)) for dtype in several]
-    except RegistrationError as error:
-        raise error.with_subject(subject_of(op)) from None
     for dtype in read:
         if dtype_kind(dtype) not in "biufc":
             raise RegistrationError(

@@ -34,6 +34,7 @@ from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
 from tfpyop._lowering.xla.compilation import compiling, is_compiling
 from tfpyop._registry.exportable import export_error_with_defaults
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp
+from tfpyop._registry.token import unreadable
 from tfpyop._spec.tree import Json
 from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 
@@ -109,11 +110,7 @@ class NodeGradient:
 
 def unreadable_gradient(got: str) -> UnsupportedError:
     """Return the error for a node whose gradient data is invalid in this version."""
-    return UnsupportedError(
-        "cannot parse gradient data in the model.",
-        got=got,
-        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
-    )
+    return unreadable(got, what="gradient data in the model")
 
 
 def identity_with_gradient(

@@ -27,7 +27,7 @@ from tfpyop._lowering.xla.structs import Frame
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
-from tfpyop.errors import ContractError, TfpyopError
+from tfpyop.errors import ContractError, TfpyopError, naming
 
 _MOST_SAID = 500
 """Maximum length of an exception's own text, in characters, which leaves room for the location."""
@@ -75,7 +75,7 @@ class HostCall:
         try:
             inputs, targets = self._buffers.arrays(frame)
         except TfpyopError as error:
-            raise error.with_subject(self._subject) from None
+            raise error.with_subject(self._subject) from error.__cause__
         out = targets[: self._plan.n_destinations]
         if not is_zero_copy:
             inputs, out = read_only(array.copy() for array in inputs), [np.empty_like(array) for array in out]
@@ -234,10 +234,8 @@ def run(site: bytes, frame: Frame) -> None:
 
 
 def _make_call(key: Any, host: HostFunction, declared: CallDescriptor, frame: Frame) -> HostCall:
-    try:
+    with naming(host.subject):
         buffers = CallBuffers(declared, frame)
-    except TfpyopError as error:
-        raise error.with_subject(host.subject) from None
     if len(_CALLS) >= _MOST_CALLS:
         _CALLS.clear()
     call = _CALLS[key] = HostCall(host, buffers, lambda _: _CALLS.pop(key, None))

@@ -22,7 +22,7 @@ from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.coercion import STRING
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OpOutputSpec, OutputSpec
 from tfpyop._spec.signature import SymbolicShape
-from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
+from tfpyop.errors import ContractError, SignatureError, UnsupportedError, naming
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function. Empty for a check, which has no host function."""
@@ -45,7 +45,7 @@ def host_node(
       UnsupportedError: XLA lacks the dtype, cannot call Python, or does not order the stateful call.
       SignatureError: The shapes of the outputs cannot be computed from the shapes of the inputs.
     """
-    try:
+    with naming(op.subject):
         _check_dtypes([*types, *promised])
         _check_memory(types, "input {}")
         _check_memory(promised, "output {}")
@@ -53,8 +53,6 @@ def host_node(
         graph = tf.compat.v1.get_default_graph()
         order = _order(graph)[:] or [tf.constant(0)] if op.host.is_stateful else []
         install()
-    except TfpyopError as error:
-        raise error.with_subject(op.subject) from None
     if not promised and not order:
         return []
     call = CallDescriptor(REGISTRY.token_of(op), types, promised, is_ordered=op.host.is_stateful)
