@@ -14,7 +14,7 @@ LAYERS = [
     {"_registry"},
     {"_rules"},
     {"_lowering"},
-    {"_import_hooks", "_op"},
+    {"_import_hooks", "_op", "_registered"},
     {"_decorator"},
     {"_discovery"},
     {"__init__"},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.texts import exactly
 from tfpyop import _op
 from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
-from tfpyop._op import OpsView
+from tfpyop._registered import OpsView
 from tfpyop._registry.registry import Registry
 from tfpyop._registry.token import Token
 from tfpyop._spec.source_location import Site

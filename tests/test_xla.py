@@ -161,7 +161,7 @@ def test_sizes_that_no_array_has_are_refused_in_our_words(signature, shape):
     call = compiled(op, input_signature=[tf.TensorSpec([None])])
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         call(X)
-    problem = f"{op._self_definition.subject}: an output has no possible shape: {shape}"
+    problem = f"{op._definition.subject}: an output has no possible shape: {shape}"
     assert problem in caught.value.message
     assert "must be compatible" not in caught.value.message
 
