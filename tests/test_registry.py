@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.texts import exactly
-from tfpyop import _op
+from tfpyop import _registered
 from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
 from tfpyop._registered import OpsView
 from tfpyop._registry.registry import Registry
@@ -64,8 +64,8 @@ class Thing:
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(_op, "REGISTRY", Registry())
-    return _op.REGISTRY
+    monkeypatch.setattr(_registered, "REGISTRY", Registry())
+    return _registered.REGISTRY
 
 
 SITES = [

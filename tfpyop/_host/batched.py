@@ -137,7 +137,7 @@ class BatchedHostFunction(HostFunction):
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
-        if self.output_spec.is_like_inputs:  # each row needs its own vector, also for shared inputs
+        if self.output_spec.has_input_shapes:  # each row needs its own vector, also for shared inputs
             aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
         return aligned
 

@@ -55,7 +55,7 @@ class HostFunction:
       subject: The op and its site, for error messages.
       function: Takes the list of views and calls the user's function. If `takes_out` is True, it also takes the
         destinations: None, or one writable array for each output.
-      promise: The output spec.
+      output_spec: The output spec.
       looped: For a function that takes core dimensions only: returns its signature for inputs of these dtypes. The host
         loops over all other dimensions.
       executor_map: Runs the elements of these loops. Default: they run one after the other in the calling thread.
@@ -158,8 +158,8 @@ class HostFunction:
             if plan.whole is not None:
                 values = _exact_outputs(result, plan.whole)
                 if values is not None:
-                    return values  # the same result as from `fit`, but faster
-            return self.output_spec.fit(self.output_spec.values(result, plan.inputs), plan.inputs, plan.outputs)
+                    return values  # the same result as from `coerce`, but faster
+            return self.output_spec.coerce(self.output_spec.unpack(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
 
@@ -168,7 +168,7 @@ class HostFunction:
         types = [ArraySpec.of(array) for array in arrays]
         loop = self._loop(types)
         if not loop:
-            return [np.array(value) for value in self.output_spec.values(self._apply(list(arrays), None), types)]
+            return [np.array(value) for value in self.output_spec.unpack(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
@@ -177,7 +177,7 @@ class HostFunction:
         n_outputs = len(outputs) - len(self.output_spec.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
-        is_whole = is_known and self.output_spec.n_arrays(inputs) == len(outputs)
+        is_whole = is_known and self.output_spec.n_flat_outputs(inputs) == len(outputs)
         whole = outputs if is_whole and all(type_.dtype != STRING for type_ in outputs) else None
         return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
 
@@ -212,7 +212,7 @@ class HostFunction:
                 for example in drawn
             ]
         if examples:
-            return self.output_spec.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
+            return self.output_spec.coerce(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         shapes = [plan.loop if output.shape is None else output.shape for output in plan.outputs]
         return [
             np.zeros([size or 0 for size in shape], output.dtype)

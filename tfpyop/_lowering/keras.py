@@ -80,7 +80,7 @@ class OpLayer(keras.layers.Layer):
     def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
         self._op = _op_of(op)
         if self._op.tree is not None or self._op.is_batched:  # a layer determines both in every call
-            raise unreadable(str(self._op.payload), subject=self._op.subject)
+            raise unreadable(f"{self._op.payload!s:.200}", subject=self._op.subject)
         super().__init__(**{"name": _unique_name(self._op.name), **options})
         self.supports_jit = self._op.definition.spec.is_compilable
         self.built = True

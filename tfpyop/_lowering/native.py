@@ -22,7 +22,7 @@ from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._prefer_native import is_preferred
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import fit
+from tfpyop._spec.coercion import coerce_output
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
@@ -121,7 +121,7 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
         remedy = "Check that the native implementation has a return statement."
         raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
-        value = fit(value, promised.dtype, what=f"output {number}")  # as for the result of the numpy function
+        value = coerce_output(value, promised.dtype, what=f"output {number}")  # as for the result of the numpy function
     require_levels(value, f"output {number}")
     tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
     got = type_of(tensor)

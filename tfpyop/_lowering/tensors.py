@@ -27,7 +27,7 @@ from tfpyop._lowering._tensorflow import (
 from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
 from tfpyop._lowering.profiling import run_host
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, dtype_kind, fit
+from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, coerce_output, dtype_kind
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_values import fit_vector
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
@@ -299,7 +299,7 @@ def is_symbolic(value: Any) -> bool:
 def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
     """Return a tensor for a value or a nested list, in which plain values take the dtype of the tensors."""
     if not holds_tensor(value):
-        return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
+        return tf.constant(coerce_output(value, dtype, what=what, advise=_advise_list))
     if _is_sequence(value):
         return tf.stack([_stacked(item, dtype, what) for item in value])
     return tf.convert_to_tensor(value)

@@ -99,7 +99,7 @@ class TracedOutputs:
         try:
             return [ArraySpec(dtype, _shape(sizes, shapes)) for dtype, sizes in self._outputs]
         except (IndexError, ZeroDivisionError) as error:
-            raise unreadable(self.text, subject=subject) from error
+            raise unreadable(f"{self.text:.200}", subject=subject) from error
 
 
 @functools.lru_cache(maxsize=4096)

@@ -46,7 +46,7 @@ def unreadable(
     return UnsupportedError(
         f"cannot parse {what}.",
         subject=subject,
-        got=f"{got:.200}",
+        got=got,
         remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )
 
@@ -117,7 +117,7 @@ class Token:
 
     def unreadable(self, got: str | None = None) -> UnsupportedError:
         """Return the error for call data in a model that this version does not write."""
-        return unreadable(self.payload if got is None else got, subject=f"op {self.op!r}")
+        return unreadable(f"{self.payload if got is None else got:.200}", subject=f"op {self.op!r}")
 
     def without_rule(self, subject: str, rule: str) -> UnsupportedError:
         """Return the error for an op that is known but does not have this numpy rule."""

@@ -245,7 +245,7 @@ def advise_rule(actual: DType, promised: DType) -> str:
     return "Convert it in the rule, for example with np.real."
 
 
-def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
+def coerce_output(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
     """Convert a value that a function returned to an array of the expected dtype, or raise an error.
 
     Args:

@@ -144,13 +144,13 @@ def _count(text: str) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from tfpyop.cli.listing import list_ops
+    from tfpyop.cli.list import list_ops
 
     return list_ops(options.targets)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from tfpyop.cli.checking import check_ops
+    from tfpyop.cli.check import check_ops
 
     return check_ops(
         options.targets,
@@ -164,25 +164,25 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _ghostwrite(options: argparse.Namespace) -> int:
-    from tfpyop.cli.ghostwriting import ghostwrite
+    from tfpyop.cli.ghostwrite import ghostwrite
 
     return ghostwrite(options.targets)
 
 
 def _required(options: argparse.Namespace) -> int:
-    from tfpyop.cli.requiring import show_required
+    from tfpyop.cli.required import show_required
 
     return show_required(options.path, options.modules)
 
 
 def _worker(options: argparse.Namespace) -> int:
-    from tfpyop.cli.serving import serve
+    from tfpyop.cli.worker import serve
 
     return serve(options.modules, options.dispatcher, options.address)
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from tfpyop.cli.benchmark import bench
+    from tfpyop.cli.bench import bench
 
     return bench(options.op, png=options.png, max_size=options.max_size)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._derivatives import (
     Slopes,
     direction_of,
@@ -22,7 +23,6 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
-from tfpyop.testing._outcomes import CheckRunner
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
 NOISE = 1e-14

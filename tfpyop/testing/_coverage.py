@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfpyop._spec.coercion import Array, is_differentiable
-from tfpyop.testing._outcomes import CheckRunner
+from tfpyop.testing._check_runner import CheckRunner
 
 _TELLING = 10
 """Number of undecided nonzero derivatives that outweighs any number of compared zeros."""

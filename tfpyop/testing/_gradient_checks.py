@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
+from tfpyop.testing._check_runner import CheckRunner, Outcome
 from tfpyop.testing._comparisons import (
     NOISE,
     SUBNORMAL,
@@ -43,12 +44,11 @@ from tfpyop.testing._derivatives import (
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import is_refusal
-from tfpyop.testing._gradient_judge import GradientChecker
+from tfpyop.testing._gradient_checker import GradientChecker
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
-from tfpyop.testing._outcomes import CheckRunner, Outcome
 from tfpyop.testing._strategies import smooth_arguments
 
 _SECOND_NOISE = 1e-11
@@ -98,9 +98,9 @@ def check_gradient(
         return check.skipped("none of the modes applies to this op")
     for mode in applicable:
         at_most = _MOST_EXAMPLES[mode]
-        judge = GradientChecker(check, op, mode)
-        check.run(strategy, judge, shrinks=mode == "eager", at_most=at_most)
-        judge.require_all_judged()
+        checker = GradientChecker(check, op, mode)
+        check.run(strategy, checker, shrinks=mode == "eager", at_most=at_most)
+        checker.require_all_judged()
     return check.passed()
 
 

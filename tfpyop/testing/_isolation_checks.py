@@ -18,10 +18,10 @@ from tfpyop import Op
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import function_outputs, require_equal
+from tfpyop.testing._check_runner import CheckRunner, Outcome, quietly
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, spec_of
-from tfpyop.testing._outcomes import CheckRunner, Outcome, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _N_THREADS = 4

@@ -21,7 +21,12 @@ from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, UnsupportedError, naming
 from tfpyop.testing._examples import Arguments, Rows
-from tfpyop.testing._misuse import (
+from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
+from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
+from tfpyop.testing._shapes import Shapes, counts
+from tfpyop.testing._shapes import shapes as fitting_shapes
+from tfpyop.testing._static import static_choices
+from tfpyop.testing._validation import (
     require_arguments,
     require_known_nesting,
     require_limits,
@@ -30,11 +35,6 @@ from tfpyop.testing._misuse import (
     require_shapes,
     require_strategy,
 )
-from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
-from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
-from tfpyop.testing._shapes import Shapes, counts
-from tfpyop.testing._shapes import shapes as fitting_shapes
-from tfpyop.testing._static import static_choices
 
 Draw = st.DrawFn
 Strategy = st.SearchStrategy

@@ -25,10 +25,10 @@ from tfpyop._spec.size_terms import names_in
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
-from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
 from tfpyop.testing._ops import is_unbound_method, spec_of
 from tfpyop.testing._static import static_choices
+from tfpyop.testing._validation import require_known_nesting
 
 _N_ROUNDS = 7
 _ROUND_SECONDS = 0.02
