@@ -80,10 +80,6 @@ class ChecksError(CheckError):
         failures = self.report.failures
         return f"{len(failures)} of {len(self.report.outcomes)} checks failed.\n{self.report}"
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle with the report."""
-        return ChecksError, (self.report,)
-
 
 def check_op(
     op: Op[..., Any],

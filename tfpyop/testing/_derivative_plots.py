@@ -142,4 +142,4 @@ def _derivatives_at(at: Point, number: int, index: tuple[int, ...], position: fl
 
 def _gradients(at: Point, weights: Sequence[Array | None], arrays: Sequence[Array] | None = None) -> list[Array | None]:
     tensors = at.tensors if arrays is None else [tf.constant(array) for array in arrays]
-    return arrays_of(vjp(at.call, tensors, [None if weight is None else tf.constant(weight) for weight in weights]))
+    return arrays_of(vjp(at.call, tensors, weights))

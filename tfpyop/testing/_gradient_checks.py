@@ -20,6 +20,7 @@ from tfpyop.testing._comparisons import (
     SUBNORMAL,
     Point,
     Vectors,
+    absolute,
     arrays_of,
     compare_totals,
     counted_weights,
@@ -219,7 +220,7 @@ def check_second_order(
 
     def compare(at: Point) -> None:
         weights = weights_like(at.outputs, generator_of(at.arrays, 1))
-        first = FirstGradient(at, [None if weight is None else tf.constant(weight) for weight in weights])
+        first = FirstGradient(at, weights)
         wanted = [array for array, is_wanted in zip(at.arrays, at.wanted, strict=True) if is_wanted]
         first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))  # raises if there is no second derivative
         direction = direction_of(at.arrays, at.wanted)
@@ -252,7 +253,7 @@ class FirstGradient:
     """The gradient of an op as a function of its inputs, for fixed cotangents of its outputs."""
 
     at: Point
-    cotangents: Sequence[tf.Tensor | None]
+    cotangents: Vectors
 
     def of_arrays(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """Return the cotangents of all differentiable inputs."""
@@ -319,11 +320,9 @@ def _require_adjoint(
 ) -> None:
     """Raise a failure unless JVP and VJP satisfy (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
-    cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
-    gradients = arrays_of(vjp(at.call, at.tensors, cotangents))
+    gradients = arrays_of(vjp(at.call, at.tensors, weights))
     forward, backward = inner(weights, tangents), inner(gradients, direction)
-    scale = inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (weights, tangents)))
-    scale += inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (gradients, direction)))
+    scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(direction))
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
     floor = NOISE * largest(weights) * largest(direction)
     if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale + floor:
