@@ -315,17 +315,17 @@ def test_threads_that_ask_for_a_token_at_once_get_the_same(registry):
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(token, range(8)))) == 1
-    assert registry.n_concrete_ops() == 1
+    assert len(registry._concrete_ops) == 1
 
 
 @pytest.mark.parametrize("payload", ["", None])
 def test_a_host_op_lives_as_long_as_somebody_holds_it(registry, entry, payload):
     concrete_op = FakeConcreteOp(FakeDefinition(), payload)
     token = registry.token_of(concrete_op)
-    assert registry.n_concrete_ops() == 1
+    assert len(registry._concrete_ops) == 1
     del concrete_op
     gc.collect()
-    assert registry.n_concrete_ops() == 0
+    assert len(registry._concrete_ops) == 0
     assert registry.find_op(token) is None
 
 

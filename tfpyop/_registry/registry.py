@@ -252,10 +252,6 @@ class Registry(Generic[NamedT, TokenT]):
             return op
         return self.find_op(str(Token(op.name, op.payload, op.definition.module))) or op
 
-    def n_concrete_ops(self) -> int:
-        """Return the number of concrete ops that have a token and are alive."""
-        return len(self._concrete_ops)
-
     def begin_child(self) -> None:
         """Start to use new names in a forked child process. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
