@@ -32,8 +32,6 @@ class BatchedHostFunction(HostFunction):
       in_axes: Whether each input has a batch axis, for each level.
     """
 
-    is_batched = True
-
     def __init__(self, unbatched: HostFunction, signature: Signature | None, in_axes: tuple[InAxes, ...]) -> None:
         super().__init__(
             unbatched.subject, function=unbatched, output_spec=unbatched.output_spec, is_stateful=unbatched.is_stateful

@@ -65,9 +65,6 @@ class HostFunction:
       hint: A text for the note on an exception of the user's function.
     """
 
-    is_batched = False
-    """Whether a call runs over a batch."""
-
     def __init__(
         self,
         subject: str,

@@ -5,6 +5,7 @@ Cotangents have the dtypes and shapes of the primals. Tangents have the dtypes a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -41,7 +42,7 @@ class RuleInputs(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleOutputSpec:
+class RuleOutputSpec(ABC):
     """Specify the outputs of a numpy rule: one vector for each differentiable model, with the model's dtype and shape.
 
     The models are the primals for a VJP rule, and the outputs for a JVP rule.
@@ -129,9 +130,9 @@ class RuleOutputSpec:
             if is_differentiable(model.dtype)
         ]
 
+    @abstractmethod
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the vectors that a rule returned, one for each output, and check their shapes."""
-        raise NotImplementedError
 
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
