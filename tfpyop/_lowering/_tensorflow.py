@@ -289,6 +289,11 @@ def first_of_output(node: Any, name: str) -> int:
     raise LookupError(name)
 
 
+def is_trackable(model: Any) -> bool:
+    """Return whether TensorFlow can save an object as a model."""
+    return hasattr(model, "_trackable_children")
+
+
 def trace_saved_model(model: Any, signatures: Any) -> Any:
     """Return the graphs that saving a model would write, without its variables."""
     gc.collect()  # gradient names of graphs that are no longer referenced would count as the model's

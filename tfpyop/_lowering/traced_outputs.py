@@ -70,7 +70,7 @@ class TracedOutputs:
         try:
             return cls([_read_output(*output) for output in json.loads(text)])
         except (TypeError, RecursionError) as error:  # also for an invalid dtype
-            raise ValueError("it does not tell outputs") from error
+            raise ValueError("not a list of outputs") from error
 
     def check(self, subject: str, inputs: Sequence[Any], results: Sequence[Array]) -> None:
         """Compare results with the outputs that the graph expects for inputs of these shapes.

@@ -93,8 +93,8 @@ class Token:
 
     def __str__(self) -> str:
         """Return the text of the token."""
-        is_told = not self.module or self.name.startswith(f"{self.module}:")
-        return f"{PREFIX}{self.name}{'' if is_told else f'@{self.module}'}{self.payload}"
+        is_implied = not self.module or self.name.startswith(f"{self.module}:")
+        return f"{PREFIX}{self.name}{'' if is_implied else f'@{self.module}'}{self.payload}"
 
     @property
     def op(self) -> str:

@@ -170,14 +170,14 @@ class OpOutputSpec:
         )
         if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
             return array
-        said_by = "signature" if self.signature is not None else "shape function"
-        requirement = f"The {said_by} requires this shape for inputs {self.describe_inputs(inputs)}."
+        source = "signature" if self.signature is not None else "shape function"
+        requirement = f"The {source} requires this shape for inputs {self.describe_inputs(inputs)}."
         hint = self.loop_hint(inputs)
         raise ContractError(
             f"{self._what(number)} has the wrong shape.",
             expected=str(promised),
             got=describe(np.asarray(value).dtype, array.shape),
-            remedy=f"{requirement} Fix the {said_by}, or return an array of this shape.{f' {hint}' if hint else ''}",
+            remedy=f"{requirement} Fix the {source}, or return an array of this shape.{f' {hint}' if hint else ''}",
         )
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:

@@ -168,11 +168,11 @@ class HostCall:
             if not is_zero_copy:
                 return problem
             revoke(out)
-            return self._told(problem)
+            return self._reported(problem)
         self._is_zero_copy = self._trials > 0 and problem is None
         return problem
 
-    def _told(self, problem: BaseException | None) -> BaseException:
+    def _reported(self, problem: BaseException | None) -> BaseException:
         """Return the error for a function that kept borrowed buffers. Return an interrupt itself, with a note."""
         if problem is None or isinstance(problem, Exception):
             return self._kept(problem)
