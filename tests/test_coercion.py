@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.texts import exactly
 from tfpyop._spec import coercion
-from tfpyop._spec.coercion import DTypeContext, advise_rule, cast, coerce_input, fit, parse_dtype
+from tfpyop._spec.coercion import DTypeContext, advise_rule, cast, coerce_input, coerce_output, parse_dtype
 from tfpyop.errors import CoercionError, RegistrationError
 
 NO_TENSOR = (
@@ -37,7 +37,7 @@ INEXACT_INPUT = (
     "x has integers that {wanted} cannot hold exactly.\n  Expected: {wanted}{shape}\n  Got:      int64{shape}\n"
     "  Pass np.float64(x) if the rounding is acceptable, or np.int64(x) to pass integers."
 )
-COERCIONS = [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, np.dtype("f4"), what="x")]
+COERCIONS = [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: coerce_output(x, np.dtype("f4"), what="x")]
 properties = settings(deadline=None)
 shapes = npst.array_shapes(min_dims=0, max_dims=2, min_side=0)
 
@@ -194,8 +194,8 @@ NO_INTEGERS = (
         lambda x: coerce_input(x, beside(""), what="x"),
         lambda x: coerce_input(x, beside("f8"), what="x"),
         lambda x: coerce_input(x, beside("u8"), what="x"),
-        lambda x: fit(x, np.dtype("f8"), what="x"),
-        lambda x: fit(x, np.dtype("u8"), what="x"),
+        lambda x: coerce_output(x, np.dtype("f8"), what="x"),
+        lambda x: coerce_output(x, np.dtype("u8"), what="x"),
     ],
 )
 def test_integers_are_neither_rounded_nor_wrapped_around_on_the_way_into_an_array(coerce, value, got):
@@ -204,15 +204,15 @@ def test_integers_are_neither_rounded_nor_wrapped_around_on_the_way_into_an_arra
 
 
 def test_integers_that_need_64_bits_come_out_as_they_are():
-    assert is_same(fit([2**63, 1], np.dtype("u8"), what="x"), "u8", [2**63, 1])
-    assert is_same(fit([2**63 - 1, -1], np.dtype("i8"), what="x"), "i8", [2**63 - 1, -1])
+    assert is_same(coerce_output([2**63, 1], np.dtype("u8"), what="x"), "u8", [2**63, 1])
+    assert is_same(coerce_output([2**63 - 1, -1], np.dtype("i8"), what="x"), "i8", [2**63 - 1, -1])
     with pytest.raises(CoercionError, match=r"^x has integers that float64 cannot hold exactly\."):
-        fit([2**63 + 1, 1], np.dtype("f8"), what="x")
+        coerce_output([2**63 + 1, 1], np.dtype("f8"), what="x")
 
 
 def test_a_list_with_a_float_in_it_is_one_of_floats():
     for value in ([2.0**60, 1], [1.5, 2**70], [np.inf, 2**63], [1j, 2**70]):
-        assert fit(value, np.dtype("c16"), what="x").tolist() == value
+        assert coerce_output(value, np.dtype("c16"), what="x").tolist() == value
 
 
 class Index:
@@ -231,7 +231,7 @@ class Index:
 def test_what_python_takes_for_an_integer_is_one(value, expected):
     assert is_same(coerce_input(value, beside(""), what="x"), "i4", expected)
     assert is_same(coerce_input(value, beside("f4"), what="x"), "f4", expected)
-    assert is_same(fit(value, np.dtype("i2"), what="x"), "i2", expected)
+    assert is_same(coerce_output(value, np.dtype("i2"), what="x"), "i2", expected)
 
 
 @pytest.mark.parametrize("dtype", dtypes("u1 u2 u4 u8 i1 i2 i4 i8"), ids=str)
@@ -255,7 +255,7 @@ def test_floats_do_not_follow_integer_tensors(partner):
 
 
 @pytest.mark.parametrize(
-    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, STRING, what="x")]
+    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: coerce_output(x, STRING, what="x")]
 )
 @pytest.mark.parametrize(
     ("value", "expected"),
@@ -288,7 +288,7 @@ def test_what_is_not_all_text_is_not_made_text(value, partner):
         coerce_input(value, beside(partner), what="input 0")
     for promised in dtypes("string f4 i8"):
         with pytest.raises(CoercionError, match=exactly(NO_RESULT.format(f"{kind}: {value!r}"))):
-            fit(value, promised, what="output 0")
+            coerce_output(value, promised, what="output 0")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_what_is_not_all_text_is_not_made_text(value, partner):
 )
 @pytest.mark.parametrize(
     "coerce",
-    [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, x.dtype, what="x")],
+    [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: coerce_output(x, x.dtype, what="x")],
     ids=["in", "out"],
 )
 def test_a_masked_array_is_refused(value, coerce):
@@ -389,7 +389,7 @@ def test_what_cannot_be_shown_is_reported(coerce):
 
 @pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], np.array(["\ud800"])])
 @pytest.mark.parametrize(
-    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: fit(x, STRING, what="x")]
+    "coerce", [lambda x: coerce_input(x, DTypeContext(), what="x"), lambda x: coerce_output(x, STRING, what="x")]
 )
 def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
     message = (
@@ -404,7 +404,7 @@ def test_text_that_utf8_cannot_encode_is_reported(coerce, value):
 def test_text_of_any_length_becomes_objects_of_bytes():
     value = np.array(["a", "é"], dtype=np.dtypes.StringDType())
     assert is_same(coerce_input(value, DTypeContext(), what="x"), STRING, [b"a", b"\xc3\xa9"])
-    assert is_same(fit(value, STRING, what="x"), STRING, [b"a", b"\xc3\xa9"])
+    assert is_same(coerce_output(value, STRING, what="x"), STRING, [b"a", b"\xc3\xa9"])
 
 
 @pytest.mark.parametrize("promised", NUMBERS, ids=str)
@@ -413,16 +413,16 @@ def test_a_result_is_cast_exactly_where_numpy_sees_the_same_kind(actual, promise
     value = np.ones((1, 2), actual)
     known = [np.dtype("f2") if dtype == BFLOAT16 else dtype for dtype in (actual, promised)]
     if np.can_cast(*known, "same_kind"):
-        assert is_same(fit(value, promised, what="x"), promised, value.tolist())
+        assert is_same(coerce_output(value, promised, what="x"), promised, value.tolist())
     else:
         message = f"x has the wrong dtype.\n  Expected: {promised}[1, 2]\n  Got:      {actual}[1, 2]\n  "
         with pytest.raises(CoercionError, match=f"^{re.escape(message)}"):
-            fit(value, promised, what="x")
+            coerce_output(value, promised, what="x")
 
 
 @pytest.mark.parametrize("value", [1.0, True, [1, 2.5], np.float64(2), np.zeros((0, 2)), np.ones(2).view(np.recarray)])
 def test_results_become_plain_arrays(value):
-    assert is_same(fit(value, np.dtype("f4"), what="x"), "f4", np.asarray(value).tolist())
+    assert is_same(coerce_output(value, np.dtype("f4"), what="x"), "f4", np.asarray(value).tolist())
 
 
 @pytest.mark.parametrize(
@@ -446,22 +446,22 @@ def test_results_become_plain_arrays(value):
 def test_a_result_of_another_kind_is_reported(value, promised, expected, got, remedy):
     message = f"output 0 has the wrong dtype.\n  Expected: {expected}\n  Got:      {got}\n  "
     with pytest.raises(CoercionError, match=exactly(message + remedy)):
-        fit(value, *dtypes(promised), what="output 0")
+        coerce_output(value, *dtypes(promised), what="output 0")
     message += "Convert it in the rule, for example with np.real."  # the user has not promised it
     with pytest.raises(CoercionError, match=exactly(message)):
-        fit(value, *dtypes(promised), what="output 0", advise=advise_rule)
+        coerce_output(value, *dtypes(promised), what="output 0", advise=advise_rule)
 
 
 @pytest.mark.parametrize(("value", "promised"), [(1, "u1"), ([0, 255], "u1"), (2**63, "u8"), ([[7]], "u4")])
 def test_python_integers_that_fit_pass_for_unsigned_ones(value, promised):
-    assert is_same(fit(value, np.dtype(promised), what="x"), promised, value)
+    assert is_same(coerce_output(value, np.dtype(promised), what="x"), promised, value)
 
 
 @pytest.mark.parametrize(("value", "size"), [([1, -1], -1), (256, 256), ([2**40], "1.1e+12")])
 def test_python_integers_that_do_not_fit_an_unsigned_dtype_are_reported(value, size):
     message = TOO_LARGE.format(wanted="uint8", actual="int64", shape=list(np.shape(value)), size=size)
     with pytest.raises(CoercionError, match=exactly(message)):
-        fit(value, np.dtype("u1"), what="x")
+        coerce_output(value, np.dtype("u1"), what="x")
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_a_value_that_makes_no_tensor_is_reported(value, message):
 def test_a_finite_value_that_the_dtype_cannot_hold_is_reported(value, wanted, actual, shape, size):
     message = TOO_LARGE.format(wanted=dtypes(wanted)[0], actual=actual, shape=shape, size=size)
     with pytest.raises(CoercionError, match=exactly(message)), np.errstate(all="ignore"):
-        fit(value, *dtypes(wanted), what="x")
+        coerce_output(value, *dtypes(wanted), what="x")
 
 
 WHOLE = [
@@ -534,11 +534,11 @@ def test_integers_become_floats_only_if_these_hold_them_exactly(value, wanted, i
     message = INEXACT.format(wanted=dtype, actual=array.dtype, shape=shape, module=module)
     with np.errstate(all=state):
         if is_exact:
-            for result in (fit(array, dtype, what="x"), cast(array, dtype, what="x")):
+            for result in (coerce_output(array, dtype, what="x"), cast(array, dtype, what="x")):
                 assert (result.dtype, result.real.astype("f8").tolist()) == (dtype, array.tolist())
         else:
             with pytest.raises(CoercionError, match=exactly(message)):
-                fit(array, dtype, what="x")
+                coerce_output(array, dtype, what="x")
 
 
 @pytest.mark.parametrize(("partner", "value"), [("f4", 2**24 + 1), ("f2", [1, 2049]), ("c8", [2**24 + 1])])
@@ -556,10 +556,10 @@ def test_python_integers_that_the_tensors_beside_them_cannot_hold_are_reported(p
 @pytest.mark.parametrize("wanted", dtypes("f2 bf16 f4"), ids=str)
 def test_the_users_error_state_does_not_matter(wanted, state):
     with np.errstate(all=state):
-        small = fit(np.array([np.nan, np.inf, 1e-300, -0.0]), wanted, what="x")
+        small = coerce_output(np.array([np.nan, np.inf, 1e-300, -0.0]), wanted, what="x")
         assert np.array_equal(small, np.array([np.nan, np.inf, 0, 0], wanted), equal_nan=True)
         with pytest.raises(CoercionError, match=f"^x has a finite value outside the range of {wanted}"):
-            fit(np.array([np.nan, 1e300]), wanted, what="x")
+            coerce_output(np.array([np.nan, 1e300]), wanted, what="x")
 
 
 @pytest.mark.parametrize("wanted", dtypes("f2 bf16 f4 c8 c16 i1 i2 i4 u1 u2 u4 u8"), ids=str)
@@ -617,7 +617,7 @@ def test_inputs_of_the_other_byte_order_are_turned_around(dtype, tensors):
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">c8", ">c16"])
 def test_results_of_the_other_byte_order_are_turned_around(dtype):
     for promised in (np.dtype(dtype).newbyteorder("="), np.dtype("c16")):
-        result = fit(np.array([1, 2], dtype), promised, what="x")
+        result = coerce_output(np.array([1, 2], dtype), promised, what="x")
         assert is_same(result, promised, [1, 2])
         assert result.dtype.isnative
 

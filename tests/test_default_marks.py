@@ -102,7 +102,7 @@ def _forget():
 
 def token_of(op):
     return REGISTRY.token_of(
-        op._self_definition.specialize(None, {"option": op._self_definition.function.__kwdefaults__["option"]})
+        op._definition.specialize(None, {"option": op._definition.function.__kwdefaults__["option"]})
     )
 
 

@@ -243,7 +243,7 @@ def test_a_rule_that_is_gone_is_not_an_op_that_is_not_known(kind, is_compiled, t
 
     saved(derivative, tmp_path, is_compiled=is_compiled)
     np.testing.assert_allclose(export.load(tmp_path).call(X), 2 * X)
-    definition, registry = op._self_definition, tfpyop._registry.op_def.REGISTRY
+    definition, registry = op._definition, tfpyop._registry.op_def.REGISTRY
     monkeypatch.setattr(definition, "rules", RuleSet(TensorFlowRule(definition.site, lambda op, cotangent: cotangent)))
     monkeypatch.setattr(registry, "_concrete_ops", {})
     monkeypatch.setattr(registry, "registrations", registry.registrations + 1)

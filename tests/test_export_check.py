@@ -134,5 +134,5 @@ def test_static_values_that_are_no_json_are_skipped(module):
 
 
 def test_the_ops_of_a_script_are_skipped(monkeypatch):
-    monkeypatch.setattr(ops.mod._self_definition, "module", "__main__")
+    monkeypatch.setattr(ops.mod._definition, "module", "__main__")
     assert check_export(ops.mod).reason == "the op is defined in a script, which other processes do not import."

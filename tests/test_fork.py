@@ -71,7 +71,7 @@ from tfpyop import differentiable_op
 from tfpyop._registry.op_def import REGISTRY
 
 def token():
-    return REGISTRY.token_of(differentiable_op(lambda x: x, signature="()->()")._self_definition.specialize(None, {}))
+    return REGISTRY.token_of(differentiable_op(lambda x: x, signature="()->()")._definition.specialize(None, {}))
 
 tokens = [token()]
 read, write = os.pipe()

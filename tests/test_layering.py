@@ -14,7 +14,7 @@ LAYERS = [
     {"_registry"},
     {"_rules"},
     {"_lowering"},
-    {"_import_hooks", "_op"},
+    {"_import_hooks", "_op", "_registered"},
     {"_decorator"},
     {"_discovery"},
     {"__init__"},
@@ -25,7 +25,7 @@ LAYERS = [
 LAZY = {"_import_hooks", "cli"}
 """The parts that import modules of the package inside of functions."""
 WITHOUT_TENSORFLOW = set.union(*LAYERS[:5], *LAYERS[6:9])
-TENSORFLOW_IN_CLI = {"tfpyop.cli.benchmark", "tfpyop.cli.serving"}
+TENSORFLOW_IN_CLI = {"tfpyop.cli.bench", "tfpyop.cli.worker"}
 
 
 def module_of(path):

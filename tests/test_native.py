@@ -190,7 +190,7 @@ def test_an_exception_of_it_tells_the_op(mode):
     with pytest.raises(ValueError, match="broken") as caught:
         modes.call(mode, op, X)
     assert any(
-        note.startswith(f"Raised in the native implementation of {op._self_definition.subject}, called with float32[3]")
+        note.startswith(f"Raised in the native implementation of {op._definition.subject}, called with float32[3]")
         for note in caught.value.__notes__
     )
 

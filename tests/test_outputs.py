@@ -206,7 +206,7 @@ def test_a_shape_function_that_returns_something_else_is_reported(returned, dtyp
     ],
 )
 def test_a_result_is_taken_apart_into_outputs_and_residuals(op, result, values):
-    assert list(op.values(result, types("float32[2]"))) == values
+    assert list(op.unpack(result, types("float32[2]"))) == values
 
 
 WRONG_NUMBER = (
@@ -270,12 +270,12 @@ with_residuals = output_spec("()->()", residuals={"r": ("()", "f4"), "a": ("()",
 )
 def test_a_result_in_another_form_is_reported(op, result, message):
     with pytest.raises(ContractError, match=exactly(message)):
-        op.values(result, types("float32[2]"))
+        op.unpack(result, types("float32[2]"))
 
 
 def fitted(op, values, *inputs):
     inputs = types(*inputs)
-    return op.fit(values, inputs, op.infer_outputs(inputs))
+    return op.coerce(values, inputs, op.infer_outputs(inputs))
 
 
 @pytest.mark.parametrize(
@@ -475,14 +475,14 @@ def test_what_is_not_known_may_belong_to_the_primals():
     [((1, None), [1]), ([1, "what is of an integer is ignored"], [1]), ((None, None), [np.zeros((5, 2), F4)])],
 )
 def test_a_vjp_rule_returns_one_cotangent_for_each_input(result, values):
-    (found,), (expected,) = CotangentSpec(kept, kept.signature).values(result, CALL), values
+    (found,), (expected,) = CotangentSpec(kept, kept.signature).unpack(result, CALL), values
     assert np.array_equal(found, expected)
 
 
 def test_zeros_are_like_the_primal():
-    (zeros,) = CotangentSpec(kept, None).values((None, None), CALL)
+    (zeros,) = CotangentSpec(kept, None).unpack((None, None), CALL)
     assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
-    (zeros,) = TangentSpec(kept).values((None, None), CALL[:5] + CALL[:2])
+    (zeros,) = TangentSpec(kept).unpack((None, None), CALL[:5] + CALL[:2])
     assert (zeros.dtype, zeros.shape) == (F4, (5, 2))
 
 
@@ -490,9 +490,9 @@ def test_one_value_stands_for_a_tuple_of_one():
     inputs = types(*["float32[2]"] * 3)
     for rule in (CotangentSpec(output_spec("()->()"), None), TangentSpec(output_spec("()->()"))):
         for result in ([1, 2], np.ones(2)):
-            values = rule.values((result,), inputs)
+            values = rule.unpack((result,), inputs)
             assert values[0] is result
-        assert rule.values(3, inputs) == [3]
+        assert rule.unpack(3, inputs) == [3]
 
 
 @pytest.mark.parametrize(
@@ -535,7 +535,7 @@ ROWS = types("float32[1, 2]", "float32[3, 5, 2]", "float32[3, 5]", "float32[3, 5
 def test_a_cotangent_of_the_broadcast_shape_is_summed_over_the_loop_dimensions(shape):
     rule = CotangentSpec(broadcasting, broadcasting.signature)
     value = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-    first, second = rule.fit([value, np.ones((3, 5, 2))], ROWS, rule.infer_outputs(ROWS))
+    first, second = rule.coerce([value, np.ones((3, 5, 2))], ROWS, rule.infer_outputs(ROWS))
     assert (first.dtype, first.shape) == (F4, (1, 2))
     assert np.array_equal(first, value if shape == (1, 2) else value.sum((0, 1))[None])
     assert (second.dtype, second.shape) == (F4, (3, 5, 2))
@@ -581,7 +581,7 @@ def test_a_cotangent_of_another_shape_is_reported(signature, number, shape, expe
     values[number] = np.zeros(shape)
     message = WRONG_COTANGENT.format(number=number, expected=expected, got=ArraySpec(F8, shape))
     with pytest.raises(ContractError, match=exactly(message)):
-        rule.fit(values, ROWS, rule.infer_outputs(ROWS))
+        rule.coerce(values, ROWS, rule.infer_outputs(ROWS))
 
 
 def test_a_cotangent_is_numbered_by_its_input():
@@ -589,7 +589,7 @@ def test_a_cotangent_is_numbered_by_its_input():
     inputs = types("int32[]", "float32[2]", "float32[2]", "float32[2]")
     message = WRONG_COTANGENT.format(number=1, expected="float32[2]", got="float64[3]")
     with pytest.raises(ContractError, match=exactly(message)):
-        rule.fit([np.zeros(3)], inputs, rule.infer_outputs(inputs))
+        rule.coerce([np.zeros(3)], inputs, rule.infer_outputs(inputs))
 
 
 IN_THE_RULE = "Convert it in the rule, for example with np.real."
@@ -625,7 +625,7 @@ BAD_VECTORS = {
 def test_a_cotangent_or_tangent_of_another_kind_is_reported(rule, what, value, problem):
     inputs = types(*["float32[2]"] * 3)
     with pytest.raises(CoercionError, match=exactly(f"{what} {problem}")):
-        rule.fit([value], inputs, rule.infer_outputs(inputs))
+        rule.coerce([value], inputs, rule.infer_outputs(inputs))
 
 
 @pytest.mark.parametrize(
@@ -695,12 +695,12 @@ def test_what_does_not_belong_to_the_primals_of_a_jvp_rule_is_reported(number):
 
 @pytest.mark.parametrize("result", [(1, None), [1, "what is of an integer is ignored"]])
 def test_a_jvp_rule_returns_one_tangent_for_each_output(result):
-    assert TangentSpec(kept).values(result, FORWARD) == [1]
+    assert TangentSpec(kept).unpack(result, FORWARD) == [1]
 
 
 def test_a_jvp_rule_that_leaves_out_an_integer_output_is_reported():
     with pytest.raises(ContractError, match=r"the JVP rule returned the wrong number of tangents.\n  Expected: 2, one"):
-        TangentSpec(kept).values(np.zeros((5, 2)), FORWARD)
+        TangentSpec(kept).unpack(np.zeros((5, 2)), FORWARD)
 
 
 @pytest.mark.parametrize(
@@ -716,13 +716,13 @@ def test_a_tangent_of_another_shape_is_reported_by_the_number_of_its_output(dtyp
     first = "float32[2]" if dtype[0] is None else "int32[2]"
     inputs = types("float32[2]", first, "float32[2]", "float32[2]")
     with pytest.raises(ContractError, match=rf"^tangent {number} has the wrong shape.\n  Expected: float32\[2\]\n"):
-        rule.fit(tangents, inputs, rule.infer_outputs(inputs))
+        rule.coerce(tangents, inputs, rule.infer_outputs(inputs))
 
 
 def test_tangents_get_the_dtypes_of_the_outputs():
     rule = TangentSpec(output_spec("()->(),()", dtype=("f8", "c8")))
     inputs = types("float32[2]", "float64[2]", "complex64[2]", "float32[2]")
-    found = rule.fit([[1, 2], np.float32([1, 2])], inputs, rule.infer_outputs(inputs))
+    found = rule.coerce([[1, 2], np.float32([1, 2])], inputs, rule.infer_outputs(inputs))
     assert shown(map(ArraySpec.of, found)) == ["float64[2]", "complex64[2]"]
 
 
@@ -733,6 +733,6 @@ def test_outputs_may_be_like_the_first_inputs():
     same, inputs = SameAsInputsSpec(2), types("float32[2]", "int32[]", "float32[7]")
     assert same.n_outputs(dtypes_of(inputs)) == 2
     assert shown(same.infer_outputs(inputs)) == ["float32[2]", "int32[]"]
-    assert list(same.values((1, 2), inputs)) == [1, 2]
-    found = same.fit([[1, 2], 3], inputs, same.infer_outputs(inputs))
+    assert list(same.unpack((1, 2), inputs)) == [1, 2]
+    found = same.coerce([[1, 2], 3], inputs, same.infer_outputs(inputs))
     assert shown(map(ArraySpec.of, found)) == ["float32[2]", "int32[]"]

@@ -9,9 +9,9 @@ from tfpyop import ContractError, differentiable_op
 from tfpyop.errors import GradientError
 from tfpyop.testing import CheckError, check_gradient
 from tfpyop.testing import _derivatives as derivatives
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._diagnosis import cause_of_mixing
 from tfpyop.testing._failures import is_refusal
-from tfpyop.testing._outcomes import CheckRunner
 
 POINT, DIRECTION = [np.array(2.0)], [np.array(1.0)]
 

@@ -144,7 +144,7 @@ class Ops(RuleBasedStateMachine):
     def define_local(self, kind):
         factor = self.factor()
         op = defined(None, kind, factor)
-        assert op._self_definition.is_local
+        assert op._definition.is_local
         self.local.append(Op(None, kind, factor, op))
 
     @precondition(lambda self: self.named or self.local)

@@ -28,7 +28,7 @@ from tfpyop.testing import (
     make_test_class,
 )
 from tfpyop.testing._call_checks import require_equal
-from tfpyop.testing._outcomes import CheckRunner
+from tfpyop.testing._check_runner import CheckRunner
 
 EXAMPLES = settings(max_examples=50, deadline=None)
 

@@ -230,7 +230,7 @@ def test_outputs_in_terms_of_unknown_sizes_come_out_as_promised(signature, shape
 
 def _op(signature):
     op = saved_ops.differentiable_op(lambda x: x, signature=signature, non_differentiable=True)
-    return op._self_definition.specialize(None, {})
+    return op._definition.specialize(None, {})
 
 
 OPS = {text: _op(text) for text in SIGNATURES}

@@ -5,8 +5,9 @@ from tfpyop._decorator import differentiable_op
 from tfpyop._import_hooks import install_hooks
 from tfpyop._numdiff.complex_step import complex_step
 from tfpyop._numdiff.finite_differences import numerical
-from tfpyop._op import Op, get_op, registered_ops
+from tfpyop._op import Op
 from tfpyop._prefer_native import prefer_native
+from tfpyop._registered import get_op, registered_ops
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._version import __version__
 from tfpyop.errors import (

@@ -19,7 +19,7 @@ from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.options import read_flag
-from tfpyop.errors import RegistrationError, nearest
+from tfpyop.errors import RegistrationError, naming, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,14 +139,12 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
                 f"{function!r} is already an op.", remedy="To create another op from its function, pass op.numpy."
             )
         spec = OpSpec.read(function, frame, complete)
-        try:
+        with naming(spec.subject):
             is_constant = read_flag("non_differentiable", complete["non_differentiable"])
             definition = FunctionOpDef(function, spec, RuleSet(non_differentiable=is_constant), Op)
             _declare_rules(definition, complete)
             if not definition.is_local:
                 REGISTRY.register(definition.name, definition)
-        except RegistrationError as error:
-            raise error.with_subject(spec.subject) from None
         op: Op[..., Any] = definition.op
         return op
 

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from tfpyop._op import Op, OpsView, op_def_of
+from tfpyop._op import Op, op_def_of
+from tfpyop._registered import OpsView
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop.errors import RegistrationError, nearest
 

@@ -6,11 +6,9 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
-
-import wrapt
 
 from tfpyop._import_hooks import keras_layer
 from tfpyop._registry.bind import bind, lowering
@@ -25,22 +23,8 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-if TYPE_CHECKING:
 
-    class _Proxy:
-        """Declare the attributes of the proxy for type checkers, because wrapt's own types accept any attribute."""
-
-        __name__: str
-        __qualname__: str
-        __wrapped__: Any
-
-        def __init__(self, wrapped: Any) -> None: ...
-
-else:
-    _Proxy = wrapt.ObjectProxy
-
-
-class Op(_Proxy, Generic[P, R]):
+class Op(Generic[P, R]):
     """Wrap a numpy function as a TensorFlow op. Create ops with `differentiable_op`.
 
     An op has the metadata of the function (`__name__`, `__doc__`, signature). It is called like the function, with
@@ -49,46 +33,48 @@ class Op(_Proxy, Generic[P, R]):
 
     autograph_info__ = MappingProxyType[str, Any]({})  # makes AutoGraph call the op without converting it
 
-    _self_definition: OpDef
-    _self_owners: tuple[type, ...] = ()
-    """The classes that have this op as a method."""
-    _self_unbound: Op[..., Any] | None = None
-    """For the op of an instance: the op of the method."""
-    _self_is_in_class = False
-    """Whether the function was defined in the body of a class, and is not bound."""
+    if TYPE_CHECKING:  # the annotations of an op are the annotations of its function
+        __name__: str
+        __qualname__: str
+        __wrapped__: Callable[P, R]
+        _definition: OpDef
+        _owners: tuple[type, ...]
+        _unbound: Op[..., Any] | None
+        _is_in_class: bool
 
     def __init__(self, definition: OpDef, *, unbound: Op[..., Any] | None = None) -> None:
-        super().__init__(definition.function)
-        set_own = super().__setattr__
-        set_own("_self_definition", definition)
-        if unbound is not None:
-            set_own("_self_unbound", unbound)
-        elif is_in_class(definition.function):
-            set_own("_self_is_in_class", True)
+        vars(self).update(
+            __wrapped__=definition.function,
+            __doc__=definition.function.__doc__,
+            __module__=definition.function.__module__,
+            _definition=definition,
+            _owners=(),  # the classes that have this op as a method
+            _unbound=unbound,  # for the op of an instance: the op of the method
+            _is_in_class=unbound is None and is_in_class(definition.function),  # and is not bound
+        )
 
     # -- properties
 
     @property
     def name(self) -> str:
         """The name under which the op is registered. It is `module:qualname` unless `name=` was passed."""
-        return self._self_definition.name
+        return self._definition.name
 
     @property
     def numpy(self) -> Callable[P, R]:
         """The original, unmodified function; also available as `__wrapped__`."""
-        function: Callable[P, R] = self.__wrapped__
-        return function
+        return self.__wrapped__
 
     @property
     def signature(self) -> str | None:
         """The signature as text; None if the op has no signature."""
-        signature = self._self_definition.spec.signature
+        signature = self._definition.spec.signature
         return None if signature is None else signature.text
 
     @property
     def output_dtypes(self) -> Any:
         """The declared dtypes, nested like the outputs. None stands for the result type of the inputs."""
-        spec = self._self_definition.spec
+        spec = self._definition.spec
         return spec.tree.unflatten(spec.dtypes)
 
     @property
@@ -99,7 +85,7 @@ class Op(_Proxy, Generic[P, R]):
     @property
     def __signature__(self) -> inspect.Signature:
         """The function's parameters. If Python cannot inspect the function: any inputs and any static values."""
-        return self._self_definition.spec.parameters.signature or inspect.signature(lambda *inputs, **static: None)
+        return self._definition.spec.parameters.signature or inspect.signature(lambda *inputs, **static: None)
 
     # -- calls
 
@@ -113,16 +99,16 @@ class Op(_Proxy, Generic[P, R]):
           TypeError: The arguments do not match the function's parameters.
           TfpyopError: Inputs or outputs break the contract of the op.
         """
-        definition = self._self_definition
-        if (self._self_is_in_class or self._self_owners) and args and self._self_is_method_call(args[0]):
+        definition = self._definition
+        if (self._is_in_class or self._owners) and args and self._is_method_call(args[0]):
             # called through its class, or as a classmethod in a Python version that does not chain descriptors
             bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
             return bound(*args[1:], **kwargs)
         return definition.arrange(bind(*definition.bind_arguments(args, kwargs)))
 
-    def _self_is_method_call(self, first: Any) -> bool:
+    def _is_method_call(self, first: Any) -> bool:
         """Return whether the first argument is a class, or an instance of a class that has this op as a method."""
-        return isinstance(first, self._self_owners) or (self._self_is_in_class and isinstance(first, type))
+        return isinstance(first, self._owners) or (self._is_in_class and isinstance(first, type))
 
     # -- rules
 
@@ -155,7 +141,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> tape.gradient(y, x).numpy()
         np.float32(6.0)
         """
-        declare_rule(self._self_definition, Transform.VJP, rule, self._site_of(rule, sys._getframe(1)))
+        declare_rule(self._definition, Transform.VJP, rule, self._site_of(rule, sys._getframe(1)))
         return rule
 
     def numpy_gradient(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -182,7 +168,7 @@ class Op(_Proxy, Generic[P, R]):
         np.float32(6.0)
         """
         site = self._site_of(rule, sys._getframe(1))
-        op: Op[..., Any] = declare_numpy_rule(self._self_definition, Transform.VJP, rule, site).op
+        op: Op[..., Any] = declare_numpy_rule(self._definition, Transform.VJP, rule, site).op
         return op
 
     def jvp(self, rule: Function) -> Function:
@@ -211,7 +197,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> accumulator.jvp(y).numpy()
         np.float32(6.0)
         """
-        declare_rule(self._self_definition, Transform.JVP, rule, self._site_of(rule, sys._getframe(1)))
+        declare_rule(self._definition, Transform.JVP, rule, self._site_of(rule, sys._getframe(1)))
         return rule
 
     def numpy_jvp(self, rule: Callable[..., Any]) -> Op[..., Any]:
@@ -237,7 +223,7 @@ class Op(_Proxy, Generic[P, R]):
         np.float32(6.0)
         """
         site = self._site_of(rule, sys._getframe(1))
-        op: Op[..., Any] = declare_numpy_rule(self._self_definition, Transform.JVP, rule, site).op
+        op: Op[..., Any] = declare_numpy_rule(self._definition, Transform.JVP, rule, site).op
         return op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:
@@ -250,7 +236,7 @@ class Op(_Proxy, Generic[P, R]):
         code = getattr(inspect.unwrap(rule), "__code__", None)
         is_defined_here = code is not None and code in frame.f_code.co_consts
         known = frame.f_locals.get(rule.__name__) if is_defined_here else None
-        if type(known) is Op and op_def_of(known) in (self._self_definition, *self._self_definition.forward_ops):
+        if type(known) is Op and op_def_of(known) in (self._definition, *self._definition.forward_ops):
             raise RegistrationError(
                 "the rule has the same name as the op and would overwrite it.",
                 subject=op_def_of(known).subject,
@@ -287,7 +273,7 @@ class Op(_Proxy, Generic[P, R]):
         >>> square(3.0).numpy()
         np.float32(9.0)
         """
-        declare_native(self._self_definition, function, self._site_of(function, sys._getframe(1)))
+        declare_native(self._definition, function, self._site_of(function, sys._getframe(1)))
         return function
 
     # -- in Keras
@@ -314,16 +300,16 @@ class Op(_Proxy, Generic[P, R]):
         >>> keras.Sequential([keras.Input((3,)), double.as_layer()]).output_shape
         (None, 3)
         """
-        self._self_definition.spec.require_static(static)
+        self._definition.spec.require_static(static)
         layer = keras_layer()
-        return layer(self._self_definition.specialize(None, static), **({} if name is None else {"name": name}))
+        return layer(self._definition.specialize(None, static), **({} if name is None else {"name": name}))
 
     # -- Python's function protocol
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Record a class that has this op as a method. Python calls this when it creates the class."""
         if hasattr(type(self.__wrapped__), "__get__"):
-            self._self_owners += (owner,)
+            vars(self)["_owners"] += (owner,)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Op[..., R]: ...  # the op may be a classmethod
@@ -335,26 +321,14 @@ class Op(_Proxy, Generic[P, R]):
         """Return the op bound to an instance, as for functions. Each access returns a new op."""
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
-        return Op(self._self_definition.bind_instance(instance), unbound=self)
+        return Op(self._definition.bind_instance(instance), unbound=self)
 
     @property
     def __func__(self) -> Op[..., Any]:
         """The unbound op of a bound op. `inspect` reads its parameters, as it does for methods."""
-        if self._self_unbound is None:
+        if self._unbound is None:
             raise AttributeError("__func__")
-        return self._self_unbound
-
-    def __eq__(self, other: object) -> bool:
-        """Compare by identity, because one function can have several ops."""
-        return self is other
-
-    def __ne__(self, other: object) -> bool:
-        """Compare by identity. Without this method, the proxy would compare the functions."""
-        return self is not other
-
-    def __hash__(self) -> int:
-        """Hash by identity, as functions do."""
-        return id(self)
+        return self._unbound
 
     def get_build_config(self) -> None:
         """Warn if Keras would not find the op when it loads the model. Keras calls this when it saves an object.
@@ -365,7 +339,7 @@ class Op(_Proxy, Generic[P, R]):
         keras = sys.modules["keras"]
         if keras.saving.get_registered_name(self) == self.__name__:
             warnings.warn(
-                f"{self._self_definition.subject}: Keras saves this op by the bare name {self.__name__!r}, because the "
+                f"{self._definition.subject}: Keras saves this op by the bare name {self.__name__!r}, because the "
                 "model uses the op as a function: as activation=, loss= or in a Lambda layer. Loading the model will "
                 "fail.\n  Use op.as_layer() after the layer, or register the op in its own module: "
                 "keras.saving.register_keras_serializable(package=__name__)(op).",
@@ -375,20 +349,21 @@ class Op(_Proxy, Generic[P, R]):
 
     if not TYPE_CHECKING:  # type checkers would then accept any attribute
 
+        @property
+        def __class__(self) -> type:
+            """The type of the function, so that `inspect` and other libraries treat an op as a function."""
+            return type(self.__wrapped__)
+
         def __getattr__(self, name: str) -> Any:
             """Return an attribute of the function if the op has no attribute of this name."""
             try:
                 return getattr(self.__wrapped__, name)
             except AttributeError:
-                raise _UnknownAttributeError(self._self_definition, name) from None
+                raise _UnknownAttributeError(self._definition, name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Reject new attributes. The op stores only its own attributes; set all others on the function."""
-        if not name.startswith("_self_"):
-            raise AttributeError(
-                f"cannot set attributes of {self!r}. Set {name!r} on the function: op.numpy.{name} = ..."
-            )
-        super().__setattr__(name, value)
+        """Reject attributes. Set them on the function."""
+        raise AttributeError(f"cannot set attributes of {self!r}. Set {name!r} on the function: op.numpy.{name} = ...")
 
     def __delattr__(self, name: str) -> None:
         """Reject the deletion of attributes, because they belong to the function."""
@@ -404,7 +379,7 @@ class Op(_Proxy, Generic[P, R]):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle the op by its name, as for functions."""
-        definition = self._self_definition
+        definition = self._definition
         if definition.is_local or not REGISTRY.holds(definition.name, definition):
             raise RegistrationError(
                 "the op cannot be pickled, because its name is valid in this process only.",
@@ -416,10 +391,6 @@ class Op(_Proxy, Generic[P, R]):
     def __dir__(self) -> list[str]:
         """List the attributes of the op and of the function."""
         return sorted({*dir(type(self)), *dir(self.__wrapped__)})
-
-    def __str__(self) -> str:
-        """Return the name and the signature as text."""
-        return repr(self)
 
     def __format__(self, specification: str) -> str:
         """Format the name and the signature in an f-string."""
@@ -451,54 +422,14 @@ class _UnknownAttributeError(AttributeError):
 
 
 def op_def_of(op: Op[..., Any]) -> OpDef:
-    """Return the definition of an op, for use inside tfpyop.
-
-    wrapt stores the attributes of the proxy itself under the prefix `_self_`.
-    """
-    definition: OpDef = op._self_definition
-    return definition
-
-
-class OpsView(Mapping[str, Op[..., Any]]):
-    """Provide a read-only view of the registered ops by name."""
-
-    def __getitem__(self, name: str) -> Op[..., Any]:
-        """Return the op of this name. Raise KeyError if no op has this name."""
-        if name not in REGISTRY.names():
-            raise KeyError(name)
-        op: Op[..., Any] = REGISTRY.find(name).op
-        return op
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names in the order in which the ops were defined."""
-        return iter(REGISTRY.names())
-
-    def __len__(self) -> int:
-        """Return the number of registered ops."""
-        return len(REGISTRY.names())
-
-
-def get_op(name: str) -> Op[..., Any]:
-    """Return the registered op of this name.
-
-    Args:
-      name: The name as in `Op.name`, for example `"acme.ops:solve"`.
-
-    Raises:
-      RegistrationError: No op has this name. The message lists the nearest names.
-    """
-    op: Op[..., Any] = REGISTRY.find(name).op
-    return op
-
-
-def registered_ops() -> Mapping[str, Op[..., Any]]:
-    """Return a read-only mapping from names to the ops of this process, in the order in which the ops were defined."""
-    return OpsView()
+    """Return the definition of an op, for use inside tfpyop."""
+    return op._definition
 
 
 def _unpickle(module: str, name: str) -> Op[..., Any]:
     importlib.import_module(module)
     try:
-        return get_op(name)
+        op: Op[..., Any] = REGISTRY.find(name).op
     except RegistrationError:
         raise REGISTRY.missing(Token(name, module=module)) from None
+    return op

@@ -73,7 +73,22 @@ class TfpyopError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle all fields, so that an error reaches another process complete."""
-        return _rebuild, (type(self), self.problem, self.expected, self.got, self.remedy, self.subject)
+        return _rebuild, (type(self), dict(vars(self)))
+
+
+class naming:  # noqa: N801 - used like a function, in a with statement
+    """Set the subject of tfpyop errors that are raised in a block, unless an inner layer has set it."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Set the subject. The error keeps its cause and its traceback."""
+        if isinstance(error, TfpyopError):
+            error.with_subject(self._subject)
 
 
 class SignatureError(TfpyopError, ValueError):
@@ -165,12 +180,7 @@ def describe_kind(value: Any) -> str:
     return f"{'an' if name[0] in 'aeiouAEIO' or name == 'ndarray' else 'a'} {name}"
 
 
-def _rebuild(
-    kind: type[TfpyopError],
-    problem: str,
-    expected: str | None,
-    got: str | None,
-    remedy: str | None,
-    subject: str | None,
-) -> TfpyopError:
-    return kind(problem, expected=expected, got=got, remedy=remedy, subject=subject)
+def _rebuild(kind: type[TfpyopError], fields: dict[str, Any]) -> TfpyopError:
+    error = kind.__new__(kind)
+    vars(error).update(fields)
+    return error

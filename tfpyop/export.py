@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfpyop._atomic_files import writing_directory
 from tfpyop._discovery import import_module
-from tfpyop._lowering._tensorflow import parse_saved_model, trace_saved_model
+from tfpyop._lowering._tensorflow import is_trackable, parse_saved_model, trace_saved_model
 from tfpyop._lowering.saved.native_model import make_native
 from tfpyop._lowering.saved.nodes import tokens_of
 from tfpyop._registry.exportable import export_error_with_defaults
@@ -156,7 +156,7 @@ def check(model: Any, *, signatures: Any = None) -> list[UnsupportedError]:
     Raises:
       RegistrationError: The object is not a model that TensorFlow can save.
     """
-    if not isinstance(model, tf.Module) and not hasattr(model, "_trackable_children"):
+    if not is_trackable(model):
         raise RegistrationError(
             "the model is not an object that TensorFlow can save.",
             got=f"{model!r:.80}",

@@ -17,6 +17,7 @@ from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, describe_types
 from tfpyop._spec.payload import InAxes
 from tfpyop._spec.signature import InputDimension, Signature, SymbolicShape, SymbolicSize
+from tfpyop._spec.size_terms import fold
 from tfpyop.errors import ContractError
 
 
@@ -30,8 +31,6 @@ class BatchedHostFunction(HostFunction):
       signature: The signature of its op; None if the op has no signature.
       in_axes: Whether each input has a batch axis, for each level.
     """
-
-    is_batched = True
 
     def __init__(self, unbatched: HostFunction, signature: Signature | None, in_axes: tuple[InAxes, ...]) -> None:
         super().__init__(
@@ -116,9 +115,13 @@ class BatchedHostFunction(HostFunction):
 
     def _behind_rows(self, size: SymbolicSize) -> SymbolicSize:
         """Convert a size in terms of the inputs of one row to a size in terms of the batched inputs."""
-        if isinstance(size, InputDimension):
-            return InputDimension(size.input, size.axis + sum(level[size.input] for level in self.in_axes))
-        return size if isinstance(size, int) else (size[0], self._behind_rows(size[1]), self._behind_rows(size[2]))
+
+        def moved(part: int | InputDimension) -> SymbolicSize:
+            if isinstance(part, int):
+                return part
+            return InputDimension(part.input, part.axis + self._n_levels(part.input))
+
+        return fold(size, moved, lambda *parts: parts)
 
     def _loop_ranks(self, rows: ArraySpecs) -> list[int]:
         """Return the number of loop dimensions of each input in one row."""
@@ -132,7 +135,7 @@ class BatchedHostFunction(HostFunction):
         row = view.shape[sum(flags) :]
         leading = tuple(count if flag else 1 for flag, count in zip(flags, counts, strict=True))
         aligned: Array = view.reshape(leading + (1,) * n_missing + row)
-        if self.output_spec.is_like_inputs:  # each row needs its own vector, also for shared inputs
+        if self.output_spec.has_input_shapes:  # each row needs its own vector, also for shared inputs
             aligned = np.broadcast_to(aligned, counts + aligned.shape[len(counts) :])
         return aligned
 

@@ -23,7 +23,7 @@ from tfpyop._host.heartbeat import Heartbeat
 from tfpyop._host.shared_arrays import MemoryMappedArray, load, shared_directory, store
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.executor_source import ExecutorSource
-from tfpyop.errors import WorkerError, annotate
+from tfpyop.errors import WorkerError, annotate, naming
 from tfpyop.parallel import ProcessPool, is_worker_process
 
 _CHUNKS_A_WORKER = 4
@@ -72,7 +72,8 @@ class ExecutorMap:
         with contextlib.ExitStack() as stack:
             directory, progress = None, None
             if isinstance(executor, ProcessPool):
-                directory, progress = self._share(stack, len(chunks), subject)
+                with naming(subject):
+                    directory, progress = stack.enter_context(shared_directory(len(chunks)))
             tasks = [
                 Chunk(
                     self.import_host,
@@ -91,12 +92,6 @@ class ExecutorMap:
             else:
                 replies = call.run_on_executor(executor, self.source)
             return call.results(replies)
-
-    def _share(self, stack: contextlib.ExitStack, n_tasks: int, subject: str) -> tuple[Path, Heartbeat]:
-        try:
-            return stack.enter_context(shared_directory(n_tasks))
-        except WorkerError as error:
-            raise error.with_subject(subject) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +265,8 @@ class MapRun:
 
     def results(self, replies: Sequence[ChunkResult]) -> list[list[Array]]:
         """Return the results of all examples, or raise the exception of the first example that failed."""
-        try:
+        with naming(self.subject):
             results = [[load(value) for value in values] for reply in replies for values in reply.results]
-        except WorkerError as unread:
-            raise unread.with_subject(self.subject) from unread.__cause__
         error = replies[-1].error
         if error is None:
             return results

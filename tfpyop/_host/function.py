@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from tfpyop._spec.coercion import STRING, Array, DType, advise_computed, is_half
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
 from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
-
-T = TypeVar("T")
 
 _READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
 """The message of numpy if a function writes to an input."""
@@ -57,7 +55,7 @@ class HostFunction:
       subject: The op and its site, for error messages.
       function: Takes the list of views and calls the user's function. If `takes_out` is True, it also takes the
         destinations: None, or one writable array for each output.
-      promise: The output spec.
+      output_spec: The output spec.
       looped: For a function that takes core dimensions only: returns its signature for inputs of these dtypes. The host
         loops over all other dimensions.
       executor_map: Runs the elements of these loops. Default: they run one after the other in the calling thread.
@@ -66,9 +64,6 @@ class HostFunction:
       takes_out: Whether the function can write its outputs into given arrays.
       hint: A text for the note on an exception of the user's function.
     """
-
-    is_batched = False
-    """Whether a call runs over a batch."""
 
     def __init__(
         self,
@@ -93,7 +88,6 @@ class HostFunction:
         self._takes_out = takes_out
         self._hint = hint
         self._plans: dict[Any, Plan] = {}
-        self._remembered: dict[Any, Any] = {}
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
         """Return a copy for another function with the same spec, for example for the method of another instance."""
@@ -101,7 +95,6 @@ class HostFunction:
         vars(host).update(vars(self))
         host._function = function
         host._executor_map = executor_map
-        host._remembered = {}
         return host
 
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
@@ -162,29 +155,17 @@ class HostFunction:
             if plan.whole is not None:
                 values = _exact_outputs(result, plan.whole)
                 if values is not None:
-                    return values  # the same result as from `fit`, but faster
-            return self.output_spec.fit(self.output_spec.values(result, plan.inputs), plan.inputs, plan.outputs)
+                    return values  # the same result as from `coerce`, but faster
+            return self.output_spec.coerce(self.output_spec.unpack(result, plan.inputs), plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
-
-    def remember(self, key: Any, value: T) -> T:
-        """Cache a value for the lifetime of the host function, or until the cache is full, and return it."""
-        if len(self._remembered) >= _MOST_PLANS:
-            self._remembered.clear()
-        self._remembered[key] = value
-        return value
-
-    def remembered(self, key: Any, make: Callable[[], T]) -> T:
-        """Return the cached value of a key. Make the value on first use."""
-        value: T | None = self._remembered.get(key)
-        return self.remember(key, make()) if value is None else value
 
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the function's outputs and residuals without casts and checks, for numerical derivatives."""
         types = [ArraySpec.of(array) for array in arrays]
         loop = self._loop(types)
         if not loop:
-            return [np.array(value) for value in self.output_spec.values(self._apply(list(arrays), None), types)]
+            return [np.array(value) for value in self.output_spec.unpack(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
@@ -193,7 +174,7 @@ class HostFunction:
         n_outputs = len(outputs) - len(self.output_spec.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
-        is_whole = is_known and self.output_spec.n_arrays(inputs) == len(outputs)
+        is_whole = is_known and self.output_spec.n_flat_outputs(inputs) == len(outputs)
         whole = outputs if is_whole and all(type_.dtype != STRING for type_ in outputs) else None
         return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
 
@@ -228,7 +209,7 @@ class HostFunction:
                 for example in drawn
             ]
         if examples:
-            return self.output_spec.fit(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
+            return self.output_spec.coerce(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         shapes = [plan.loop if output.shape is None else output.shape for output in plan.outputs]
         return [
             np.zeros([size or 0 for size in shape], output.dtype)

@@ -28,34 +28,37 @@ _PLAIN_TYPES = (object, range, tf.TensorShape, tf.compat.v1.Dimension)
 TESTED = "2.18 to 2.21"
 
 try:
-    from tensorflow.compiler.tf2xla.python.xla import call_module
-    from tensorflow.core.function.trace_type.default_types import Weakref
+    from tensorflow.compiler.tf2xla.python.xla import call_module as call_module
+    from tensorflow.core.function.trace_type.default_types import Weakref as Weakref
     from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager import record
-    from tensorflow.python.eager.context import Context, context, ensure_initialized
-    from tensorflow.python.eager.core import _NotOkStatusException as NotOkStatusError
-    from tensorflow.python.eager.forwardprop_util import push_forwardprop_state
-    from tensorflow.python.eager.record import (
-        could_possibly_record,
-        should_record_backprop,
-        stop_recording,
-    )
+    from tensorflow.python.eager import core, record
+    from tensorflow.python.eager.context import Context, context
+    from tensorflow.python.eager.context import ensure_initialized as ensure_initialized
+    from tensorflow.python.eager.forwardprop_util import push_forwardprop_state as push_forwardprop_state
+    from tensorflow.python.eager.record import could_possibly_record as could_possibly_record
+    from tensorflow.python.eager.record import should_record_backprop as should_record_backprop
+    from tensorflow.python.eager.record import stop_recording as stop_recording
     from tensorflow.python.framework import op_def_registry, tensor_conversion_registry
-    from tensorflow.python.framework.composite_tensor import CompositeTensor
-    from tensorflow.python.framework.func_graph import FuncGraph
-    from tensorflow.python.framework.ops import EagerTensor, executing_eagerly_outside_functions, gradient_registry
-    from tensorflow.python.ops.control_flow_ops import XLAControlFlowContext
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext, InXlaContext
+    from tensorflow.python.framework.composite_tensor import CompositeTensor as CompositeTensor
+    from tensorflow.python.framework.func_graph import FuncGraph as FuncGraph
+    from tensorflow.python.framework.ops import EagerTensor as EagerTensor
+    from tensorflow.python.framework.ops import (
+        executing_eagerly_outside_functions as executing_eagerly_outside_functions,
+    )
+    from tensorflow.python.framework.ops import gradient_registry
+    from tensorflow.python.ops.control_flow_ops import XLAControlFlowContext as XLAControlFlowContext
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext as GraphOrParentsInXlaContext
+    from tensorflow.python.ops.control_flow_util import InXlaContext as InXlaContext
     from tensorflow.python.ops.gen_resource_variable_ops import read_variable_op
     from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes
+    from tensorflow.python.ops.parallel_for import pfor
     from tensorflow.python.ops.parallel_for.control_flow_ops import _pfor_impl
-    from tensorflow.python.ops.parallel_for.pfor import ConversionNotImplementedError, RegisterPFor
-    from tensorflow.python.ops.parallel_for.pfor import wrap as wrap_for_pfor
-    from tensorflow.python.ops.resource_variable_ops import ResourceVariable, variable_accessed
+    from tensorflow.python.ops.resource_variable_ops import ResourceVariable as ResourceVariable
+    from tensorflow.python.ops.resource_variable_ops import variable_accessed
     from tensorflow.python.ops.script_ops import FuncRegistry
     from tensorflow.python.ops.script_ops import _py_funcs as function_registry
     from tensorflow.python.profiler import trace
-    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model as parse_saved_model
     from tensorflow.python.saved_model.save import export_meta_graph
 
     def _is_profiling_noted() -> bool:
@@ -63,8 +66,15 @@ try:
 
     is_profiling: Callable[[], bool] = trace.enabled if callable(trace.enabled) else _is_profiling_noted
     """Whether the profiler is on. TensorFlow 2.18 has a variable for this; later versions have a function."""
+    NotOkStatusError = core._NotOkStatusException
+    ConversionNotImplementedError = pfor.ConversionNotImplementedError
+    wrap_for_pfor = pfor.wrap
     are_tapes_stopped: Callable[[], bool] = pywrap_tfe.TFE_Py_TapeSetIsStopped
     """Whether the tapes of this thread are currently stopped."""
+    shared_memory: Callable[[EagerTensor], Any] = EagerTensor._numpy_internal
+    """Return the array on the memory of an eager tensor, or a scalar for a 0-d tensor."""
+    datatype_of: Callable[[EagerTensor], int] = EagerTensor._datatype_enum
+    """Return TensorFlow's number of the dtype of an eager tensor. `tensor.dtype` takes five times as long."""
 except (ImportError, AttributeError) as error:
     raise UnsupportedError(
         f"TensorFlow {tf.__version__} lacks a feature that tfpyop needs: {error}.",
@@ -78,51 +88,6 @@ try:
     from tensorflow.python.eager.polymorphic_function import function_context
 except ImportError:  # needed only for retracing for XLA, which is optional
     FunctionCache = function_context = None
-
-__all__ = [
-    "CompositeTensor",
-    "ConversionNotImplementedError",
-    "EagerTensor",
-    "FuncGraph",
-    "GraphOrParentsInXlaContext",
-    "InXlaContext",
-    "NotOkStatusError",
-    "ResourceVariable",
-    "Weakref",
-    "XLAControlFlowContext",
-    "are_tapes_stopped",
-    "call_module",
-    "could_possibly_record",
-    "ensure_initialized",
-    "executing_eagerly_outside_functions",
-    "find_gradient",
-    "first_of_output",
-    "forget_gradient",
-    "has_tensor_conversion",
-    "install_trampoline",
-    "is_profiling",
-    "is_stateful_kind",
-    "is_watched",
-    "keep_interrupts",
-    "map_rows",
-    "may_call_functions",
-    "name_gradient",
-    "nodes_of_called",
-    "parse_saved_model",
-    "push_forwardprop_state",
-    "read_variable",
-    "record_operation",
-    "record_operation_backprop_only",
-    "register_pfor_converter",
-    "replace_function_calls",
-    "separate_traces_for_xla",
-    "set_attribute",
-    "should_record_backprop",
-    "stop_recording",
-    "trace_saved_model",
-    "with_tapes",
-    "wrap_for_pfor",
-]
 
 
 def read_variable(variable: ResourceVariable) -> EagerTensor:
@@ -246,6 +211,12 @@ def may_call_functions(kind: str) -> bool:
     return definition is None or any(attribute.type in ("func", "list(func)") for attribute in definition.attr)
 
 
+def called_functions(node: Any) -> list[str]:
+    """Return the names of the functions that a serialized node calls."""
+    values = node.attr.values()
+    return [function.name for value in values for function in (value.func, *value.list.func) if function.name]
+
+
 def nodes_of_called(graph: tf.Graph, name: str) -> Sequence[Any]:
     """Return the serialized nodes of a function that nodes of this graph call."""
     nodes: Sequence[Any] = graph._get_function(name).cached_definition.node_def
@@ -273,7 +244,29 @@ def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.T
 
 def register_pfor_converter(kind: str, converter: Callable[[Any], list[Any]]) -> None:
     """Make `vectorized_map` convert nodes of a kind. `ConversionNotImplementedError` leaves a node to TensorFlow."""
-    RegisterPFor(kind)(converter)
+    pfor.RegisterPFor(kind)(converter)
+
+
+def convert_node_with(node: tf.Operation, converter: Callable[[Any], Any]) -> None:
+    """Make `vectorized_map` convert one node of a graph, instead of all nodes of its kind."""
+    node.pfor_converter = converter
+
+
+def of_graph(graph: tf.Graph, name: str, make: Callable[[], T]) -> T:
+    """Return a value that lives as long as a graph. Make the value on first use.
+
+    It is an attribute of the graph, so that a value that refers to its graph can be collected.
+    """
+    name = f"_tfpyop_{name}"
+    if not hasattr(graph, name):
+        setattr(graph, name, make())
+    value: T = getattr(graph, name)
+    return value
+
+
+def is_compiled(function: Any) -> bool:
+    """Return whether a `tf.function` was created with jit_compile=True."""
+    return bool(getattr(function, "_jit_compile", False))
 
 
 def set_attribute(node: tf.Operation, name: str, text: str) -> None:
@@ -294,6 +287,11 @@ def first_of_output(node: Any, name: str) -> int:
         else:
             first += 1
     raise LookupError(name)
+
+
+def is_trackable(model: Any) -> bool:
+    """Return whether TensorFlow can save an object as a model."""
+    return hasattr(model, "_trackable_children")
 
 
 def trace_saved_model(model: Any, signatures: Any) -> Any:

@@ -39,7 +39,7 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     try:
         inputs = input_arrays(tensors)
     except CoercionError as error:
-        raise error.with_subject(op.subject) from None
+        raise error.with_subject(op.subject) from error.__cause__
     arrays = host_results(op.host, inputs)
     n_outputs = len(arrays) - len(op.residual_names)
     outputs = [tensor_of(array) for array in arrays[:n_outputs]]

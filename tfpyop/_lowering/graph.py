@@ -5,7 +5,7 @@ Outputs, residuals and primals pass through the second node. The gradient rule r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -56,11 +56,24 @@ def call_with_residuals(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf
     return list(map(tf.stop_gradient, results)) if is_compiling() else results
 
 
-def with_gradient(op: ConcreteOp, tensors: Sequence[tf.Tensor], results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Attach the derivatives of the op to outputs and residuals of a call in the current graph."""
+def with_gradient(
+    op: ConcreteOp,
+    tensors: Sequence[tf.Tensor],
+    results: Sequence[tf.Tensor],
+    over_rows: Callable[[Any], list[Any]] | None = None,
+) -> list[tf.Tensor]:
+    """Attach the derivatives of the op to outputs and residuals of a call in the current graph.
+
+    Args:
+      op: The op.
+      tensors: The inputs of the call.
+      results: The outputs and residuals.
+      over_rows: Converts the gradient node in `vectorized_map`, if the nodes of the call are not converted as a call.
+    """
     n_outputs = len(op.visible(results))
     with stop_recording():
-        passed = identity_with_gradient(op, [*results, *tensors], "call", n_outputs)[: len(results)]
+        passed = identity_with_gradient(op, [*results, *tensors], "call", n_outputs, over_rows=over_rows)
+        passed = passed[: len(results)]
     record(RecordedCall(op, list(tensors), passed[:n_outputs], passed[n_outputs:]))
     return passed
 

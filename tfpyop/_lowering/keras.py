@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfpyop._lowering.autodiff.deferred_errors import is_deferred_error
 from tfpyop._lowering.autodiff.gradient_node import node_name
 from tfpyop._lowering.composites import refuse_composites
 from tfpyop._lowering.dispatch import call_symbolic_with
@@ -22,11 +21,11 @@ from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value, type_of
 from tfpyop._lowering.unknown_shapes import find_unknown_shape
 from tfpyop._registry.bind import bind
 from tfpyop._registry.exportable import export_error_with_defaults
-from tfpyop._registry.op_def import REGISTRY, ConcreteOp
+from tfpyop._registry.op_def import REGISTRY, ConcreteOp, OpDef
 from tfpyop._registry.token import Token, unreadable
 from tfpyop._spec.coercion import DTypeContext
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop.errors import ExportWarning, Shape, TfpyopError, UnsupportedError, shown
+from tfpyop.errors import ExportWarning, Shape, UnsupportedError, naming, shown
 
 _PACKAGE = "tfpyop"
 
@@ -81,7 +80,7 @@ class OpLayer(keras.layers.Layer):
     def __init__(self, op: ConcreteOp | str, **options: Any) -> None:
         self._op = _op_of(op)
         if self._op.tree is not None or self._op.is_batched:  # a layer determines both in every call
-            raise unreadable(self._op.host.subject, str(self._op.payload))
+            raise unreadable(f"{self._op.payload!s:.200}", subject=self._op.subject)
         super().__init__(**{"name": _unique_name(self._op.name), **options})
         self.supports_jit = self._op.definition.spec.is_compilable
         self.built = True
@@ -102,6 +101,7 @@ class OpLayer(keras.layers.Layer):
     def _applied(self, function: Callable[[ConcreteOp, Sequence[Any]], Sequence[Any]], inputs: tuple[Any, ...]) -> Any:
         """Apply a function of op and flat inputs, and arrange its results as the op's outputs."""
         definition = REGISTRY.current(self._op).definition
+        assert isinstance(definition, OpDef)
         return definition.arrange(function(*definition.bind_arguments(_spread(inputs), self._op.static)))
 
 
@@ -120,10 +120,9 @@ def _op_of(op: Any) -> ConcreteOp:
             got=shown(op),
             remedy="The file may be damaged: save the model again.",
         )
-    token = Token.parse(op)
-    if is_deferred_error(token):  # Keras calls only ops of users
-        raise token.unreadable(op)
     found: ConcreteOp = REGISTRY.require_op(op)
+    if not isinstance(found.definition, OpDef):  # Keras calls only ops of users
+        raise Token.parse(op).unreadable(op)
     return found
 
 
@@ -131,15 +130,13 @@ def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     """Return the specs of an op's outputs for inputs, some of which are symbolic."""
     known = list(map(_type_of, leaves))
     partners = DTypeContext.of([type_.dtype for type_ in known if type_ is not None])
-    try:
+    with naming(op.subject):
         for number, leaf in enumerate(leaves):
             refuse_composites(leaf, number)
         types = [
             type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
             for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
         ]
-    except TfpyopError as error:
-        raise error.with_subject(op.subject) from error.__cause__
     outputs = op.visible(op.host.infer_outputs(types))
     _require_shapes(op, [type_.shape for type_ in outputs])
     return [keras.KerasTensor(type_.shape, tf.as_dtype(type_.dtype).name) for type_ in outputs]

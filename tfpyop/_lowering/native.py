@@ -20,9 +20,9 @@ from tfpyop._lowering.tensors import dtype_of, holds_tensor, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._prefer_native import is_preferred
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import fit
+from tfpyop._spec.coercion import coerce_output
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
@@ -58,7 +58,7 @@ def is_called_for(op: ConcreteOp) -> bool:
 
 def _must_have_one(op: ConcreteOp) -> bool:
     """Return whether `prefer="native"` was declared for this very op, which is not a rule or a batch."""
-    return op.definition.spec.prefers_native and op.forward_op is None and op.rules is op.definition.rules
+    return op.definition.spec.prefers_native and op.forward_op is None and not op.is_batched
 
 
 def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -74,9 +74,9 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     if tf.executing_eagerly():
         record(RecordedCall(op, list(tensors), outputs, []))
         return outputs
-    passed = graph.with_gradient(op, tensors, outputs)
-    passed[0].op.pfor_converter = lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
-    return passed
+    return graph.with_gradient(
+        op, tensors, outputs, lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
+    )
 
 
 def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:
@@ -101,14 +101,14 @@ def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     Raises:
       TfpyopError: The results do not match the declaration.
     """
-    promised = _promised(op, tensors)
+    promised, definition = _promised(op, tensors), op.definition
+    assert isinstance(definition, OpDef)
     try:
-        fitted = [
-            _fit(value, promised[number], number) for number, value in enumerate(op.definition.call_native(op, tensors))
-        ]
+        values = definition.call_native(op, tensors)
+        fitted = [_fit(value, promised[number], number) for number, value in enumerate(values)]
         return _with_shape_checks(op, tensors, fitted, promised=promised)
     except TfpyopError as error:
-        raise error.with_subject(f"native implementation of {op.subject}") from None
+        raise error.with_subject(f"native implementation of {op.subject}") from error.__cause__
     except Exception as error:
         called = ", ".join(str(type_of(tensor)) for tensor in tensors)
         annotate(error, f"Raised in the native implementation of {op.subject}, called with {called}.")
@@ -121,7 +121,7 @@ def _fit(value: Any, promised: ArraySpec, number: int) -> tf.Tensor:
         remedy = "Check that the native implementation has a return statement."
         raise ContractError(f"output {number} is None.", expected=str(promised), got="None", remedy=remedy)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
-        value = fit(value, promised.dtype, what=f"output {number}")  # as for the result of the numpy function
+        value = coerce_output(value, promised.dtype, what=f"output {number}")  # as for the result of the numpy function
     require_levels(value, f"output {number}")
     tensor = tf.convert_to_tensor(value, dtype_hint=dtype)
     got = type_of(tensor)

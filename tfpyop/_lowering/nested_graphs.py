@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import is_stateful_kind, replace_function_calls
+from tfpyop._lowering._tensorflow import called_functions, is_stateful_kind, replace_function_calls
 
 _HARMLESS = frozenset(
     {
@@ -96,8 +96,7 @@ def _nodes_of(context: Any, definition: Any) -> Iterator[Any]:
     while waiting:
         for node in waiting.pop().node_def:
             yield node
-            for value in node.attr.values():
-                for function in (value.func, *value.list.func):
-                    if function.name and function.name not in found:
-                        found.add(function.name)
-                        waiting.append(context.get_function_def(function.name))
+            for function in called_functions(node):
+                if function not in found:
+                    found.add(function)
+                    waiting.append(context.get_function_def(function))

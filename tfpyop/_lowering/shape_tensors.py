@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._spec.signature import InputDimension, SymbolicShape, SymbolicSize
-from tfpyop._spec.size_terms import OPERATORS
+from tfpyop._spec.size_terms import OPERATORS, fold
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {**OPERATORS, "broadcast": lambda left, right: tf.where(tf.equal(left, 1), right, left)}
@@ -29,9 +29,7 @@ def is_same_shape(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 
 def _size(size: SymbolicSize, inputs: Sequence[tf.Tensor]) -> Any:
-    if isinstance(size, int):
-        return tf.constant(size)
-    if isinstance(size, InputDimension):
-        return tf.shape(inputs[size.input])[size.axis]
-    name, left, right = size
-    return _OPERATORS[name](_size(left, inputs), _size(right, inputs))
+    def leaf(part: int | InputDimension) -> tf.Tensor:
+        return tf.constant(part) if isinstance(part, int) else tf.shape(inputs[part.input])[part.axis]
+
+    return fold(size, leaf, lambda name, left, right: _OPERATORS[name](left, right))

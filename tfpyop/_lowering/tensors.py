@@ -19,13 +19,15 @@ from tfpyop._lowering._tensorflow import (
     CompositeTensor,
     EagerTensor,
     NotOkStatusError,
+    datatype_of,
     ensure_initialized,
     has_tensor_conversion,
+    shared_memory,
 )
 from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
 from tfpyop._lowering.profiling import run_host
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, dtype_kind, fit
+from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, coerce_output, dtype_kind
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_values import fit_vector
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
@@ -69,12 +71,12 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
     """
     arrays = []
     for tensor in tensors:
-        if tensor._datatype_enum() in _WITHOUT_ARRAYS:
+        if datatype_of(tensor) in _WITHOUT_ARRAYS:
             _require_array_dtypes(tensors)
         try:
-            array = tensor._numpy_internal()
+            array = shared_memory(tensor)
         except NotOkStatusError:
-            array = tensor._numpy()  # raises the error that TensorFlow creates for the status
+            array = tensor.numpy()  # raises the error that TensorFlow creates for the status
         arrays.append(array if type(array) is np.ndarray else _as_array(tensor, array))
     return arrays
 
@@ -221,7 +223,7 @@ def _adopted_alignment() -> int:
         array = buffer[start + alignment : start + alignment + 64]
         tensor = EagerTensor(array, None, None)
         array[0] = 1
-        adopted = bool(tensor._numpy()[0])
+        adopted = bool(tensor.numpy()[0])
         array[0] = 0
         if adopted:
             return alignment
@@ -297,7 +299,7 @@ def is_symbolic(value: Any) -> bool:
 def _stacked(value: Any, dtype: DType, what: str) -> tf.Tensor:
     """Return a tensor for a value or a nested list, in which plain values take the dtype of the tensors."""
     if not holds_tensor(value):
-        return tf.constant(fit(value, dtype, what=what, advise=_advise_list))
+        return tf.constant(coerce_output(value, dtype, what=what, advise=_advise_list))
     if _is_sequence(value):
         return tf.stack([_stacked(item, dtype, what) for item in value])
     return tf.convert_to_tensor(value)

@@ -21,7 +21,7 @@ from tfpyop._registry.token import Token, split, unreadable
 from tfpyop._spec.coercion import STRING, Array, DType
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
 from tfpyop._spec.signature import InputDimension, SymbolicSize
-from tfpyop._spec.size_terms import OPERATORS
+from tfpyop._spec.size_terms import OPERATORS, fold
 from tfpyop._spec.tree import Json
 from tfpyop.errors import Shape
 
@@ -70,7 +70,7 @@ class TracedOutputs:
         try:
             return cls([_read_output(*output) for output in json.loads(text)])
         except (TypeError, RecursionError) as error:  # also for an invalid dtype
-            raise ValueError("it does not tell outputs") from error
+            raise ValueError("not a list of outputs") from error
 
     def check(self, subject: str, inputs: Sequence[Any], results: Sequence[Array]) -> None:
         """Compare results with the outputs that the graph expects for inputs of these shapes.
@@ -99,7 +99,7 @@ class TracedOutputs:
         try:
             return [ArraySpec(dtype, _shape(sizes, shapes)) for dtype, sizes in self._outputs]
         except (IndexError, ZeroDivisionError) as error:
-            raise unreadable(subject, self.text) from error
+            raise unreadable(f"{self.text:.200}", subject=subject) from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -121,18 +121,17 @@ def _shape(sizes: Sequence[SymbolicSize | None] | None, shapes: _InputShapes) ->
 
 
 def _evaluate(size: SymbolicSize, shapes: _InputShapes) -> int:
-    if isinstance(size, int):
-        return size
-    if isinstance(size, InputDimension):
-        return shapes[size.input][size.axis]
-    name, left, right = size
-    return _OPERATORS[name](_evaluate(left, shapes), _evaluate(right, shapes))
+    def leaf(part: int | InputDimension) -> int:
+        return part if isinstance(part, int) else shapes[part.input][part.axis]
+
+    return fold(size, leaf, lambda name, left, right: _OPERATORS[name](left, right))
 
 
 def _to_json(size: SymbolicSize | None) -> Json:
-    if isinstance(size, InputDimension):
-        return [size.input, size.axis]
-    return size if size is None or isinstance(size, int) else [size[0], *map(_to_json, size[1:])]
+    def leaf(part: int | InputDimension | None) -> Json:
+        return [part.input, part.axis] if isinstance(part, InputDimension) else part
+
+    return fold(size, leaf, lambda *parts: list(parts))
 
 
 def _read_output(dtype: Json, sizes: Json) -> tuple[DType, Sequence[SymbolicSize | None] | None]:

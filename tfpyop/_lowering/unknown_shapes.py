@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import FuncGraph
+from tfpyop._lowering._tensorflow import FuncGraph, of_graph
 from tfpyop._registry.op_def import ConcreteOp
 
 
@@ -23,11 +23,14 @@ def record_unknown_shape(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> None:
     number = next((number for number, output in enumerate(outputs) if output.shape.rank is None), None)
     graph = tf.compat.v1.get_default_graph()
     while number is not None and isinstance(graph, FuncGraph):
-        graph._tfpyop_unknown_shape = UnknownShape(op.subject, number)
+        _known(graph)[:] = [UnknownShape(op.subject, number)]
         graph = graph.outer_graph
 
 
 def find_unknown_shape() -> UnknownShape | None:
     """Return the last op output without a known rank in the current graph, or None."""
-    found: UnknownShape | None = getattr(tf.compat.v1.get_default_graph(), "_tfpyop_unknown_shape", None)
-    return found
+    return next(iter(_known(tf.compat.v1.get_default_graph())), None)
+
+
+def _known(graph: tf.Graph) -> list[UnknownShape]:
+    return of_graph(graph, "unknown_shapes", list[UnknownShape])

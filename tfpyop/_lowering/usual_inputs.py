@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, read_variable, tensor_of_array
+from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, datatype_of, read_variable, tensor_of_array
 from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value
 from tfpyop._spec.coercion import Array, DTypeContext, coerce_input
 from tfpyop.errors import TfpyopError
@@ -44,7 +44,7 @@ def usual_tensors(leaves: Sequence[Any]) -> list[EagerTensor] | None:
     if not has_values:
         return tensors
     try:
-        partners = _partners(tuple([tensor._datatype_enum() for tensor in tensors if tensor is not None]))
+        partners = _partners(tuple([datatype_of(tensor) for tensor in tensors if tensor is not None]))
         for number, leaf in enumerate(leaves):
             if tensors[number] is None:
                 tensors[number] = _tensor(leaf, partners, number)

@@ -14,11 +14,13 @@ from tfpyop._lowering import graph
 from tfpyop._lowering._tensorflow import ConversionNotImplementedError, map_rows, register_pfor_converter, wrap_for_pfor
 from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.vectors import map_over
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp, RuleSet, TensorFlowRule
 from tfpyop._registry.token import Token
 from tfpyop._spec.payload import InAxes
 from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop.errors import UnsupportedError
 
 
@@ -90,20 +92,14 @@ def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
         return batched
 
     def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
-            return input_cotangents(call, vectors)
-
-        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
+        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), input_cotangents)
         return [
             result if result is None or is_stacked else tf.reduce_sum(result, axis=0)
             for result, is_stacked in zip(results, level, strict=True)
         ]
 
     def jvp(context: RuleContext, *tangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
-            return output_tangents(call, vectors)
-
-        return _over_rows(op, context, level, tangents, level, of_row)
+        return _over_rows(op, context, level, tangents, level, output_tangents)
 
     site = op.definition.site
     return replace(batched, rules=RuleSet(TensorFlowRule(site, gradient), TensorFlowRule(site, jvp)))
@@ -117,23 +113,14 @@ def _over_rows(
     vector_level: Sequence[bool],
     of_row: Callable[[RecordedCall, Sequence[Any]], list[tf.Tensor | None]],
 ) -> list[tf.Tensor | None]:
-    """Apply a derivative of one row to every row. Results that are None for one row are None for all rows."""
+    """Apply a derivative of one row to every row."""
     residuals = list(vars(context.residuals).values())
     values = [*context.inputs, *context.outputs, *residuals, *vectors]
     flags = [*level, *[True] * (len(context.outputs) + len(residuals)), *vector_level]
-    stacked = [value for value, flag in zip(values, flags, strict=True) if flag and value is not None]
-    is_none: list[bool] = []
 
-    def row(elements: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        remaining = iter(elements)
-        whole = [
-            next(remaining) if flag and value is not None else value for value, flag in zip(values, flags, strict=True)
-        ]
-        ends = (len(level), len(level) + len(context.outputs), len(values) - len(vectors))
-        call = RecordedCall(REGISTRY.current(op), whole[: ends[0]], whole[ends[0] : ends[1]], whole[ends[1] : ends[2]])
-        results = of_row(call, whole[ends[2] :])
-        is_none[:] = [result is None for result in results]
-        return [result for result in results if result is not None]
+    def row(whole: Sequence[Any]) -> list[tf.Tensor | None]:
+        parts = RuleInputs.flat(whole, len(level), len(context.outputs), len(residuals))
+        call = RecordedCall(REGISTRY.current(op), parts.inputs, parts.outputs, parts.residuals)
+        return of_row(call, parts.vectors)
 
-    mapped = iter(map_rows(row, stacked))
-    return [None if missing else next(mapped) for missing in is_none]
+    return map_over(map_rows, row, values, flags)

@@ -121,7 +121,7 @@ class FunctionOpDef(OpDef):
         result = self.spec.call(op.rules.native.function, tensors, op.tree, op.static)
         outputs = op.host.output_spec
         assert isinstance(outputs, OpOutputSpec)
-        return outputs.outputs(result)
+        return outputs.unpack_outputs(result)
 
     # -- concrete ops
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tfpyop._host.batched import BatchedHostFunction
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.registry import Registry
+from tfpyop._registry.registry import NamedOp, Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.payload import InAxes, with_in_axes
@@ -28,7 +28,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.static_values import PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
-from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.errors import RegistrationError, naming
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class RuleSet:
 class ConcreteOp:
     """Represent an op with fixed static arguments and a fixed nesting of its inputs. Lowerings call concrete ops."""
 
-    definition: OpDef
+    definition: NamedOp
     host: HostFunction
     rules: RuleSet
     signature: Signature | None
@@ -174,19 +174,11 @@ class ConcreteOp:
         return replace(self, host=self.host.unbatched, signature=self.host.signature, payload=payload)
 
 
-class OpDef(ABC):
-    """Define an op. Its concrete ops are created once for each set of static arguments, and cached.
+class OpDef(NamedOp):
+    """Define an op of users. Its concrete ops are created once for each set of static arguments, and cached.
 
     Attributes:
       function: The user's function, or the numpy rule.
-      name: The name under which the op is registered, or a name for this process only.
-      site: Where the op was defined.
-      module: The module whose import defines the op.
-      is_local: Whether the name is valid in this process only.
-      is_bound: Whether the op is a method that is bound to an instance.
-      subject: The op's name and site for error messages.
-      spec: The spec of the op.
-      rules: The rules declared for the op.
       make_op: Makes the `Op` object for users.
     """
 
@@ -198,14 +190,8 @@ class OpDef(ABC):
         *,
         is_bound: bool = False,
     ) -> None:
+        super().__init__(spec, is_bound=is_bound)
         self.function = function
-        self.spec = spec
-        self.name = spec.name
-        self.site = spec.site
-        self.module = spec.module
-        self.subject = spec.subject
-        self.is_local = spec.is_local
-        self.is_bound = is_bound
         self.make_op = make_op
         self._concrete_ops: dict[str, ConcreteOp] = {}
 
@@ -274,10 +260,8 @@ class OpDef(ABC):
         return op
 
     def _read_concrete_op(self, payload: str) -> ConcreteOp:
-        try:
+        with naming(self.subject):
             tree, static, levels = self.spec.parameters.read_payload(payload)
-        except TfpyopError as error:
-            raise error.with_subject(self.subject) from None
         counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
         if self.spec.n_inputs is not None and not counts <= {self.spec.n_inputs}:
             raise ValueError(f"{counts} inputs, not {self.spec.n_inputs}")

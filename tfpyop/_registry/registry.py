@@ -12,47 +12,52 @@ import itertools
 import os
 import sys
 import weakref
+from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 from tfpyop._locks import SafeLock
 from tfpyop._registry.token import RULES, Token
-from tfpyop._spec.source_location import Site
+from tfpyop._spec.op_spec import OpSpec
 from tfpyop.errors import RegistrationError, UnsupportedError, nearest
 
 _MOST_RULES = 100
 """The maximum depth of rules of rules in a name, because tokens come from files."""
 
 
-class NamedOp(Protocol):
-    """Declare the interface of ops for the registry."""
+class NamedOp(ABC):
+    """Store what is known of every op that a token can name: of the ops of users, and of the ops of tfpyop itself.
 
-    @property
-    def module(self) -> str:
-        """The module whose import defines the op."""
-        ...
+    Attributes:
+      spec: The spec of the op.
+      name: The name under which the op is registered, or a name for this process only.
+      module: The module whose import defines the op.
+      site: Where the op was defined.
+      subject: The op's name and site for error messages.
+      is_local: Whether the name is valid in this process only.
+      is_bound: Whether the op is a method that is bound to an instance.
+    """
 
-    @property
-    def site(self) -> Site:
-        """The site where the op was defined."""
-        ...
+    def __init__(self, spec: OpSpec, *, is_bound: bool = False) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.module = spec.module
+        self.site = spec.site
+        self.subject = spec.subject
+        self.is_local = spec.is_local
+        self.is_bound = is_bound
 
-    @property
-    def subject(self) -> str:
-        """The op's name and site for error messages."""
-        ...
+    @abstractmethod
+    def specialize_from_payload(self, payload: str) -> Any:
+        """Return the concrete op for a token with this payload.
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the name is valid in this process only."""
-        ...
+        Raises:
+          ValueError: The payload is not a payload of this op.
+          UnsupportedError: The parameters of the op have changed since the payload was written.
+        """
 
     def rule_op(self, suffix: str) -> Any:
         """Return the op of a numpy rule by the suffix of its name; None if it does not exist."""
-        ...
-
-    def specialize_from_payload(self, payload: str) -> Any:
-        """Return the concrete op for a token with this payload."""
-        ...
+        return None
 
 
 class TokenOp(Protocol):
@@ -89,7 +94,7 @@ class Registry(Generic[NamedT, TokenT]):
     def __init__(self) -> None:
         self._lock = SafeLock()
         self._definitions: dict[str, NamedT] = {}
-        self._internal: dict[str, NamedT] = {}
+        self._internal: dict[str, NamedOp] = {}
         self._concrete_ops: weakref.WeakValueDictionary[str, TokenT] = weakref.WeakValueDictionary()
         self._local_tokens: weakref.WeakKeyDictionary[TokenT, str] = weakref.WeakKeyDictionary()
         self._process = os.urandom(4).hex()
@@ -121,9 +126,9 @@ class Registry(Generic[NamedT, TokenT]):
                 if Token.parse(token).belongs_to(name):
                     self._concrete_ops.pop(token, None)
 
-    def add_internal(self, name: str, definition: NamedT) -> None:
-        """Make an op of tfpyop itself available by name without listing it."""
-        self._internal[name] = definition
+    def add_internal(self, op: NamedOp) -> None:
+        """Make an op of tfpyop itself available to tokens, but not to users."""
+        self._internal[op.name] = op
 
     def find(self, name: str) -> NamedT:
         """Return the op of this name, which may be the op of a rule.
@@ -131,7 +136,7 @@ class Registry(Generic[NamedT, TokenT]):
         Raises:
           RegistrationError: No op has this name. The message lists the nearest names.
         """
-        known = self._known(name) if isinstance(name, str) else None
+        known = self._declared(name) if isinstance(name, str) else None
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
@@ -247,28 +252,24 @@ class Registry(Generic[NamedT, TokenT]):
             return op
         return self.find_op(str(Token(op.name, op.payload, op.definition.module))) or op
 
-    def n_concrete_ops(self) -> int:
-        """Return the number of concrete ops that have a token and are alive."""
-        return len(self._concrete_ops)
-
     def begin_child(self) -> None:
         """Start to use new names in a forked child process. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
-    def _known(self, name: str) -> NamedT | None:
-        """Return the op of this name, which may be the op of a rule; None if no op has this name."""
+    def _known(self, name: str) -> NamedOp | None:
+        """Return the op of this name, which may be an op of tfpyop itself; None if no op has this name."""
+        return self._internal.get(name) or self._declared(name)
+
+    def _declared(self, name: str) -> NamedT | None:
+        """Return the user's op of this name, which may be the op of a rule; None if no op has this name."""
         rules: list[str] = []
-        known = self._listed(name)
+        known = self._definitions.get(name)
         while known is None:
             name, _, rule = name.rpartition("/")
             if rule not in RULES or len(rules) == _MOST_RULES:
                 return None
             rules.append(rule)
-            known = self._listed(name)
+            known = self._definitions.get(name)
         for rule in reversed(rules):
             known = None if known is None else known.rule_op(rule)
         return known
-
-    def _listed(self, name: str) -> NamedT | None:
-        known = self._definitions.get(name)
-        return self._internal.get(name) if known is None else known

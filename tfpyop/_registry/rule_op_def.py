@@ -85,7 +85,7 @@ class RuleOpDef(OpDef):
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
         result = op.rules.native.function(op.forward_op.context(parts), *parts.vectors)
-        wanted: Sequence[Any] = outputs.wanted(result, dtypes)
+        wanted: Sequence[Any] = outputs.unpack_vectors(result, dtypes)
         return wanted
 
     # -- concrete ops

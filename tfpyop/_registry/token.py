@@ -39,12 +39,14 @@ def split(text: str) -> tuple[str, str | None]:
     return token, outputs
 
 
-def unreadable(subject: str, got: str) -> UnsupportedError:
-    """Return the error for call data in a model that this version does not write."""
+def unreadable(
+    got: str, *, subject: str | None = None, what: str = "this op's call data in the model"
+) -> UnsupportedError:
+    """Return the error for a part of a model that this version does not write."""
     return UnsupportedError(
-        "cannot parse this op's call data in the model.",
+        f"cannot parse {what}.",
         subject=subject,
-        got=f"{got:.200}",
+        got=got,
         remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
     )
 
@@ -91,8 +93,8 @@ class Token:
 
     def __str__(self) -> str:
         """Return the text of the token."""
-        is_told = not self.module or self.name.startswith(f"{self.module}:")
-        return f"{PREFIX}{self.name}{'' if is_told else f'@{self.module}'}{self.payload}"
+        is_implied = not self.module or self.name.startswith(f"{self.module}:")
+        return f"{PREFIX}{self.name}{'' if is_implied else f'@{self.module}'}{self.payload}"
 
     @property
     def op(self) -> str:
@@ -115,7 +117,7 @@ class Token:
 
     def unreadable(self, got: str | None = None) -> UnsupportedError:
         """Return the error for call data in a model that this version does not write."""
-        return unreadable(f"op {self.op!r}", self.payload if got is None else got)
+        return unreadable(f"{self.payload if got is None else got:.200}", subject=f"op {self.op!r}")
 
     def without_rule(self, subject: str, rule: str) -> UnsupportedError:
         """Return the error for an op that is known but does not have this numpy rule."""

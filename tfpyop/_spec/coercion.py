@@ -1,5 +1,7 @@
 """Define the dtype rules: the dtypes of inputs and outputs, and the casts that are allowed.
 
+The package imports all dtype rules from here. `dtypes` has the part that concerns dtypes alone, without values.
+
 Inputs: tensors keep their dtype. Python floats and float64 arrays take the floating dtype of the tensors in the same
 call, or float32 if there is none. Python integers take a dtype from these tensors too, never from their own values.
 Outputs: the dtype is the declared dtype or the result type of the inputs. A result is cast only within its kind or to a
@@ -8,23 +10,27 @@ wider kind, and no finite value may become infinite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tfpyop._spec.array_like import Array as Array
 from tfpyop._spec.array_like import to_array
-from tfpyop.errors import CoercionError, RegistrationError, describe, shown
-
-DType = np.dtype[Any]
-
-STRING = np.dtype(object)
-"""numpy's dtype for TensorFlow strings: objects, each of type bytes."""
-
-_KINDS = "buifc"
-"""The kinds of numbers. A dtype of one kind may be cast to the same kind and to the kinds after it."""
+from tfpyop._spec.dtypes import KINDS
+from tfpyop._spec.dtypes import STRING as STRING
+from tfpyop._spec.dtypes import DType as DType
+from tfpyop._spec.dtypes import DTypeContext as DTypeContext
+from tfpyop._spec.dtypes import complex_dtype as complex_dtype
+from tfpyop._spec.dtypes import dtype_kind as dtype_kind
+from tfpyop._spec.dtypes import finfo as finfo
+from tfpyop._spec.dtypes import is_differentiable as is_differentiable
+from tfpyop._spec.dtypes import is_half as is_half
+from tfpyop._spec.dtypes import parse_dtype as parse_dtype
+from tfpyop._spec.dtypes import real_dtype as real_dtype
+from tfpyop._spec.dtypes import result_dtype as result_dtype
+from tfpyop._spec.dtypes import ufunc_output_dtypes as ufunc_output_dtypes
+from tfpyop.errors import CoercionError, describe, shown
 
 _INPUT_REMEDY = (
     "If it is an input, convert it to an array. If not, make its parameter keyword-only, or name it in static_argnames."
@@ -33,138 +39,6 @@ _RETURN_REMEDY = (
     "Return an array. For several outputs, name them in the signature, or give dtype= as a tuple or dict of the same "
     "form."
 )
-
-_EXTENSION_KINDS = {
-    **dict.fromkeys(["bfloat16", "float8", "float4"], "f"),
-    **dict.fromkeys(["int4", "int2"], "i"),
-    **dict.fromkeys(["uint4", "uint2"], "u"),
-}
-"""The kinds of the dtypes that ml_dtypes adds, by the first part of their names."""
-
-
-def dtype_kind(dtype: DType) -> str:
-    """Return `b`, `u`, `i`, `f` or `c` for numbers, including ml_dtypes' dtypes; for other dtypes, numpy's letter."""
-    if dtype.kind != "V":
-        return dtype.kind
-    return next((kind for name, kind in _EXTENSION_KINDS.items() if dtype.name.startswith(name)), "V")
-
-
-def is_differentiable(dtype: DType) -> bool:
-    """Return whether derivatives exist for this dtype. It must be floating or complex."""
-    return dtype_kind(dtype) in "fc"
-
-
-def finfo(dtype: DType) -> Any:
-    """Return the result of `np.finfo`, also for the dtypes that ml_dtypes adds."""
-    if dtype.kind in "fc":
-        return np.finfo(dtype)
-    import ml_dtypes
-
-    return ml_dtypes.finfo(dtype)
-
-
-def parse_dtype(value: Any) -> DType | None:
-    """Parse a dtype as users write it: a numpy or TensorFlow dtype, a name or a type. Return None for None."""
-    if value is None:
-        return None
-    given = value
-    try:
-        value = getattr(value, "as_numpy_dtype", value)
-    except KeyError:  # TensorFlow's dtypes of objects that are not arrays
-        value = np.dtype([(str(given), np.void)])
-    if given is not value and getattr(value, "names", None):  # a quantized dtype or a handle dtype of TensorFlow
-        raise RegistrationError(f"{given!r} is not a valid array dtype.", remedy="Pass tensors of numbers or text.")
-    if isinstance(value, str) and value == "string":
-        return STRING
-    if isinstance(value, str) and value.startswith(tuple(_EXTENSION_KINDS)):
-        import ml_dtypes
-
-        value = getattr(ml_dtypes, value, value)
-    try:
-        dtype: DType = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError):  # raises below; SyntaxError is for "05f4"
-        dtype = np.dtype("V0")
-    if dtype.kind in "OSU":
-        return STRING
-    if dtype_kind(dtype) not in _KINDS or dtype.name in ("longdouble", "clongdouble", "float128", "complex256"):
-        raise RegistrationError(
-            f"{value!r} is not a valid tensor dtype.", remedy='Use for example np.float32, tf.int64 or "string".'
-        )
-    return dtype.newbyteorder("=") if dtype.kind != "V" else dtype
-
-
-def result_dtype(dtypes: Iterable[DType]) -> DType:
-    """Return the dtype of a result without a declared dtype.
-
-    If there are floating or complex inputs, integer inputs do not count. Thus an integer parameter does not widen
-    float32.
-    """
-    dtypes = list(dtypes)
-    numbers = [dtype for dtype in dtypes if dtype_kind(dtype) in _KINDS]
-    deciding = [dtype for dtype in numbers if is_differentiable(dtype)] or numbers
-    try:
-        return np.result_type(*deciding)
-    except (TypeError, ValueError):
-        raise CoercionError(
-            "cannot infer the output dtype from the inputs.",
-            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in deciding or dtypes) or "no inputs",
-            remedy="Pass numbers. If the function reads text, declare the dtype, for example dtype=np.float32."
-            if STRING in dtypes
-            else "Declare the dtype, for example dtype=np.float32.",
-        ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class DTypeContext:
-    """Store the dtypes that plain numbers take from the tensors in the same call."""
-
-    floating: DType | None = None
-    """The real floating dtype of the tensors, if any tensor is floating or complex."""
-    integer: DType | None = None
-    """The result type of the integer tensors, if it is an integer dtype and no tensor is floating or complex."""
-
-    @classmethod
-    def of(cls, dtypes: Iterable[DType]) -> DTypeContext:
-        """Return the partners for the dtypes of the tensors in one call.
-
-        Raises:
-          CoercionError: The floating dtypes have no common dtype.
-        """
-        dtypes = set(dtypes)
-        floating = [dtype for dtype in dtypes if is_differentiable(dtype)]
-        if floating:
-            return cls(floating=real_dtype(_common_floating(floating)))
-        return cls(integer=_common_integer([dtype for dtype in dtypes if dtype_kind(dtype) in "ui"]))
-
-
-def _common_floating(dtypes: Sequence[DType]) -> DType:
-    try:
-        return np.result_type(*dtypes)
-    except (TypeError, ValueError):
-        raise CoercionError(
-            "cannot infer the dtype of a plain number: the tensors in this call have no common dtype.",
-            got=" and ".join(sorted(map(str, dtypes))),
-            remedy="Convert the number to a tensor, for example tf.constant(x, tf.float32).",
-        ) from None
-
-
-def _common_integer(dtypes: Sequence[DType]) -> DType | None:
-    """Return the result type of integer dtypes; None if it does not exist or is not an integer dtype."""
-    try:
-        common = np.result_type(*dtypes)
-    except (TypeError, ValueError):
-        return None
-    return common if dtype_kind(common) in "ui" else None
-
-
-def real_dtype(dtype: DType) -> DType:
-    """Return the dtype of the real part: float32 for complex64, float64 for complex128, other dtypes unchanged."""
-    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
-
-
-def complex_dtype(dtype: DType) -> DType:
-    """Return the complex dtype with at least the precision of this floating dtype."""
-    return np.dtype(np.complex128 if dtype == np.float64 else np.complex64)
 
 
 def coerce_input(value: Any, partners: DTypeContext, *, what: str) -> Array:
@@ -179,7 +53,7 @@ def coerce_input(value: Any, partners: DTypeContext, *, what: str) -> Array:
     kind = dtype_kind(array.dtype)
     if kind in "USO":
         return _as_strings(array, what)
-    if kind not in _KINDS:
+    if kind not in KINDS:
         raise CoercionError(
             f"{what} has a dtype that TensorFlow does not support.",
             expected="numbers, booleans or strings",
@@ -226,7 +100,7 @@ def advise_declared(actual: DType, promised: DType) -> str:
         return 'Declare dtype="string".'
     if promised == STRING:
         return f"Return strings, or declare dtype={_written(actual)}."
-    if dtype_kind(actual) not in _KINDS:
+    if dtype_kind(actual) not in KINDS:
         return "Return numbers: TensorFlow does not support this dtype."
     return f"Declare dtype={_written(actual)}, or convert the result in the function."
 
@@ -245,7 +119,7 @@ def advise_rule(actual: DType, promised: DType) -> str:
     return "Convert it in the rule, for example with np.real."
 
 
-def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
+def coerce_output(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:
     """Convert a value that a function returned to an array of the expected dtype, or raise an error.
 
     Args:
@@ -265,7 +139,7 @@ def fit(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclar
         return _as_strings(array, what)
     if kind == "i" and wanted == "u" and not isinstance(value, np.ndarray | np.generic):
         return cast(array, dtype, what=what)
-    if kind in _KINDS and wanted in _KINDS and _KINDS.index(kind) <= _KINDS.index(wanted):
+    if kind in KINDS and wanted in KINDS and KINDS.index(kind) <= KINDS.index(wanted):
         return cast(array, dtype, what=what)
     raise CoercionError(
         f"{what} has the wrong dtype.",
@@ -300,11 +174,6 @@ def _tensor_dtype(dtype: DType) -> DType:
 
 def _is_long(dtype: DType) -> bool:
     return dtype.kind in "fc" and real_dtype(dtype).itemsize > 8
-
-
-def is_half(dtype: DType) -> bool:
-    """Return whether a dtype is float16 or bfloat16."""
-    return dtype.itemsize == 2 and dtype_kind(dtype) == "f"
 
 
 def as_array(value: Any, what: str, *, remedy: str = _RETURN_REMEDY) -> Array:
@@ -357,23 +226,6 @@ def widen(array: Array, compute_dtype: DType, *, what: str, advise: Advice | Non
     if kind == "f":
         return cast(array, compute_dtype, what=what, advise=advise)
     return cast(array, complex_dtype(compute_dtype), what=what, advise=advise) if kind == "c" else array
-
-
-def ufunc_output_dtypes(function: np.ufunc, dtypes: Sequence[DType]) -> tuple[DType, ...]:
-    """Return the output dtypes of a ufunc for these inputs. Floating outputs have the floating dtype of the inputs."""
-    partner = DTypeContext.of(dtypes).floating or np.dtype(np.float32)
-    try:
-        resolved = function.resolve_dtypes((*dtypes, *[None] * function.nout))[function.nin :]
-    except (TypeError, ValueError):
-        raise CoercionError(
-            f"{function.__name__} has no loop for these input dtypes.",
-            got=", ".join("string" if dtype == STRING else str(dtype) for dtype in dtypes),
-            remedy="Use one of these input dtypes: "
-            + ", ".join(function.types[:8])
-            + ". np.typename explains each letter.",
-        ) from None
-    floating = {"f": partner, "c": complex_dtype(partner)}
-    return tuple(floating.get(dtype_kind(dtype), dtype) for dtype in resolved)
 
 
 def _as_strings(array: Array, what: str) -> Array:

@@ -35,7 +35,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site, default_name, is_in_class
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop._spec.tree import LEAF, TreeSpec
-from tfpyop.errors import RegistrationError, TfpyopError
+from tfpyop.errors import RegistrationError, TfpyopError, naming
 
 _ANY_VALUES = inspect.signature(lambda *values, **static: None)
 """The parameters of a numpy rule's op."""
@@ -83,7 +83,7 @@ class OpSpec:
         site = Site.of(function, frame)
         default, module, is_local = default_name(function, frame)
         name = default if options["name"] is None else options["name"]
-        try:
+        with naming(f"op {name!r} ({site})"):
             _check_name(name)
             signature = read_signature(function, options["signature"], options["shape"])
             dtypes, tree = read_outputs(signature, options["dtype"])
@@ -108,8 +108,6 @@ class OpSpec:
                 prefers_native=read_prefer(options["prefer"]),
                 domain=Domain.read(options["domain"], parameters.input_names),
             )
-        except TfpyopError as error:
-            raise error.with_subject(f"op {name!r} ({site})") from None
 
     @cached_property
     def subject(self) -> str:
@@ -178,7 +176,7 @@ class OpSpec:
         try:
             return self.parameters.bind(args, kwargs, self.n_inputs)
         except TfpyopError as error:
-            raise error.with_subject(self.subject) from None
+            raise error.with_subject(self.subject) from error.__cause__
         except TypeError as error:
             parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
             if self.signature is not None and self.parameters.n_required > len(self.signature.inputs):
@@ -187,10 +185,8 @@ class OpSpec:
 
     def require_static(self, names: Iterable[str]) -> None:
         """Raise RegistrationError for a name that is not the name of a static parameter."""
-        try:
+        with naming(self.subject):
             self.parameters.require_static(names)
-        except TfpyopError as error:
-            raise error.with_subject(self.subject) from None
 
     def call(
         self,

@@ -20,7 +20,7 @@ from tfpyop._spec.coercion import (
     advise_declared,
     advise_residual,
     advise_undeclared,
-    fit,
+    coerce_output,
     result_dtype,
     ufunc_output_dtypes,
 )
@@ -59,12 +59,12 @@ class OutputSpec(Protocol):
         """The names of the residuals."""
         ...
 
-    def n_arrays(self, inputs: ArraySpecs) -> int | None:
+    def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
         """Return the number of arrays if a result is one array or a flat tuple; None if a result must be unpacked."""
         ...
 
     @property
-    def is_like_inputs(self) -> bool:
+    def has_input_shapes(self) -> bool:
         """Whether outputs have the shapes of certain inputs, so that only batched inputs give batched outputs."""
         ...
 
@@ -80,11 +80,11 @@ class OutputSpec(Protocol):
         """Return the shapes of outputs and residuals in terms of the inputs' dimensions; None for an unknown shape."""
         ...
 
-    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
+    def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Split the function's result into outputs and residuals."""
         ...
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast values to the specified dtypes, and check their shapes."""
         ...
 
@@ -114,9 +114,9 @@ class OpOutputSpec:
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
 
-    is_like_inputs = False
+    has_input_shapes = False
 
-    def n_arrays(self, inputs: ArraySpecs) -> int | None:
+    def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
         """Return the number of outputs if a result is one array or a flat tuple, without residuals; otherwise None."""
         is_plain = self.structure.is_flat and not self.residual_names
         return self.structure.n_leaves if is_plain else None
@@ -138,12 +138,12 @@ class OpOutputSpec:
             return self.signature.symbolic_shapes(shapes)
         return [_all_known(shape) for shape in self._shapes(shapes)]
 
-    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
+    def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Unpack outputs and residuals, and check their number."""
         residuals: Sequence[Any] = ()
         if self.residual_names:
             result, residuals = self._split_residuals(result)
-        values = [*self.outputs(result), *residuals]
+        values = [*self.unpack_outputs(result), *residuals]
         for number, value in enumerate(values):
             if value is None:
                 raise ContractError(
@@ -154,7 +154,7 @@ class OpOutputSpec:
                 )
         return values
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast outputs and residuals, and check their shapes."""
         arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
         if self.signature is not None and self.signature.run_time_names:
@@ -165,17 +165,19 @@ class OpOutputSpec:
     def _fit(self, value: Any, promised: ArraySpec, number: int, inputs: ArraySpecs) -> Array:
         is_promised = type(value) is np.ndarray and value.dtype == promised.dtype != STRING
         advise = self._advice(number)
-        array: Array = value if is_promised else fit(value, promised.dtype, what=self._what(number), advise=advise)
+        array: Array = (
+            value if is_promised else coerce_output(value, promised.dtype, what=self._what(number), advise=advise)
+        )
         if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
             return array
-        said_by = "signature" if self.signature is not None else "shape function"
-        requirement = f"The {said_by} requires this shape for inputs {self.describe_inputs(inputs)}."
+        source = "signature" if self.signature is not None else "shape function"
+        requirement = f"The {source} requires this shape for inputs {self.describe_inputs(inputs)}."
         hint = self.loop_hint(inputs)
         raise ContractError(
             f"{self._what(number)} has the wrong shape.",
             expected=str(promised),
             got=describe(np.asarray(value).dtype, array.shape),
-            remedy=f"{requirement} Fix the {said_by}, or return an array of this shape.{f' {hint}' if hint else ''}",
+            remedy=f"{requirement} Fix the {source}, or return an array of this shape.{f' {hint}' if hint else ''}",
         )
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:
@@ -262,7 +264,7 @@ class OpOutputSpec:
             )
         return outputs, [residuals[name] for name in self.residual_names]
 
-    def outputs(self, result: Any) -> list[Any]:
+    def unpack_outputs(self, result: Any) -> list[Any]:
         """Split the result, without residuals, into flat outputs."""
         n_outputs = self.n_outputs(())
         if self.structure.kind == "leaf":

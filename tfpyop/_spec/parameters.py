@@ -12,18 +12,17 @@ import json
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfpyop._spec.default_marks import marks_of
 from tfpyop._spec.payload import InAxes, in_axes_of, marks_in, read_parts, value_to_json, values_of, write_parts
+from tfpyop._spec.static_values import NO_STATIC
 from tfpyop._spec.tree import Json, TreeSpec, flatten, is_leaf_type
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 
 _Parameter = inspect.Parameter
-_NO_STATIC: Mapping[str, Any] = MappingProxyType({})
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -164,7 +163,7 @@ class Parameters:
           SignatureError: The call has more or fewer inputs than the signature.
         """
         if self._is_flat_call(args, kwargs, n_inputs):
-            return BoundArguments(args, None, _NO_STATIC)
+            return BoundArguments(args, None, NO_STATIC)
         if self.signature is None:
             return BoundArguments.of(*flatten(tuple(args)), dict(kwargs))
         given = dict(self.signature.bind(*args, **kwargs).arguments)

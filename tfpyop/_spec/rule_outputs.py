@@ -5,13 +5,14 @@ Cotangents have the dtypes and shapes of the primals. Tangents have the dtypes a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from tfpyop._spec.coercion import Array, DType, fit, is_differentiable
+from tfpyop._spec.coercion import Array, DType, coerce_output, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
 from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
 from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
@@ -41,7 +42,7 @@ class RuleInputs(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleOutputSpec:
+class RuleOutputSpec(ABC):
     """Specify the outputs of a numpy rule: one vector for each differentiable model, with the model's dtype and shape.
 
     The models are the primals for a VJP rule, and the outputs for a JVP rule.
@@ -52,7 +53,7 @@ class RuleOutputSpec:
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
-    is_like_inputs = True
+    has_input_shapes = True
     vector: ClassVar[str]
     """The kind of vector that the rule takes and returns: `cotangent` or `tangent`."""
     like: ClassVar[str]
@@ -75,7 +76,7 @@ class RuleOutputSpec:
             counts = self._known_counts[key] = self._counts(key)
         return RuleInputs.flat(values, *counts)
 
-    def n_arrays(self, inputs: ArraySpecs) -> int | None:
+    def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
         """Return the number of models if all models are differentiable; otherwise None."""
         models = self.models(self._parts(inputs))
         return len(models) if all(is_differentiable(model.dtype) for model in models) else None
@@ -113,29 +114,28 @@ class RuleOutputSpec:
             if is_differentiable(inputs[number].dtype)
         ]
 
-    def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
+    def unpack_vectors(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
         """Return the vectors for the differentiable models from a rule's result."""
         models = self.models(self.split(inputs, inputs))
         vectors = rule_values(result, len(models), self.vector, self.like)
         return [vector for vector, model in zip(vectors, models, strict=True) if is_differentiable(model)]
 
-    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
+    def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
-        models = [model for model in self.models(self._parts(inputs)) if is_differentiable(model.dtype)]
-        pairs = zip(self.wanted(result, dtypes_of(inputs)), models, strict=True)
-        return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
+        models = self.models(self._parts(inputs))
+        vectors = rule_values(result, len(models), self.vector, self.like)
+        return [
+            np.zeros(model.shape or (), model.dtype) if vector is None else vector
+            for vector, model in zip(vectors, models, strict=True)
+            if is_differentiable(model.dtype)
+        ]
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    @abstractmethod
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the vectors that a rule returned, one for each output, and check their shapes."""
-        raise NotImplementedError
 
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
-
-    def _numbers(self, inputs: ArraySpecs) -> list[int]:
-        """Return the indices of the differentiable models."""
-        models = self.models(self._parts(inputs))
-        return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
         """Return the numbers of inputs, outputs and residuals.
@@ -172,12 +172,13 @@ class CotangentSpec(RuleOutputSpec):
     vector = "cotangent"
     like = "inputs"
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
-        shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
+        primals = self._parts(inputs).inputs
+        shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
         return [
             coerce_cotangent(value, output, number, len(shapes), shapes[number])
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, _differentiable(primals), strict=True)
         ]
 
 
@@ -188,11 +189,12 @@ class TangentSpec(RuleOutputSpec):
     vector = "tangent"
     like = "outputs"
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast tangents and check their shapes."""
+        numbers = _differentiable(self._parts(inputs).outputs)
         return [
             coerce_tangent(value, output, number)
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, numbers, strict=True)
         ]
 
 
@@ -203,9 +205,9 @@ class SameAsInputsSpec:
     count: int
 
     residual_names = ()
-    is_like_inputs = True
+    has_input_shapes = True
 
-    def n_arrays(self, inputs: ArraySpecs) -> int:
+    def n_flat_outputs(self, inputs: ArraySpecs) -> int:
         """Return the fixed number of outputs."""
         return self.count
 
@@ -232,14 +234,21 @@ class SameAsInputsSpec:
         """Return the sizes of the first inputs."""
         return [symbolic_shape(inputs[number].shape, number) for number in range(self.count)]
 
-    def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
+    def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the result as a list of values."""
         return list(result)
 
-    def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
+    def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast the values."""
         pairs = zip(values, outputs, strict=True)
-        return [fit(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)]
+        return [
+            coerce_output(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)
+        ]
+
+
+def _differentiable(models: ArraySpecs) -> list[int]:
+    """Return the indices of the differentiable models."""
+    return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
 
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:

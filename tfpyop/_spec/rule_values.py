@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, dtype_kind, fit, is_half
+from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, coerce_output, dtype_kind, is_half
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, message_of
@@ -131,4 +131,4 @@ def fit_vector(value: Any, dtype: DType, what: str) -> Array:
     if is_half(dtype) and dtype_kind(array.dtype) == "f":
         with np.errstate(over="ignore"):
             return array.astype(dtype, copy=False)
-    return fit(array, dtype, what=what, advise=advise_rule)
+    return coerce_output(array, dtype, what=what, advise=advise_rule)

@@ -14,7 +14,7 @@ from functools import lru_cache, reduce
 import numpy as np
 
 from tfpyop._spec.signature_text import Core, Dimension, core_text, parse_signature
-from tfpyop._spec.size_terms import LARGEST_SIZE, Linear, Term, linear_of, names_in
+from tfpyop._spec.size_terms import LARGEST_SIZE, Linear, Term, fold, linear_of, names_in
 from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
 
 
@@ -366,6 +366,4 @@ def _known_or_place(shape: Shape, number: int, axis: int) -> SymbolicSize:
 
 
 def _substitute(term: Term, names: Mapping[str, SymbolicSize]) -> SymbolicSize:
-    if isinstance(term, tuple):
-        return (term[0], _substitute(term[1], names), _substitute(term[2], names))
-    return names[term] if isinstance(term, str) else term
+    return fold(term, lambda part: names[part] if isinstance(part, str) else part, lambda *parts: parts)

@@ -6,7 +6,9 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Term = int | str | tuple[str, "Term", "Term"]
 """A size: a number, a name, or an operator with two terms."""
 
@@ -19,21 +21,33 @@ OPERATORS: Mapping[str, Callable[[int, int], int]] = {
 }
 
 
+def fold(term: Any, leaf: Callable[[Any], T], combine: Callable[[str, T, T], T]) -> T:
+    """Compute a value from a term, or from a size of the same form.
+
+    Args:
+      term: The term.
+      leaf: Returns the value of a part that is not a tuple.
+      combine: Returns the value of a tuple, from its operator and the values of its operands.
+    """
+    if isinstance(term, tuple):
+        return combine(term[0], fold(term[1], leaf, combine), fold(term[2], leaf, combine))
+    return leaf(term)
+
+
 def names_in(term: Term) -> frozenset[str]:
     """Return the names that a term contains."""
-    if isinstance(term, str):
-        return frozenset({term})
-    return names_in(term[1]) | names_in(term[2]) if isinstance(term, tuple) else frozenset()
+    names: list[str] = []
+    fold(term, lambda part: names.append(part) if isinstance(part, str) else None, lambda *_: None)
+    return frozenset(names)
 
 
 def evaluate(term: Term, sizes: Mapping[str, int | None]) -> int | None:
     """Return the value of a term; None if one of its names has no known size."""
-    if isinstance(term, int):
-        return term
-    if isinstance(term, str):
-        return sizes.get(term)
-    left, right = evaluate(term[1], sizes), evaluate(term[2], sizes)
-    return None if left is None or right is None else OPERATORS[term[0]](left, right)
+
+    def combine(name: str, left: int | None, right: int | None) -> int | None:
+        return None if left is None or right is None else OPERATORS[name](left, right)
+
+    return fold(term, lambda part: sizes.get(part) if isinstance(part, str) else part, combine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """The command line: `tfpyop list`, `check`, `ghostwrite`, `required`, `worker` and `bench`.
 
 Owns argument parsing and the exit status: 0 for success, 1 if a check failed, and 2 with one line of text if the
-command cannot run. The modules of a command are imported when the command runs.
+command cannot run. Each command is a module of the same name, which is imported when the command runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.path.insert(0, os.getcwd())
     try:
-        status: int = options.run(options)
+        status: int = importlib.import_module(f"tfpyop.cli.{options.command}").run(options)
     except TfpyopError as error:
         return _refuse(_in_one_line(str(error)))
     except ImportError as error:
@@ -54,11 +55,10 @@ def _refuse(why: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tfpyop", description="Plain numpy functions as differentiable TensorFlow ops.")
     parser.add_argument("--version", action="version", version=f"tfpyop {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="show the ops of modules", description="Show the ops of modules.")
     _add_targets(command)
-    command.set_defaults(run=_list)
 
     command = commands.add_parser(
         "check",
@@ -84,13 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         help="names of checks, for example check_gradient; default: all",
     )
     command.add_argument("--seed", type=int, metavar="N", help="draw the same examples in every run")
-    command.set_defaults(run=_check)
 
     command = commands.add_parser(
         "ghostwrite", help="print a test file for the ops", description="Print a test file for the ops of modules."
     )
     _add_targets(command)
-    command.set_defaults(run=_ghostwrite)
 
     command = commands.add_parser(
         "required",
@@ -102,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--modules", nargs="+", default=[], metavar="MODULE", help="modules to import first, which define the ops"
     )
-    command.set_defaults(run=_required)
 
     command = commands.add_parser(
         "worker",
@@ -119,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST",
         help="the name by which other machines reach this machine, for the tf.data service",
     )
-    command.set_defaults(run=_worker)
 
     command = commands.add_parser(
         "bench",
@@ -129,7 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("op", metavar="MODULE:OP")
     command.add_argument("--png", metavar="FILE", help="write a plot to this file")
     command.add_argument("--max-size", type=_count, default=10**6, metavar="N", help="the largest number of elements")
-    command.set_defaults(run=_bench)
     return parser
 
 
@@ -141,50 +136,6 @@ def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 1 or more")
     return int(text)
-
-
-def _list(options: argparse.Namespace) -> int:
-    from tfpyop.cli.listing import list_ops
-
-    return list_ops(options.targets)
-
-
-def _check(options: argparse.Namespace) -> int:
-    from tfpyop.cli.checking import check_ops
-
-    return check_ops(
-        options.targets,
-        html=options.html,
-        is_json=options.json,
-        checks=options.checks,
-        max_examples=options.max_examples,
-        modes=options.modes,
-        seed=options.seed,
-    )
-
-
-def _ghostwrite(options: argparse.Namespace) -> int:
-    from tfpyop.cli.ghostwriting import ghostwrite
-
-    return ghostwrite(options.targets)
-
-
-def _required(options: argparse.Namespace) -> int:
-    from tfpyop.cli.requiring import show_required
-
-    return show_required(options.path, options.modules)
-
-
-def _worker(options: argparse.Namespace) -> int:
-    from tfpyop.cli.serving import serve
-
-    return serve(options.modules, options.dispatcher, options.address)
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from tfpyop.cli.benchmark import bench
-
-    return bench(options.op, png=options.png, max_size=options.max_size)
 
 
 def _parts(text: str) -> list[str]:

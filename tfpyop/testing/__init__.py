@@ -2,12 +2,12 @@
 
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op
+from tfpyop.testing._check_runner import Outcome
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
-from tfpyop.testing._outcomes import Outcome
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 from tfpyop.testing._test_class import make_test_class
 

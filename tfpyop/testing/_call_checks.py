@@ -14,12 +14,12 @@ from tfpyop import Op
 from tfpyop._spec.coercion import Array, dtype_kind, finfo
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, described
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._ops import concrete_op_of, plain_outputs, spec_of
-from tfpyop.testing._outcomes import KEEPS_STATE, CheckRunner, Outcome, described
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
 

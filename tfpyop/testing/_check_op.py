@@ -13,13 +13,13 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
+from tfpyop.testing._check_runner import Outcome
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._outcomes import Outcome
 
 Check = str | Callable[..., Outcome]
 """A check, or the name of a check."""
@@ -79,10 +79,6 @@ class ChecksError(CheckError):
         """Return the whole report."""
         failures = self.report.failures
         return f"{len(failures)} of {len(self.report.outcomes)} checks failed.\n{self.report}"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle with the report."""
-        return ChecksError, (self.report,)
 
 
 def check_op(

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._derivatives import (
     Slopes,
     direction_of,
@@ -22,7 +23,6 @@ from tfpyop.testing._derivatives import (
 )
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
-from tfpyop.testing._outcomes import CheckRunner
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
 NOISE = 1e-14
@@ -119,8 +119,8 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
 
 def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
     """Return the distance of (cotangents, J direction) from (gradients, direction), and the sum of all magnitudes."""
-    scale = inner(_absolute(weights), _absolute(numerical.values))
-    scale += inner(_absolute(gradients), _absolute(direction))
+    scale = inner(absolute(weights), absolute(numerical.values))
+    scale += inner(absolute(gradients), absolute(direction))
     return abs(inner(weights, numerical.values) - inner(gradients, direction)), scale
 
 
@@ -144,7 +144,7 @@ def _balance(change: float, largest: float, weight: Array) -> float:
 
 def error_of(numerical: Slopes, weights: Vectors) -> float:
     """Return the estimated error of (cotangents, J direction)."""
-    return inner(_absolute(weights), numerical.errors)
+    return inner(absolute(weights), numerical.errors)
 
 
 def reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
@@ -160,7 +160,8 @@ def largest(vectors: Vectors) -> float:
     return max((float(np.max(np.abs(vector), initial=0.0)) for vector in vectors if vector is not None), default=0.0)
 
 
-def _absolute(vectors: Vectors) -> list[Array | None]:
+def absolute(vectors: Vectors) -> list[Array | None]:
+    """Return the magnitudes in vectors."""
     return [None if vector is None else np.abs(vector) for vector in vectors]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfpyop._spec.coercion import Array, is_differentiable
-from tfpyop.testing._outcomes import CheckRunner
+from tfpyop.testing._check_runner import CheckRunner
 
-_TELLING = 10
+_MOST_UNDECIDED = 10
 """Number of undecided nonzero derivatives that outweighs any number of compared zeros."""
 _CAUSE = (
     "derivatives by it are nowhere precise, as of a part that works in single precision: give domain= or arguments= "
@@ -67,7 +67,7 @@ class Coverage:
         """Raise CheckError for the first derivative that was inconclusive in all examples."""
         for what in [*self._undecided, *self._undecided_zero]:
             n_undecided, n_zeros = self._undecided[what], self._compared_zero[what]
-            is_outweighed = n_undecided >= _TELLING or n_undecided > n_zeros
+            is_outweighed = n_undecided >= _MOST_UNDECIDED or n_undecided > n_zeros
             if self._compared[what] or (n_zeros and not is_outweighed):
                 continue
             raise self._check.failure(

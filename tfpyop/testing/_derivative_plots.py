@@ -14,11 +14,11 @@ import tensorflow as tf
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop._spec.domain import Interval
+from tfpyop.testing._check_runner import CheckRunner, quietly
 from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, distance
 from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import rules_of, spec_of
-from tfpyop.testing._outcomes import CheckRunner, quietly
 from tfpyop.testing._strategies import smooth_arguments
 
 _N_SAMPLES = 60
@@ -142,4 +142,4 @@ def _derivatives_at(at: Point, number: int, index: tuple[int, ...], position: fl
 
 def _gradients(at: Point, weights: Sequence[Array | None], arrays: Sequence[Array] | None = None) -> list[Array | None]:
     tensors = at.tensors if arrays is None else [tf.constant(array) for array in arrays]
-    return arrays_of(vjp(at.call, tensors, [None if weight is None else tf.constant(weight) for weight in weights]))
+    return arrays_of(vjp(at.call, tensors, weights))

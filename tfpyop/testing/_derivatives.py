@@ -249,6 +249,14 @@ def direction_of(point: Sequence[Array], wanted: Sequence[bool]) -> list[Array |
     return [move if is_wanted else None for move, is_wanted in zip(moves, wanted, strict=True)]
 
 
+def random_moves(point: Sequence[Array], masks: Sequence[Array], generator: np.random.Generator) -> list[Array | None]:
+    """Return random moves of the elements in masks; None for inputs of which no element moves."""
+    return [
+        np.where(mask, random_move(values, generator), 0).astype(values.dtype) if mask.any() else None
+        for values, mask in zip(point, masks, strict=True)
+    ]
+
+
 def random_move(values: Array, generator: np.random.Generator) -> Array:
     """Return a random move of every number, in proportion to its magnitude."""
     return np.asarray(np.where(values == 0, 1.0, np.abs(values)) * _vector(values, generator))
@@ -295,13 +303,13 @@ def inner(left: Sequence[Array | None], right: Sequence[Array | None]) -> float:
 # -- TensorFlow's derivatives
 
 
-def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Return the cotangents of the inputs, by a tape."""
+def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
+    """Return the cotangents of the inputs, by a tape, for arrays, tensors or None as cotangents of the outputs."""
     with tf.GradientTape() as tape:
         tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating or tensor.dtype.is_complex])
         outputs = call(tensors)
     pairs = [
-        (output, cotangent)
+        (output, tf.convert_to_tensor(cotangent))
         for output, cotangent in zip(outputs, cotangents, strict=True)
         if cotangent is not None and (output.dtype.is_floating or output.dtype.is_complex)
     ]

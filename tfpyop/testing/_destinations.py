@@ -15,10 +15,10 @@ import numpy as np
 from tfpyop import Op
 from tfpyop._host.function import read_only
 from tfpyop._spec.coercion import Array, DType, dtype_kind
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import first_of
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import spec_of, tensors_of
-from tfpyop.testing._outcomes import CheckRunner
 
 _CAUSE = "out= is uninitialized memory: write every element, and read no element before writing it"
 _FINITE = -113.0

@@ -16,13 +16,13 @@ from tfpyop import Op
 from tfpyop._registry.exportable import export_error
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._call_checks import function_outputs, require_equal
+from tfpyop.testing._check_runner import CheckRunner, Outcome
 from tfpyop.testing._comparisons import arrays_of
 from tfpyop.testing._derivatives import vjp
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, rules_of, spec_of
 from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
-from tfpyop.testing._outcomes import CheckRunner, Outcome
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _MOST_EXPORTED = 10

@@ -46,21 +46,6 @@ class CheckError(TfpyopError, AssertionError):
             lines.append(f"  Shown by: {self.code}")
         return "\n".join(lines)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by value, so that all fields of a failure cross a process boundary."""
-        return _rebuild, (
-            self.problem,
-            {
-                "check": self.check,
-                "mode": self.mode,
-                "expected": self.expected,
-                "got": self.got,
-                "cause": self.cause,
-                "code": self.code,
-                "subject": self.subject,
-            },
-        )
-
 
 def is_refusal(error: Exception) -> bool:
     """Return whether an exception may mean that a function or rule has no value at a point.
@@ -70,7 +55,3 @@ def is_refusal(error: Exception) -> bool:
     point.
     """
     return not isinstance(error, TfpyopError) or isinstance(error, GradientError)
-
-
-def _rebuild(problem: str, fields: dict[str, str]) -> CheckError:
-    return CheckError(problem, **fields)

@@ -14,11 +14,13 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
+from tfpyop.testing._check_runner import CheckRunner, Outcome
 from tfpyop.testing._comparisons import (
     NOISE,
     SUBNORMAL,
     Point,
     Vectors,
+    absolute,
     arrays_of,
     compare_totals,
     counted_weights,
@@ -43,12 +45,11 @@ from tfpyop.testing._derivatives import (
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import is_refusal
-from tfpyop.testing._gradient_judge import GradientChecker
+from tfpyop.testing._gradient_checker import GradientChecker
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import rules_of
-from tfpyop.testing._outcomes import CheckRunner, Outcome
 from tfpyop.testing._strategies import smooth_arguments
 
 _SECOND_NOISE = 1e-11
@@ -98,9 +99,9 @@ def check_gradient(
         return check.skipped("none of the modes applies to this op")
     for mode in applicable:
         at_most = _MOST_EXAMPLES[mode]
-        judge = GradientChecker(check, op, mode)
-        check.run(strategy, judge, shrinks=mode == "eager", at_most=at_most)
-        judge.require_all_judged()
+        checker = GradientChecker(check, op, mode)
+        check.run(strategy, checker, shrinks=mode == "eager", at_most=at_most)
+        checker.require_all_judged()
     return check.passed()
 
 
@@ -219,7 +220,7 @@ def check_second_order(
 
     def compare(at: Point) -> None:
         weights = weights_like(at.outputs, generator_of(at.arrays, 1))
-        first = FirstGradient(at, [None if weight is None else tf.constant(weight) for weight in weights])
+        first = FirstGradient(at, weights)
         wanted = [array for array, is_wanted in zip(at.arrays, at.wanted, strict=True) if is_wanted]
         first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))  # raises if there is no second derivative
         direction = direction_of(at.arrays, at.wanted)
@@ -252,7 +253,7 @@ class FirstGradient:
     """The gradient of an op as a function of its inputs, for fixed cotangents of its outputs."""
 
     at: Point
-    cotangents: Sequence[tf.Tensor | None]
+    cotangents: Vectors
 
     def of_arrays(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """Return the cotangents of all differentiable inputs."""
@@ -319,11 +320,9 @@ def _require_adjoint(
 ) -> None:
     """Raise a failure unless JVP and VJP satisfy (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
-    cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
-    gradients = arrays_of(vjp(at.call, at.tensors, cotangents))
+    gradients = arrays_of(vjp(at.call, at.tensors, weights))
     forward, backward = inner(weights, tangents), inner(gradients, direction)
-    scale = inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (weights, tangents)))
-    scale += inner(*([None if v is None else np.abs(v) for v in vectors] for vectors in (gradients, direction)))
+    scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(direction))
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
     floor = NOISE * largest(weights) * largest(direction)
     if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale + floor:

@@ -18,17 +18,14 @@ from tfpyop import Op
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import function_outputs, require_equal
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, quietly
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, spec_of
-from tfpyop.testing._outcomes import CheckRunner, Outcome, quietly
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _N_THREADS = 4
 _N_CALLS = 25
-
-
-_STATE = "the function keeps state or draws random numbers: declare stateful=True"
 
 
 def check_purity(
@@ -76,7 +73,7 @@ def check_purity(
             _raw_call(check, op, _other(arguments))
         require_equal(check, kept, first, "a later call overwrites an earlier result")
         again, _ = _raw_call(check, op, arguments)
-        require_equal(check, kept, again, "a second call with the same inputs gives another result", cause=_STATE)
+        require_equal(check, kept, again, "a second call with the same inputs gives another result", cause=KEEPS_STATE)
 
     check.run(draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()

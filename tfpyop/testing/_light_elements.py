@@ -13,8 +13,8 @@ import numpy as np
 
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array
-from tfpyop.testing._comparisons import Vectors, distance, error_of, largest, tolerance_of
-from tfpyop.testing._derivatives import Slopes, confirmed, generator_of, inner, random_move, slopes
+from tfpyop.testing._comparisons import Vectors, absolute, distance, error_of, largest, tolerance_of
+from tfpyop.testing._derivatives import Slopes, confirmed, generator_of, inner, random_moves, slopes
 from tfpyop.testing._diagnosis import likely_causes
 from tfpyop.testing._magnitude_groups import Masks, magnitude_groups, reached_elements, spread_for
 from tfpyop.testing._value_noise import Noise
@@ -137,12 +137,12 @@ class LightElements:
         """Return a mismatch along a direction in a group, if there is a mismatch along each of several directions."""
         generator = generator_of(self.point, 4)
         for _ in range(_N_AGREEING):
-            direction = self._direction_in(group, generator)
+            direction = random_moves(self.point, group, generator)
             numerical = slopes(self.function, self.point, direction)
             result = self._compare(direction, numerical, weights, gradients, heaviest=heaviest)
             if result.agrees:
                 return None
-        moves = [self._direction_in(group, generator) for _ in range(_N_CONFIRMING)]
+        moves = [random_moves(self.point, group, generator) for _ in range(_N_CONFIRMING)]
         numerical = confirmed(self.function, self.point, direction, numerical, others=moves)
         result = self._compare(direction, numerical, weights, gradients, heaviest=heaviest)
         return None if result.agrees else result.mismatch
@@ -182,17 +182,11 @@ class LightElements:
         if apart <= tolerance + error_of(numerical, weights):
             return _Comparison(True, None)
         noise = Noise.directional_derivative(self.function, self.point, direction)
-        error = inner([None if w is None else np.abs(w) for w in weights], noise.errors_of(numerical))
+        error = inner(absolute(weights), noise.errors_of(numerical))
         floor = self.noise * largest(weights) * largest(direction)
         floor += noise.of_rule(weights, gradients) * heaviest
         found = Mismatch(inner(weights, numerical.values), error, inner(gradients, direction), weights, direction)
         return _Comparison(bool(apart <= tolerance + error + floor), found)
-
-    def _direction_in(self, group: Masks, generator: np.random.Generator) -> Vectors:
-        return [
-            np.where(mask, random_move(values, generator), 0).astype(values.dtype) if mask.any() else None
-            for values, mask in zip(self.point, group, strict=True)
-        ]
 
     def _all_moved(self) -> Masks:
         return [

@@ -15,7 +15,7 @@ import numpy as np
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.testing._comparisons import SUBNORMAL, Vectors, first_of, tolerance_of
-from tfpyop.testing._derivatives import Slopes, confirmed, generator_of, random_move, slopes
+from tfpyop.testing._derivatives import Slopes, confirmed, generator_of, random_moves, slopes
 from tfpyop.testing._magnitude_groups import Masks, spread_for
 from tfpyop.testing._value_noise import Noise
 
@@ -99,12 +99,12 @@ class LightTangents:
         generator = generator_of(self.point, 5)
         wrong = where
         for _ in range(_N_AGREEING):
-            direction = self._direction_in(mask, generator)
+            direction = random_moves(self.point, mask, generator)
             numerical = slopes(self.function, self.point, direction)
             wrong, errors, tangents = self._wrong(direction, numerical, wrong, sizes, totals)
             if not any(flags.any() for flags in wrong):
                 return None
-        moves = [self._direction_in(mask, generator) for _ in range(_N_CONFIRMING)]
+        moves = [random_moves(self.point, mask, generator) for _ in range(_N_CONFIRMING)]
         counts = confirmed(self.function, self.point, direction, numerical, others=moves).counts
         for number, (flags, counted) in enumerate(zip(wrong, counts, strict=True)):
             if np.any(flags & counted):
@@ -148,12 +148,6 @@ class LightTangents:
             for vector, own in zip(direction, mask, strict=True)
         ]
         return [np.abs(tangent) for tangent in self._tangents(part, numerical)]
-
-    def _direction_in(self, mask: Masks, generator: np.random.Generator) -> Vectors:
-        return [
-            np.where(own, random_move(values, generator), 0).astype(values.dtype) if own.any() else None
-            for values, own in zip(self.point, mask, strict=True)
-        ]
 
     def _parts(self) -> Iterator[Masks]:
         """Yield one core element of one input at a time, in all loop elements. Many elements are grouped."""

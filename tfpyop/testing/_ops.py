@@ -46,7 +46,7 @@ def spec_of(op: Op[..., Any]) -> OpSpec:
 
 def is_unbound_method(op: Op[..., Any]) -> bool:
     """Return whether the op is a method accessed through its class, which takes an instance as its first argument."""
-    return bool(op._self_owners) and not op_def_of(op).is_bound
+    return bool(op._owners) and not op_def_of(op).is_bound
 
 
 def rules_of(op: Op[..., Any]) -> RuleSet:

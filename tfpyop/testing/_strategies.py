@@ -19,9 +19,14 @@ from tfpyop._spec.coercion import Array, DType, dtype_kind, is_differentiable, p
 from tfpyop._spec.domain import Domain, Interval
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.tree import flatten
-from tfpyop.errors import RegistrationError, UnsupportedError
+from tfpyop.errors import RegistrationError, UnsupportedError, naming
 from tfpyop.testing._examples import Arguments, Rows
-from tfpyop.testing._misuse import (
+from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
+from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
+from tfpyop.testing._shapes import Shapes, counts
+from tfpyop.testing._shapes import shapes as fitting_shapes
+from tfpyop.testing._static import static_choices
+from tfpyop.testing._validation import (
     require_arguments,
     require_known_nesting,
     require_limits,
@@ -30,11 +35,6 @@ from tfpyop.testing._misuse import (
     require_shapes,
     require_strategy,
 )
-from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
-from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
-from tfpyop.testing._shapes import Shapes, counts
-from tfpyop.testing._shapes import shapes as fitting_shapes
-from tfpyop.testing._static import static_choices
 
 Draw = st.DrawFn
 Strategy = st.SearchStrategy
@@ -302,10 +302,8 @@ def _static_strategies(op: Op[..., Any], overrides: Mapping[str, Strategy[Any]])
 
 def _read_dtypes(op: Op[..., Any], dtypes: Any) -> list[DType]:
     several = dtypes if isinstance(dtypes, Sequence) and not isinstance(dtypes, str) else [dtypes]
-    try:
+    with naming(subject_of(op)):
         read = [np.dtype(parse_dtype(dtype)) for dtype in several]
-    except RegistrationError as error:
-        raise error.with_subject(subject_of(op)) from None
     for dtype in read:
         if dtype_kind(dtype) not in "biufc":
             raise RegistrationError(

@@ -14,9 +14,9 @@ from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._check_op import CHECKS, Check, checked_names
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
-from tfpyop.testing._misuse import require_count, require_seed
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import is_unbound_method, subject_of
+from tfpyop.testing._validation import require_count, require_seed
 
 
 def make_test_class(

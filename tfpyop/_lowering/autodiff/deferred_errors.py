@@ -5,11 +5,11 @@ Like other ops, they are found by a token. A saved model therefore raises the sa
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,8 @@ import tensorflow as tf
 from tfpyop._host.function import HostFunction
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import REGISTRY, ConcreteOp, OpDef, RuleSet, TensorFlowRule
+from tfpyop._registry.op_def import MAX_CONCRETE_OPS, REGISTRY, ConcreteOp, RuleSet, TensorFlowRule
+from tfpyop._registry.registry import NamedOp
 from tfpyop._registry.token import PREFIX, Token
 from tfpyop._rules.missing import (
     detached_rule,
@@ -31,10 +32,8 @@ from tfpyop._spec.parameters import Parameters
 from tfpyop._spec.payload import InAxes, in_axes_of, read_parts, with_in_axes, write_parts
 from tfpyop._spec.rule_outputs import SameAsInputsSpec
 from tfpyop._spec.source_location import Site
-from tfpyop._spec.tree import TreeSpec
 from tfpyop.errors import GradientError, UnsupportedError
 
-_NAME = "tfpyop:refusal"
 _LOST = "lost"
 _KINDS: Mapping[str, Callable[[ConcreteOp], GradientError]] = {
     "missing_gradient": missing_gradient,
@@ -93,12 +92,12 @@ def lost_gradient_vectors(like: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
 
 def install() -> None:
     """Register the op of deferred errors, so that it can be found by its tokens."""
-    REGISTRY.add_internal(_NAME, DeferredErrorDef())
+    REGISTRY.add_internal(_DEFINITION)
 
 
 def is_deferred_error(token: Token) -> bool:
     """Return whether a token belongs to a deferred error."""
-    return token.name.partition("#")[0] == _NAME
+    return token.name.partition("#")[0] == _DEFINITION.name
 
 
 def deferred_for(token: Token) -> Token | None:
@@ -158,7 +157,7 @@ class DeferredError:
         if self.token is None:
             return self.concrete_op(count, None)
         parts = {"count": count, "error": self.kind, "op": self.token}
-        return REGISTRY.find(_NAME).specialize_from_payload(write_parts(parts))
+        return _DEFINITION.specialize_from_payload(write_parts(parts))
 
     def concrete_op(self, count: int, payload: str | None) -> ConcreteOp:
         """Return the concrete op that outputs this number of placeholders."""
@@ -171,10 +170,9 @@ class DeferredError:
         def rule(context: Any, *cotangents: Any) -> list[Any]:
             return self.vectors(context.inputs, cotangents)
 
-        definition = REGISTRY.find(_NAME)
         host = HostFunction(self.subject, function=refuse, output_spec=SameAsInputsSpec(count))
-        rules = RuleSet(vjp=TensorFlowRule(definition.site, rule))
-        return ConcreteOp(definition, host, rules, None, None, {}, payload)
+        rules = RuleSet(vjp=TensorFlowRule(_DEFINITION.site, rule))
+        return ConcreteOp(_DEFINITION, host, rules, None, None, {}, payload)
 
     def _exception(self) -> Exception:
         if self.kind == _LOST:
@@ -185,42 +183,25 @@ class DeferredError:
         return error_of(self.kind)(self.op or REGISTRY.require_op(str(self.token)))
 
 
-class DeferredErrorDef(OpDef):
-    """The op of all deferred errors, which restores them from their tokens. Users do not call it."""
+class DeferredErrorDef(NamedOp):
+    """Define the op of all deferred errors, which restores them from their tokens."""
 
     def __init__(self) -> None:
         site = Site.of(deferred_error_vectors, sys._getframe())
-        super().__init__(
-            deferred_error_vectors, OpSpec(_NAME, "tfpyop", False, site, Parameters(None)), lambda definition: None
-        )
+        super().__init__(OpSpec("tfpyop:refusal", "tfpyop", False, site, Parameters(None)))
 
-    @cached_property
-    def rules(self) -> RuleSet:
-        """The empty rules. Each concrete op has its own rules."""
-        return RuleSet()
+    def specialize_from_payload(self, payload: str) -> ConcreteOp:
+        """Return the concrete op of a deferred error. Raise ValueError if the payload is invalid."""
+        return _concrete_op(payload)
 
-    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NoReturn:
-        """Raise NotImplementedError, because users cannot call this op."""
-        raise NotImplementedError
 
-    def arrange(self, outputs: Sequence[Any]) -> NoReturn:
-        """Raise NotImplementedError, because users cannot call this op."""
-        raise NotImplementedError
+_DEFINITION = DeferredErrorDef()
 
-    def call_native(self, op: ConcreteOp, tensors: Sequence[Any]) -> NoReturn:
-        """Raise NotImplementedError, because there is no native implementation."""
-        raise NotImplementedError
 
-    def bind_instance(self, instance: Any) -> NoReturn:
-        """Raise NotImplementedError, because the op is not a method."""
-        raise NotImplementedError
-
-    def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> NoReturn:
-        raise NotImplementedError
-
-    def _read_concrete_op(self, payload: str) -> ConcreteOp:
-        count, error, text, levels = _read(payload)
-        op = REGISTRY.find_op(text) if text else None
-        unknown = f"op {Token.parse(text).name!r}" if text else _LOADED
-        deferred = DeferredError(error, unknown if op is None else op.subject, text, None)
-        return deferred.concrete_op(count, with_in_axes(payload, ())).batched(*levels)
+@functools.lru_cache(maxsize=MAX_CONCRETE_OPS)
+def _concrete_op(payload: str) -> ConcreteOp:
+    count, error, text, levels = _read(payload)
+    op = REGISTRY.find_op(text) if text else None
+    unknown = f"op {Token.parse(text).name!r}" if text else _LOADED
+    deferred = DeferredError(error, unknown if op is None else op.subject, text, None)
+    return deferred.concrete_op(count, with_in_axes(payload, ())).batched(*levels)

@@ -24,7 +24,7 @@ from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
 from tfpyop._lowering.autodiff.gradient_node import is_saving
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
+from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
@@ -120,18 +120,9 @@ def _tangents_of_batch(
     call: RecordedCall, tangents: Sequence[Any], is_batched: Sequence[bool]
 ) -> list[tf.Tensor | None]:
     """Return stacks of output tangents, one tangent for each of the stacked input tangents."""
-    stacked = [tf.convert_to_tensor(tangent) for tangent, flag in zip(tangents, is_batched, strict=True) if flag]
-    is_none: list[bool] = []
-
-    def of_one(elements: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        remaining = iter(elements)
-        whole = [next(remaining) if flag else tangent for tangent, flag in zip(tangents, is_batched, strict=True)]
-        results = _tangents(call, whole)
-        is_none[:] = [result is None for result in results]
-        return [result for result in results if result is not None]
-
-    mapped = iter(tf.vectorized_map(of_one, stacked) if tf.executing_eagerly() else map_rows(of_one, stacked))
-    return [None if missing else next(mapped) for missing in is_none]
+    values = [tf.convert_to_tensor(t) if flag else t for t, flag in zip(tangents, is_batched, strict=True)]
+    over_rows = tf.vectorized_map if tf.executing_eagerly() else map_rows
+    return map_over(over_rows, lambda row: _tangents(call, row), values, is_batched)
 
 
 def has_jvp(op: ConcreteOp) -> bool:

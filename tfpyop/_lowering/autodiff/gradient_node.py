@@ -19,10 +19,12 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import (
     FuncGraph,
+    convert_node_with,
     executing_eagerly_outside_functions,
     find_gradient,
     forget_gradient,
     name_gradient,
+    of_graph,
     record_operation,
     set_attribute,
     stop_recording,
@@ -32,6 +34,7 @@ from tfpyop._lowering.autodiff.graph_gradient_names import GraphGradientNames
 from tfpyop._lowering.xla.compilation import compiling, is_compiling
 from tfpyop._registry.exportable import export_error_with_defaults
 from tfpyop._registry.op_def import REGISTRY, ConcreteOp
+from tfpyop._registry.token import unreadable
 from tfpyop._spec.tree import Json
 from tfpyop.errors import ExportWarning, GradientError, UnsupportedError
 
@@ -107,15 +110,17 @@ class NodeGradient:
 
 def unreadable_gradient(got: str) -> UnsupportedError:
     """Return the error for a node whose gradient data is invalid in this version."""
-    return UnsupportedError(
-        "cannot parse gradient data in the model.",
-        got=got,
-        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
-    )
+    return unreadable(got, what="gradient data in the model")
 
 
 def identity_with_gradient(
-    op: ConcreteOp, tensors: Sequence[tf.Tensor], kind: str, detail: Json, *, holds_for_batches: bool = False
+    op: ConcreteOp,
+    tensors: Sequence[tf.Tensor],
+    kind: str,
+    detail: Json,
+    *,
+    holds_for_batches: bool = False,
+    over_rows: Callable[[Any], list[Any]] | None = None,
 ) -> list[tf.Tensor]:
     """Pass tensors of the current graph through a node with its own gradient.
 
@@ -125,6 +130,8 @@ def identity_with_gradient(
       kind: The name of the registered gradient of the node.
       detail: What the gradient needs besides op and node.
       holds_for_batches: Whether the gradient of one row is also correct for stacked rows.
+      over_rows: Converts the node in `vectorized_map`. Default: the node is passed on, because its values are converted
+        with their gradient. TensorFlow's own converter would drop the gradient.
     """
     graph = tf.compat.v1.get_default_graph()
     keep_alive(op, graph)
@@ -139,8 +146,8 @@ def identity_with_gradient(
     else:
         name_gradient(name, _GradientOfNode(op, node, gradient))
         _NAMES.add(name, graph)
-    over_rows = gradient if holds_for_batches else None
-    node.pfor_converter = lambda rows: _over_rows(op, over_rows, rows)  # TensorFlow's would drop the gradient
+    kept = gradient if holds_for_batches else None
+    convert_node_with(node, over_rows or (lambda rows: _over_rows(op, kept, rows)))
     return passed
 
 
@@ -245,8 +252,5 @@ class _GradientOfNode:
 
 
 def _kept_alive(graph: tf.Graph) -> set[ConcreteOp]:
-    """Return the ops that a graph holds. The set is an attribute, so that cycles through the graph can be collected."""
-    if not hasattr(graph, "_tfpyop_held"):
-        graph._tfpyop_held = set()
-    held: set[ConcreteOp] = graph._tfpyop_held
-    return held
+    """Return the ops that a graph holds."""
+    return of_graph(graph, "ops", set[ConcreteOp])

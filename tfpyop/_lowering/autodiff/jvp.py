@@ -7,10 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import (
-    record_operation,
-    stop_recording,
-)
+from tfpyop._lowering._tensorflow import record_operation, stop_recording
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
@@ -19,7 +16,7 @@ from tfpyop._registry.op_def import NumpyRule, Rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
-from tfpyop.errors import TfpyopError
+from tfpyop.errors import naming
 
 
 def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -38,11 +35,9 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
     if isinstance(rule, NumpyRule):
         return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs))
     result = apply_rule(call, rule.function, "jvp", vectors)
-    try:
+    with naming(f"JVP of {op.subject}"):
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
-    except TfpyopError as error:
-        raise error.with_subject(f"JVP of {op.subject}") from None
     return mark_unconnected(call, rule.function, vectors, fitted)
 
 

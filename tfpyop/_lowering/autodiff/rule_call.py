@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._host.function import HostFunction
 from tfpyop._lowering._tensorflow import is_watched
 from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
@@ -19,6 +21,10 @@ from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
+
+_MOST_KINDS = 1024
+_DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.WeakKeyDictionary()
+"""For the ops whose derivatives eager code computed: whether a rule reads values in Python, by rule and types."""
 
 
 def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:
@@ -86,5 +92,10 @@ def _is_detached(
         return rule(call.op.context(parts), *values[n_values:])
 
     types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
-    key = (getattr(rule, "__func__", rule), types)
-    return call.op.host.remembered(key, lambda: escapes_tensorflow(with_symbolic, sources))
+    known = _DETACHED.setdefault(call.op.host, {})
+    key = (weakref.ref(getattr(rule, "__func__", rule)), types)  # a rule may refer to its op
+    if key not in known:
+        if len(known) >= _MOST_KINDS:
+            known.clear()
+        known[key] = escapes_tensorflow(with_symbolic, sources)
+    return known[key]

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, may_call_functions, nodes_of_called
+from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, called_functions, may_call_functions, nodes_of_called
 from tfpyop._registry.token import is_own
 from tfpyop.errors import message_of
 
@@ -114,14 +114,8 @@ def _is_foreign(node: tf.Operation) -> bool:
             if not is_own(written.attr["token"].s):
                 return True
             continue
-        for name in _called_functions(written):
+        for name in called_functions(written):
             if name not in found:
                 found.add(name)
                 waiting += nodes_of_called(node.graph, name)
     return False
-
-
-def _called_functions(node: Any) -> list[str]:
-    """Return the names of the functions that a serialized node calls."""
-    values = node.attr.values()
-    return [function.name for value in values for function in (value.func, *value.list.func) if function.name]

@@ -20,7 +20,7 @@ from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._spec.signature import symbolic_shape
-from tfpyop.errors import Shape, TfpyopError
+from tfpyop.errors import Shape, naming
 
 
 def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -38,15 +38,13 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
     if isinstance(rule, NumpyRule):
         return scatter(call.inputs, apply_numpy_rule(call, rule, cotangents, call.outputs))
     result = apply_rule(call, rule.function, "gradient", cotangents)
-    try:
+    with naming(f"gradient of {op.subject}"):
         values = rule_values(result, len(call.inputs), "cotangent", "inputs")
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
         fitted = [
             _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
             for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
         ]
-    except TfpyopError as error:
-        raise error.with_subject(f"gradient of {op.subject}") from error.__cause__
     return mark_unconnected(call, rule.function, cotangents, fitted)
 
 

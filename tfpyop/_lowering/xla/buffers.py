@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tfpyop._lowering.xla.call_descriptor import ELEMENT_TYPES, CallDescriptor
-from tfpyop._lowering.xla.structs import LENT, LENT_FROM, Buffer, Frame, pointers, reader, sizes
+from tfpyop._lowering.xla.structs import ARRAY_MEMORY, ARRAY_MEMORY_START, Buffer, Frame, pointers, reader, sizes
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
 from tfpyop.errors import UnsupportedError, describe
 
-_READ_ONLY: Any = PickleBuffer(memoryview(LENT).toreadonly())
+_READ_ONLY: Any = PickleBuffer(memoryview(ARRAY_MEMORY).toreadonly())
 """The same memory for inputs. numpy arrays on a read-only PickleBuffer cannot be made writable again."""
 
 _Shape = tuple[int, ...]
@@ -68,7 +68,7 @@ class CallBuffers:
         self._read_arguments, self._read_results = pointers(self._n_arguments), pointers(self._n_results)
         self._expected = [
             (element_type, len(shape), sizes(len(shape)), shape, type_.dtype, memory)
-            for side, found, memory in zip(types, actual, (_READ_ONLY, LENT), strict=True)
+            for side, found, memory in zip(types, actual, (_READ_ONLY, ARRAY_MEMORY), strict=True)
             for type_, (element_type, shape) in zip(side, found, strict=True)
         ]
 
@@ -90,8 +90,8 @@ class CallBuffers:
             if not data:
                 if 0 not in shape:  # only an empty array may have no memory
                     raise _mismatch(self._types, _actual_types(frame))
-                data = LENT_FROM
-            arrays.append(_array(shape, dtype, memory, data - LENT_FROM))
+                data = ARRAY_MEMORY_START
+            arrays.append(_array(shape, dtype, memory, data - ARRAY_MEMORY_START))
         return arrays[: self._end_of_inputs], arrays[n_arguments : self._end_of_outputs]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfpyop._registry.token import unreadable
 from tfpyop._spec.coercion import parse_dtype
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs
 from tfpyop.errors import RegistrationError, Shape, UnsupportedError
@@ -63,7 +64,7 @@ class CallDescriptor:
             token, _, types = site.decode().rpartition("|")
             inputs, outputs = (_read_types(side) for side in types.removesuffix("!").split("->"))
         except (ValueError, RegistrationError) as error:
-            raise unreadable(repr(site[:200])) from error
+            raise unreadable_call(repr(site[:200])) from error
         return cls(token, inputs, outputs, types.endswith("!"))
 
 
@@ -86,10 +87,6 @@ def _read_type(text: str) -> ArraySpec:
     return type_
 
 
-def unreadable(got: str) -> UnsupportedError:
+def unreadable_call(got: str) -> UnsupportedError:
     """Return the error for a compiled call whose text is invalid in this version."""
-    return UnsupportedError(
-        "cannot parse the call data in a compiled model.",
-        got=got,
-        remedy="The file may be damaged, or a newer tfpyop wrote it. Save the model again with this version.",
-    )
+    return unreadable(got, what="the call data in a compiled model")

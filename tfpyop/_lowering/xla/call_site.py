@@ -10,7 +10,7 @@ import gc
 import os
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tfpyop._lowering.xla.structs import Frame
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, is_compatible
-from tfpyop.errors import ContractError, TfpyopError
+from tfpyop.errors import ContractError, TfpyopError, naming
 
 _MOST_SAID = 500
 """Maximum length of an exception's own text, in characters, which leaves room for the location."""
@@ -45,47 +45,57 @@ _PATIENCE = 0.5
 class HostCall:
     """Calls from equal sites: of one host function, with the same dtypes and shapes."""
 
-    def __init__(self, host: HostFunction, buffers: CallBuffers) -> None:
-        """Plan calls with these buffers, which must match the inputs and outputs of the function."""
+    def __init__(
+        self, host: HostFunction, buffers: CallBuffers, forget: Callable[[weakref.ref[HostFunction]], object]
+    ) -> None:
+        """Plan calls with these buffers, which must match the inputs and outputs of the function.
+
+        Args:
+          host: The host function, which the calls do not keep alive.
+          buffers: The buffers of the calls.
+          forget: Is called when the host function is collected.
+        """
+        self.host = weakref.ref(host, forget)
         self.registrations = REGISTRY.registrations
-        self._host = host
+        self._subject = host.subject
         self._buffers = buffers
         self._plan = host.plan([_example(type_) for type_ in buffers.inputs])
         promised = self._plan.outputs
         if len(promised) != len(buffers.outputs) or not all(map(_is_promised, buffers.outputs, promised)):
             raise self._changed(promised)
         self._shapes = [type_.shape for type_ in buffers.outputs]
-        self._lends = False
-        """Whether the function gets borrowed memory."""
+        self._is_zero_copy = False
+        """Whether the function gets borrowed buffers, without copies."""
         self._trials = _TRIALS
         """Number of further calls that may leave arrays in reference cycles. 0 if all calls get copies from now on."""
 
-    def run(self, frame: Frame) -> None:
+    def run(self, host: HostFunction, frame: Frame) -> None:
         """Run the host function on the buffers of a call."""
-        lends = self._lends
+        is_zero_copy = self._is_zero_copy
         try:
             inputs, targets = self._buffers.arrays(frame)
         except TfpyopError as error:
-            raise error.with_subject(self._host.subject) from None
+            raise error.with_subject(self._subject) from error.__cause__
         out = targets[: self._plan.n_destinations]
-        if not lends:
+        if not is_zero_copy:
             inputs, out = read_only(array.copy() for array in inputs), [np.empty_like(array) for array in out]
         elif out:
             targets = []  # no other reference to the function's arrays may exist
-        problem = self._run(inputs, out, targets, frame)
-        if lends and problem is None and not are_referenced(inputs) and not (out and are_referenced(out)):
+        problem = self._run(host, inputs, out, targets, frame)
+        if is_zero_copy and problem is None and not are_referenced(inputs) and not (out and are_referenced(out)):
             return
-        if lends or self._trials:
+        if is_zero_copy or self._trials:
             problem = self._watched(inputs, out, problem)
         if problem is not None:
             raise problem
 
     def _run(
-        self, inputs: Sequence[Array], out: Sequence[Array], targets: Sequence[Array], frame: Frame
+        self, host: HostFunction, inputs: Sequence[Array], out: Sequence[Array], targets: Sequence[Array], frame: Frame
     ) -> BaseException | None:
         """Run the host function; return the exception, without frames that refer to arrays, or None.
 
         Args:
+          host: The host function.
           inputs: The arguments, or copies.
           out: Destinations.
           targets: The arrays for the results; empty if there are destinations.
@@ -93,9 +103,9 @@ class HostCall:
         """
         try:
             if are_tapes_stopped():  # the TensorFlow code that runs XLA has stopped the tapes
-                arrays = with_tapes(run_host, self._host, self._plan, inputs, out or None)
+                arrays = with_tapes(run_host, host, self._plan, inputs, out or None)
             else:
-                arrays = run_host(self._host, self._plan, inputs, out or None)
+                arrays = run_host(host, self._plan, inputs, out or None)
             if targets:
                 for number, array in enumerate(arrays):
                     if array.shape != self._shapes[number]:
@@ -110,7 +120,7 @@ class HostCall:
         except Exception as error:
             text = _user_traceback(error)
             _clear_frames(error)  # code that keeps the exception must not keep borrowed buffers
-            problem = failure(self._host.subject, inputs, error, traceback=text, most_characters=_MOST_SAID)
+            problem = failure(self._subject, inputs, error, traceback=text, most_characters=_MOST_SAID)
         except BaseException as error:  # Ctrl-C, or an exit
             _clear_frames(error)
             return error.with_traceback(None)
@@ -139,30 +149,30 @@ class HostCall:
 
         Return what went wrong. Arrays in a reference cycle, for example of a caught exception, do not count as kept.
         """
-        lends, self._lends = self._lends, False
+        is_zero_copy, self._is_zero_copy = self._is_zero_copy, False
         if not _are_held(inputs, out):
-            self._lends = problem is None  # after an exception, the next call shows what is kept
+            self._is_zero_copy = problem is None  # after an exception, the next call shows what is kept
             return problem
         self._trials -= 1
         before = [array.tobytes() for array in out]
         gc.collect(0)
         if _are_held(inputs, out):
             self._trials = 0
-            if lends:  # only once: a full collection may take a thousand times as long as the call
+            if is_zero_copy:  # only once: a full collection may take a thousand times as long as the call
                 gc.collect()
                 for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
                     wait_for_release(arrays, _PATIENCE)
                 gc.collect()  # which may also leave it in a cycle
         if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # another thread wrote
             self._trials = 0
-            if not lends:
+            if not is_zero_copy:
                 return problem
             revoke(out)
-            return self._told(problem)
-        self._lends = self._trials > 0 and problem is None
+            return self._reported(problem)
+        self._is_zero_copy = self._trials > 0 and problem is None
         return problem
 
-    def _told(self, problem: BaseException | None) -> BaseException:
+    def _reported(self, problem: BaseException | None) -> BaseException:
         """Return the error for a function that kept borrowed buffers. Return an interrupt itself, with a note."""
         if problem is None or isinstance(problem, Exception):
             return self._kept(problem)
@@ -171,12 +181,12 @@ class HostCall:
         return problem
 
     def _changed(self, got: ArraySpecs) -> ContractError:
-        return outputs_changed_error(self._host.subject, self._buffers.outputs, got)
+        return outputs_changed_error(self._subject, self._buffers.outputs, got)
 
     def _kept(self, problem: Exception | None) -> ContractError:
         return ContractError(
             "the function kept a reference to one of its arrays, which it did not do in its first call.",
-            subject=self._host.subject,
+            subject=self._subject,
             expected="a function that does not use inputs or out= after it has returned",
             got=f"called with {', '.join(map(str, self._plan.inputs))}",
             remedy="Keep a copy instead: x.copy(). XLA owns this memory and reuses it after the call, so do not read "
@@ -198,36 +208,37 @@ def _are_held(inputs: Sequence[Array], out: Sequence[Array]) -> bool:
     return are_referenced(inputs) or are_referenced(out)
 
 
-def _moved(array: Array, number: int, lent: Sequence[Array]) -> Array:
+def _moved(array: Array, number: int, out: Sequence[Array]) -> Array:
     """Return the array, or a copy if it may be part of another destination."""
-    return array if number < len(lent) and array is lent[number] else array.copy()
+    return array if number < len(out) and array is out[number] else array.copy()
 
 
-_CALLS: dict[Any, weakref.ref[HostCall]] = {}
-"""Calls by site text, and by the shapes if the text leaves them open. The host functions keep the calls alive."""
+_MOST_CALLS = 16384
+_CALLS: dict[Any, HostCall] = {}
+"""Calls by site text, and by the shapes if the text leaves them open, until their host function is collected."""
 
 
 def run(site: bytes, frame: Frame) -> None:
     """Run one call, given the text of its site and its call frame. XLA's handler calls this function."""
     key: Any = site
-    reference = _CALLS.get(site)
-    if reference is None and b"?" in site:
+    call = _CALLS.get(site)
+    if call is None and b"?" in site:
         key = (site, *shapes_of(frame))
-        reference = _CALLS.get(key)
-    call = None if reference is None else reference()
-    if call is None or call.registrations != REGISTRY.registrations:
-        call = _make_call(key, CallDescriptor.parse(site), frame)
-    call.run(frame)
+        call = _CALLS.get(key)
+    host = None if call is None else call.host()
+    if call is None or host is None or call.registrations != REGISTRY.registrations:
+        declared = CallDescriptor.parse(site)
+        host = REGISTRY.require_op(declared.token).host
+        call = _make_call(key, host, declared, frame)
+    call.run(host, frame)
 
 
-def _make_call(key: Any, declared: CallDescriptor, frame: Frame) -> HostCall:
-    host = REGISTRY.require_op(declared.token).host
-    try:
+def _make_call(key: Any, host: HostFunction, declared: CallDescriptor, frame: Frame) -> HostCall:
+    with naming(host.subject):
         buffers = CallBuffers(declared, frame)
-    except TfpyopError as error:
-        raise error.with_subject(host.subject) from None
-    call: HostCall = host.remember(key, HostCall(host, buffers))
-    _CALLS[key] = weakref.ref(call, lambda _: _CALLS.pop(key, None))
+    if len(_CALLS) >= _MOST_CALLS:
+        _CALLS.clear()
+    call = _CALLS[key] = HostCall(host, buffers, lambda _: _CALLS.pop(key, None))
     return call
 
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import FuncGraph, GraphOrParentsInXlaContext, InXlaContext, XLAControlFlowContext
+from tfpyop._lowering._tensorflow import (
+    FuncGraph,
+    GraphOrParentsInXlaContext,
+    InXlaContext,
+    XLAControlFlowContext,
+    is_compiled,
+)
 from tfpyop._lowering.watchdog import WATCHDOG
 
 
@@ -25,7 +31,7 @@ def is_compiling() -> bool:
         return True
     # TensorFlow leaves a thread in the context of a compiled function while the function calls host functions.
     # Functions that a host function traces are compiled only if they request it.
-    return any(map(_is_compiled, _functions_being_traced()))
+    return any(map(is_compiled, _functions_being_traced()))
 
 
 @contextlib.contextmanager
@@ -51,7 +57,7 @@ def is_outermost_compiled() -> bool:
         return False
     own, *outer = _functions_being_traced()  # otherwise, callers of a compiled function look like its callees
     is_nested = isinstance(graph.outer_graph, FuncGraph)  # and not traced by a host function, or in tf.init_scope
-    return _is_compiled(own) and not (is_nested and any(map(_is_compiled, outer)))
+    return is_compiled(own) and not (is_nested and any(map(is_compiled, outer)))
 
 
 def _functions_being_traced() -> list[Any]:
@@ -64,7 +70,3 @@ def _functions_being_traced() -> list[Any]:
             found.append(function)
         frame = frame.f_back
     return found
-
-
-def _is_compiled(function: Any) -> bool:
-    return bool(getattr(function, "_jit_compile", False))

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfpyop._locks import SafeLock
 from tfpyop._lowering._tensorflow import TESTED
 from tfpyop._lowering.status import CANCELLED, shortened, status_of
-from tfpyop._lowering.xla.call_descriptor import unreadable
+from tfpyop._lowering.xla.call_descriptor import unreadable_call
 from tfpyop._lowering.xla.exception_table import guarded_from_the_start
 from tfpyop._lowering.xla.structs import (
     INTEGERS,
@@ -134,7 +134,7 @@ def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
             if extension and _answer(extension, version):
                 return None
             if n_attributes != 1 or INTEGERS[types >> 2] != _TEXT:
-                raise unreadable(f"{n_attributes} attributes, or one that is not text")
+                raise unreadable_call(f"{n_attributes} attributes, or one that is not text")
             start, length = read_span(POINTERS[attributes >> 3])
             run(MEMORY[start : start + length], frame)
             return None

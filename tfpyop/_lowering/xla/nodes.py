@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfpyop._host.function import HostFunction
-from tfpyop._lowering._tensorflow import call_module, set_attribute
+from tfpyop._lowering._tensorflow import call_module, convert_node_with, of_graph, set_attribute
 from tfpyop._lowering.tensors import type_of
 from tfpyop._lowering.watchdog import WATCHDOG
 from tfpyop._lowering.xla import call_site, ffi
@@ -22,16 +22,13 @@ from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._spec.coercion import STRING
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OpOutputSpec, OutputSpec
 from tfpyop._spec.signature import SymbolicShape
-from tfpyop.errors import ContractError, SignatureError, TfpyopError, UnsupportedError
+from tfpyop.errors import ContractError, SignatureError, UnsupportedError, naming
 
 TOKEN_ATTRIBUTE = "_tfpyop_token"
 """The attribute of a node that names its host function. Empty for a check, which has no host function."""
 
 _SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
 """Prefixes of the names of dtypes whose numbers are smaller than a byte."""
-
-_ORDER = "tfpyop_order"
-"""The collection of a graph that holds the tensor after which the next stateful call runs."""
 
 
 def install() -> None:
@@ -48,16 +45,14 @@ def host_node(
       UnsupportedError: XLA lacks the dtype, cannot call Python, or does not order the stateful call.
       SignatureError: The shapes of the outputs cannot be computed from the shapes of the inputs.
     """
-    try:
+    with naming(op.subject):
         _check_dtypes([*types, *promised])
         _check_memory(types, "input {}")
         _check_memory(promised, "output {}")
         sizes = _sizes(op.host, types, promised)
         graph = tf.compat.v1.get_default_graph()
-        order = _order(graph) if op.host.is_stateful else []
+        order = _order(graph)[:] or [tf.constant(0)] if op.host.is_stateful else []
         install()
-    except TfpyopError as error:
-        raise error.with_subject(op.subject) from None
     if not promised and not order:
         return []
     call = CallDescriptor(REGISTRY.token_of(op), types, promised, is_ordered=op.host.is_stateful)
@@ -80,7 +75,7 @@ def host_node(
     )
     set_attribute(results[0].op, TOKEN_ATTRIBUTE, REGISTRY.token_of(op))
     if order:
-        graph.get_collection_ref(_ORDER)[:] = results[-1:]
+        _order(graph)[:] = results[-1:]
     return list(results[: len(promised)])
 
 
@@ -114,7 +109,7 @@ def check_shape(
     call_module([*inputs, tensor], version=9, module=module, Tout=[], Sout=[], platforms=["CPU"])
     node: tf.Operation = graph.get_operations()[n_nodes]
     set_attribute(node, TOKEN_ATTRIBUTE, "")
-    node.pfor_converter = lambda _: tf.no_op()  # rows of one shape need one check
+    convert_node_with(node, lambda _: tf.no_op())  # rows of one shape need one check
     return node
 
 
@@ -192,10 +187,10 @@ def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
 
 
 def _order(graph: tf.Graph) -> list[tf.Tensor]:
-    """Return the tensor that a stateful call must follow: from the previous call in the graph, or a constant."""
+    """Return a list that holds the tensor after which the next stateful call runs; empty before the first call."""
     if not is_outermost_compiled():
         raise UnsupportedError(
             "the op is stateful, and XLA does not guarantee the order of calls in loops, branches and inner functions.",
             remedy="Call the op directly in the function with jit_compile=True, or outside this function.",
         )
-    return list(graph.get_collection_ref(_ORDER)) or [tf.constant(0)]
+    return of_graph(graph, "order", list[tf.Tensor])

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import TESTED, separate_traces_for_xla
+from tfpyop._lowering._tensorflow import TESTED, of_graph, separate_traces_for_xla
 from tfpyop._lowering.autodiff.gradient_node import is_gradient_node
 from tfpyop._lowering.saved.nodes import nodes_of
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
@@ -37,11 +37,7 @@ def _can_serve(trace: Any) -> bool:
     attributes = trace.function_def.attr  # TensorFlow's own map, to which [] would add missing keys
     if "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b:
         return True
-    graph = trace.graph
-    if not hasattr(graph, "_tfpyop_is_neutral"):
-        graph._tfpyop_is_neutral = not _holds_own_node(graph)
-    is_neutral: bool = graph._tfpyop_is_neutral
-    return is_neutral
+    return of_graph(trace.graph, "is_neutral", lambda: not _holds_own_node(trace.graph))
 
 
 def _holds_own_node(graph: tf.Graph) -> bool:

@@ -21,8 +21,8 @@ POINTERS = memoryview(MEMORY).cast("B").cast("Q")
 INTEGERS = memoryview(MEMORY).cast("B").cast("i")
 """The same memory as C integers, indexed by address divided by 4."""
 
-LENT_FROM = 1
-LENT: Any = (ctypes.c_char * sys.maxsize).from_address(LENT_FROM)
+ARRAY_MEMORY_START = 1
+ARRAY_MEMORY: Any = (ctypes.c_char * sys.maxsize).from_address(ARRAY_MEMORY_START)
 """The same memory for numpy arrays. It starts at address 1, because numpy rejects a buffer at address 0."""
 
 Frame = tuple[int, ...]
@@ -31,12 +31,15 @@ their pointers; the same two values for the results; the number of attributes, a
 pointers. The tuple is passed whole, because unpacking it again would slow down every call."""
 
 
+_HEADER: Any = (("struct_size", ctypes.c_size_t), ("extension_start", ctypes.c_void_p))
+"""The first fields of most structs."""
+
+
 class Version(ctypes.Structure):
     """XLA_FFI_Api_Version."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("major", ctypes.c_int),
         ("minor", ctypes.c_int),
     ]
@@ -46,8 +49,7 @@ class Api(ctypes.Structure):
     """XLA_FFI_Api, with only the fields in use. The struct has more fields; `struct_size` includes all of them."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("version", Version),
         ("internal_api", ctypes.c_void_p),
         ("error_create", ctypes.c_void_p),
@@ -98,8 +100,7 @@ class Buffers(ctypes.Structure):
     """XLA_FFI_Args and XLA_FFI_Rets, which have the same fields."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("items", ctypes.POINTER(ctypes.c_void_p)),
@@ -110,8 +111,7 @@ class Attributes(ctypes.Structure):
     """XLA_FFI_Attrs."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("names", ctypes.c_void_p),
@@ -123,8 +123,7 @@ class CallFrame(ctypes.Structure):
     """XLA_FFI_CallFrame, with its nested structs."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("api", ctypes.c_void_p),
         ("context", ctypes.c_void_p),
         ("stage", ctypes.c_int),
@@ -138,8 +137,7 @@ class Buffer(ctypes.Structure):
     """XLA_FFI_Buffer: one argument or result of a call."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("dtype", ctypes.c_int),
         ("data", ctypes.c_void_p),
         ("rank", ctypes.c_int64),
@@ -157,8 +155,7 @@ class RegisterArguments(ctypes.Structure):
     """XLA_FFI_Handler_Register_Args."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("name", Span),
         ("platform", Span),
         ("bundle", Bundle),
@@ -170,8 +167,7 @@ class ErrorArguments(ctypes.Structure):
     """XLA_FFI_Error_Create_Args."""
 
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
+        *_HEADER,
         ("message", ctypes.c_char_p),
         ("code", ctypes.c_int),
     ]

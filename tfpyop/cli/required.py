@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
 
 from tfpyop._discovery import import_module
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.export import required_ops
 
 
-def show_required(path: str, modules: Iterable[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print a table of the ops of a saved model; return 1 if an op is not available."""
     with printing_aside():
-        for module in modules:
+        for module in options.modules:
             import_module(module)
-    found = required_ops(path)
+    found = required_ops(options.path)
     table = make_table("op", "module", "available")
     for op in found:
         is_gone = op.is_local or op.is_of_main

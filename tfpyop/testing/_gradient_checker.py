@@ -14,6 +14,7 @@ from tfpyop import Op
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
+from tfpyop.testing._check_runner import CheckRunner, described
 from tfpyop.testing._comparisons import (
     NOISE,
     SUBNORMAL,
@@ -45,7 +46,6 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._ops import spec_of
-from tfpyop.testing._outcomes import CheckRunner, described
 
 _N_CONFIRMING = 6
 """Number of additional directions that are tried at a point before a failure is reported."""
@@ -147,8 +147,7 @@ class GradientChecker:
 
     def _gradients(self, at: Point, weights: Vectors) -> Vectors:
         def differentiate() -> Any:
-            cotangents = [None if weight is None else tf.constant(weight) for weight in weights]
-            return vjp(at.call, at.tensors, cotangents)
+            return vjp(at.call, at.tensors, weights)
 
         try:
             if self._mode == "eager":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import warnings
 from collections.abc import Sequence
@@ -23,31 +24,20 @@ _CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[
 _MOST_NAMED = 3
 
 
-def check_ops(
-    targets: Sequence[str],
-    *,
-    html: str | None,
-    is_json: bool,
-    checks: Sequence[str] | None,
-    max_examples: int | None,
-    modes: Sequence[str] | None,
-    seed: int | None,
-) -> int:
+def run(options: argparse.Namespace) -> int:
     """Check the ops that the targets name; return 1 if a check failed."""
-    names = checked_names(checks)
-    checked_modes(modes)
-    if html is not None:
-        require_writable(html)
+    names = checked_names(options.checks)
+    checked_modes(options.modes)
+    if options.html is not None:
+        require_writable(options.html)
     with printing_aside():
-        ops = find_all(targets)
-    options = {"max_examples": max_examples, "modes": modes, "seed": seed}
-    with printing_aside():
-        reports = _run(ops, names, options)
-        if html is not None:
+        ops = find_all(options.targets)
+        reports = _run(ops, names, {"max_examples": options.max_examples, "modes": options.modes, "seed": options.seed})
+        if options.html is not None:
             from tfpyop.cli.html import write_page
 
-            write_page(html, ops, reports)
-    if is_json:
+            write_page(options.html, ops, reports)
+    if options.json:
         print(json.dumps(_as_json(ops, reports), indent=2))  # noqa: T201 - the requested output
     else:
         _print(reports, names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from tfpyop._discovery import find_all
@@ -10,10 +11,10 @@ from tfpyop._op import Op, op_def_of
 from tfpyop.cli._console import make_console, make_table, printing_aside
 
 
-def list_ops(targets: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print a table of the ops that the targets name."""
     with printing_aside():
-        ops = find_all(targets)
+        ops = find_all(options.targets)
     table = make_table("op", "signature", "dtypes", "rules", "defined at")
     for name, op in ops.items():
         table.add_row(name, *_described(op))

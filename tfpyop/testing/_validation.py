@@ -1,4 +1,4 @@
-"""Misuse: errors for invalid arguments of the testing package."""
+"""Validation: errors for invalid arguments of the testing package."""
 
 from __future__ import annotations
 

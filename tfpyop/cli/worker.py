@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -17,21 +17,15 @@ _VARIABLE = "TF_CONFIG"
 _EXAMPLE = '{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}'
 
 
-def serve(modules: Iterable[str], dispatcher: str | None, address: str) -> int:
+def run(options: argparse.Namespace) -> int:
     """Import modules that define ops, start a server, and wait until the process ends.
-
-    Args:
-      modules: Names of modules.
-      dispatcher: The `host:port` of a tf.data service dispatcher, to run as one of its workers. Default: run a
-        `tf.distribute` server that TF_CONFIG configures.
-      address: The host name under which other machines of the tf.data service reach this machine.
 
     Raises:
       RegistrationError: A module does not exist, or TF_CONFIG does not specify the cluster and the task.
     """
     with contextlib.redirect_stdout(sys.stderr):  # the program that waits for the server reads one line
-        names = [name for module in modules for name in find_ops(module)]
-    server = _cluster_server() if dispatcher is None else _data_server(dispatcher, address)
+        names = [name for module in options.modules for name in find_ops(module)]
+    server = _cluster_server() if options.dispatcher is None else _data_server(options.dispatcher, options.address)
     print(f"serving {len(names)} ops: {', '.join(names)}", flush=True)  # noqa: T201 - the line that signals readiness
     server.join()
     return 0

@@ -1,4 +1,4 @@
-"""Outcomes: the result of a check, and the runner that produces it from a property."""
+"""The check runner: run a property on examples, and report the outcome."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError, is_refusal
-from tfpyop.testing._misuse import require_arguments, require_count, require_seed, require_strategy
 from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
+from tfpyop.testing._validation import require_arguments, require_count, require_seed, require_strategy
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """The type of an example that a strategy draws and a report shows as code."""

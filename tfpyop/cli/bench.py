@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import io
 import math
@@ -25,10 +26,10 @@ from tfpyop._spec.size_terms import names_in
 from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import RegistrationError, UnsupportedError, describe_arrays
-from tfpyop.testing._misuse import require_known_nesting
 from tfpyop.testing._modes import is_applicable
 from tfpyop.testing._ops import is_unbound_method, spec_of
 from tfpyop.testing._static import static_choices
+from tfpyop.testing._validation import require_known_nesting
 
 _N_ROUNDS = 7
 _ROUND_SECONDS = 0.02
@@ -38,8 +39,9 @@ Times = Mapping[str, float]
 """Seconds per call, by the name of the call."""
 
 
-def bench(target: str, *, png: str | None, max_size: int) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure one op, print a table, and draw a plot if requested."""
+    target, png = options.op, options.png
     if png is not None:
         _require_picture(png)
     with printing_aside():
@@ -50,7 +52,7 @@ def bench(target: str, *, png: str | None, max_size: int) -> int:
         )
     [op] = ops.values()
     _require_served(op)
-    sizes = [10**power for power in range(len(str(max_size)))]
+    sizes = [10**power for power in range(len(str(options.max_size)))]
     measured = {}
     for size in track(sizes, description=f"{target}", console=make_console(is_error=True), transient=True):
         arrays = inputs_of(op, size)

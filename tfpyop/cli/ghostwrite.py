@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import operator
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from tfpyop._discovery import find_ops
@@ -16,10 +17,10 @@ from tfpyop.testing import arguments
 from tfpyop.testing._ops import is_unbound_method
 
 
-def ghostwrite(targets: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print a test file for the ops that the targets name."""
     with printing_aside():
-        ops = [(target, find_ops(target)) for target in targets]
+        ops = [(target, find_ops(target)) for target in options.targets]
     found = {(target.partition(":")[0], name): op for target, named in ops for name, op in named.items()}
     titles = _titles(list(found))
     tests = [line for (module, name), op in found.items() for line in _test(titles[module, name], module, name, op)]
