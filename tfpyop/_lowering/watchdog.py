@@ -175,8 +175,12 @@ def n_inter_op_threads() -> int:
 
 def _made_by_tensorflow(calls: Mapping[object, Running]) -> dict[object, Running]:
     """Return the calls in threads of TensorFlow and XLA. Calls in Python threads block no other graph."""
-    frames = _current_frames()
-    return {call: running for call, running in calls.items() if _begins_with_call(frames.get(running[0]))}
+    frames, own = _current_frames(), threading.get_ident()
+    return {
+        call: running
+        for call, running in calls.items()
+        if _begins_with_call(sys._getframe() if running[0] == own else frames.get(running[0]))
+    }
 
 
 def _current_frames() -> dict[int, FrameType]:
