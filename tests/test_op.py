@@ -45,7 +45,7 @@ def test_an_op_has_the_attributes_of_its_function(op, attribute):
     assert getattr(op, attribute) == getattr(op.numpy, attribute)
 
 
-def test_an_op_is_a_function_to_those_who_ask():
+def test_inspect_takes_an_op_for_a_function():
     assert inspect.isfunction(bare)
     assert callable(bare)
     assert inspect.getsource(bare).startswith("@differentiable_op\ndef bare(x, y):")

@@ -42,7 +42,7 @@ def test_a_pickle_of_an_op_that_its_module_no_longer_defines_is_refused():
         importlib.import_module("tfpyop._op")._unpickle("__main__", "__main__:gone")
 
 
-def test_a_call_without_an_argument_tells_what_the_signature_has():
+def test_a_call_without_an_argument_shows_the_inputs_of_the_signature():
     op = differentiable_op(lambda x, y: x, signature="(n)->(n)")
     with pytest.raises(TypeError, match=r"'y'\.\n  Parameters: \(x, y\); inputs of signature '\(n\)->\(n\)': 1$"):
         op(X)

@@ -196,7 +196,7 @@ def test_the_first_op_of_a_name_stays(write):
     assert get_op("tests:kept").__module__ == name
 
 
-def test_a_factory_makes_its_ops_anew_when_its_module_is_executed_again(write):
+def test_a_factory_replaces_its_ops_when_its_module_is_executed_again(write):
     module = importlib.import_module(write(FACTORY.replace("make(3)\n", "").replace("looped", "made-anew")))
     first = module.ops[0]
     second = importlib.reload(module).ops[0]

@@ -204,7 +204,7 @@ def test_a_refused_second_op_leaves_the_first_as_it_was():
 
 
 @pytest.mark.parametrize("attach", ["numpy_gradient", "numpy_jvp"])
-def test_the_op_of_a_rule_does_not_show_the_face_of_its_primal(attach):
+def test_the_op_of_a_rule_does_not_have_the_parameters_of_its_primal(attach):
     op = differentiable_op(lambda x, y, *, axis=-1: (x, y), signature="(),()->(),()", dtype=(None, int))
     rule_op = getattr(op, attach)(lambda op, *vectors: None)
     assert str(inspect.signature(rule_op)) == "(*values, **static)"
