@@ -1,5 +1,9 @@
+import importlib
+import itertools
 import os
 import shutil
+import sys
+import textwrap
 
 import pytest
 
@@ -39,3 +43,25 @@ def open_page(browser):
     yield opened
     for tab in tabs:
         tab.close()
+
+
+_serial = itertools.count(1)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function that writes a module where it can be imported, and returns its name."""
+    monkeypatch.chdir(tmp_path)  # places in errors are relative to it
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a reload within the same second must read the file
+    names = []
+
+    def write(source, name=None):
+        names.append(name or f"acme{next(_serial)}")
+        (tmp_path / f"{names[-1]}.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+        return names[-1]
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)

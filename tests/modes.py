@@ -10,6 +10,11 @@ def _arrays(result):
     return tf.nest.map_structure(lambda tensor: tensor if tensor is None else tensor.numpy(), result)
 
 
+def compiled(function, **options):
+    """A function of tensors, compiled by XLA."""
+    return tf.function(function, jit_compile=True, autograph=False, **options)
+
+
 def _eager(function, arguments):
     return _arrays(function(*map(tf.constant, arguments)))
 
@@ -40,7 +45,7 @@ def _session(function, arguments):
 
 
 def _xla(function, arguments):
-    return _arrays(tf.function(function, autograph=False, jit_compile=True)(*map(tf.constant, arguments)))
+    return _arrays(compiled(function)(*map(tf.constant, arguments)))
 
 
 def _xla_unknown_sizes(function, arguments):
@@ -51,8 +56,8 @@ def _xla_unknown_sizes(function, arguments):
 
 def _xla_again(function, arguments):
     """The third call: the first one is given copies, to see what the function keeps."""
-    compiled, tensors = tf.function(function, autograph=False, jit_compile=True), [*map(tf.constant, arguments)]
-    return [_arrays(compiled(*tensors)) for _ in range(3)][-1]
+    call, tensors = compiled(function), [*map(tf.constant, arguments)]
+    return [_arrays(call(*tensors)) for _ in range(3)][-1]
 
 
 _CALLS = {

@@ -1,26 +1,18 @@
 """The benchmarks run, and tell what they measured; what they measure is judged by nobody."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks.groups import GROUPS
 from benchmarks.libraries import FOREIGN, scaling_cases, startup_cases, tensorflow_cases
+from tests.processes import run_python
 
 CASES = {"tensorflow": tensorflow_cases, "scaling": scaling_cases, "startup": startup_cases}
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    return run_python("-m", "benchmarks", *arguments, timeout=200)
 
 
 @pytest.mark.slow
@@ -35,7 +27,7 @@ def test_a_group_is_measured_printed_written_and_drawn(tmp_path):
     assert sorted(path.name for path in (tmp_path / "charts").iterdir()) == ["eager.png", "rows.png"]
 
 
-def test_an_unknown_group_is_told_with_those_there_are():
+def test_an_unknown_group_is_an_error_that_lists_the_groups():
     process = run("egaer")
     assert process.returncode == 2
     assert "there is no group 'egaer'; there are eager, " in process.stderr

@@ -67,7 +67,7 @@ def test_a_shape_function_that_gives_sizes_of_no_tensor_is_reported(mode, shape)
         modes.call(mode, op, X)
 
 
-def test_a_shape_function_is_not_asked_about_unknown_dimensions():
+def test_a_shape_function_is_not_called_with_unknown_dimensions():
     op = differentiable_op(lambda x: x, shape=lambda shape: (shape[0] + 0,))
     assert tf.function(op).get_concrete_function(tf.TensorSpec([None])).output_shapes.rank is None
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.processes import run_python
 from tfpyop import cli
 
 OPS = """
@@ -127,9 +128,7 @@ def test_list_is_a_table_of_ops(run):
 
 @pytest.mark.parametrize("command", ["list", "ghostwrite"])
 def test_what_modules_print_is_no_result(command, directory):
-    process = subprocess.run(
-        [sys.executable, "-m", "tfpyop", command, "cli_ops"], cwd=directory, capture_output=True, text=True, timeout=60
-    )
+    process = run_python("-m", "tfpyop", command, "cli_ops", cwd=directory)
     assert "hello from a module" not in process.stdout
     assert "hello from a module" in process.stderr
 
@@ -137,9 +136,7 @@ def test_what_modules_print_is_no_result(command, directory):
 def test_list_cuts_nothing_off_in_a_pipe_and_shows_names_as_they_are(directory):
     (directory / "link.py").write_text(OPS.replace("my-lab", "link").replace("def mod(", "def " + 60 * "m" + "("))
     (directory / "link.py").write_text((directory / "link.py").read_text().replace("@mod.", "@" + 60 * "m" + "."))
-    process = subprocess.run(
-        [sys.executable, "-m", "tfpyop", "list", "link"], cwd=directory, capture_output=True, text=True, timeout=60
-    )
+    process = run_python("-m", "tfpyop", "list", "link", cwd=directory)
     assert f"link:{60 * 'm'}" in process.stdout
     assert "link:product" in process.stdout
 
@@ -230,7 +227,7 @@ def test_ghostwrite_writes_a_file_that_runs(run, directory):
     assert "2 passed, 3 skipped, 4 deselected" in process.stdout, process.stdout + process.stderr
 
 
-def test_ghostwrite_tells_ops_of_one_name_apart(run, directory):
+def test_ghostwrite_distinguishes_ops_of_the_same_name(run, directory):
     (directory / "cli_more_ops.py").write_text(OPS.replace("my-lab", "other-lab"))
     status, output, _ = run("ghostwrite", "cli_ops:mod", "cli_more_ops:mod")
     assert status == 0

@@ -79,6 +79,6 @@ def test_one_op_is_found():
         (".inner", "'.inner' is not a module name"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is_near(target, message):
+def test_a_missing_module_or_op_is_an_error_with_the_nearest_names(target, message):
     with pytest.raises(RegistrationError, match=message):
         find_ops(target)

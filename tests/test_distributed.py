@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tests import saved_ops
+from tests.processes import run_python
 from tfpyop import differentiable_op
 
 ROOT = Path(__file__).parent.parent
@@ -58,19 +59,20 @@ def test_an_example_trains_with_processes_of_its_own(example):
         ({"TF_CONFIG": "{}"}, "Got: '{}' (no 'cluster'). Set the variable"),
     ],
 )
-def test_a_worker_without_a_task_is_told_what_to_set(variables, got, monkeypatch):
+def test_a_worker_without_a_task_says_which_variable_to_set(variables, got, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    status, _, errors = run("-m", "tfpyop", "worker", "--modules", "tests.saved_ops", **variables)
-    assert status == 2
+    process = run_python("-m", "tfpyop", "worker", "--modules", "tests.saved_ops", env={**os.environ, **variables})
+    assert process.returncode == 2
+    errors = process.stderr
     assert got in errors
     assert "TF_CONFIG does not specify the cluster and the task of this process" in errors
     assert '"task": {"type": "worker", "index": 0}' in errors
 
 
 def test_a_worker_of_a_module_that_is_not_there_is_one_line():
-    status, _, errors = run("-m", "tfpyop", "worker", "--modules", "tests.saved_opps")
-    assert status == 2
-    assert "tfpyop: there is no module 'tests.saved_opps'" in errors
+    process = run_python("-m", "tfpyop", "worker", "--modules", "tests.saved_opps")
+    assert process.returncode == 2
+    assert "tfpyop: there is no module 'tests.saved_opps'" in process.stderr
 
 
 X = np.arange(20, dtype=np.float32)

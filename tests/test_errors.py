@@ -111,7 +111,7 @@ def test_a_subject_that_is_set_later_is_pickled():
     assert pickle.loads(pickle.dumps(error)).subject == "op 'f' (a.py:1)"
 
 
-def test_autograph_is_told_to_pass_the_errors_through():
+def test_autograph_passes_the_errors_through():
     assert TfpyopError("it is wrong.").ag_pass_through is True
 
 

@@ -1,5 +1,6 @@
 """The example of a library: built and installed by pip, and used by programs that have nothing else of it."""
 
+import json
 import os
 import re
 import shutil
@@ -56,6 +57,18 @@ print(tfpyop.__file__)
 """
 
 
+TOGETHER = """
+import contextlib, io, json, sys
+
+def printed(program):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(program, {})
+    return output.getvalue()
+
+print(json.dumps([printed(program) for program in json.load(sys.stdin)]))
+"""
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """A copy of the sources, beside a fresh environment with the package in it."""
@@ -66,11 +79,12 @@ def library(tmp_path_factory):
     return directory
 
 
-def run(directory, *arguments):
+def run(directory, *arguments, given=None):
     """Run the environment's Python; returns what it prints."""
     process = subprocess.run(
         [directory / "venv" / "bin" / "python", *arguments],
         cwd=directory / "source",
+        input=given,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
@@ -88,18 +102,29 @@ def test_the_functions_work_without_tensorflow(library):
     assert installed == f"1.0.0 {site_packages(library / 'venv') / 'terrain' / '__init__.py'}"
 
 
-def test_the_ops_have_gradients(library):
-    distance, diffuse, accumulate, tfpyop = run(library, "-c", OPS_SIDE).splitlines()
+@pytest.fixture(scope="module")
+def programs(library):
+    """Programs that use the ops, and what each prints; they share a process, because TensorFlow takes long to load."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (library / "source" / "README.md").read_text(), re.M | re.S)
+    programs = [OPS_SIDE, *blocks]
+    output = run(library, "-c", TOGETHER, given=json.dumps(programs))
+    return list(zip(programs, json.loads(output), strict=True))
+
+
+@pytest.mark.slow
+def test_the_ops_have_gradients(programs):
+    distance, diffuse, accumulate, tfpyop = programs[0][1].splitlines()
     assert distance == "terrain.ops:distance [0.0, -1.0] [0.0, 1.0]"
     assert diffuse == "terrain.ops:diffuse [0.25, 0.5, 0.25] [-0.09375, -0.1875, -0.09375]"
     assert accumulate == "terrain.ops:accumulate [[0.0, 0.0]] [[8.0, 5.0]]"
     assert tfpyop == str(ROOT / "tfpyop" / "__init__.py")
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_block_of_its_readme_prints_what_it_says(number, library):
-    block = re.findall(r"^```python\n(.*?)^```$", (library / "source" / "README.md").read_text(), re.M | re.S)[number]
-    assert run(library, "-c", block).strip() == block.rpartition("# ")[2].strip()
+@pytest.mark.slow
+def test_the_blocks_of_its_readme_print_what_they_say(programs):
+    assert len(programs) == 3
+    for block, printed in programs[1:]:
+        assert printed.strip() == block.rpartition("# ")[2].strip()
 
 
 # In parts, all of them together, which workers share and of which none takes long on a busy machine.

@@ -102,7 +102,7 @@ def with_exceptions(value):
     [*map(with_exceptions, [None, 7, "text", {"a": ValueError()}, [None, "text", ValueError()]]), RefusingError("no")],
     ids=lambda error: str(vars(error)),
 )
-def test_exceptions_that_look_like_groups_are_told(mode, error):
+def test_exceptions_that_resemble_groups_are_reported(mode, error):
     with pytest.raises(tf.errors.UnknownError, match=rf"the function raised {type(error).__name__}: {error}"):
         modes.call(mode, failing_once(error), X)
 

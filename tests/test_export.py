@@ -3,7 +3,6 @@
 import enum
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 import tfpyop
 from tests import ops, saved_ops
+from tests.processes import run_python
 from tests.test_saved_model import saved
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op, export
 from tfpyop._registry.op_def import RuleSet, TensorFlowRule
@@ -131,13 +131,7 @@ def test_the_module_of_a_renamed_op_is_known(directory):
 
 
 def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "tfpyop", *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "120", **environment},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    return run_python("-m", "tfpyop", *arguments, env={**os.environ, "COLUMNS": "120", **environment})
 
 
 @pytest.mark.slow
@@ -321,9 +315,7 @@ with tf.GradientTape() as tape:
 gradient = tape.gradient(y, x, output_gradients=2 * y)
 print(json.dumps([model.call(x).numpy().tolist(), y.numpy().tolist(), gradient.numpy().tolist()]))
 """
-    process = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True
-    )
+    process = run_python("-c", program, cwd=tmp_path, check=True)
     value, compiled, gradient = json.loads(process.stdout)
     np.testing.assert_allclose([value, compiled], expected, rtol=1e-5)
     y = expected[1]
@@ -441,14 +433,7 @@ print(files("old") == before, files("new"))
 
 
 def test_a_native_model_that_cannot_be_written_changes_nothing(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-c", FULL_DISK],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    process = run_python("-c", FULL_DISK, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stdout.splitlines()[-1] == "True {}", process.stdout + process.stderr
 
 
@@ -470,7 +455,7 @@ def test_a_loaded_model_whose_ops_are_not_known_cannot_be_made_native(directory,
             export.save(model, tmp_path / "model", native=True)
 
 
-def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypatch):
+def test_local_ops_of_a_loaded_model_are_found(tmp_path, monkeypatch):
     with pytest.warns(export.ExportWarning):
         export.save(module_of(local_op()), tmp_path)
     model = tf.saved_model.load(tmp_path)
@@ -480,7 +465,7 @@ def test_ops_of_a_loaded_model_that_nobody_can_have_are_found(tmp_path, monkeypa
     assert "test_export" in repr(error)
 
 
-def test_ops_of_a_program_are_told_so(tmp_path):
+def test_ops_of_a_script_are_reported_as_such(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("""
 import tensorflow as tf
@@ -494,15 +479,7 @@ module = tf.Module()
 module.call = tf.function(helper, [tf.TensorSpec([1, 2])])
 export.save(module, "model")
 """)
-    process = subprocess.run(
-        [sys.executable, program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
+    process = run_python(program, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert "defined in a script, which other processes do not import" in process.stderr
     with pytest.raises(UnsupportedError, match=r"__main__:helper\n  Ops of __main__ belong to the program that saved"):
         export.load(tmp_path / "model")
@@ -518,7 +495,7 @@ export.save(module, "model")
         (["qqqqqqq"], r"there is no module 'qqqqqqq'\.\n  Add its directory to PYTHONPATH"),
     ],
 )
-def test_what_names_no_modules_is_told(directory, modules, said):
+def test_invalid_module_names_are_refused(directory, modules, said):
     with pytest.raises(RegistrationError, match=said):
         export.load(directory / "model", modules=modules)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests import ops
+from tests import ops, processes
 from tfpyop import differentiable_op
 from tfpyop.testing import CheckError, arguments, check_export
 
@@ -66,6 +66,11 @@ def fatal(x):
         os._exit(3)
     return x
 '''
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch):
+    processes.fork_for_exports(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -293,6 +293,7 @@ print(double(keras.Input((3,))).shape)
     assert result.stdout == "(None, 3)\n"
 
 
+@pytest.mark.slow
 def test_the_first_tensor_of_a_process_may_be_made_of_an_array():
     program = (
         "import numpy as np, tfpyop\n"

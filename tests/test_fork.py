@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import json, os, signal, sys
@@ -48,15 +50,7 @@ for path in ("own", "inherited"):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 def test_a_model_of_a_forked_child_does_not_run_ops_of_its_parent(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == 0, process.stderr
+    process = run_python("-c", PROGRAM, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     child, parent, *loaded = map(json.loads, process.stdout.splitlines())
     assert child == ["child", [5.0]]
     assert parent == ["parent", [[2.0], [5.0]]]

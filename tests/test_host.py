@@ -135,7 +135,7 @@ def refusing_half(x, *others):
 
 
 @pytest.mark.parametrize("dtype", ["f2", "bf16"])
-def test_a_function_that_refuses_half_precision_is_asked_again_with_single(dtype):
+def test_a_function_that_refuses_half_precision_is_called_again_in_single(dtype):
     dtype = np.dtype(__import__("ml_dtypes").bfloat16 if dtype == "bf16" else dtype)
     (output,) = host_of(refusing_half, "()->()")([np.array([1.5], dtype)])
     assert (output.dtype, output.tolist()) == (dtype, [1.5])
@@ -158,7 +158,7 @@ def test_only_half_precision_is_widened_when_it_is_refused():
 
 
 @pytest.mark.parametrize("is_stateful", [False, True])
-def test_a_stateful_function_is_not_asked_again(is_stateful):
+def test_a_stateful_function_is_not_called_again(is_stateful):
     calls = []
 
     def function(x):
@@ -369,7 +369,7 @@ def test_the_note_has_the_dtypes_the_function_saw():
 
 
 @has_notes
-def test_an_exception_that_goes_through_two_functions_is_told_of_both():
+def test_an_exception_that_passes_two_functions_has_a_note_of_each():
     def function(x):
         raise ValueError
 
@@ -394,7 +394,7 @@ def test_an_exception_that_goes_through_two_functions_is_told_of_both():
     ],
     ids=["[]", "+=", "out=", "sort", "fill", "copyto"],
 )
-def test_a_function_that_writes_to_its_input_is_told_to_copy(function, problem):
+def test_a_function_that_writes_to_its_input_is_an_error_that_advises_a_copy(function, problem):
     message = (
         f"{problem}\n  {SUBJECT}: inputs are read-only, because other code may use the same tensor. Change a copy "
         "instead: x = x.copy()."

@@ -1,7 +1,6 @@
 """Ctrl-C, and whatever else a signal handler raises, comes out of calls as what it is, wherever it arrives."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -10,15 +9,15 @@ import tensorflow as tf
 from tensorflow.python.eager import context as tensorflow_context
 
 from tests import interrupted_calls
+from tests.processes import run_python
 from tfpyop._lowering._tensorflow import EagerTensor
 
 
 @pytest.fixture(scope="module")
 def results():
     """What came out of calls in a process of their own: the test runner has signal handlers and timers, too."""
-    command = [sys.executable, "-m", interrupted_calls.__name__, "0.4"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert process.returncode == 0, process.stderr  # a crash, as TensorFlow's own when it makes a tensor
+    # A crash of the process is TensorFlow's own when it makes a tensor.
+    process = run_python("-m", interrupted_calls.__name__, "0.4", check=True)
     return json.loads(process.stdout)
 
 

@@ -1,8 +1,6 @@
 """Keras: ops in functional, Sequential and subclassed models, trained in every way, and saved for other processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -11,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import ops, saved_ops
+from tests.processes import run_python
 from tfpyop import CoercionError, RegistrationError, SignatureError, UnsupportedError, differentiable_op
 from tfpyop._import_hooks import _on_keras
 from tfpyop._lowering import dispatch
@@ -131,16 +130,8 @@ model.fit(x, y, verbose=0)
 
 
 def run(program, directory, *arguments, **environment):
-    process = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return run_python("-c", program, *arguments, cwd=directory, env=environment, check=True).stdout
 
 
 def test_a_file_whose_ops_are_missing_says_which(tmp_path):
@@ -262,7 +253,7 @@ def test_mixed_precision(policy):
         (lambda x: ops.exp([x, x]), UnsupportedError, r"is a list that contains a KerasTensor(?s:.*)keras\.ops\.stack"),
     ],
 )
-def test_what_cannot_be_symbolic_is_told_without_a_word_of_keras(call, kind, said):
+def test_an_error_for_symbolic_inputs_does_not_mention_keras(call, kind, said):
     with pytest.raises(kind, match=said) as caught:
         call(keras.Input((3,), batch_size=2))
     assert "Exception encountered" not in str(caught.value)
@@ -300,7 +291,7 @@ def test_the_static_values_of_a_layer_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(loaded(X[:, :3]), model(X[:, :3]))
 
 
-def test_a_static_value_that_an_op_does_not_take_is_told_where_it_is_written():
+def test_an_invalid_static_value_is_an_error_where_it_is_written():
     with pytest.raises(RegistrationError, match=r"hypotenuse'.*no static parameter 'skale'\.\n  Did you mean 'scale'"):
         saved_ops.hypotenuse.as_layer(skale=2.0)
 
@@ -361,13 +352,13 @@ def test_an_op_of_unknown_shape_in_a_model_is_reported_by_the_op():
         model.fit(X, X, verbose=0)
 
 
-def test_a_layer_may_tell_the_shape_that_an_op_does_not():
+def test_a_layer_may_define_the_shape_that_an_op_does_not():
     layer = OfUnknownShape(lambda x: tf.ensure_shape(UNKNOWN(x), [None, 3]))
     assert layer(keras.Input((3,))).shape == (None, 3)
     np.testing.assert_array_equal(layer(X[:, :3]), X[:, :3])
 
 
-def test_other_unknown_shapes_are_told_as_before():
+def test_other_unknown_shapes_are_reported_as_before():
     layer = OfUnknownShape(lambda x: tf.numpy_function(np.negative, [x], tf.float32))
     with pytest.raises(ValueError, match=r"as_list\(\) is not defined on an unknown TensorShape") as caught:
         layer(keras.Input((3,)))

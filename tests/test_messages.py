@@ -419,7 +419,7 @@ def test_a_function_that_does_not_work_on_loop_dimensions(mode, op, text):
     check(ContractError, text.replace("{op}", subject(op)), lambda: modes.call(mode, op, A), is_exact=mode == "eager")
 
 
-def test_a_function_that_is_not_vectorized_is_told_nothing_of_loop_dimensions():
+def test_errors_of_a_function_that_is_not_vectorized_do_not_mention_loop_dimensions():
     op = differentiable_op(lambda x: x, signature="(n)->()", vectorized=False)
     text = f"""\
 {subject(op)}: output 0 has the wrong shape.
@@ -453,7 +453,7 @@ def test_the_note_on_an_exception_of_a_function(signature, hint):
     assert caught.value.__notes__ == [f"Raised in {subject(op)}, called with float32[2, 3].{hint}"]
 
 
-def test_an_exception_that_loop_dimensions_do_not_explain_is_told_without_them():
+def test_an_exception_that_loop_dimensions_do_not_explain_does_not_mention_them():
     op = differentiable_op(lambda x: np.load("nowhere.npy"), signature="(n)->()")
     with pytest.raises(FileNotFoundError) as caught:
         op(A)
@@ -517,7 +517,7 @@ def test_the_note_on_the_rule_of_a_method_has_self():
         (lambda op, cotangent: isinstance(cotangent, 3), False),
     ],
 )
-def test_a_rule_that_does_not_take_op_inputs_apart_is_told(rule, is_told, kind):
+def test_a_rule_that_does_not_unpack_op_inputs_is_an_error(rule, is_told, kind):
     op = differentiable_op(lambda x: x * x, signature="()->()", **{kind: rule})
     x = tf.Variable(X)
     with tf.GradientTape() as tape:
@@ -545,7 +545,7 @@ def test_an_exception_of_a_rule_that_refuses_to_be_text_arrives_as_it_is():
 
 
 @pytest.mark.parametrize("kind", ["grad", "numpy_grad"])
-def test_a_cotangent_of_op_inputs_as_one_array_is_told(kind):
+def test_a_cotangent_of_op_inputs_as_one_array_is_an_error(kind):
     op = differentiable_op(lambda x: x * x, signature="()->()", **{kind: lambda op, cotangent: cotangent * op.inputs})
     text = f"""\
 {subject(op)}: the cotangent of input 0 has the wrong shape.
@@ -858,19 +858,19 @@ def test_a_symbolic_tensor_outside_of_its_graph():
     check(UnsupportedError, text, lambda: first(leaked[0]))
 
 
-def compiled(op, *specs):
+def trace_for_xla(op, *specs):
     """Trace the op for XLA with inputs of these shapes, dtypes or both."""
     tf.function(op, jit_compile=True, autograph=False).get_concrete_function(*specs)
 
 
-def test_a_shape_that_nothing_tells_xla():
+def test_an_output_shape_that_xla_cannot_infer():
     op = differentiable_op(lambda x, y: x + y)
     text = f"""\
 {subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
   Expected: sizes that can be computed from the input sizes
   Got:      float32[...] for inputs float32[?], float32[3]
   Pass a signature to the op, for example signature="(),()->()" if it works element by element."""
-    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None]), tf.TensorSpec([3])))
+    check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([None]), tf.TensorSpec([3])))
 
 
 def test_a_shape_function_that_xla_cannot_ask():
@@ -881,7 +881,7 @@ def test_a_shape_function_that_xla_cannot_ask():
   Got:      float32[...] for inputs float32[?]
   shape= gives the output shape for known sizes only. Write a signature, for example "()->()" for an elementwise \
 function, or make all sizes known with input_signature= or tf.ensure_shape."""
-    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([None])))
+    check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([None])))
 
 
 def test_a_run_time_size_under_xla():
@@ -892,7 +892,7 @@ def test_a_run_time_size_under_xla():
   Got:      float32[?] for inputs float32[3]
   Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", or \
 pad the output to such a size."""
-    check(SignatureError, text, lambda: compiled(op, tf.TensorSpec([3])))
+    check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([3])))
 
 
 def test_an_unknown_rank_under_xla():
@@ -900,7 +900,7 @@ def test_an_unknown_rank_under_xla():
 {subject(first)}: input 0 has an unknown rank; XLA needs it at compile time.
   Got:      float32[...]
   Specify the rank with tf.ensure_shape or input_signature=. Sizes may stay unknown."""
-    check(SignatureError, text, lambda: compiled(first, tf.TensorSpec(None)))
+    check(SignatureError, text, lambda: trace_for_xla(first, tf.TensorSpec(None)))
 
 
 def test_text_under_xla():
@@ -911,7 +911,7 @@ def test_text_under_xla():
 float64, complex64, complex128, float8_e5m2, float8_e4m3fn, float8_e4m3b11fnuz, float8_e5m2fnuz, float8_e4m3fnuz
   Got:      string[3]
   Call the op outside functions with jit_compile=True, or pass numbers."""
-    check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.string)))
+    check(UnsupportedError, text, lambda: trace_for_xla(op, tf.TensorSpec([3], tf.string)))
 
 
 def test_numbers_shorter_than_a_byte_under_xla():
@@ -921,7 +921,7 @@ def test_numbers_shorter_than_a_byte_under_xla():
   Got:      int4[3]
   Cast these tensors outside functions with jit_compile=True, for example with tf.cast(x, tf.int8), or call the op \
 outside. TensorFlow does not convert between the two formats, so the results of its own ops are wrong too."""
-    check(UnsupportedError, text, lambda: compiled(op, tf.TensorSpec([3], tf.as_dtype("int4"))))
+    check(UnsupportedError, text, lambda: trace_for_xla(op, tf.TensorSpec([3], tf.as_dtype("int4"))))
 
 
 def test_a_stateful_op_where_xla_promises_no_order():
@@ -1371,7 +1371,7 @@ def test_the_note_on_an_exception_of_a_numpy_rule(signature):
 
 @has_notes
 @pytest.mark.parametrize("attach", ["numpy_gradient", "numpy_jvp"])
-def test_a_numpy_rule_with_the_wrong_number_of_parameters_is_told_how_it_is_called(attach):
+def test_a_numpy_rule_with_the_wrong_number_of_parameters_shows_how_it_is_called(attach):
     op = differentiable_op(lambda x, y: (x, y), signature="(),()->(),()")
     rule_op = getattr(op, attach)(lambda op, vector: vector)
     vector = "cotangent" if attach == "numpy_gradient" else "tangent"

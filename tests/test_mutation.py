@@ -4,9 +4,15 @@ import re
 
 import pytest
 
+from tests import processes
 from tests.right_ops import RIGHT
 from tests.wrong_ops import WRONG
 from tfpyop.testing import CHECKS, CheckError, check_op
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch):
+    processes.fork_for_exports(monkeypatch)
 
 
 def test_the_zoo_is_large():

@@ -180,7 +180,7 @@ def test_rules_need_no_native_implementation_of_their_own():
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions take notes since 3.11")
 @pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
-def test_an_exception_of_it_tells_the_op(mode):
+def test_an_exception_of_it_names_the_op(mode):
     op = differentiable_op(lambda x: x, signature="()->()", prefer="native")
 
     @op.native

@@ -1,8 +1,6 @@
 """Graphs that host functions call, where host calls block all threads in which TensorFlow runs graphs."""
 
 import logging
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.processes import run_python
 from tfpyop import differentiable_op
 from tfpyop._lowering.watchdog import WATCHDOG, n_inter_op_threads
 
@@ -97,8 +96,7 @@ print(in_threads(error, 1))
 def test_nested_graphs_run_however_few_threads_there_are(n_threads, tmp_path):
     program = tmp_path / "nested.py"  # AutoGraph reads the source
     program.write_text(NESTED)
-    command = [sys.executable, program, str(n_threads)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    result = run_python(program, n_threads, check=True)
     assert result.stdout.splitlines() == ["[29.0, 29.0, 29.0, 29.0, 29.0] 5", "[10.0]", "[True]"]
     assert "host call" not in result.stderr
 
@@ -135,7 +133,7 @@ time.sleep(60)
 
 
 def test_a_graph_that_would_repeat_its_random_numbers_waits_and_the_watchdog_says_so():
-    result = subprocess.run([sys.executable, "-c", RANDOM], capture_output=True, text=True, check=True, timeout=120)
+    result = run_python("-c", RANDOM, check=True)
     assert result.stdout.startswith("WARNING 1 host call has been running for 1 seconds and block")
     assert "op 'tests:noisy' (" in result.stdout
     assert "(calls TensorFlow)" in result.stdout
@@ -191,7 +189,7 @@ class Blocked:
             assert [call.result(30).numpy() for call in calls] == [1.0] * n_calls
 
 
-def test_calls_that_block_all_threads_are_told_once(watchdog, caplog):
+def test_calls_that_block_all_threads_are_reported_once(watchdog, caplog):
     with caplog.at_level(logging.WARNING, "tfpyop"):
         blocked = Blocked("tests.test_nested_graphs:blocked_0")
         blocked.call(blocked.function, n_inter_op_threads(), 20, is_enough=lambda: bool(caplog.records))
@@ -205,7 +203,7 @@ def test_calls_that_block_all_threads_are_told_once(watchdog, caplog):
 
 
 @pytest.mark.parametrize("n_free", [1, None], ids=["a thread is free", "calls end"])
-def test_other_calls_are_not_told(watchdog, caplog, n_free):
+def test_other_calls_are_not_reported(watchdog, caplog, n_free):
     slow = differentiable_op(lambda x: time.sleep(0.05) or x, signature="()->()", non_differentiable=True)
     function = tf.function(lambda x: slow(x), autograph=False)
     function(tf.constant(1.0))

@@ -21,6 +21,7 @@ def shown(notebook):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*IPC transport:UserWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_shows_what_it_was_saved_with(path, tmp_path):

@@ -108,6 +108,7 @@ def test_the_ops_of_a_model_of_an_earlier_version_are_listed(directory, model):
     assert {op.name for op in export.required_ops(directory / model)} >= names - {"tests.models.ops:dot"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["graphs", "compiled"])
 def test_a_model_of_an_earlier_version_can_be_saved_again(models, model, tmp_path):
     with warnings.catch_warnings():

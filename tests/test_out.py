@@ -238,7 +238,7 @@ def test_a_thread_that_writes_late_does_not_change_the_result(mode):
     assert result.tolist() == [2, 3, 4]
 
 
-def compiled_and_lent(function):
+def compiled_with_borrowed_memory(function):
     """A compiled call whose next destination is XLA's own memory."""
     call = tf.function(differentiable_op(function, signature="()->()"), jit_compile=True, autograph=False)
     for _ in range(2):
@@ -259,7 +259,7 @@ def test_xla_keeps_its_memory_until_a_late_thread_has_written():
             threads[-1].start()
         return np.add(x, 1, out=out)
 
-    call = compiled_and_lent(function)
+    call = compiled_with_borrowed_memory(function)
     is_late.append(True)
     with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept a reference"):
         call(X)
@@ -268,7 +268,7 @@ def test_xla_keeps_its_memory_until_a_late_thread_has_written():
     threads[1].join()
 
 
-def test_what_was_lent_by_xla_and_kept_cannot_be_written_any_more():
+def test_a_borrowed_buffer_of_xla_that_was_kept_cannot_be_written():
     kept, is_kept = [], []
 
     def function(x, *, out):
@@ -276,7 +276,7 @@ def test_what_was_lent_by_xla_and_kept_cannot_be_written_any_more():
             kept.append(out)
         return np.add(x, 1, out=out)
 
-    call = compiled_and_lent(function)
+    call = compiled_with_borrowed_memory(function)
     is_kept.append(True)
     with pytest.raises(tf.errors.InvalidArgumentError, match="the function kept a reference"):
         call(X)

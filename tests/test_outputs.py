@@ -141,7 +141,7 @@ def test_inputs_that_do_not_fit_the_signature_are_reported():
         output_spec("(n),(n)->()").infer_outputs(types("float32[3]", "float32[2]"))
 
 
-def test_a_dtype_that_does_not_follow_is_reported_only_if_nobody_declared_it():
+def test_a_dtype_that_does_not_follow_is_reported_only_if_it_was_not_declared():
     with pytest.raises(CoercionError, match="cannot infer the output dtype from the inputs"):
         output_spec("()->()").infer_outputs(types("string[2]"))
     assert shown(output_spec("()->()", dtype="f4").infer_outputs(types("string[2]"))) == ["float32[2]"]

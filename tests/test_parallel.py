@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from tests import modes, parallel_ops
+from tests.processes import run_python
 from tfpyop import RegistrationError, UnsupportedError, differentiable_op
 from tfpyop._host.executor_map import ChunkResult
 from tfpyop._host.shared_arrays import shared_directory
@@ -203,7 +204,7 @@ def test_an_op_over_rows_is_found_by_its_token_alone():
     np.testing.assert_allclose(op.host([X]), [np.sum(X**2, axis=-1)])
 
 
-def test_an_exception_that_cannot_be_pickled_is_told_by_its_name():
+def test_an_exception_that_cannot_be_pickled_is_replaced_by_its_name():
     # it comes as it is where the worker has imported a package that teaches pickle more about exceptions
     with pytest.raises((RuntimeError, parallel_ops.StubbornError), match=r"(?m)^(StubbornError: )?no$") as caught:
         parallel_ops.stubborn(np.float32([1]))
@@ -271,7 +272,7 @@ def test_a_factory_that_returns_no_executor_is_refused():
         ((1,), {"timeout": 0}, r"timeout= is not a number of seconds(?s:.*)Got:      0"),
     ],
 )
-def test_a_pool_of_no_processes_is_told(args, options, said):
+def test_an_invalid_pool_is_refused(args, options, said):
     with pytest.raises(RegistrationError, match=said):
         process_pool(*args, **options)
 
@@ -294,7 +295,7 @@ def is_alive(pid):
         return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_in_a_graph_the_error_is_told_too():
+def test_in_a_graph_the_error_is_raised_too():
     with pytest.raises(tf.errors.InvalidArgumentError, match="no fives"):
         tf.function(parallel_ops.picky)(np.float32([1, 5]))
 
@@ -326,6 +327,7 @@ def test_misuse_is_refused(options, said):
         differentiable_op(lambda x: x, signature="()->()", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Dask's own
 def test_a_dask_cluster_serves():
     distributed = pytest.importorskip("distributed")
@@ -384,7 +386,7 @@ class TwiceError(Exception):
         (TwiceError(2), "TwiceError: code 2"),
     ],
 )
-def test_an_exception_that_does_not_come_out_of_a_pickle_as_it_is_becomes_one_that_tells_its_name(error, said):
+def test_an_exception_that_changes_when_pickled_is_replaced_by_its_name(error, said):
     came = pickle.loads(pickle.dumps(ChunkResult([], error, ""))).error
     if type(came) is type(error):  # another package, as Dask does, has taught pickle more about exceptions
         assert str(came) == str(error)
@@ -408,7 +410,7 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
     start = time.monotonic()
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    process = run_python("-c", program)
     assert (process.returncode, process.stdout) == (0, "interrupted\n"), process.stderr
     assert time.monotonic() - start < 50
 

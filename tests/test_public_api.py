@@ -96,7 +96,7 @@ def test_all_options_of_differentiable_op_but_the_function_are_keywords():
     assert {parameter.kind for parameter in others} == {first.KEYWORD_ONLY}
 
 
-def test_type_checkers_are_told_the_options_there_are():
+def test_type_checkers_know_all_options():
     options = list(inspect.signature(tfpyop.differentiable_op).parameters)[1:]
     assert list(OpOptions.__annotations__) == options
 

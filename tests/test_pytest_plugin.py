@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ROOT = Path(__file__).parent.parent
 OPS = """
 import numpy as np
@@ -66,14 +68,9 @@ def directory(tmp_path_factory):
 
 def run(directory, *options):
     """Run pytest with the plugin; returns status and output."""
-    process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tfpyop.cli.pytest_plugin", "-v", "-rs", "--tb=short", *options],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    arguments = ["-p", "tfpyop.cli.pytest_plugin", "-v", "-rs", "--tb=short", *options]
+    variables = {"PYTHONPATH": f"{ROOT}{os.pathsep}{directory}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    process = run_python("-m", "pytest", *arguments, cwd=directory, env={**os.environ, **variables}, timeout=200)
     return process.returncode, process.stdout + process.stderr
 
 
@@ -107,6 +104,6 @@ def test_a_module_that_is_not_there_is_one_line(directory):
     assert "Did you mean 'my_ops' or" in output
 
 
-def test_the_plugin_loads_nothing_unless_asked():
+def test_the_plugin_loads_nothing_without_its_option():
     program = "import sys, tfpyop.cli.pytest_plugin; assert not {'tensorflow', 'hypothesis'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import modes
+from tests.modes import compiled
 from tfpyop import differentiable_op
 from tfpyop.errors import CoercionError, RegistrationError, TfpyopError
 
@@ -38,10 +39,6 @@ def deep():
 
 def in_graph(function):
     return tf.function(function, autograph=False)
-
-
-def compiled(function):
-    return tf.function(function, autograph=False, jit_compile=True)
 
 
 each_context = pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_the_op_of_a_rule_is_found_by_the_name_of_its_op(registry):
 
 
 @pytest.mark.parametrize("name", ["acme:f/jvp", "acme:f/vjp/jvp", "acme:f/other", "acme:f/", "acme:g/vjp", "/vjp"])
-def test_a_rule_nobody_attached_is_not_found(registry, name):
+def test_a_rule_that_is_not_attached_is_not_found(registry, name):
     registry.register("acme:f", FakeDefinition(vjp=FakeDefinition()))
     with pytest.raises(RegistrationError, match=r"^no op named '.*' is registered\."):
         registry.find(name)
@@ -235,7 +235,7 @@ def test_the_op_of_a_rule_is_not_listed(registry):
         ("zebra", ["acme:solve", "acme:det"], "Known: 'acme:det', 'acme:solve'."),
     ],
 )
-def test_a_name_nobody_registered_is_answered_with_the_nearest(registry, name, known, hint):
+def test_an_unknown_name_is_an_error_with_the_nearest_names(registry, name, known, hint):
     for other in known:
         registry.register(other, FakeDefinition())
     remedy = f"{hint} An op is registered when its module is imported."
@@ -428,7 +428,7 @@ def test_a_token_is_taken_apart_again(name, payload, module):
         ("tfpyop:acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme:f.<locals>.g#01-2", "acme", True),
     ],
 )
-def test_a_token_tells_op_and_module(text, name, op, module, is_local):
+def test_a_token_contains_op_and_module(text, name, op, module, is_local):
     token = Token.parse(text)
     assert (token.name, token.op, token.module, token.is_local, str(token)) == (name, op, module, is_local, text)
 

@@ -121,6 +121,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions):
     assert held == package | described | {f"{about}/licenses/LICENSE"}
 
 
+@pytest.mark.slow
 def test_the_first_example_runs_where_the_wheel_is_installed(installed, tmp_path):
     example = BLOCK.search((ROOT / "README.md").read_text())[1]
     program = tmp_path / "program.py"
@@ -134,6 +135,7 @@ def test_the_citation_names_this_version():
     assert f"\nversion: {tfpyop.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_runs_where_the_wheel_is_installed(installed, tmp_path):
     assert run(installed / "tfpyop", "--help", cwd=tmp_path).startswith("usage: tfpyop")
     assert run(installed / "tfpyop", "--version", cwd=tmp_path) == f"tfpyop {tfpyop.__version__}\n"

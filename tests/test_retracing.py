@@ -1,14 +1,14 @@
 """A function that calls ops works in compiled functions and in all others, whichever of them calls it first."""
 
 import logging
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.modes import compiled
+from tests.processes import run_python
 from tfpyop import differentiable_op
 from tfpyop._lowering import _tensorflow
 from tfpyop._lowering.xla import retracing
@@ -49,13 +49,14 @@ class Traced:
         return self.function(*arguments)
 
 
-def compiled(function):
-    return tf.function(lambda *arguments: function(*arguments), **COMPILED)
+def compiled_again(function):
+    """A new function that calls this one, compiled by XLA."""
+    return compiled(lambda *arguments: function(*arguments))
 
 
 def in_order(order, function, x):
     """Call a function by itself, and in a compiled one; returns what the two calls return."""
-    calls = {"plain": function, "compiled": compiled(function)}
+    calls = {"plain": function, "compiled": compiled_again(function)}
     results = {kind: calls[kind](x) for kind in order}
     return results["plain"].numpy(), results["compiled"].numpy()
 
@@ -67,7 +68,7 @@ def test_three_compiled_functions_take_one_trace_more():
     inner = Traced(lambda x: sin(x) + 1)
     inner(X)
     for _ in range(3):
-        np.testing.assert_allclose(compiled(inner)(X), np.sin(X) + 1, rtol=1e-6)
+        np.testing.assert_allclose(compiled_again(inner)(X), np.sin(X) + 1, rtol=1e-6)
     np.testing.assert_allclose(inner(X), np.sin(X) + 1, rtol=1e-6)
     assert inner.traces == 2
 
@@ -267,7 +268,7 @@ def test_a_function_that_creates_variables(order):
         np.testing.assert_allclose(result, 2 * np.sin(X), rtol=1e-6)
     assert len(variables) == 1
     with tf.GradientTape() as tape:
-        y = compiled(inner)(tf.constant(X))
+        y = compiled_again(inner)(tf.constant(X))
     np.testing.assert_allclose(tape.gradient(y, variables[0]), np.sum(np.sin(X)), rtol=1e-5)
 
 
@@ -334,7 +335,7 @@ def test_where_tracing_again_does_not_help_the_error_has_the_word_to_look_for(ki
         inner = _loaded(tmp_path).call
     inner(tf.constant(X))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"Detected unsupported operations.*PyFuncStateless"):
-        compiled(inner)(tf.constant(X))
+        compiled_again(inner)(tf.constant(X))
 
 
 # -- functions without ops, and traces that serve both kinds of calls
@@ -344,7 +345,7 @@ def test_where_tracing_again_does_not_help_the_error_has_the_word_to_look_for(ki
 def test_a_function_without_ops_is_traced_once(order):
     inner = Traced(lambda x: tf.sin(x) + 1)
     in_order(order, inner, tf.constant(X))
-    compiled(lambda x: tf.map_fn(inner, tf.stack([x, x])))(tf.constant(X))
+    compiled_again(lambda x: tf.map_fn(inner, tf.stack([x, x])))(tf.constant(X))
     assert inner.traces == 1
 
 
@@ -352,7 +353,7 @@ def test_a_function_with_other_peoples_python_is_traced_once():
     inner = Traced(lambda x: tf.numpy_function(np.sin, [x], tf.float32, stateful=False))
     inner(X)
     with pytest.raises(tf.errors.InvalidArgumentError, match="PyFuncStateless"):
-        compiled(inner)(X)
+        compiled_again(inner)(X)
     assert inner.traces == 1
 
 
@@ -448,6 +449,6 @@ try:
 except tf.errors.InvalidArgumentError as error:
     print("PyFuncStateless" in str(error))
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    result = run_python("-c", program, check=True)
     assert result.stdout == "0.0 0.0\nTrue\n"
     assert "is not traced again" in result.stderr

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import saved_ops
+from tests.processes import run_python
 
 ROOT = Path(__file__).parent.parent
 CHILD = """
@@ -91,14 +90,8 @@ class Model(tf.Module):
 
 
 def in_child(directory, *names, imports="import tests.saved_ops"):
-    process = subprocess.run(
-        [sys.executable, "-c", CHILD.format(imports=imports), str(directory), *names],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert process.returncode == 0, process.stderr
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = run_python("-c", CHILD.format(imports=imports), directory, *names, env=environment, check=True)
     return json.loads(process.stdout)
 
 
@@ -159,7 +152,7 @@ def test_an_op_without_a_rule_is_saved_and_refuses_its_gradient_where_it_is_load
         ("rooted_compiled", "through a residual"),
     ],
 )
-def test_a_second_derivative_that_nobody_defined_is_refused_where_it_is_loaded(results, name, said):
+def test_an_undefined_second_derivative_is_refused_where_it_is_loaded(results, name, said):
     assert said in results[name][2]
 
 

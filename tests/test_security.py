@@ -43,7 +43,7 @@ def model(request, tmp_path):
     return tmp_path / "model"
 
 
-def test_nothing_is_imported_to_tell_what_a_model_needs(model):
+def test_nothing_is_imported_to_list_the_ops_of_a_model(model):
     (op,) = export.required_ops(model)
     assert (op.module, op.is_available) == ("trap", False)
 

@@ -139,7 +139,7 @@ def test_sizes_that_arithmetic_does_not_allow_are_reported(text, shapes, message
         ("(n+1),(n)->(n)", [(4,), (None,)], (3,)),
     ],
 )
-def test_solved_sizes_are_told_in_terms_of_inputs(text, shapes, sizes):
+def test_solved_sizes_are_expressed_in_sizes_of_inputs(text, shapes, sizes):
     assert Signature.parse(text).symbolic_shapes(shapes) == [sizes]
 
 
@@ -192,7 +192,7 @@ def test_loop_dimensions_broadcast_as_numpy_says_or_fail_as_it_does(shapes):
         ("->(3),()", [], [(3,), ()]),
     ],
 )
-def test_shapes_are_told_as_far_as_they_are_known(text, shapes, outputs):
+def test_shapes_are_inferred_as_far_as_they_are_known(text, shapes, outputs):
     assert output_shapes(text, *shapes) == outputs
 
 

@@ -67,17 +67,20 @@ def test_the_landing_page_links_to_every_page():
     assert set(NAMES) - {"index"} <= linked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_page_is_on_the_site_and_in_its_side_bar(site, name):
     assert (site / f"{name}.html").read_text().count("<h1>") == 1
     assert name == "index" or f'<a class="reference internal" href="{name}.html">' in (site / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site):
     text = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
     assert [name for name in PUBLIC if f'id="{name}"' not in text] == []
 
 
+@pytest.mark.slow
 def test_the_errors_are_on_the_site(site):
     text = re.sub(r"<(?!!)[^>]*>", "", (site / "errors.html").read_text())
     assert "signature … has no output." in text
@@ -85,6 +88,7 @@ def test_the_errors_are_on_the_site(site):
     assert "<!-- index of" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", ["index", "tutorial", "how-it-works", "speed", "errors", "reference/tfpyop"])
 def test_a_page_opens_without_errors_and_does_not_scroll_sideways(open_page, site, name, width):

@@ -75,7 +75,7 @@ def recorder(request):
 
 
 @pytest.mark.parametrize("mode", [mode for mode in modes.MODES if "unknown" not in mode])
-def test_nobody_sees_what_another_one_changed(mode, recorder):
+def test_changes_of_one_call_are_not_visible_in_another(mode, recorder):
     factors = [2, 3]
     for _ in range(2):
         modes.call(mode, lambda x: recorder(x, factors), X)

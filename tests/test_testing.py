@@ -84,7 +84,7 @@ def test_what_an_op_calls_wrongly_is_a_mistake_of_its_function():
         check_contract(op, seed=1)
 
 
-def test_rows_that_differ_because_the_function_draws_numbers_are_told_so():
+def test_rows_that_differ_because_the_function_draws_numbers_have_this_cause():
     draw = np.random.default_rng(1)
     op = differentiable_op(lambda x: x + draw.random(x.shape), signature="()->()")
     with pytest.raises(CheckError) as failure:
@@ -188,7 +188,7 @@ def test_one_check_and_one_mode_are_enough():
 
 
 @pytest.mark.parametrize("count", [0, "5", 5.0, True])
-def test_a_number_of_examples_that_is_none_is_told_so(count):
+def test_an_invalid_number_of_examples_is_refused(count):
     with pytest.raises(
         RegistrationError, match=rf"max_examples= is not a positive integer\.(?s:.*)Got:      {count!r}"
     ):
@@ -253,7 +253,7 @@ def test_rows_of_python_numbers_are_what_calls_make_of_them():
         (lambda: check_op(ops), r"To check all ops of a module, use make_test_class\(module\)"),
     ],
 )
-def test_misuse_of_what_runs_all_checks_is_told(use, problem):
+def test_misuse_of_check_op_is_refused(use, problem):
     with pytest.raises(RegistrationError, match=problem):
         use()
 
@@ -272,7 +272,7 @@ def test_misuse_of_what_runs_all_checks_is_told(use, problem):
         ),
     ],
 )
-def test_arguments_that_are_none_are_told_so(drawn, problem):
+def test_invalid_arguments_are_refused(drawn, problem):
     with pytest.raises(RegistrationError, match=problem):
         check_contract(ops.exp, arguments=drawn)
 
@@ -294,7 +294,7 @@ def test_failures_can_be_pickled():
     assert str(pickle.loads(pickle.dumps(failure))) == str(failure)
 
 
-def test_a_failure_tells_how_sure_the_difference_is():
+def test_a_failure_shows_the_error_of_the_difference():
     op = differentiable_op(np.sin, signature="()->()", grad=lambda op, g: -g * tf.cos(op.inputs[0]))
     with pytest.raises(CheckError, match=r"Expected: \S+ \+- \de-\d\d by differences"):
         check_gradient(op, seed=1)
@@ -309,7 +309,7 @@ def test_a_cotangent_that_is_not_reduced_is_diagnosed():
         check_gradient(op, seed=1)
 
 
-def test_the_cause_that_is_told_does_not_only_fit_the_simplest_example():
+def test_the_reported_cause_fits_more_than_the_simplest_example():
     op = differentiable_op(np.sin, signature="()->()", grad=lambda op, g: g * tf.sin(op.inputs[0]))
     with pytest.raises(CheckError) as caught:  # at 0, the rule returns zero
         check_gradient(op, seed=1)
@@ -518,12 +518,12 @@ def test_a_profile_limits_costly_modes_too():
 
 
 @pytest.mark.parametrize("check", CHECKS.values())
-def test_every_check_tells_of_a_mode_there_is_not(check):
+def test_every_check_refuses_an_unknown_mode(check):
     with pytest.raises(RegistrationError, match="unknown mode 'egaer'"):
         check(ops.exp, modes=["egaer"])
 
 
-def test_ops_with_names_of_their_own_are_told_apart_by_them():
+def test_ops_with_given_names_are_distinguished_by_them():
     op = differentiable_op(lambda x: x, signature="()->()", name="squared.by.name", non_differentiable=True)
     made = make_test_class(op, arguments={"squared.by.name": arguments(op)})
     [cases] = [mark.args[1] for mark in made.test_op.pytestmark if mark.name == "parametrize"]
@@ -584,7 +584,7 @@ def test_rows_of_stateful_ops_are_skipped():
 @pytest.mark.parametrize(
     "use", [check_op, arguments, check_gradient, make_test_class, lambda op: make_test_class([op])]
 )
-def test_what_is_no_op_is_told_so(use):
+def test_an_object_that_is_not_an_op_is_refused(use):
     with pytest.raises(
         RegistrationError, match=r"<ufunc 'sin'> is not an op\.\n  Pass an op that differentiable_op returned"
     ):

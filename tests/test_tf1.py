@@ -1,13 +1,12 @@
 """Programs of TensorFlow 1, each with every choice of behaviors that such programs switch off."""
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
 from tests.tf1_programs import EAGER_PROGRAMS, PROGRAMS
 
 SETTINGS = {
@@ -26,14 +25,8 @@ def marked(names):
 @cache
 def outcomes(settings):
     """What became of every program, by name; all run in one process, because TensorFlow takes long to load."""
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.tf1_programs", *SETTINGS[settings]],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert process.returncode == 0, process.stderr
+    root = Path(__file__).parent.parent
+    process = run_python("-m", "tests.tf1_programs", *SETTINGS[settings], cwd=root, timeout=200, check=True)
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -76,7 +76,7 @@ def in_two_threads(function, *arguments):
         return list(pool.map(lambda _: function(*arguments), range(2)))
 
 
-def compiled(op, mode):
+def traced(op, mode):
     """The op as a function of this mode, traced and compiled if the mode does such things."""
     if mode == "eager":
         return op
@@ -87,7 +87,7 @@ def compiled(op, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_calls_of_two_threads_overlap(mode):
-    results = in_two_threads(compiled(meeting_op(), mode), tf.ones((800, 800)))
+    results = in_two_threads(traced(meeting_op(), mode), tf.ones((800, 800)))
     assert [result.numpy()[0, 0] for result in results] == [800, 800]
 
 
@@ -131,7 +131,7 @@ class Paused:
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_of_the_library_waits_while_a_function_runs(mode):
     paused = Paused()
-    with paused.running(compiled(paused.op, mode), tf.ones((800, 800))) as future:
+    with paused.running(traced(paused.op, mode), tf.ones((800, 800))) as future:
         defined = differentiable_op(
             lambda x: x * 3, signature="()->()", grad=lambda x, g: g * 3, name=f"tests:in_{mode}"
         )
@@ -144,7 +144,7 @@ def test_nothing_of_the_library_waits_while_a_function_runs(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_inputs_live_and_stay_as_long_as_the_function_runs(mode):
     paused = Paused()
-    function = compiled(paused.op, mode)
+    function = traced(paused.op, mode)
     with paused.running(lambda: function(tf.fill((800, 800), 7.0))) as future:
         gc.collect()
         others = [tf.fill((800, 800), float(number)) + 1 for number in range(20)]  # where a freed input would be
@@ -161,7 +161,7 @@ def test_nothing_of_a_call_is_left_in_the_thread_that_made_it(mode):
         return x * 2
 
     op = differentiable_op(seen, signature="(m,n)->(m,n)", grad=lambda x, g: g * 2)
-    function = compiled(op, mode)
+    function = traced(op, mode)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(10):
             pool.submit(lambda: differentiate(function, tf.ones((800, 800)))).result()

@@ -2,11 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_python
 
 PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(python|diff|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,14 +51,7 @@ def run_program(directory, files):
     directory.mkdir()
     for name, text in files.items():
         (directory / name).write_text(text)
-    process = subprocess.run(
-        [sys.executable, PROGRAM],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(PAGE.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    process = run_python(PROGRAM, cwd=directory, env={**os.environ, "PYTHONPATH": str(PAGE.parent.parent)}, timeout=200)
     return process.returncode, process.stdout + process.stderr
 
 

@@ -135,6 +135,7 @@ def installed(tmp_path_factory):
     return python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("checker", "options"),
     [

@@ -3,7 +3,6 @@
 import gc
 import re
 import resource
-import subprocess
 import sys
 import textwrap
 import threading
@@ -17,6 +16,8 @@ import pytest
 import tensorflow as tf
 
 from tests import ops
+from tests.modes import compiled
+from tests.processes import run_python
 from tfpyop import SignatureError, UnsupportedError, differentiable_op
 from tfpyop._lowering import tensors
 from tfpyop._lowering.xla import call_site as xla_calls
@@ -39,10 +40,6 @@ DTYPES = [
     np.dtype(ml_dtypes.bfloat16),
     *map(np.dtype, FLOAT8),
 ]
-
-
-def compiled(function, **options):
-    return tf.function(function, jit_compile=True, autograph=False, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -180,7 +177,7 @@ def test_a_negative_numerator_is_rounded_down_as_in_python(n):
     assert compiled(op, input_signature=[tf.TensorSpec([None])])(tf.zeros(n)).shape == ((n - 3) // 2 + 2,)
 
 
-def test_pure_calls_whose_result_nobody_wants_are_left_out():
+def test_pure_calls_with_unused_results_are_left_out():
     calls = []
     op = differentiable_op(lambda x: (calls.append(1), x)[1], signature="()->()")
     compiled(lambda x: (op(x), x)[1])(X)
@@ -217,7 +214,7 @@ def test_keras_trains_alike_compiled_and_not():
 
 
 @pytest.mark.slow
-def test_sites_of_other_shapes_are_told_apart_when_functions_come_and_go():
+def test_sites_of_other_shapes_are_distinguished_when_functions_come_and_go():
     op = differentiable_op(lambda x: x * 2, signature="()->()")
     for number in range(300):
         shape = (number % 7, 1 + number % 5, 2)[: 1 + number % 3]
@@ -350,7 +347,7 @@ while True:
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 print("alive", function(x).numpy().tolist())
 """
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    process = run_python("-c", script)
     assert process.stdout.splitlines()[-1:] == ["alive [50.0, 50.0, 50.0]"], process.stderr[-3000:]
     assert process.returncode == 0
 
@@ -374,7 +371,7 @@ threading.Thread(target=work, daemon={daemon}).start()
 atexit.register(lambda: print("at exit", function(x).numpy().tolist()))
 time.sleep(0.1)
 """
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    process = run_python("-c", script)
     assert process.stdout == "at exit [1.0, 1.0, 1.0]\n", process.stderr[-3000:]
     assert process.returncode == 0, process.stderr[-3000:]
 
@@ -473,10 +470,7 @@ with tf.GradientTape() as tape:
 print(y.numpy().tolist(), tape.gradient(y, x).numpy().tolist())
 """
     for script in (save, load):
-        process = subprocess.run(
-            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
-        assert process.returncode == 0, process.stderr[-2000:]
+        process = run_python("-c", script, cwd=tmp_path, check=True)
     assert process.stdout == "[1.0, 4.0, 9.0] [2.0, 4.0, 6.0]\n"
 
 
@@ -511,7 +505,7 @@ for number in range(1500):
         pass
 print("alive")
 """
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    process = run_python("-c", script, timeout=200)
     assert process.stdout == "alive\n", process.stderr[-3000:]
     assert process.returncode == 0
 
@@ -553,7 +547,7 @@ def test_an_exception_that_holds_an_input_does_not_count_once_it_is_gone():
             assert call(tf.fill([3], start)).numpy().tolist() == [1, 1, 1]
 
 
-def test_whoever_keeps_an_exception_does_not_keep_what_was_lent():
+def test_a_kept_exception_does_not_keep_borrowed_buffers():
     kept = []
 
     def function(x):
@@ -628,7 +622,7 @@ for depth in range(limit - 150, limit):
         seen.add("RecursionError" if "RecursionError" in error.message else error.message)
 print(sorted(seen), function(x).numpy().tolist())
 """
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    process = run_python("-c", script)
     assert process.stdout == "['RecursionError', '[1.0, 1.0, 1.0]'] [1.0, 1.0, 1.0]\n", process.stderr[-3000:]
 
 
@@ -654,7 +648,7 @@ def test_a_residual_in_the_memory_of_an_output_is_read_before_that_is_written():
         assert gradient(tf.constant(X)).numpy().tolist() == [5, 5, 5]
 
 
-def test_an_interrupt_keeps_no_lent_array_also_not_in_what_it_came_from():
+def test_an_interrupt_keeps_no_borrowed_buffer_in_its_context():
     def interrupted(x):
         if x[0] > 1:
             try:
@@ -786,7 +780,7 @@ def test_products_that_overflow_on_the_way_are_refused():
 
 
 @pytest.mark.parametrize("directory", ["{y}", "{0}", "{7}", "{", "}"])
-def test_braces_in_a_path_are_told_as_other_brackets(directory):
+def test_braces_in_a_path_are_shown_as_other_brackets(directory):
     names = {}
     exec(compile("def function(x): return x", f"/tmp/{directory}/ops.py", "exec"), names)
     op = differentiable_op(names["function"], signature="(n)->(n-5)", name=f"braces-{directory.encode().hex()}")
@@ -830,7 +824,7 @@ def test_tapes_inside_of_a_function_record():
     assert tape.gradient(y, x) is None  # what is around the compiled function records nothing of it
 
 
-def test_a_thread_that_writes_into_lent_memory_after_the_return_is_found(monkeypatch):
+def test_a_thread_that_writes_into_borrowed_memory_after_the_return_is_found(monkeypatch):
     threads, may_write, written_when_taken_back = [], threading.Event(), []
 
     def late(x, *, out=None):
@@ -984,8 +978,7 @@ LARGE_SHAPES = [
 def call_in_a_process(lines):
     """Run these lines after imports; returns what they print. A mistake here ends the process."""
     script = "import numpy as np, tensorflow as tf\nfrom tfpyop import differentiable_op\n" + textwrap.dedent(lines)
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
-    assert process.returncode == 0, process.stderr[-3000:]
+    process = run_python("-c", script, check=True)
     return process.stdout.splitlines()
 
 
@@ -1148,4 +1141,4 @@ def test_a_function_that_keeps_arrays_only_later_is_still_reported(full_collecti
     for _ in range(3):
         assert call(tf.fill([3], 20.0)).numpy().tolist() == [21] * 3
     assert [array.tolist() for array in kept] == [[20] * 3] * 3
-    assert len(full_collections) == 1
+    assert len(full_collections) == 2  # before and after the wait for other threads

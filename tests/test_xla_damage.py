@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests import damaged_models
+from tests.processes import run_python
 
 OTHER_ARRAYS = "the arrays of a compiled call do not match the model's declaration"
 UNREADABLE = "cannot parse the call data in a compiled model"
@@ -29,9 +28,7 @@ EXPECTED = {
 
 
 def run(code):
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=300)
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
+    return run_python("-c", code, timeout=300, check=True).stdout
 
 
 @pytest.fixture(scope="module")

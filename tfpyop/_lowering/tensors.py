@@ -332,7 +332,7 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
         return tf.constant(fit_vector(value, dtype, what))
     require_levels(value, what)
-    problem, got = None, f"{type(value).__name__}: {shown(value)}"
+    problem: Exception | None = None
     try:
         tensor: tf.Tensor = tf.convert_to_tensor(value, dtype_hint=like.dtype)
         kind = dtype_kind(dtype_of(tensor))
@@ -342,7 +342,7 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
         raise CoercionError(
             f"{what} is not a tensor of numbers.",
             expected=str(type_of(like)),
-            got=got,
+            got=f"{type(value).__name__}: {shown(value)}",
             remedy="Return a tensor, or None where there is no dependence.",
         ) from problem
     if kind == "c" and dtype_kind(dtype) != "c":

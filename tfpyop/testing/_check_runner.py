@@ -201,7 +201,8 @@ class CheckRunner:
         """Reject an example to which the check does not apply, whatever its values."""
         self._pointless = reason
         self._n_pointless += 1
-        if self._n_pointless == self._n_examples >= _HOPELESS:
+        is_judged = self._n_rejected + 1 < self._n_examples  # this example is not counted as rejected yet
+        if not is_judged and self._n_pointless >= max(_HOPELESS, self._n_refused + 1):
             raise _HopelessError(reason)
         hypothesis.reject()
 

@@ -113,13 +113,15 @@ def slopes(function: Function, point: Sequence[Array], direction: Sequence[Array
                 raise
             zeros = [np.zeros(np.shape(values)) for values in here]
             return Slopes(zeros, zeros, [np.zeros(np.shape(values), bool) for values in here])
-        smooth = _smooth(function, point, direction, here, derivative)
         counts = [
-            np.isfinite(values) & (errors <= _CREDIBLE * scales + _ROUNDING * np.abs(values_here)) & is_smooth
-            for values, errors, scales, values_here, is_smooth in zip(
-                derivative.values, derivative.errors, derivative.scales, here, smooth, strict=True
+            np.isfinite(values) & (errors <= _CREDIBLE * scales + _ROUNDING * np.abs(values_here))
+            for values, errors, scales, values_here in zip(
+                derivative.values, derivative.errors, derivative.scales, here, strict=True
             )
         ]
+        if any(counted.any() for counted in counts):
+            smooth = _smooth(function, point, direction, here, derivative)
+            counts = [counted & is_smooth for counted, is_smooth in zip(counts, smooth, strict=True)]
     return Slopes.counted(derivative.values, derivative.errors, counts)
 
 
@@ -150,8 +152,14 @@ def confirmed(
     if others is None:
         others = [_whole_move(point, generator) for _ in range(n_others)]
     for other in others:
+        if not any(counted.any() for counted in counts):
+            break
         both = [b if a is None or b is None else a + b for a, b in zip(direction, other, strict=True)]
-        apart, sums = slopes(function, point, other), slopes(function, point, both)
+        apart = slopes(function, point, other)
+        if not any(np.any(counted & own) for counted, own in zip(counts, apart.counts, strict=True)):
+            counts = [np.zeros_like(counted) for counted in counts]
+            break
+        sums = slopes(function, point, both)
         for number, counted in enumerate(counts):
             parts = [found.values[number], apart.values[number], -sums.values[number]]
             errors = found.errors[number] + apart.errors[number] + sums.errors[number]

@@ -162,7 +162,8 @@ class HostCall:
                 gc.collect()
                 for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
                     wait_for_release(arrays, _PATIENCE)
-                gc.collect()  # which may also leave it in a cycle
+                if _are_held(inputs, out):  # the thread may have left the frame in a cycle
+                    gc.collect()
         if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # another thread wrote
             self._trials = 0
             if not is_zero_copy:
