@@ -90,8 +90,10 @@ def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
         return batched
 
     def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
+        skipped = [number for number, is_needed in enumerate(context.needs) if not is_needed]
+
         def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
-            return input_cotangents(call, vectors)
+            return input_cotangents(replace(call, skipped=skipped), vectors)
 
         results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
         return [
@@ -103,7 +105,8 @@ def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
         def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
             return output_tangents(call, vectors)
 
-        return _over_rows(op, context, level, tangents, level, of_row)
+        moved = [tangent if varies else None for tangent, varies in zip(tangents, context.needs, strict=True)]
+        return _over_rows(op, context, level, moved, level, of_row)
 
     site = op.definition.site
     return replace(batched, rules=RuleSet(TensorFlowRule(site, gradient), TensorFlowRule(site, jvp)))

@@ -21,7 +21,7 @@ from tfpyop._host.function import HostFunction
 from tfpyop._registry.registry import Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.payload import InAxes, with_in_axes
+from tfpyop._spec.payload import InAxes, Needs, with_in_axes
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.signature import Signature
@@ -96,6 +96,8 @@ class ConcreteOp:
     """The call data in the token, next to the name; None if it cannot be written."""
     forward_op: ConcreteOp | None = None
     """For the op of a numpy rule: the op to which the rule belongs."""
+    needs: Needs | None = None
+    """For the op of a numpy rule: the `needs` of the rule's calls; None if they are True for all floating inputs."""
     name: str = field(init=False)
     subject: str = field(init=False)
     """The op's name and site for error messages."""
@@ -121,6 +123,11 @@ class ConcreteOp:
         """Whether the inputs have batch axes."""
         return isinstance(self.host, BatchedHostFunction)
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether this is the op of a numpy rule for calls that do not need everything, without batch axes."""
+        return self.needs is not None and not self.is_batched
+
     def visible(self, results: Sequence[T]) -> Sequence[T]:
         """Return the results of a call without the residuals."""
         return results[: len(results) - len(self.residual_names)]
@@ -135,14 +142,16 @@ class ConcreteOp:
             and any(map(is_differentiable, outputs))
         )
 
-    def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
+    def context(
+        self, call: RuleInputs[Any], needs: Needs, evaluate: Callable[..., list[Array]] | None = None
+    ) -> RuleContext:
         """Return the context that the rules of this op receive for one call."""
         residuals = self._no_residuals
         if call.residuals:
             values = dict(zip(self.residual_names, call.residuals, strict=True))
             residuals = NamedValues(values, "residual", self.subject)
         static = NamedValues(self.static, "static argument", self.subject)
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, needs, evaluate)
 
     @cached_property
     def _no_residuals(self) -> NamedValues:

@@ -13,8 +13,9 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
+from tfpyop._registry.op_def import MAX_CONCRETE_OPS, ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
 from tfpyop._spec.coercion import Array, DType, is_differentiable
+from tfpyop._spec.payload import Needs, in_axes_of_payload, split_needs, with_in_axes, with_needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
@@ -51,6 +52,7 @@ class RuleOpDef(OpDef):
         self.transform = transform
         self._unbound = unbound
         self._instance = instance
+        self._ops_with_needs: dict[tuple[str, Needs], ConcreteOp] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -84,27 +86,58 @@ class RuleOpDef(OpDef):
         assert isinstance(outputs, RuleOutputSpec)
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
-        result = op.rules.native.function(op.forward_op.context(parts), *parts.vectors)
+        needs = outputs.needs_of(outputs.split(dtypes, dtypes).inputs)
+        result = op.rules.native.function(op.forward_op.context(parts, needs), *parts.vectors)
         wanted: Sequence[Any] = outputs.wanted(result, dtypes)
         return wanted
 
     # -- concrete ops
 
+    def with_needs(self, op: ConcreteOp, needs: Needs) -> ConcreteOp:
+        """Return one of the concrete ops for calls with these needs. The op of a VJP rule returns only what is needed.
+
+        Args:
+          op: The concrete op for calls in which everything is needed.
+          needs: The value of `op.needs` in the rule. At least one is False, and at least one is True.
+        """
+        if op.payload is None:
+            return self._make(op.tree, op.static, None, needs)
+        known = self._ops_with_needs.get((op.payload, needs))
+        if known is None:
+            if len(self._ops_with_needs) >= MAX_CONCRETE_OPS:
+                self._ops_with_needs.clear()
+            known = self.specialize_from_payload(with_needs(op.payload, needs))
+            self._ops_with_needs[op.payload, needs] = known
+        return known
+
+    def _read_concrete_op(self, payload: str) -> ConcreteOp:
+        whole, needs = split_needs(payload)
+        if needs is None:
+            return super()._read_concrete_op(payload)
+        levels = in_axes_of_payload(whole)
+        op = self.specialize_from_payload(with_in_axes(whole, ()))
+        return self._make(op.tree, op.static, with_in_axes(payload, ()), needs).batched(*levels)
+
     def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
+        return self._make(tree, static, payload, None)
+
+    def _make(
+        self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None, needs: Needs | None
+    ) -> ConcreteOp:
         forward_op = self.forward_op.specialize(tree, static)
-        host = self._host(forward_op, self._executor_map(lambda: op))
+        host = self._host(forward_op, self._executor_map(lambda: op), needs)
         signature = _input_signature(self.transform, forward_op)
-        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op)
+        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op, needs)
         return op
 
-    def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None) -> HostFunction:
-        outputs = _output_spec(self.transform, forward_op)
+    def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:
+        outputs = _output_spec(self.transform, forward_op, needs)
         is_looped = not self.spec.is_vectorized
         return HostFunction(
             self.subject,
             function=_rule_caller(self.function, outputs, forward_op),
             output_spec=outputs,
-            looped=(lambda dtypes: signature_for(self.transform, forward_op, dtypes)) if is_looped else None,
+            looped=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if is_looped else None,
             executor_map=executor_map,
             compute_dtype=self.spec.compute_dtype,
         )
@@ -136,33 +169,33 @@ def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
     return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable)
 
 
-def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
+def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
     """Return the signature of a rule's op for inputs of these dtypes, which determine the vectors that it returns.
 
     The result is None if the op to which the rule belongs has no signature.
     """
-    parts = _output_spec(transform, forward_op).split(dtypes, dtypes)
+    parts = spec.split(dtypes, dtypes)
     signature = forward_op.signature
     if forward_op.forward_op is not None:
-        definition = forward_op.definition
-        assert isinstance(definition, RuleOpDef)
-        signature = signature_for(definition.transform, forward_op.forward_op, parts.inputs)
+        outputs_of_rule = forward_op.host.output_spec
+        assert isinstance(outputs_of_rule, RuleOutputSpec)
+        signature = signature_for(outputs_of_rule, forward_op.forward_op, parts.inputs)
     if signature is None:
         return None
     outputs = signature.outputs[: len(parts.outputs)]
-    is_vjp = transform is Transform.VJP
-    like = (signature.inputs, parts.inputs) if is_vjp else (outputs, parts.outputs)
+    is_vjp = isinstance(spec, CotangentSpec)
+    like = signature.inputs if is_vjp else outputs
     return signature.extended(
         signature.outputs,
         outputs if is_vjp else signature.inputs,
-        outputs=[core for core, dtype in zip(*like, strict=True) if is_differentiable(dtype)],
+        outputs=[like[number] for number in spec.numbers(dtypes)],
     )
 
 
-def _output_spec(transform: Transform, forward_op: ConcreteOp) -> RuleOutputSpec:
+def _output_spec(transform: Transform, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
     if transform is Transform.VJP:
-        return CotangentSpec(forward_op.host.output_spec, forward_op.signature)
-    return TangentSpec(forward_op.host.output_spec)
+        return CotangentSpec(forward_op.host.output_spec, forward_op.signature, needs=needs)
+    return TangentSpec(forward_op.host.output_spec, needs=needs)
 
 
 def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
@@ -182,9 +215,10 @@ def _rule_caller(
 
     def call(arrays: list[Array]) -> Any:
         parts = outputs.split(arrays, [array.dtype for array in arrays])
+        needs = outputs.needs_of([array.dtype for array in parts.inputs])
         vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
         try:
-            return rule(forward_op.context(parts, forward_op.host.evaluate), *vectors)
+            return rule(forward_op.context(parts, needs, forward_op.host.evaluate), *vectors)
         except Exception as error:
             if takes_tuple_for_array(error):
                 annotate(error, OF_TUPLES)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, fit, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
+from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
 from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
 from tfpyop.errors import ContractError
@@ -42,13 +43,16 @@ class RuleInputs(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RuleOutputSpec:
-    """Specify the outputs of a numpy rule: one vector for each differentiable model, with the model's dtype and shape.
+    """Specify the outputs of a numpy rule: a vector for each differentiable model that is needed.
 
-    The models are the primals for a VJP rule, and the outputs for a JVP rule.
+    A vector has the dtype and shape of its model. The models are the primals for a VJP rule, and the outputs for a JVP
+    rule.
     """
 
     primal: OutputSpec
     """The output spec of the op to which the rule belongs."""
+    needs: Needs | None = field(default=None, kw_only=True)
+    """The inputs of the op that the rule must consider, if not all of them."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
@@ -76,9 +80,9 @@ class RuleOutputSpec:
         return RuleInputs.flat(values, *counts)
 
     def n_arrays(self, inputs: ArraySpecs) -> int | None:
-        """Return the number of models if all models are differentiable; otherwise None."""
-        models = self.models(self._parts(inputs))
-        return len(models) if all(is_differentiable(model.dtype) for model in models) else None
+        """Return the number of models if the rule returns a vector for each of them; otherwise None."""
+        n_models = len(self.models(self._parts(inputs)))
+        return n_models if len(self.numbers(dtypes_of(inputs))) == n_models else None
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
@@ -95,34 +99,33 @@ class RuleOutputSpec:
         return self.primal.loop_hint(self._parts(inputs).inputs)
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """Return the number of differentiable models."""
-        return sum(map(is_differentiable, self.models(self.split(inputs, inputs))))
+        """Return the number of returned vectors."""
+        return len(self.numbers(inputs))
 
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
-        """Return the specs of the differentiable models."""
+        """Return the specs of the returned vectors."""
         parts = self._parts(inputs)
         _check_rule_inputs(parts, self.primal, self.given_for(parts))
-        return [model for model in self.models(parts) if is_differentiable(model.dtype)]
+        models = self.models(parts)
+        return [models[number] for number in self.numbers(dtypes_of(inputs))]
 
     def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
-        """Return the sizes of the differentiable models."""
-        numbers = self.models(self.split(range(len(inputs)), dtypes_of(inputs)))
-        return [
-            symbolic_shape(inputs[number].shape, number)
-            for number in numbers
-            if is_differentiable(inputs[number].dtype)
-        ]
+        """Return the sizes of the returned vectors."""
+        dtypes = dtypes_of(inputs)
+        models = self.models(self.split(range(len(inputs)), dtypes))
+        places = [models[number] for number in self.numbers(dtypes)]
+        return [symbolic_shape(inputs[place].shape, place) for place in places]
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
-        """Return the vectors for the differentiable models from a rule's result."""
-        models = self.models(self.split(inputs, inputs))
-        vectors = rule_values(result, len(models), self.vector, self.like)
-        return [vector for vector, model in zip(vectors, models, strict=True) if is_differentiable(model)]
+        """Return the vectors for the needed differentiable models from a rule's result."""
+        n_models = len(self.models(self.split(inputs, inputs)))
+        vectors = rule_values(result, n_models, self.vector, self.like)
+        return [vectors[number] for number in self.numbers(inputs)]
 
     def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
-        """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
-        models = [model for model in self.models(self._parts(inputs)) if is_differentiable(model.dtype)]
-        pairs = zip(self.wanted(result, dtypes_of(inputs)), models, strict=True)
+        """Return the vectors for the needed differentiable models from a rule's result, with zeros for None."""
+        models, numbers = self.models(self._parts(inputs)), self.numbers(dtypes_of(inputs))
+        pairs = zip(self.wanted(result, dtypes_of(inputs)), [models[number] for number in numbers], strict=True)
         return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
@@ -132,10 +135,28 @@ class RuleOutputSpec:
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
 
-    def _numbers(self, inputs: ArraySpecs) -> list[int]:
-        """Return the indices of the differentiable models."""
-        models = self.models(self._parts(inputs))
-        return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
+    def numbers(self, inputs: Sequence[DType]) -> list[int]:
+        """Return the indices of the models for which the rule returns a vector."""
+        models = self.models(self.split(inputs, inputs))
+        return [number for number, model in enumerate(models) if is_differentiable(model)]
+
+    def needs_of(self, inputs: Sequence[DType]) -> Needs:
+        """Return the `needs` of a call of the op with inputs of these dtypes.
+
+        Raises:
+          ContractError: The needs come from a model, and are of another number of inputs.
+        """
+        needs = self.needs
+        if needs is None:
+            return tuple(map(is_differentiable, inputs))
+        if len(needs) != len(inputs):
+            raise ContractError(
+                "the op of a derivative rule was called with the wrong number of inputs.",
+                expected=f"a call of an op with {len(needs)} inputs",
+                got=f"a call of an op with {len(inputs)} inputs",
+                remedy=_OF_ONE_CALL,
+            )
+        return tuple([flag and is_differentiable(dtype) for flag, dtype in zip(needs, inputs, strict=True)])
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
         """Return the numbers of inputs, outputs and residuals.
@@ -164,7 +185,7 @@ class RuleOutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class CotangentSpec(RuleOutputSpec):
-    """Specify the outputs of a numpy VJP rule: a cotangent for each differentiable primal, with its dtype and shape."""
+    """Specify the outputs of a numpy VJP rule: a cotangent for each differentiable primal that is needed."""
 
     signature: Signature | None
     """The signature of the op to which the rule belongs, with residuals among its outputs."""
@@ -172,12 +193,17 @@ class CotangentSpec(RuleOutputSpec):
     vector = "cotangent"
     like = "inputs"
 
+    def numbers(self, inputs: Sequence[DType]) -> list[int]:
+        """Return the indices of the differentiable primals that are needed."""
+        needs = self.needs_of(self.split(inputs, inputs).inputs)
+        return [number for number, is_needed in enumerate(needs) if is_needed]
+
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
         return [
             coerce_cotangent(value, output, number, len(shapes), shapes[number])
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, self.numbers(dtypes_of(inputs)), strict=True)
         ]
 
 
@@ -192,7 +218,7 @@ class TangentSpec(RuleOutputSpec):
         """Cast tangents and check their shapes."""
         return [
             coerce_tangent(value, output, number)
-            for value, output, number in zip(values, outputs, self._numbers(inputs), strict=True)
+            for value, output, number in zip(values, outputs, self.numbers(dtypes_of(inputs)), strict=True)
         ]
 
 

@@ -35,15 +35,16 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
     """
     op = call.op
     vectors = or_zeros(tangents, call.inputs)
+    needs = tuple([tangent is not None for tangent in tangents])
     if isinstance(rule, NumpyRule):
-        return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs))
-    result = apply_rule(call, rule.function, "jvp", vectors)
+        return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs, needs))
+    result = apply_rule(call, rule.function, "jvp", vectors, needs)
     try:
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
     except TfpyopError as error:
         raise error.with_subject(f"JVP of {op.subject}") from None
-    return mark_unconnected(call, rule.function, vectors, fitted)
+    return mark_unconnected(call, rule.function, vectors, fitted, needs)
 
 
 def dense_tangent(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfpyop._lowering._tensorflow import EagerTensor
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
-from tfpyop._lowering.autodiff.vectors import scatter
+from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
@@ -24,7 +24,7 @@ from tfpyop.errors import Shape, TfpyopError
 
 
 def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Apply the gradient rule of an op; return one cotangent for each input, None for inputs without a derivative.
+    """Apply the gradient rule of an op; return one cotangent for each input, None where the call does not need it.
 
     Args:
       call: The call that is differentiated.
@@ -34,20 +34,22 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
     Raises:
       ContractError: The rule returned an invalid cotangent.
     """
-    op = call.op
+    op, needs = call.op, call.needs
+    if not any(needs):
+        return [None] * len(needs)
     if isinstance(rule, NumpyRule):
-        return scatter(call.inputs, apply_numpy_rule(call, rule, cotangents, call.outputs))
-    result = apply_rule(call, rule.function, "gradient", cotangents)
+        return scatter_needed(needs, apply_numpy_rule(call, rule, cotangents, call.outputs, needs))
+    result = apply_rule(call, rule.function, "gradient", cotangents, needs)
     try:
         values = rule_values(result, len(call.inputs), "cotangent", "inputs")
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
         fitted = [
-            _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
-            for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
+            _fit(call, value, number, shape) if value is not None and needs[number] else None
+            for number, (value, shape) in enumerate(zip(values, broadcast, strict=True))
         ]
     except TfpyopError as error:
         raise error.with_subject(f"gradient of {op.subject}") from error.__cause__
-    return mark_unconnected(call, rule.function, cotangents, fitted)
+    return mark_unconnected(call, rule.function, cotangents, fitted, needs)
 
 
 def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
