@@ -86,3 +86,18 @@ def weighted_gradient(op, grad):
 def weighted_second(op, by_x, by_y):
     x, y, _, grad = op.inputs
     return (by_x * 2 * y + by_y * 2 * x) * grad, by_x * 2 * x * grad, None, by_x * 2 * x * y + by_y * x * x
+
+
+@differentiable_op(signature="(),()->()")
+def split(x, y):
+    return x * y
+
+
+@split.numpy_gradient(wrt="x")
+def split_by_x(op, grad):
+    return op.inputs[1] * grad
+
+
+@split.numpy_gradient(wrt="y")
+def split_by_y(op, grad):
+    return op.inputs[0] * grad

@@ -114,7 +114,7 @@ def test_the_ways_to_get_derivatives_from_values_take_this(make, signature):
 
 def test_what_a_rule_is_given_offers_this():
     offered = {name for name in dir(tfpyop.RuleContext) if not name.startswith("_")}
-    assert offered == {"name", "inputs", "outputs", "residuals", "static"}
+    assert offered == {"name", "inputs", "outputs", "residuals", "static", "needs"}
 
 
 def test_what_an_op_offers_is_this():

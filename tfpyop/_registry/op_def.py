@@ -62,7 +62,26 @@ class NumpyRule:
     op: OpDef
 
 
-Rule = TensorFlowRule | NumpyRule
+PlainRule = TensorFlowRule | NumpyRule
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """Store several rules, each for some of the inputs.
+
+    Attributes:
+      parts: The rules, by the names of the parameters whose inputs they are for.
+    """
+
+    parts: Mapping[tuple[str, ...], PlainRule]
+
+    @property
+    def site(self) -> Site:
+        """The site of the first rule."""
+        return next(iter(self.parts.values())).site
+
+
+Rule = PlainRule | SplitRule
 
 
 @dataclass(slots=True)
@@ -78,6 +97,11 @@ class RuleSet:
     def of(self, transform: Transform) -> Rule | None:
         """Return the rule for one direction."""
         return self.vjp if transform is Transform.VJP else self.jvp
+
+    def plain(self) -> list[PlainRule]:
+        """Return all derivative rules, including the rules for some inputs."""
+        found = [rule for rule in (self.vjp, self.jvp) if rule is not None]
+        return [part for rule in found for part in (rule.parts.values() if isinstance(rule, SplitRule) else (rule,))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,15 +331,25 @@ class OpDef(ABC):
 
     def rule_op(self, suffix: str) -> OpDef | None:
         """Return the op of a numpy rule by the suffix of its name; None if it does not exist."""
-        rule = self.rules.of(Transform(suffix))
+        transform, *names = suffix.split(".")
+        rule = self.rules.of(Transform(transform))
+        if isinstance(rule, SplitRule):
+            rule = rule.parts.get(tuple(names))
+        elif names:
+            rule = None
         return rule.op if isinstance(rule, NumpyRule) else None
 
-    def attach(self, transform: Transform, rule: Rule) -> None:
+    def attach(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...] = ()) -> None:
         """Attach a rule to the op.
 
+        Args:
+          transform: The direction of differentiation.
+          rule: The rule.
+          wrt: The parameters for whose inputs the rule is. Default: all.
+
         Raises:
-          RegistrationError: The op already has a rule for this direction, is declared non-differentiable, or is bound
-            to an instance.
+          RegistrationError: The op already has a rule for this direction (and these inputs), is declared
+            non-differentiable, or is bound to an instance.
         """
         if self.rules.non_differentiable:
             raise RegistrationError(
@@ -324,11 +358,25 @@ class OpDef(ABC):
                 remedy="Remove one of the two.",
             )
         self._require_unbound()
-        self._require_first(self.rules.of(transform), rule, "such a rule")
+        known, attached = self.rules.of(transform), self._joined(self.rules.of(transform), rule, wrt)
+        if known is not None and not (wrt and isinstance(known, SplitRule)):
+            self._require_first(known, rule, "such a rule")
         if transform is Transform.VJP:
-            self.rules.vjp = rule
+            self.rules.vjp = attached
         else:
-            self.rules.jvp = rule
+            self.rules.jvp = attached
+
+    def _joined(self, known: Rule | None, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
+        """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""
+        if not wrt:
+            return rule
+        parts = dict(known.parts) if isinstance(known, SplitRule) else {}
+        for names, part in list(parts.items()):
+            twice = [name for name in wrt if name in names]
+            if twice:
+                self._require_first(part, rule, f"a rule for {' and '.join(map(repr, twice))}")
+                del parts[names]
+        return SplitRule({**parts, wrt: rule})
 
     def attach_native(self, implementation: TensorFlowRule) -> None:
         """Attach the native implementation to the op.

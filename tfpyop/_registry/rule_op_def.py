@@ -13,7 +13,17 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.op_def import MAX_CONCRETE_OPS, ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
+from tfpyop._registry.op_def import (
+    MAX_CONCRETE_OPS,
+    ConcreteOp,
+    NumpyRule,
+    OpDef,
+    PlainRule,
+    Rule,
+    RuleSet,
+    SplitRule,
+    Transform,
+)
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.payload import Needs, in_axes_of_payload, split_needs, with_in_axes, with_needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
@@ -32,6 +42,7 @@ class RuleOpDef(OpDef):
       forward_op: The op to which the rule belongs.
       transform: The direction of differentiation.
       site: Where the rule was attached.
+      wrt: The parameters of the forward op for whose inputs the rule is. Default: all.
       unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
       instance: The instance to which the method is bound.
     """
@@ -43,13 +54,16 @@ class RuleOpDef(OpDef):
         transform: Transform,
         site: Site,
         *,
+        wrt: tuple[str, ...] = (),
         unbound: RuleOpDef | None = None,
         instance: Any = None,
     ) -> None:
-        spec = forward_op.spec.of_rule(f"{forward_op.name}/{transform.value}", site)
+        self.suffix = ".".join([transform.value, *wrt])
+        spec = forward_op.spec.of_rule(f"{forward_op.name}/{self.suffix}", site)
         super().__init__(function, spec, forward_op.make_op, is_bound=unbound is not None)
         self.forward_op = forward_op
         self.transform = transform
+        self.wrt = wrt
         self._unbound = unbound
         self._instance = instance
         self._ops_with_needs: dict[tuple[str, Needs], ConcreteOp] = {}
@@ -87,7 +101,7 @@ class RuleOpDef(OpDef):
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
         needs = outputs.needs_of(outputs.split(dtypes, dtypes).inputs)
-        result = op.rules.native.function(op.forward_op.context(parts, needs), *parts.vectors)
+        result = op.rules.native.function(op.forward_op.context(parts, needs), *outputs.given(parts))
         wanted: Sequence[Any] = outputs.wanted(result, dtypes)
         return wanted
 
@@ -131,7 +145,7 @@ class RuleOpDef(OpDef):
         return op
 
     def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:
-        outputs = _output_spec(self.transform, forward_op, needs)
+        outputs = self._output_spec(forward_op, needs)
         is_looped = not self.spec.is_vectorized
         return HostFunction(
             self.subject,
@@ -142,31 +156,49 @@ class RuleOpDef(OpDef):
             compute_dtype=self.spec.compute_dtype,
         )
 
+    def _output_spec(self, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
+        primal = forward_op.host.output_spec
+        part = (lambda n_inputs: numbers_of(forward_op, self.wrt, n_inputs)) if self.wrt else None
+        if self.transform is Transform.VJP:
+            return CotangentSpec(primal, forward_op.signature, needs=needs, part=part)
+        return TangentSpec(primal, needs=needs, part=part)
+
     # -- methods
 
     def bind_instance(self, instance: Any) -> OpDef:
         """Return the op of a method's rule, bound to an instance."""
-        bound = self.forward_op.bind_instance(instance).rule_op(self.transform.value)
+        bound = self.forward_op.bind_instance(instance).rule_op(self.suffix)
         assert bound is not None
         return bound
 
     def bind_with(self, instance: Any, forward_op: OpDef) -> RuleOpDef:
         """Return the op of a method's rule, bound to an instance, for a forward op that is bound already."""
         function = self.function.__get__(instance, type(instance))
-        return RuleOpDef(function, forward_op, self.transform, self.site, unbound=self, instance=instance)
+        return RuleOpDef(function, forward_op, self.transform, self.site, wrt=self.wrt, unbound=self, instance=instance)
 
 
 def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
     """Return the rules of a method for its op that is bound to an instance."""
 
-    def bound(rule: Rule | None) -> Rule | None:
+    def plain(rule: PlainRule) -> PlainRule:
         if isinstance(rule, NumpyRule):
             assert isinstance(rule.op, RuleOpDef)
             return NumpyRule(rule.site, rule.op.bind_with(instance, op))
-        return None if rule is None else rule.bound(instance)
+        return rule.bound(instance)
+
+    def bound(rule: Rule | None) -> Rule | None:
+        if isinstance(rule, SplitRule):
+            return SplitRule({names: plain(part) for names, part in rule.parts.items()})
+        return None if rule is None else plain(rule)
 
     native = None if rules.native is None else rules.native.bound(instance)
     return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable)
+
+
+def numbers_of(op: ConcreteOp, names: Sequence[str], n_inputs: int) -> tuple[int, ...]:
+    """Return the indices of the inputs of these parameters, in a call with this number of flat inputs."""
+    known = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
+    return tuple([number for name in names for number in known.get(name, ())])
 
 
 def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
@@ -192,12 +224,6 @@ def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence
     )
 
 
-def _output_spec(transform: Transform, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
-    if transform is Transform.VJP:
-        return CotangentSpec(forward_op.host.output_spec, forward_op.signature, needs=needs)
-    return TangentSpec(forward_op.host.output_spec, needs=needs)
-
-
 def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
     """Return the input side of a rule's signature; None if inputs or outputs of the forward op are unknown."""
     signature = forward_op.signature
@@ -216,7 +242,7 @@ def _rule_caller(
     def call(arrays: list[Array]) -> Any:
         parts = outputs.split(arrays, [array.dtype for array in arrays])
         needs = outputs.needs_of([array.dtype for array in parts.inputs])
-        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
+        vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
         try:
             return rule(forward_op.context(parts, needs, forward_op.host.evaluate), *vectors)
         except Exception as error:

@@ -5,7 +5,7 @@ Cotangents have the dtypes and shapes of the primals. Tangents have the dtypes a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -53,6 +53,8 @@ class RuleOutputSpec:
     """The output spec of the op to which the rule belongs."""
     needs: Needs | None = field(default=None, kw_only=True)
     """The inputs of the op that the rule must consider, if not all of them."""
+    part: Callable[[int], Sequence[int]] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """For a rule for some inputs: returns the indices of these inputs, given the number of inputs."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
@@ -80,9 +82,10 @@ class RuleOutputSpec:
         return RuleInputs.flat(values, *counts)
 
     def n_arrays(self, inputs: ArraySpecs) -> int | None:
-        """Return the number of models if the rule returns a vector for each of them; otherwise None."""
-        n_models = len(self.models(self._parts(inputs)))
-        return n_models if len(self.numbers(dtypes_of(inputs))) == n_models else None
+        """Return the number of vectors if the op returns all vectors of the rule in the same order; otherwise None."""
+        dtypes = dtypes_of(inputs)
+        numbers = self.numbers(dtypes)
+        return len(numbers) if numbers == list(self._numbers_in_rule(dtypes)) else None
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
@@ -118,9 +121,14 @@ class RuleOutputSpec:
 
     def wanted(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
         """Return the vectors for the needed differentiable models from a rule's result."""
-        n_models = len(self.models(self.split(inputs, inputs)))
-        vectors = rule_values(result, n_models, self.vector, self.like)
+        in_rule = self._numbers_in_rule(inputs)
+        like = self.like if self.part is None or self.like == "outputs" else f"{self.like} in wrt="
+        vectors = dict(zip(in_rule, rule_values(result, len(in_rule), self.vector, like), strict=True))
         return [vectors[number] for number in self.numbers(inputs)]
+
+    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
+        """Return the vectors that the rule takes."""
+        return parts.vectors
 
     def values(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the vectors for the needed differentiable models from a rule's result, with zeros for None."""
@@ -147,8 +155,10 @@ class RuleOutputSpec:
           ContractError: The needs come from a model, and are of another number of inputs.
         """
         needs = self.needs
-        if needs is None:
+        if needs is None and self.part is None:
             return tuple(map(is_differentiable, inputs))
+        if needs is None:
+            needs = (True,) * len(inputs)
         if len(needs) != len(inputs):
             raise ContractError(
                 "the op of a derivative rule was called with the wrong number of inputs.",
@@ -156,7 +166,17 @@ class RuleOutputSpec:
                 got=f"a call of an op with {len(inputs)} inputs",
                 remedy=_OF_ONE_CALL,
             )
-        return tuple([flag and is_differentiable(dtype) for flag, dtype in zip(needs, inputs, strict=True)])
+        part = range(len(inputs)) if self.part is None else self.part(len(inputs))
+        return tuple(
+            [
+                flag and number in part and is_differentiable(dtype)
+                for number, (flag, dtype) in enumerate(zip(needs, inputs, strict=True))
+            ]
+        )
+
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
+        """Return the indices of the models for which the rule itself returns a vector, in its order."""
+        return range(len(self.models(self.split(inputs, inputs))))
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
         """Return the numbers of inputs, outputs and residuals.
@@ -198,6 +218,10 @@ class CotangentSpec(RuleOutputSpec):
         needs = self.needs_of(self.split(inputs, inputs).inputs)
         return [number for number, is_needed in enumerate(needs) if is_needed]
 
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
+        n_inputs = len(self.split(inputs, inputs).inputs)
+        return range(n_inputs) if self.part is None else self.part(n_inputs)
+
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in self._parts(inputs).inputs])
@@ -213,6 +237,12 @@ class TangentSpec(RuleOutputSpec):
 
     vector = "tangent"
     like = "outputs"
+
+    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
+        """Return the tangents that the rule takes: of all inputs, or of the inputs that the rule is for."""
+        if self.part is None:
+            return parts.vectors
+        return [parts.vectors[number] for number in self.part(len(parts.inputs))]
 
     def fit(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast tangents and check their shapes."""

@@ -21,14 +21,15 @@ from tfpyop._lowering._tensorflow import (
 )
 from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
-from tfpyop._lowering.autodiff.gradient_node import is_saving
+from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.rule_call import split_parts
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, TensorFlowRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule, TensorFlowRule
 from tfpyop._rules.missing import detached_rule, missing_gradient, missing_jvp, missing_second_derivative
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import CotangentSpec
@@ -93,9 +94,10 @@ def _of_all_outputs(call: RecordedCall, vectors: Sequence[T]) -> list[T | None]:
     """Return vectors of the outputs of a call, or None, for each output of `_with_all_outputs`."""
     if not isinstance(call.op.host.output_spec, CotangentSpec):
         return list(vectors)
-    inputs = call.forward_call.inputs
-    pairs = zip(inputs, scatter_needed(call.returned, vectors), strict=True)
-    return [vector for tensor, vector in pairs if is_differentiable(dtype_of(tensor))]
+    op = call.op.definition.specialize(call.op.tree, call.op.static)
+    whole = RecordedCall(op, call.inputs, (), ())
+    pairs = zip(whole.returned, scatter_needed(call.returned, vectors), strict=True)
+    return [vector for is_returned, vector in pairs if is_returned]
 
 
 def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -130,7 +132,21 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     if not has_jvp(op):
         raise missing_jvp(op)
     assert op.rules.vjp is not None
-    return elementwise_jvp(call, given) if isinstance(op.rules.vjp, NumpyRule) else _transpose_vjp(call, given)
+    if not isinstance(op.rules.vjp, SplitRule):
+        return _jvp_by_vjp(call, op.rules.vjp, given)
+    results: list[tf.Tensor | None] = [None] * len(call.outputs)
+    for numbers, part in split_parts(call, op.rules.vjp, "gradient"):
+        moved = [tangent if number in numbers else None for number, tangent in enumerate(given)]
+        if any(tangent is not None for tangent in moved):
+            results = list(map(sum_of, results, _jvp_by_vjp(call, part, moved)))
+    return results
+
+
+def _jvp_by_vjp(call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Derive the JVP from a VJP rule that is for all inputs that vary."""
+    if isinstance(rule, NumpyRule):
+        return elementwise_jvp(call, rule, tangents)
+    return _transpose_vjp(call, tangents)
 
 
 def _tangents_of_needed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -174,7 +190,8 @@ def has_jvp(op: ConcreteOp) -> bool:
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
     is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.forward_op is not None
-    return isinstance(op.rules.vjp, TensorFlowRule) or is_elementwise
+    rules = op.rules.vjp.parts.values() if isinstance(op.rules.vjp, SplitRule) else (op.rules.vjp,)
+    return is_elementwise or all(isinstance(rule, TensorFlowRule) for rule in rules)
 
 
 def _relink_outputs(call: RecordedCall) -> RecordedCall:

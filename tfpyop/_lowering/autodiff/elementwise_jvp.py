@@ -15,13 +15,13 @@ from tfpyop._registry.op_def import NumpyRule
 from tfpyop._spec.coercion import is_differentiable
 
 
-def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def elementwise_jvp(
+    call: RecordedCall, rule: NumpyRule, tangents: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
     """Return the JVP of an elementwise op: its VJP for a cotangent of one is the derivative of every element.
 
     A complex output also needs the VJP for a cotangent of i, because the function may not be analytic.
     """
-    rule = call.op.rules.vjp
-    assert isinstance(rule, NumpyRule)
     needs = tuple([tangent is not None for tangent in tangents])
     rule_op = rule_op_for(call, rule, needs)
     shape = tf.shape(call.outputs[0])

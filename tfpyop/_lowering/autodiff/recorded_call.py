@@ -27,8 +27,8 @@ class RecordedCall:
     inputs: Sequence[tf.Tensor]
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
-    skipped: Collection[int] = ()
-    """The inputs whose cotangents are certainly not used."""
+    skipped: Collection[int] | None = None
+    """The inputs whose cotangents are certainly not used; None if TensorFlow does not say."""
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether the call is in a graph that XLA compiles."""
 
@@ -37,7 +37,7 @@ class RecordedCall:
         """For each input, whether its cotangent may be used."""
         return tuple(
             [
-                number not in self.skipped and is_differentiable(dtype_of(tensor))
+                number not in (self.skipped or ()) and is_differentiable(dtype_of(tensor))
                 for number, tensor in enumerate(self.inputs)
             ]
         )

@@ -12,13 +12,15 @@ from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_concrete_values, unconnected_sources
 from tfpyop._lowering.tensors import dtype_of, type_of
+from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule
-from tfpyop._registry.rule_op_def import RuleOpDef
-from tfpyop._rules.missing import detached_rule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule
+from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
+from tfpyop._rules.missing import detached_rule, inputs_without_rule
+from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.payload import Needs
-from tfpyop._spec.rule_outputs import RuleInputs
+from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
 
@@ -62,12 +64,40 @@ def apply_numpy_rule(
     return bind(rule_op_for(call, rule, needs), leaves)
 
 
+def split_parts(call: RecordedCall, rule: SplitRule, kind: str) -> list[tuple[Sequence[int], PlainRule]]:
+    """Return the rules for some inputs that an op has, with the indices of these inputs in a call.
+
+    Raises:
+      GradientError: No rule is for one of the differentiable inputs.
+    """
+    op, n_inputs = call.op, len(call.inputs)
+    parts = [(numbers_of(op, names, n_inputs), part) for names, part in rule.parts.items()]
+    by_name = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
+    known = [name for names in rule.parts for name in names]
+    missing = [
+        name
+        for name, numbers in by_name.items()
+        if name not in known and any(is_differentiable(dtype_of(call.inputs[number])) for number in numbers)
+    ]
+    if missing:
+        raise inputs_without_rule(op, kind, missing, known)
+    return list(parts)
+
+
+def is_separable(rule: PlainRule) -> bool:
+    """Return whether a rule computes its cotangents one by one, so that separate calls cost no more than one call."""
+    function = rule.op.function if isinstance(rule, NumpyRule) else None
+    return isinstance(function, NumericalRule) and isinstance(function.method, Numerical)
+
+
 def rule_op_for(call: RecordedCall, rule: NumpyRule, needs: Needs) -> ConcreteOp:
     """Return the op of a numpy rule for a call with these needs."""
     op = rule.op.specialize(call.op.tree, call.op.static)
-    if all(needs) or needs == tuple([is_differentiable(dtype_of(tensor)) for tensor in call.inputs]):
-        return op
     assert isinstance(rule.op, RuleOpDef)
+    outputs = op.host.output_spec
+    assert isinstance(outputs, RuleOutputSpec)
+    if all(needs) or needs == outputs.needs_of([dtype_of(tensor) for tensor in call.inputs]):
+        return op
     return rule.op.with_needs(op, needs)
 
 
