@@ -328,6 +328,18 @@ RIGHT = [
         non_differentiable=True,
     ),
     given("no signature", lambda x: np.cos(x), grad=lambda op, g: -g * tf.sin(op.inputs[0])),
+    given(
+        "needs",
+        lambda x, y: x * y,
+        signature="(),()->()",
+        numpy_grad=lambda op, g: (
+            g * op.inputs[1] if op.needs[0] else None,
+            g * op.inputs[0] if op.needs[1] else np.zeros(7),
+        ),
+        jvp=lambda op, *t: sum(
+            tangent * other for tangent, other, varies in zip(t, op.inputs[::-1], op.needs, strict=True) if varies
+        ),
+    ),
     Right("a second rule in TensorFlow", _second_power()),
     Right("a native implementation", _native_square()),
     Right("a bound method", Scaled(3.0).scaled),
