@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests import modes, saved_ops
 from tests.test_needs import N_CALLS, PARAMETERS, SCENARIOS, counted
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op, export
 
 X, Y = np.float32([1.0, 2.0]), np.float32([3.0, 5.0])
 KINDS = [(first, second) for first in ("gradient", "numpy_gradient") for second in ("gradient", "numpy_gradient")]
@@ -294,5 +294,6 @@ def test_rules_for_some_inputs_are_loaded_in_another_process(tmp_path, is_compil
     module.value = tf.function(saved_ops.split, input_signature=[spec, spec], jit_compile=is_compiled)
     module.gradient = tf.function(gradient, input_signature=[spec, spec], jit_compile=is_compiled)
     tf.saved_model.save(module, str(tmp_path), options=tf.saved_model.SaveOptions(experimental_custom_gradients=True))
+    assert [op.name for op in export.required_ops(str(tmp_path))] == ["tests.saved_ops:split"]
     process = subprocess.run([sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, timeout=300)
     assert process.stdout.strip() == str([[3.0, 5.0], [1.0, 2.0]] * 2), process.stderr

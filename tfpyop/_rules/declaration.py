@@ -86,7 +86,7 @@ def _names(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
 def _require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
     if callable(rule):
         return
-    is_name = isinstance(rule, str) and decorator != "native"
+    is_name = decorator != "native" and isinstance(rule, str) and rule in op.spec.parameters.input_names
     raise RegistrationError(
         f"{rule!r:.80} is not {what}.",
         subject=op.subject,
