@@ -63,6 +63,16 @@ def _sort_gradient(op, grad):
     return result
 
 
+def _split_product():
+    op = differentiable_op(lambda x, y: x * y**2, signature="(),()->()")
+    op.gradient(wrt="y")(lambda op, g: 2 * g * op.inputs[0] * op.inputs[1])
+    op.numpy_gradient(wrt="x")(lambda op, g: g * op.inputs[1] ** 2)
+    op.numpy_jvp(wrt=("y", "x"))(
+        lambda op, of_y, of_x: 2 * op.inputs[0] * op.inputs[1] * of_y + op.inputs[1] ** 2 * of_x
+    )
+    return op
+
+
 def _second_power():
     op = differentiable_op(lambda x: x**3, signature="()->()")
     first = op.numpy_gradient(lambda op, g: 3 * g * op.inputs[0] ** 2)
@@ -328,7 +338,20 @@ RIGHT = [
         non_differentiable=True,
     ),
     given("no signature", lambda x: np.cos(x), grad=lambda op, g: -g * tf.sin(op.inputs[0])),
+    given(
+        "needs",
+        lambda x, y: x * y,
+        signature="(),()->()",
+        numpy_grad=lambda op, g: (
+            g * op.inputs[1] if op.needs[0] else None,
+            g * op.inputs[0] if op.needs[1] else np.zeros(7),
+        ),
+        jvp=lambda op, *t: sum(
+            tangent * other for tangent, other, varies in zip(t, op.inputs[::-1], op.needs, strict=True) if varies
+        ),
+    ),
     Right("a second rule in TensorFlow", _second_power()),
+    Right("rules for some inputs", _split_product()),
     Right("a native implementation", _native_square()),
     Right("a bound method", Scaled(3.0).scaled),
 ]

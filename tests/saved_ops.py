@@ -69,3 +69,35 @@ def hypotenuse_gradient(op, grad):
 def first_of(x, *, choice, label="none"):
     first, named = choice
     return x + (first if isinstance(choice, tuple) and isinstance(named["a"], tuple) and label is None else 10)
+
+
+@differentiable_op(signature="(),()->()")
+def weighted(x, y):
+    return x * x * y
+
+
+@weighted.numpy_gradient
+def weighted_gradient(op, grad):
+    x, y = op.inputs
+    return 2 * x * y * grad if op.needs[0] else None, x * x * grad if op.needs[1] else None
+
+
+@weighted_gradient.gradient
+def weighted_second(op, by_x, by_y):
+    x, y, _, grad = op.inputs
+    return (by_x * 2 * y + by_y * 2 * x) * grad, by_x * 2 * x * grad, None, by_x * 2 * x * y + by_y * x * x
+
+
+@differentiable_op(signature="(),()->()")
+def split(x, y):
+    return x * y
+
+
+@split.numpy_gradient(wrt="x")
+def split_by_x(op, grad):
+    return op.inputs[1] * grad
+
+
+@split.numpy_gradient(wrt="y")
+def split_by_y(op, grad):
+    return op.inputs[0] * grad

@@ -47,6 +47,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_export",
         "check_gradient",
         "check_jvp",
+        "check_needs",
         "check_op",
         "check_parity",
         "check_purity",
@@ -114,7 +115,7 @@ def test_the_ways_to_get_derivatives_from_values_take_this(make, signature):
 
 def test_what_a_rule_is_given_offers_this():
     offered = {name for name in dir(tfpyop.RuleContext) if not name.startswith("_")}
-    assert offered == {"name", "inputs", "outputs", "residuals", "static"}
+    assert offered == {"name", "inputs", "outputs", "residuals", "static", "needs"}
 
 
 def test_what_an_op_offers_is_this():

@@ -58,7 +58,7 @@ def test_values_are_copied_whole(named, again):
 
 
 def test_a_context_is_copied_whole(named):
-    context = RuleContext("acme:f", (1,), (2,), named, named)
+    context = RuleContext("acme:f", (1,), (2,), named, named, (True,))
     assert repr(copy.copy(context)) == repr(context)
 
 

@@ -51,6 +51,26 @@ def mod_gradient(op: RuleContext, grad: Any) -> tuple[Any, Any]:
     return grad, -grad * tf.math.floordiv(x, y)
 
 
+@differentiable_op(signature="(),()->()", dtype="float32")
+def split(x: ArrayLike, y: ArrayLike) -> Floats:
+    result: Floats = np.multiply(x, y)
+    return result
+
+
+@split.gradient(wrt="x")
+def split_by_x(op: RuleContext, grad: Any) -> Any:
+    return grad * op.inputs[1] if op.needs[0] else None
+
+
+@split.numpy_gradient(wrt=("y",))
+def split_by_y(op: RuleContext, grad: Floats) -> Floats:
+    result: Floats = grad * op.inputs[0]
+    return result
+
+
+split_rule: Op[..., Any] = split_by_y
+
+
 @mod.jvp
 def mod_jvp(op: RuleContext, x: Any, y: Any) -> Any:
     return x - y * tf.math.floordiv(*op.inputs)

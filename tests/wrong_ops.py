@@ -631,4 +631,72 @@ WEIGHTS = [
     ),
 ]
 
-WRONG = [*GRADIENTS, *JVPS, *SECOND, *WEIGHTS, *CALLS]
+
+def numpy_product_with(rule, **options):
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()", **options)
+    op.numpy_gradient(rule)
+    return op
+
+
+def _needs_swapped(op, grad):
+    x, y = op.inputs
+    return (grad * y if op.needs[1] else None, grad * x if op.needs[0] else None)
+
+
+def _shared_work_skipped(op, grad):
+    x, y = op.inputs
+    scaled = grad * x if op.needs[0] else np.zeros_like(grad * x)  # both cotangents need it
+    return scaled * y / x, scaled
+
+
+def _needed_alone(op, grad):
+    cotangents = [grad * op.inputs[1], grad * op.inputs[0]]
+    return [cotangent for cotangent, is_needed in zip(cotangents, op.needs, strict=True) if is_needed]
+
+
+def _first_alone(op, grad):
+    return (grad * op.inputs[1], grad * op.inputs[0] if all(op.needs) else None)
+
+
+def _jvp_without_second(op, of_x, of_y):
+    x, y = op.inputs
+    return of_x * y + of_y * x if all(op.needs) else of_x * y
+
+
+NEEDS = [
+    Wrong(
+        "needs are swapped", product_with(_needs_swapped), "check_needs", says="Got:      None for op.needs = (True,"
+    ),
+    Wrong(
+        "needs are swapped in numpy",
+        numpy_product_with(_needs_swapped),
+        "check_needs",
+        says="the cotangent of input 0 changes with op.needs",
+    ),
+    Wrong(
+        "work that two cotangents share is skipped",
+        numpy_product_with(_shared_work_skipped),
+        "check_needs",
+        says="the cotangent of input 1 changes with op.needs",
+    ),
+    Wrong(
+        "only the needed cotangents are returned",
+        product_with(_needed_alone),
+        "check_needs",
+        says="the wrong number of cotangents",
+    ),
+    Wrong(
+        "the second cotangent is forgotten where it is needed alone",
+        product_with(_first_alone),
+        "check_needs",
+        says="the cotangent of input 1 changes with op.needs",
+    ),
+    Wrong(
+        "a tangent is forgotten where it varies alone",
+        differentiable_op(lambda x, y: x * y, signature="(),()->()", jvp=_jvp_without_second),
+        "check_needs",
+        says="the tangent of output 0 changes with op.needs",
+    ),
+]
+
+WRONG = [*GRADIENTS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS]

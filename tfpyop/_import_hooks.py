@@ -37,6 +37,7 @@ def _on_tensorflow(_tensorflow: Any) -> None:
         importlib.import_module("tfpyop._lowering.py_func").install()
         importlib.import_module("tfpyop._lowering.eager").install()
         importlib.import_module("tfpyop._lowering.autodiff.deferred_errors").install()
+        importlib.import_module("tfpyop._lowering.autodiff.record").install()
         importlib.import_module("tfpyop._lowering.vectorized_map").install()
         importlib.import_module("tfpyop._lowering.saved.gradient").install()
         importlib.import_module("tfpyop._lowering.xla.retracing").install()

@@ -14,7 +14,7 @@ from tfpyop._import_hooks import keras_layer
 from tfpyop._registry.bind import bind, lowering
 from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
-from tfpyop._rules.declaration import declare_native, declare_numpy_rule, declare_rule
+from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
 from tfpyop._spec.source_location import Site, is_in_class
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
 
@@ -112,7 +112,13 @@ class Op(Generic[P, R]):
 
     # -- rules
 
-    def gradient(self, rule: Function) -> Function:
+    @overload
+    def gradient(self, rule: Function, *, wrt: Wrt = None) -> Function: ...
+
+    @overload
+    def gradient(self, *, wrt: Wrt) -> Callable[[Function], Function]: ...
+
+    def gradient(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
         """Attach the VJP rule in TensorFlow ops.
 
         Args:
@@ -121,13 +127,18 @@ class Op(Generic[P, R]):
             `RuleContext`. Return one cotangent for each input: a tensor of the input's shape (or of the shape to which
             its loop dimensions broadcast), or None if no output depends on the input. A single value is treated as a
             1-tuple. Complex cotangents follow TensorFlow: for an analytic function, return the conjugate of the
-            derivative times the cotangent. The rule of a method takes `self` first.
+            derivative times the cotangent. The rule of a method takes `self` first. Cotangents that are not used have
+            False in `op.needs`.
+          wrt: The parameters for whose inputs the rule is: a name or several names. The rule returns one cotangent for
+            each of these inputs, in this order. Other rules are for the other inputs. The name of `*parameters`, or of
+            a parameter that takes a tuple or dict, stands for all its inputs. Default: the rule is for all inputs.
 
         Returns:
-          The rule, unchanged.
+          The rule, unchanged. If only `wrt` is passed, a decorator.
 
         Raises:
-          RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
+          RegistrationError: The op already has a VJP rule for these inputs, or is declared non-differentiable; or `wrt`
+            does not name inputs.
 
         >>> import tensorflow as tf
         >>> from tfpyop import differentiable_op
@@ -141,15 +152,21 @@ class Op(Generic[P, R]):
         >>> tape.gradient(y, x).numpy()
         np.float32(6.0)
         """
-        declare_rule(self._definition, Transform.VJP, rule, self._site_of(rule, sys._getframe(1)))
-        return rule
+        return self._declare(declare_rule, Transform.VJP, rule, wrt, sys._getframe(1))
 
-    def numpy_gradient(self, rule: Callable[..., Any]) -> Op[..., Any]:
+    @overload
+    def numpy_gradient(self, rule: Callable[..., Any], *, wrt: Wrt = None) -> Op[..., Any]: ...
+
+    @overload
+    def numpy_gradient(self, *, wrt: Wrt) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
+
+    def numpy_gradient(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
         """Attach the VJP rule as a numpy function.
 
         Args:
           rule: Like the rule of `gradient`, but it takes and returns numpy arrays. A returned None stands for a
             cotangent of zeros.
+          wrt: The parameters for whose inputs the rule is, as in `gradient`.
 
         Returns:
           An op that evaluates the rule. It takes the inputs, outputs, residuals and cotangents of this op, all flat,
@@ -167,17 +184,23 @@ class Op(Generic[P, R]):
         >>> square_gradient(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        site = self._site_of(rule, sys._getframe(1))
-        op: Op[..., Any] = declare_numpy_rule(self._definition, Transform.VJP, rule, site).op
-        return op
+        return self._declare(declare_numpy_rule, Transform.VJP, rule, wrt, sys._getframe(1))
 
-    def jvp(self, rule: Function) -> Function:
+    @overload
+    def jvp(self, rule: Function, *, wrt: Wrt = None) -> Function: ...
+
+    @overload
+    def jvp(self, *, wrt: Wrt) -> Callable[[Function], Function]: ...
+
+    def jvp(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
         """Attach the JVP rule for forward mode in TensorFlow ops.
 
         Args:
           rule: `rule(op, *tangents)`, with one tangent for each input. The tangent of an integer input is None; the
             tangent of an input that is not watched is zero. Return one tangent for each output, in the shape of the
             output; None for integer outputs.
+          wrt: The parameters for whose inputs the rule is. The rule takes one tangent for each of these inputs, in this
+            order. tfpyop adds the tangents that the rules return. Default: the rule is for all inputs.
 
         Returns:
           The rule, unchanged.
@@ -197,15 +220,21 @@ class Op(Generic[P, R]):
         >>> accumulator.jvp(y).numpy()
         np.float32(6.0)
         """
-        declare_rule(self._definition, Transform.JVP, rule, self._site_of(rule, sys._getframe(1)))
-        return rule
+        return self._declare(declare_rule, Transform.JVP, rule, wrt, sys._getframe(1))
 
-    def numpy_jvp(self, rule: Callable[..., Any]) -> Op[..., Any]:
+    @overload
+    def numpy_jvp(self, rule: Callable[..., Any], *, wrt: Wrt = None) -> Op[..., Any]: ...
+
+    @overload
+    def numpy_jvp(self, *, wrt: Wrt) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
+
+    def numpy_jvp(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
         """Attach the JVP rule as a numpy function.
 
         Args:
           rule: Like the rule of `jvp`, but it takes and returns numpy arrays. A returned None stands for a tangent of
             zeros.
+          wrt: The parameters for whose inputs the rule is, as in `jvp`.
 
         Returns:
           An op that evaluates the rule. It takes the inputs, outputs, residuals and tangents of this op, all flat, and
@@ -222,9 +251,14 @@ class Op(Generic[P, R]):
         >>> square_jvp(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        site = self._site_of(rule, sys._getframe(1))
-        op: Op[..., Any] = declare_numpy_rule(self._definition, Transform.JVP, rule, site).op
-        return op
+        return self._declare(declare_numpy_rule, Transform.JVP, rule, wrt, sys._getframe(1))
+
+    def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
+        """Declare a rule, or return a decorator that does so if `wrt=` is passed alone."""
+        if rule is None and wrt is not None:
+            return lambda rule: self._declare(declare, transform, rule, wrt, sys._getframe(1))
+        rule_op = declare(self._definition, transform, rule, self._site_of(rule, frame), wrt)
+        return rule if rule_op is None else rule_op.op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:
         """Return the site where a rule is attached.

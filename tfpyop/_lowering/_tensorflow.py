@@ -11,9 +11,11 @@ import functools
 import gc
 import inspect
 import operator
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -35,6 +37,7 @@ try:
     from tensorflow.python.eager.context import Context, context
     from tensorflow.python.eager.context import ensure_initialized as ensure_initialized
     from tensorflow.python.eager.forwardprop_util import push_forwardprop_state as push_forwardprop_state
+    from tensorflow.python.eager.imperative_grad import imperative_grad as imperative_grad
     from tensorflow.python.eager.record import could_possibly_record as could_possibly_record
     from tensorflow.python.eager.record import should_record_backprop as should_record_backprop
     from tensorflow.python.eager.record import stop_recording as stop_recording
@@ -93,7 +96,10 @@ except ImportError:  # needed only for retracing for XLA, which is optional
 def read_variable(variable: ResourceVariable) -> EagerTensor:
     """Read a variable in eager code and make tapes watch it. `variable.value()` takes twice as long."""
     variable_accessed(variable)
-    return read_variable_op(variable.handle, variable.dtype)
+    handle = variable.handle
+    value = read_variable_op(handle, variable.dtype)
+    value._tfpyop_handle = handle._id
+    return value
 
 
 def tensor_of_array(array: Any) -> EagerTensor:
@@ -147,6 +153,82 @@ def record_operation_backprop_only(
 ) -> None:
     """Record outputs on every tape that watches an input."""
     record.record_operation_backprop_only(name, outputs, inputs, _raising_pending(backward))
+
+
+def inputs_with_tangents(tensors: Sequence[tf.Tensor]) -> set[int]:
+    """Return the indices of the tensors that vary along the direction of an active forward accumulator."""
+    pairs = pywrap_tfe.TFE_Py_PackJVPs(tensors)[0]
+    return {primal for of_accumulator in pairs for primal, _ in of_accumulator} if pairs else set()
+
+
+def record_tape_gradient(name: str, outputs: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor], call: Any) -> None:
+    """Record outputs on every tape that watches an input, with a gradient of `name_tape_gradient`.
+
+    TensorFlow records its own ops in this way. No accumulator may watch an input.
+    """
+    pywrap_tfe.TFE_Py_RecordGradient(name, inputs, (call,), outputs, "")
+
+
+def _frozen_variables(tensors: Sequence[tf.Tensor], skipped: Sequence[int], frame: FrameType) -> list[int]:
+    """Return the indices of values of variables whose gradient the running call of `tape.gradient` does not return.
+
+    A tape watches each trainable variable that is read, even if the variable belongs to a frozen Keras layer. The value
+    of a variable depends on nothing but the variable.
+
+    Args:
+      tensors: The inputs of a recorded call.
+      skipped: The inputs that need not be considered.
+      frame: The frame that has called the tape. If it is not the frame of `tape.gradient`, the result is empty.
+    """
+    if frame.f_code is not imperative_grad.__code__:
+        return []
+    sources = frame.f_locals["sources"]
+    known = {id(source) for source in sources}
+    handles = {source._id for source in sources if isinstance(source, EagerTensor)}
+    return [
+        number
+        for number, tensor in enumerate(tensors)
+        if number not in skipped
+        and id(tensor) not in known
+        and (handle := _handle_of(tensor)) is not None
+        and handle not in handles
+    ]
+
+
+def _handle_of(tensor: tf.Tensor) -> int | None:
+    """Return the identity of the variable whose value a tensor is; None if the tensor is not known to be a value."""
+    if isinstance(tensor, EagerTensor):
+        handle: int | None = getattr(tensor, "_tfpyop_handle", None)
+        return handle
+    if tensor.op.type != "ReadVariableOp":
+        return None
+    found = tensor.op.inputs[0]
+    while not isinstance(found, EagerTensor):
+        captures = found.graph.captures if isinstance(found.graph, FuncGraph) else ()
+        outside = next((outer for outer, inner in captures if inner is found), None)
+        if outside is None:
+            return None
+        found = outside
+    identity: int = found._id
+    return identity
+
+
+def name_tape_gradient(name: str, gradient: Callable[[Any, Sequence[int], Sequence[Any]], list[Any]]) -> None:
+    """Name a gradient for `record_tape_gradient`.
+
+    Args:
+      name: The name, which no op of TensorFlow has.
+      gradient: Returns the cotangents of the inputs. Takes the recorded call, the indices of the inputs whose
+        cotangents the tape does not use, and the cotangents of the outputs.
+    """
+
+    def function(op: Any, *cotangents: Any) -> list[Any]:
+        (call,) = op.attrs
+        skipped = op.skip_input_indices or ()
+        frozen = _frozen_variables(op.inputs, skipped, sys._getframe(3))
+        return gradient(call, (*skipped, *frozen), cotangents)
+
+    name_gradient(name, _raising_pending(function))
 
 
 _raise_pending = ctypes.pythonapi.PyErr_Occurred

@@ -89,7 +89,7 @@ def _has_rules_for_it(op: ConcreteOp) -> bool:
 
     Rules that use residuals cannot follow it, because a native call has no residuals.
     """
-    rules = [rule for rule in (op.rules.vjp, op.rules.jvp) if rule is not None]
+    rules = op.rules.plain()
     if not rules or op.residual_names:
         return False
     return not (any(isinstance(rule, NumpyRule) for rule in rules) and _is_on_accelerator())

@@ -92,14 +92,20 @@ def _differentiable(op: ConcreteOp, level: InAxes) -> ConcreteOp:
         return batched
 
     def gradient(context: RuleContext, *cotangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), input_cotangents)
+        skipped = [number for number, is_needed in enumerate(context.needs) if not is_needed]
+
+        def of_row(call: RecordedCall, vectors: Sequence[Any]) -> list[tf.Tensor | None]:
+            return input_cotangents(replace(call, skipped=skipped), vectors)
+
+        results = _over_rows(op, context, level, cotangents, [True] * len(cotangents), of_row)
         return [
             result if result is None or is_stacked else tf.reduce_sum(result, axis=0)
             for result, is_stacked in zip(results, level, strict=True)
         ]
 
     def jvp(context: RuleContext, *tangents: tf.Tensor | None) -> list[tf.Tensor | None]:
-        return _over_rows(op, context, level, tangents, level, output_tangents)
+        moved = [tangent if varies else None for tangent, varies in zip(tangents, context.needs, strict=True)]
+        return _over_rows(op, context, level, moved, level, output_tangents)
 
     site = op.definition.site
     return replace(batched, rules=RuleSet(TensorFlowRule(site, gradient), TensorFlowRule(site, jvp)))

@@ -21,7 +21,7 @@ from tfpyop._host.function import HostFunction
 from tfpyop._registry.registry import NamedOp, Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.payload import InAxes, with_in_axes
+from tfpyop._spec.payload import InAxes, Needs, with_in_axes
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.signature import Signature
@@ -62,7 +62,26 @@ class NumpyRule:
     op: OpDef
 
 
-Rule = TensorFlowRule | NumpyRule
+PlainRule = TensorFlowRule | NumpyRule
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """Store several rules, each for some of the inputs.
+
+    Attributes:
+      parts: The rules, by the names of the parameters whose inputs they are for.
+    """
+
+    parts: Mapping[tuple[str, ...], PlainRule]
+
+    @property
+    def site(self) -> Site:
+        """The site of the first rule."""
+        return next(iter(self.parts.values())).site
+
+
+Rule = PlainRule | SplitRule
 
 
 @dataclass(slots=True)
@@ -78,6 +97,11 @@ class RuleSet:
     def of(self, transform: Transform) -> Rule | None:
         """Return the rule for one direction."""
         return self.vjp if transform is Transform.VJP else self.jvp
+
+    def plain(self) -> list[PlainRule]:
+        """Return all derivative rules, including the rules for some inputs."""
+        found = [rule for rule in (self.vjp, self.jvp) if rule is not None]
+        return [part for rule in found for part in (rule.parts.values() if isinstance(rule, SplitRule) else (rule,))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +120,8 @@ class ConcreteOp:
     """The call data in the token, next to the name; None if it cannot be written."""
     forward_op: ConcreteOp | None = None
     """For the op of a numpy rule: the op to which the rule belongs."""
+    needs: Needs | None = None
+    """For the op of a numpy rule: the `needs` of the rule's calls; None if they are True for all floating inputs."""
     name: str = field(init=False)
     subject: str = field(init=False)
     """The op's name and site for error messages."""
@@ -121,6 +147,11 @@ class ConcreteOp:
         """Whether the inputs have batch axes."""
         return isinstance(self.host, BatchedHostFunction)
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether this is the op of a numpy rule for calls that do not need everything, without batch axes."""
+        return self.needs is not None and not self.is_batched
+
     def visible(self, results: Sequence[T]) -> Sequence[T]:
         """Return the results of a call without the residuals."""
         return results[: len(results) - len(self.residual_names)]
@@ -135,14 +166,16 @@ class ConcreteOp:
             and any(map(is_differentiable, outputs))
         )
 
-    def context(self, call: RuleInputs[Any], evaluate: Callable[..., list[Array]] | None = None) -> RuleContext:
+    def context(
+        self, call: RuleInputs[Any], needs: Needs, evaluate: Callable[..., list[Array]] | None = None
+    ) -> RuleContext:
         """Return the context that the rules of this op receive for one call."""
         residuals = self._no_residuals
         if call.residuals:
             values = dict(zip(self.residual_names, call.residuals, strict=True))
             residuals = NamedValues(values, "residual", self.subject)
         static = NamedValues(self.static, "static argument", self.subject)
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, evaluate)
+        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, needs, evaluate)
 
     @cached_property
     def _no_residuals(self) -> NamedValues:
@@ -282,15 +315,25 @@ class OpDef(NamedOp):
 
     def rule_op(self, suffix: str) -> OpDef | None:
         """Return the op of a numpy rule by the suffix of its name; None if it does not exist."""
-        rule = self.rules.of(Transform(suffix))
+        transform, *names = suffix.split(".")
+        rule = self.rules.of(Transform(transform))
+        if isinstance(rule, SplitRule):
+            rule = rule.parts.get(tuple(names))
+        elif names:
+            rule = None
         return rule.op if isinstance(rule, NumpyRule) else None
 
-    def attach(self, transform: Transform, rule: Rule) -> None:
+    def attach(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...] = ()) -> None:
         """Attach a rule to the op.
 
+        Args:
+          transform: The direction of differentiation.
+          rule: The rule.
+          wrt: The parameters for whose inputs the rule is. Default: all.
+
         Raises:
-          RegistrationError: The op already has a rule for this direction, is declared non-differentiable, or is bound
-            to an instance.
+          RegistrationError: The op already has a rule for this direction (and these inputs), is declared
+            non-differentiable, or is bound to an instance.
         """
         if self.rules.non_differentiable:
             raise RegistrationError(
@@ -299,11 +342,25 @@ class OpDef(NamedOp):
                 remedy="Remove one of the two.",
             )
         self._require_unbound()
-        self._require_first(self.rules.of(transform), rule, "such a rule")
+        known, attached = self.rules.of(transform), self._joined(self.rules.of(transform), rule, wrt)
+        if known is not None and not (wrt and isinstance(known, SplitRule)):
+            self._require_first(known, rule, "such a rule")
         if transform is Transform.VJP:
-            self.rules.vjp = rule
+            self.rules.vjp = attached
         else:
-            self.rules.jvp = rule
+            self.rules.jvp = attached
+
+    def _joined(self, known: Rule | None, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
+        """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""
+        if not wrt:
+            return rule
+        parts = dict(known.parts) if isinstance(known, SplitRule) else {}
+        for names, part in list(parts.items()):
+            twice = [name for name in wrt if name in names]
+            if twice:
+                self._require_first(part, rule, f"a rule for {' and '.join(map(repr, twice))}")
+                del parts[names]
+        return SplitRule({**parts, wrt: rule})
 
     def attach_native(self, implementation: TensorFlowRule) -> None:
         """Attach the native implementation to the op.

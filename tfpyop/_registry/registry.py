@@ -266,7 +266,7 @@ class Registry(Generic[NamedT, TokenT]):
         known = self._definitions.get(name)
         while known is None:
             name, _, rule = name.rpartition("/")
-            if rule not in RULES or len(rules) == _MOST_RULES:
+            if rule.partition(".")[0] not in RULES or len(rules) == _MOST_RULES:
                 return None
             rules.append(rule)
             known = self._definitions.get(name)

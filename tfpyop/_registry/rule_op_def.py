@@ -13,8 +13,19 @@ import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, Rule, RuleSet, Transform
+from tfpyop._registry.op_def import (
+    MAX_CONCRETE_OPS,
+    ConcreteOp,
+    NumpyRule,
+    OpDef,
+    PlainRule,
+    Rule,
+    RuleSet,
+    SplitRule,
+    Transform,
+)
 from tfpyop._spec.coercion import Array, DType, is_differentiable
+from tfpyop._spec.payload import Needs, in_axes_of_payload, split_needs, with_in_axes, with_needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
@@ -31,6 +42,7 @@ class RuleOpDef(OpDef):
       forward_op: The op to which the rule belongs.
       transform: The direction of differentiation.
       site: Where the rule was attached.
+      wrt: The parameters of the forward op for whose inputs the rule is. Default: all.
       unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
       instance: The instance to which the method is bound.
     """
@@ -42,15 +54,19 @@ class RuleOpDef(OpDef):
         transform: Transform,
         site: Site,
         *,
+        wrt: tuple[str, ...] = (),
         unbound: RuleOpDef | None = None,
         instance: Any = None,
     ) -> None:
-        spec = forward_op.spec.of_rule(f"{forward_op.name}/{transform.value}", site)
+        self.suffix = ".".join([transform.value, *wrt])
+        spec = forward_op.spec.of_rule(f"{forward_op.name}/{self.suffix}", site)
         super().__init__(function, spec, forward_op.make_op, is_bound=unbound is not None)
         self.forward_op = forward_op
         self.transform = transform
+        self.wrt = wrt
         self._unbound = unbound
         self._instance = instance
+        self._ops_with_needs: dict[tuple[str, Needs], ConcreteOp] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -84,85 +100,128 @@ class RuleOpDef(OpDef):
         assert isinstance(outputs, RuleOutputSpec)
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
-        result = op.rules.native.function(op.forward_op.context(parts), *parts.vectors)
+        needs = outputs.needs_of(outputs.split(dtypes, dtypes).inputs)
+        result = op.rules.native.function(op.forward_op.context(parts, needs), *outputs.given(parts))
         wanted: Sequence[Any] = outputs.unpack_vectors(result, dtypes)
         return wanted
 
     # -- concrete ops
 
+    def with_needs(self, op: ConcreteOp, needs: Needs) -> ConcreteOp:
+        """Return one of the concrete ops for calls with these needs. The op of a VJP rule returns only what is needed.
+
+        Args:
+          op: The concrete op for calls in which everything is needed.
+          needs: The value of `op.needs` in the rule. At least one is False, and at least one is True.
+        """
+        if op.payload is None:
+            return self._make(op.tree, op.static, None, needs)
+        known = self._ops_with_needs.get((op.payload, needs))
+        if known is None:
+            if len(self._ops_with_needs) >= MAX_CONCRETE_OPS:
+                self._ops_with_needs.clear()
+            known = self.specialize_from_payload(with_needs(op.payload, needs))
+            self._ops_with_needs[op.payload, needs] = known
+        return known
+
+    def _read_concrete_op(self, payload: str) -> ConcreteOp:
+        whole, needs = split_needs(payload)
+        if needs is None:
+            return super()._read_concrete_op(payload)
+        levels = in_axes_of_payload(whole)
+        op = self.specialize_from_payload(with_in_axes(whole, ()))
+        return self._make(op.tree, op.static, with_in_axes(payload, ()), needs).batched(*levels)
+
     def _make_concrete_op(self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None) -> ConcreteOp:
+        return self._make(tree, static, payload, None)
+
+    def _make(
+        self, tree: TreeSpec | None, static: Mapping[str, Any], payload: str | None, needs: Needs | None
+    ) -> ConcreteOp:
         forward_op = self.forward_op.specialize(tree, static)
-        host = self._host(forward_op, self._executor_map(lambda: op))
+        host = self._host(forward_op, self._executor_map(lambda: op), needs)
         signature = _input_signature(self.transform, forward_op)
-        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op)
+        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op, needs)
         return op
 
-    def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None) -> HostFunction:
-        outputs = _output_spec(self.transform, forward_op)
+    def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:
+        outputs = self._output_spec(forward_op, needs)
         is_looped = not self.spec.is_vectorized
         return HostFunction(
             self.subject,
             function=_rule_caller(self.function, outputs, forward_op),
             output_spec=outputs,
-            looped=(lambda dtypes: signature_for(self.transform, forward_op, dtypes)) if is_looped else None,
+            looped=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if is_looped else None,
             executor_map=executor_map,
             compute_dtype=self.spec.compute_dtype,
         )
+
+    def _output_spec(self, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
+        primal = forward_op.host.output_spec
+        part = (lambda n_inputs: numbers_of(forward_op, self.wrt, n_inputs)) if self.wrt else None
+        if self.transform is Transform.VJP:
+            return CotangentSpec(primal, forward_op.signature, needs=needs, part=part)
+        return TangentSpec(primal, needs=needs, part=part)
 
     # -- methods
 
     def bind_instance(self, instance: Any) -> OpDef:
         """Return the op of a method's rule, bound to an instance."""
-        bound = self.forward_op.bind_instance(instance).rule_op(self.transform.value)
+        bound = self.forward_op.bind_instance(instance).rule_op(self.suffix)
         assert bound is not None
         return bound
 
     def bind_with(self, instance: Any, forward_op: OpDef) -> RuleOpDef:
         """Return the op of a method's rule, bound to an instance, for a forward op that is bound already."""
         function = self.function.__get__(instance, type(instance))
-        return RuleOpDef(function, forward_op, self.transform, self.site, unbound=self, instance=instance)
+        return RuleOpDef(function, forward_op, self.transform, self.site, wrt=self.wrt, unbound=self, instance=instance)
 
 
 def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
     """Return the rules of a method for its op that is bound to an instance."""
 
-    def bound(rule: Rule | None) -> Rule | None:
+    def plain(rule: PlainRule) -> PlainRule:
         if isinstance(rule, NumpyRule):
             assert isinstance(rule.op, RuleOpDef)
             return NumpyRule(rule.site, rule.op.bind_with(instance, op))
-        return None if rule is None else rule.bound(instance)
+        return rule.bound(instance)
+
+    def bound(rule: Rule | None) -> Rule | None:
+        if isinstance(rule, SplitRule):
+            return SplitRule({names: plain(part) for names, part in rule.parts.items()})
+        return None if rule is None else plain(rule)
 
     native = None if rules.native is None else rules.native.bound(instance)
     return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable)
 
 
-def signature_for(transform: Transform, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
+def numbers_of(op: ConcreteOp, names: Sequence[str], n_inputs: int) -> tuple[int, ...]:
+    """Return the indices of the inputs of these parameters, in a call with this number of flat inputs."""
+    known = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
+    return tuple([number for name in names for number in known.get(name, ())])
+
+
+def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
     """Return the signature of a rule's op for inputs of these dtypes, which determine the vectors that it returns.
 
     The result is None if the op to which the rule belongs has no signature.
     """
-    parts = _output_spec(transform, forward_op).split(dtypes, dtypes)
+    parts = spec.split(dtypes, dtypes)
     signature = forward_op.signature
     if forward_op.forward_op is not None:
-        definition = forward_op.definition
-        assert isinstance(definition, RuleOpDef)
-        signature = signature_for(definition.transform, forward_op.forward_op, parts.inputs)
+        outputs_of_rule = forward_op.host.output_spec
+        assert isinstance(outputs_of_rule, RuleOutputSpec)
+        signature = signature_for(outputs_of_rule, forward_op.forward_op, parts.inputs)
     if signature is None:
         return None
     outputs = signature.outputs[: len(parts.outputs)]
-    is_vjp = transform is Transform.VJP
-    like = (signature.inputs, parts.inputs) if is_vjp else (outputs, parts.outputs)
+    is_vjp = isinstance(spec, CotangentSpec)
+    like = signature.inputs if is_vjp else outputs
     return signature.extended(
         signature.outputs,
         outputs if is_vjp else signature.inputs,
-        outputs=[core for core, dtype in zip(*like, strict=True) if is_differentiable(dtype)],
+        outputs=[like[number] for number in spec.numbers(dtypes)],
     )
-
-
-def _output_spec(transform: Transform, forward_op: ConcreteOp) -> RuleOutputSpec:
-    if transform is Transform.VJP:
-        return CotangentSpec(forward_op.host.output_spec, forward_op.signature)
-    return TangentSpec(forward_op.host.output_spec)
 
 
 def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
@@ -182,9 +241,10 @@ def _rule_caller(
 
     def call(arrays: list[Array]) -> Any:
         parts = outputs.split(arrays, [array.dtype for array in arrays])
-        vectors = [vector if is_differentiable(vector.dtype) else None for vector in parts.vectors]
+        needs = outputs.needs_of([array.dtype for array in parts.inputs])
+        vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
         try:
-            return rule(forward_op.context(parts, forward_op.host.evaluate), *vectors)
+            return rule(forward_op.context(parts, needs, forward_op.host.evaluate), *vectors)
         except Exception as error:
             if takes_tuple_for_array(error):
                 annotate(error, OF_TUPLES)

@@ -13,8 +13,11 @@ from tfpyop.errors import UnsupportedError
 
 PREFIX = "tfpyop:"
 RULES = ("vjp", "jvp")
-"""The suffixes of the names of rules' ops, after the op's own name and a slash."""
-_RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)}))+\Z")
+"""The suffixes of the names of rules' ops, after the op's own name and a slash.
+
+The names of parameters follow if the rule is for the inputs of these parameters only: `/vjp.a.b`.
+"""
+_RULE_SUFFIXES = re.compile(rf"(/({'|'.join(RULES)})(\.\w+)*)+\Z")
 
 
 def is_own(token: bytes) -> bool:
@@ -121,11 +124,13 @@ class Token:
 
     def without_rule(self, subject: str, rule: str) -> UnsupportedError:
         """Return the error for an op that is known but does not have this numpy rule."""
-        name = "gradient" if rule == "vjp" else rule
+        transform, *names = rule.split(".")
+        name = "gradient" if transform == "vjp" else transform
+        wrt = f"(wrt={tuple(names)!r})" if names else ""
         return UnsupportedError(
             f"a model calls the op's numpy {name} rule, but the op does not have this rule.",
             subject=subject,
-            expected=f"a rule attached with @op.numpy_{name}",
+            expected=f"a rule attached with @op.numpy_{name}{wrt}",
             remedy="The op has changed since the model was saved. Attach the rule again, or save the model again with "
             "the current op.",
         )

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tfpyop._registry.op_def import NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._spec.source_location import Site
-from tfpyop.errors import RegistrationError
+from tfpyop.errors import RegistrationError, nearest
 
+Wrt = str | Sequence[str] | None
+"""The parameters for whose inputs a rule is: a name, several names, or None for all."""
 _DECORATORS = {Transform.VJP: "gradient", Transform.JVP: "jvp"}
 
 
-def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site) -> None:
+def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> None:
     """Declare a rule in TensorFlow ops.
 
     Raises:
-      RegistrationError: The rule is not a function, the op already has a rule for this direction, or cannot have rules.
+      RegistrationError: The rule is not a function, the op already has a rule for this direction (and these inputs), or
+        cannot have rules; or `wrt` does not name parameters.
     """
     _require_callable(op, rule, "a rule", _DECORATORS[transform])
-    op.attach(transform, TensorFlowRule(site, rule))
+    op.attach(transform, TensorFlowRule(site, rule), _names(op, wrt))
 
 
-def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site) -> OpDef:
+def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> OpDef:
     """Declare a rule in numpy and return its op.
 
     Raises:
-      RegistrationError: The rule is not a function, the op already has a rule for this direction, or cannot have rules.
+      RegistrationError: The rule is not a function, the op already has a rule for this direction (and these inputs), or
+        cannot have rules; or `wrt` does not name parameters.
     """
     _require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
-    rule_op = RuleOpDef(rule, op, transform, site)
-    op.attach(transform, NumpyRule(site, rule_op))
+    names = _names(op, wrt)
+    rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
+    op.attach(transform, NumpyRule(site, rule_op), names)
     return rule_op
 
 
@@ -45,10 +51,46 @@ def declare_native(op: OpDef, implementation: Any, site: Site) -> None:
     op.attach_native(TensorFlowRule(site, implementation))
 
 
-def _require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
-    if not callable(rule):
+def _names(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
+    """Return the names of parameters in `wrt`, without names if the rule is for all inputs."""
+    if wrt is None:
+        return ()
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt) if isinstance(wrt, list | tuple) else ()
+    known = [name for name in op.spec.parameters.input_names if name not in ("self", "cls")]
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise RegistrationError(
-            f"{rule!r:.80} is not {what}.",
+            "wrt= is invalid.",
             subject=op.subject,
-            remedy=f"Use the decorator without parentheses: @op.{decorator}",
+            expected="the name of a parameter, or a tuple of different names",
+            got=f"{wrt!r:.80}",
+            remedy=f"Inputs of the op: {', '.join(map(repr, known)) or 'unknown'}.",
         )
+    if isinstance(op, RuleOpDef) or op.spec.parameters.signature is None:
+        what = "the op of a numpy rule" if isinstance(op, RuleOpDef) else "a function without readable parameters"
+        raise RegistrationError(
+            f"wrt= is not available for {what}, whose inputs have no names.",
+            subject=op.subject,
+            remedy="Attach one rule for all inputs, without wrt=, and use op.needs in it.",
+        )
+    for name in names:
+        if name not in known:
+            is_static = name in op.spec.parameters.static_parameters
+            raise RegistrationError(
+                f"wrt= names {name!r}, which is {'a static parameter' if is_static else 'not a parameter'}.",
+                subject=op.subject,
+                remedy=f"Only inputs have derivatives. {nearest(name, known)}" if is_static else nearest(name, known),
+            )
+    return names
+
+
+def _require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
+    if callable(rule):
+        return
+    is_name = decorator != "native" and isinstance(rule, str) and rule in op.spec.parameters.input_names
+    raise RegistrationError(
+        f"{rule!r:.80} is not {what}.",
+        subject=op.subject,
+        remedy=f"For a rule for some inputs, write @op.{decorator}(wrt={rule!r:.80})."
+        if is_name
+        else f"Use the decorator without parentheses: @op.{decorator}",
+    )

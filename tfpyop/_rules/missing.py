@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfpyop._registry.op_def import ConcreteOp, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.numerical import NumericalRule
@@ -33,6 +35,26 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
         remedy="Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If the derivative is "
         "zero everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."
         f"{'' if op.rules.jvp is None else forward}",
+    )
+
+
+def inputs_without_rule(op: ConcreteOp, kind: str, names: Sequence[str], known: Sequence[str]) -> GradientError:
+    """Return the error for inputs that none of the rules for some inputs is for.
+
+    Args:
+      op: The op.
+      kind: The name of the decorator, such as `gradient`.
+      names: The parameters without a rule.
+      known: The parameters with a rule.
+    """
+    missing, wrt = ", ".join(map(repr, names)), repr(names[0]) if len(names) == 1 else repr(tuple(names))
+    return GradientError(
+        f"no {kind} rule is for {missing}.",
+        subject=op.subject,
+        expected="one rule for each floating input",
+        got=f"rules for {', '.join(map(repr, known))}",
+        remedy=f"Attach a rule with @op.{kind}(wrt={wrt}) or @op.numpy_{kind}(wrt={wrt}). If no output depends on the "
+        "input, the rule returns None.",
     )
 
 

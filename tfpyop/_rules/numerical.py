@@ -82,12 +82,11 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
 
     def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def vjp(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
-            wanted = [is_differentiable(array.dtype) for array in op.inputs]
             vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
             function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
-            gradients = vjp_from_values(method, function, point, vectors, wanted)
+            gradients = vjp_from_values(method, function, point, vectors, op.needs)
             if confirmed is not None:
-                masks = [vector != 0 for vector in vectors]
+                masks = [np.array(op.needs), *(vector != 0 for vector in vectors)]
                 confirmed.require(
                     op,
                     function,
@@ -101,7 +100,8 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
 
     def make_jvp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
-            vectors = [None if tangent is None else _in_float64(tangent) for tangent in tangents]
+            pairs = zip(tangents, op.needs, strict=True)
+            vectors = [None if tangent is None or not varies else _in_float64(tangent) for tangent, varies in pairs]
             function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
             found = jvp_from_values(method, function, point, vectors)
             if confirmed is not None:

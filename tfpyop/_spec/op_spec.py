@@ -207,7 +207,7 @@ def _check_name(name: Any) -> None:
         raise RegistrationError(
             f"{name!r} is not a valid op name.", remedy="Use a name= of letters, digits and the characters . : / - _"
         )
-    if re.search(r"/(vjp|jvp)\Z", name):
+    if re.search(r"/(vjp|jvp)(\.\w+)*\Z", name):
         raise RegistrationError(
             f"{name!r} is the name of a rule's op.", remedy="Give a name= that does not end in /vjp or /jvp."
         )

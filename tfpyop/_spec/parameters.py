@@ -111,6 +111,22 @@ class Parameters:
         names = tuple(parameter.name for parameter in self.tensors)
         return names if self.variadic is None else (*names, self.variadic)
 
+    def numbers_of_inputs(self, tree: TreeSpec | None, n_inputs: int) -> Mapping[str, Sequence[int]]:
+        """Return the indices of the flat inputs that belong to each tensor parameter, in one call.
+
+        Args:
+          tree: The nesting of the inputs; None if they are flat.
+          n_inputs: The number of flat inputs.
+        """
+        counts = [1] * n_inputs if tree is None else [child.n_leaves for child in tree.children]
+        found: dict[str, list[int]] = {name: [] for name in self.input_names}
+        first = 0
+        for position, count in enumerate(counts):
+            name = self.tensors[position].name if position < len(self.tensors) else str(self.variadic)
+            found.setdefault(name, []).extend(range(first, first + count))
+            first += count
+        return found
+
     @property
     def static_parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters that are not inputs, except `**keywords`."""

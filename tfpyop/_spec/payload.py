@@ -16,9 +16,13 @@ from tfpyop.errors import describe_kind
 InAxes = tuple[bool, ...]
 """For each input, whether it has a batch axis at one level of batching."""
 
+Needs = tuple[bool, ...]
+"""For each input of an op, whether a derivative rule must consider it: `op.needs` in the rule."""
+
 MOST_LEVELS = 64
 """The maximum number of levels. Each level adds a dimension to the outputs; numpy arrays have at most 64 dimensions."""
 _BATCH = "batch"
+_NEEDS = "needs"
 
 
 def read_parts(text: str, parts: Iterable[str]) -> dict[str, Json]:
@@ -31,14 +35,7 @@ def read_parts(text: str, parts: Iterable[str]) -> dict[str, Json]:
     Raises:
       ValueError: The payload is not a JSON object, or has an unknown part.
     """
-    if not text:
-        return {}
-    try:
-        found = json.loads(text, object_pairs_hook=_without_duplicates)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    _require(isinstance(found, dict), "it is not an object")
-    known: dict[str, Json] = found
+    known = _read_object(text)
     for part in known:
         _require(part in (*parts, _BATCH), f"it has an unknown part {part!r}")
     return known
@@ -56,6 +53,26 @@ def with_in_axes(text: str, levels: Sequence[InAxes]) -> str:
     return write_parts({part: value for part, value in parts.items() if part != _BATCH or value})
 
 
+def with_needs(text: str, needs: Needs) -> str:
+    """Return the payload of a call of a rule with these needs."""
+    return write_parts({**(json.loads(text) if text else {}), _NEEDS: list(map(int, needs))})
+
+
+def split_needs(text: str) -> tuple[str, Needs | None]:
+    """Split the payload of a rule's op into the payload without needs, and the needs (None: the payload has no needs).
+
+    Raises:
+      ValueError: The needs are invalid.
+    """
+    parts = _read_object(text)
+    if _NEEDS not in parts:
+        return text, None
+    needs = parts.pop(_NEEDS)
+    is_list = isinstance(needs, list) and all(type(flag) is int and flag in (0, 1) for flag in needs)
+    _require(is_list and 0 in needs and 1 in needs, f"{_NEEDS!r} are not flags of which some are 1")
+    return write_parts(parts), tuple(map(bool, needs))
+
+
 def in_axes_of(parts: Mapping[str, Json]) -> tuple[InAxes, ...]:
     """Return the levels of batching, outer levels first.
 
@@ -68,6 +85,15 @@ def in_axes_of(parts: Mapping[str, Json]) -> tuple[InAxes, ...]:
         _require(isinstance(level, list) and all(type(flag) is int and flag in (0, 1) for flag in level), "no level")
         _require(1 in level and len(level) == len(levels[0]), "levels are of the same inputs, some with rows")
     return tuple(tuple(map(bool, level)) for level in levels)
+
+
+def in_axes_of_payload(text: str) -> tuple[InAxes, ...]:
+    """Return the levels of batching of a payload, outer levels first.
+
+    Raises:
+      ValueError: The payload is not an object, or the levels are invalid.
+    """
+    return in_axes_of(_read_object(text))
 
 
 def values_of(parts: Mapping[str, Json], part: str) -> dict[str, Any]:
@@ -122,6 +148,18 @@ def value_from_json(value: Json, depth: int = 0) -> Any:
         return tuple(value_from_json(item, depth + 1) for item in value["tuple"])
     _require(value.keys() == {"dict"}, "a value is neither a tuple nor a dict")
     return {key: value_from_json(item, depth + 1) for key, item in pairs_of(value["dict"])}
+
+
+def _read_object(text: str) -> dict[str, Json]:
+    if not text:
+        return {}
+    try:
+        found = json.loads(text, object_pairs_hook=_without_duplicates)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _require(isinstance(found, dict), "it is not an object")
+    known: dict[str, Json] = found
+    return known
 
 
 def _without_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

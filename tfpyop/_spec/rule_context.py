@@ -75,6 +75,9 @@ class RuleContext:
       outputs: The outputs of the op, flat, in the order of the signature.
       residuals: The values that the function saved for its rules, by name: `op.residuals.lu` or `op.residuals["lu"]`.
       static: The static arguments by name, including defaults: `op.static.axis` or `op.static["axis"]`.
+      needs: One bool for each input. For a VJP rule, False means that the cotangent of the input is certainly not used,
+        so that the rule may return None or any value for it. For a JVP rule, False means that the input does not vary:
+        its tangent is zero. Integers always have False.
     """
 
     name: str
@@ -82,6 +85,7 @@ class RuleContext:
     outputs: tuple[Any, ...]
     residuals: NamedValues
     static: NamedValues
+    needs: tuple[bool, ...]
     _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
     """For a numpy rule: a function that evaluates the op's own function on flat inputs, without casts and checks."""
 

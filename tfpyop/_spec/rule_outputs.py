@@ -6,7 +6,7 @@ Cotangents have the dtypes and shapes of the primals. Tangents have the dtypes a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, coerce_output, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
+from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
 from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
 from tfpyop.errors import ContractError
@@ -43,13 +44,18 @@ class RuleInputs(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RuleOutputSpec(ABC):
-    """Specify the outputs of a numpy rule: one vector for each differentiable model, with the model's dtype and shape.
+    """Specify the outputs of a numpy rule: a vector for each differentiable model that is needed.
 
-    The models are the primals for a VJP rule, and the outputs for a JVP rule.
+    A vector has the dtype and shape of its model. The models are the primals for a VJP rule, and the outputs for a JVP
+    rule.
     """
 
     primal: OutputSpec
     """The output spec of the op to which the rule belongs."""
+    needs: Needs | None = field(default=None, kw_only=True)
+    """The inputs of the op that the rule must consider, if not all of them."""
+    part: Callable[[int], Sequence[int]] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """For a rule for some inputs: returns the indices of these inputs, given the number of inputs."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
@@ -77,9 +83,10 @@ class RuleOutputSpec(ABC):
         return RuleInputs.flat(values, *counts)
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
-        """Return the number of models if all models are differentiable; otherwise None."""
-        models = self.models(self._parts(inputs))
-        return len(models) if all(is_differentiable(model.dtype) for model in models) else None
+        """Return the number of vectors if the op returns all vectors of the rule in the same order; otherwise None."""
+        dtypes = dtypes_of(inputs)
+        numbers = self.numbers(dtypes)
+        return len(numbers) if numbers == list(self._numbers_in_rule(dtypes)) else None
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
@@ -96,39 +103,39 @@ class RuleOutputSpec(ABC):
         return self.primal.loop_hint(self._parts(inputs).inputs)
 
     def n_outputs(self, inputs: Sequence[DType]) -> int:
-        """Return the number of differentiable models."""
-        return sum(map(is_differentiable, self.models(self.split(inputs, inputs))))
+        """Return the number of returned vectors."""
+        return len(self.numbers(inputs))
 
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
-        """Return the specs of the differentiable models."""
+        """Return the specs of the returned vectors."""
         parts = self._parts(inputs)
         _check_rule_inputs(parts, self.primal, self.given_for(parts))
-        return [model for model in self.models(parts) if is_differentiable(model.dtype)]
+        models = self.models(parts)
+        return [models[number] for number in self.numbers(dtypes_of(inputs))]
 
     def symbolic_shapes(self, inputs: ArraySpecs) -> list[SymbolicShape | None]:
-        """Return the sizes of the differentiable models."""
-        numbers = self.models(self.split(range(len(inputs)), dtypes_of(inputs)))
-        return [
-            symbolic_shape(inputs[number].shape, number)
-            for number in numbers
-            if is_differentiable(inputs[number].dtype)
-        ]
+        """Return the sizes of the returned vectors."""
+        dtypes = dtypes_of(inputs)
+        models = self.models(self.split(range(len(inputs)), dtypes))
+        places = [models[number] for number in self.numbers(dtypes)]
+        return [symbolic_shape(inputs[place].shape, place) for place in places]
 
     def unpack_vectors(self, result: Any, inputs: Sequence[DType]) -> Sequence[Any]:
-        """Return the vectors for the differentiable models from a rule's result."""
-        models = self.models(self.split(inputs, inputs))
-        vectors = rule_values(result, len(models), self.vector, self.like)
-        return [vector for vector, model in zip(vectors, models, strict=True) if is_differentiable(model)]
+        """Return the vectors for the needed differentiable models from a rule's result."""
+        in_rule = self._numbers_in_rule(inputs)
+        like = self.like if self.part is None or self.like == "outputs" else f"{self.like} in wrt="
+        vectors = dict(zip(in_rule, rule_values(result, len(in_rule), self.vector, like), strict=True))
+        return [vectors[number] for number in self.numbers(inputs)]
+
+    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
+        """Return the vectors that the rule takes."""
+        return parts.vectors
 
     def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
-        """Return the vectors for the differentiable models from a rule's result, with zeros for None."""
-        models = self.models(self._parts(inputs))
-        vectors = rule_values(result, len(models), self.vector, self.like)
-        return [
-            np.zeros(model.shape or (), model.dtype) if vector is None else vector
-            for vector, model in zip(vectors, models, strict=True)
-            if is_differentiable(model.dtype)
-        ]
+        """Return the vectors for the needed differentiable models from a rule's result, with zeros for None."""
+        models, numbers = self.models(self._parts(inputs)), self.numbers(dtypes_of(inputs))
+        pairs = zip(self.unpack_vectors(result, dtypes_of(inputs)), [models[number] for number in numbers], strict=True)
+        return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
     @abstractmethod
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
@@ -136,6 +143,41 @@ class RuleOutputSpec(ABC):
 
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
+
+    def numbers(self, inputs: Sequence[DType]) -> list[int]:
+        """Return the indices of the models for which the rule returns a vector."""
+        models = self.models(self.split(inputs, inputs))
+        return [number for number, model in enumerate(models) if is_differentiable(model)]
+
+    def needs_of(self, inputs: Sequence[DType]) -> Needs:
+        """Return the `needs` of a call of the op with inputs of these dtypes.
+
+        Raises:
+          ContractError: The needs come from a model, and are of another number of inputs.
+        """
+        needs = self.needs
+        if needs is None and self.part is None:
+            return tuple(map(is_differentiable, inputs))
+        if needs is None:
+            needs = (True,) * len(inputs)
+        if len(needs) != len(inputs):
+            raise ContractError(
+                "the op of a derivative rule was called with the wrong number of inputs.",
+                expected=f"a call of an op with {len(needs)} inputs",
+                got=f"a call of an op with {len(inputs)} inputs",
+                remedy=_OF_ONE_CALL,
+            )
+        part = range(len(inputs)) if self.part is None else self.part(len(inputs))
+        return tuple(
+            [
+                flag and number in part and is_differentiable(dtype)
+                for number, (flag, dtype) in enumerate(zip(needs, inputs, strict=True))
+            ]
+        )
+
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
+        """Return the indices of the models for which the rule itself returns a vector, in its order."""
+        return range(len(self.models(self.split(inputs, inputs))))
 
     def _counts(self, dtypes: Sequence[DType]) -> Counts:
         """Return the numbers of inputs, outputs and residuals.
@@ -164,7 +206,7 @@ class RuleOutputSpec(ABC):
 
 @dataclass(frozen=True, slots=True)
 class CotangentSpec(RuleOutputSpec):
-    """Specify the outputs of a numpy VJP rule: a cotangent for each differentiable primal, with its dtype and shape."""
+    """Specify the outputs of a numpy VJP rule: a cotangent for each differentiable primal that is needed."""
 
     signature: Signature | None
     """The signature of the op to which the rule belongs, with residuals among its outputs."""
@@ -172,13 +214,22 @@ class CotangentSpec(RuleOutputSpec):
     vector = "cotangent"
     like = "inputs"
 
+    def numbers(self, inputs: Sequence[DType]) -> list[int]:
+        """Return the indices of the differentiable primals that are needed."""
+        needs = self.needs_of(self.split(inputs, inputs).inputs)
+        return [number for number, is_needed in enumerate(needs) if is_needed]
+
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
+        n_inputs = len(self.split(inputs, inputs).inputs)
+        return range(n_inputs) if self.part is None else self.part(n_inputs)
+
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         primals = self._parts(inputs).inputs
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
         return [
             coerce_cotangent(value, output, number, len(shapes), shapes[number])
-            for value, output, number in zip(values, outputs, _differentiable(primals), strict=True)
+            for value, output, number in zip(values, outputs, self.numbers(dtypes_of(inputs)), strict=True)
         ]
 
 
@@ -189,12 +240,17 @@ class TangentSpec(RuleOutputSpec):
     vector = "tangent"
     like = "outputs"
 
+    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
+        """Return the tangents that the rule takes: of all inputs, or of the inputs that the rule is for."""
+        if self.part is None:
+            return parts.vectors
+        return [parts.vectors[number] for number in self.part(len(parts.inputs))]
+
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast tangents and check their shapes."""
-        numbers = _differentiable(self._parts(inputs).outputs)
         return [
             coerce_tangent(value, output, number)
-            for value, output, number in zip(values, outputs, numbers, strict=True)
+            for value, output, number in zip(values, outputs, self.numbers(dtypes_of(inputs)), strict=True)
         ]
 
 
@@ -245,10 +301,6 @@ class SameAsInputsSpec:
             coerce_output(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)
         ]
 
-
-def _differentiable(models: ArraySpecs) -> list[int]:
-    """Return the indices of the differentiable models."""
-    return [number for number, model in enumerate(models) if is_differentiable(model.dtype)]
 
 
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:

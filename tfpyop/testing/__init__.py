@@ -8,6 +8,7 @@ from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
+from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 from tfpyop.testing._test_class import make_test_class
 
@@ -24,6 +25,7 @@ __all__ = [
     "check_export",
     "check_gradient",
     "check_jvp",
+    "check_needs",
     "check_op",
     "check_parity",
     "check_purity",

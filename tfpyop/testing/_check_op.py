@@ -20,6 +20,7 @@ from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._modes import checked_modes
+from tfpyop.testing._needs_check import check_needs
 
 Check = str | Callable[..., Outcome]
 """A check, or the name of a check."""
@@ -33,6 +34,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_purity,
             check_gradient,
             check_jvp,
+            check_needs,
             check_second_order,
             check_batching,
             check_threads,

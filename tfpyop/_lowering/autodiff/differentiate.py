@@ -6,9 +6,9 @@ directions are in one file because each of them may need the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -21,16 +21,20 @@ from tfpyop._lowering._tensorflow import (
 )
 from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
-from tfpyop._lowering.autodiff.gradient_node import is_saving
+from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter
+from tfpyop._lowering.autodiff.rule_call import split_parts
+from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, TensorFlowRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, PlainRule, SplitRule, TensorFlowRule
 from tfpyop._rules.missing import detached_rule, missing_gradient, missing_jvp, missing_second_derivative
 from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.rule_outputs import CotangentSpec
+
+T = TypeVar("T")
 
 
 def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -52,6 +56,8 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
     rule = op.rules.vjp
     if call.is_of_vjp:
         return _vjp_of_vjp(call, given)
+    if op.is_partial and rule is not None:
+        return input_cotangents(_with_all_outputs(call), _of_all_outputs(call, given))
     if rule is None:
         if is_saving():  # the saved model may never be differentiated
             return deferred_error_vectors(op, missing_gradient, call.inputs, given)
@@ -62,14 +68,43 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
 def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """Return the derivative of a VJP rule. By the cotangents it is the JVP; by the primals it needs another rule."""
     forward_call = call.forward_call
-    tangents = scatter(forward_call.inputs, cotangents)
+    tangents = scatter_needed(call.returned, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
     by_primals: list[tf.Tensor | None] = [None] * n_primals
-    if call.needs_primal_derivatives:
+    if any(call.needs[:n_primals]):
         by_primals = deferred_error_vectors(call.op, missing, call.inputs[:n_primals], cotangents)
+    if not any(call.needs[n_primals:]):
+        return [*by_primals, *[None] * len(call.vectors)]
     if has_jvp(forward_call.op):
         return [*by_primals, *output_tangents(forward_call, tangents)]
     return [*by_primals, *deferred_error_vectors(call.op, missing, call.vectors, cotangents)]
+
+
+def _with_all_outputs(call: RecordedCall) -> RecordedCall:
+    """Return a call of a numpy rule that computes everything, in place of a call that computes only what is needed.
+
+    A rule of the rule reads all outputs.
+    """
+    op = _returning_all(call.op)
+    outputs = bind(op, call.inputs) if isinstance(op.host.output_spec, CotangentSpec) else call.outputs
+    return RecordedCall(op, call.inputs, outputs, (), call.skipped, call.is_compiled)
+
+
+def _returning_all(op: ConcreteOp) -> ConcreteOp:
+    """Return the op of a numpy rule that computes everything."""
+    definition = op.definition
+    assert isinstance(definition, OpDef)
+    return definition.specialize(op.tree, op.static)
+
+
+def _of_all_outputs(call: RecordedCall, vectors: Sequence[T]) -> list[T | None]:
+    """Return vectors of the outputs of a call, or None, for each output of `_with_all_outputs`."""
+    if not isinstance(call.op.host.output_spec, CotangentSpec):
+        return list(vectors)
+    op = _returning_all(call.op)
+    whole = RecordedCall(op, call.inputs, (), ())
+    pairs = zip(whole.returned, scatter_needed(call.returned, vectors), strict=True)
+    return [vector for is_returned, vector in pairs if is_returned]
 
 
 def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -95,6 +130,8 @@ def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tens
 def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
     op = call.op
     given = [dense_tangent(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
+    if op.is_partial and (op.rules.jvp is not None or op.rules.vjp is not None):
+        return _tangents_of_needed(call, given)
     if op.rules.jvp is not None:
         return apply_jvp_rule(call, op.rules.jvp, given)
     if call.is_of_vjp:
@@ -102,7 +139,28 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     if not has_jvp(op):
         raise missing_jvp(op)
     assert op.rules.vjp is not None
-    return elementwise_jvp(call, given) if isinstance(op.rules.vjp, NumpyRule) else _transpose_vjp(call, given)
+    if not isinstance(op.rules.vjp, SplitRule):
+        return _jvp_by_vjp(call, op.rules.vjp, given)
+    results: list[tf.Tensor | None] = [None] * len(call.outputs)
+    for numbers, part in split_parts(call, op.rules.vjp, "gradient"):
+        moved = [tangent if number in numbers else None for number, tangent in enumerate(given)]
+        if any(tangent is not None for tangent in moved):
+            results = list(map(sum_of, results, _jvp_by_vjp(call, part, moved)))
+    return results
+
+
+def _jvp_by_vjp(call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Derive the JVP from a VJP rule that is for all inputs that vary."""
+    if isinstance(rule, NumpyRule):
+        return elementwise_jvp(call, rule, tangents)
+    return _transpose_vjp(call, tangents)
+
+
+def _tangents_of_needed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Return the tangents of a call of a numpy rule that computes only what is needed, by the rules of this rule."""
+    whole = _with_all_outputs(call)
+    is_returned = _of_all_outputs(call, [True] * len(call.outputs))
+    return [tangent for tangent, flag in zip(_tangents(whole, tangents), is_returned, strict=True) if flag]
 
 
 def _is_batched(tangent: Any, tensor: tf.Tensor) -> bool:
@@ -130,7 +188,8 @@ def has_jvp(op: ConcreteOp) -> bool:
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
     is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.forward_op is not None
-    return isinstance(op.rules.vjp, TensorFlowRule) or is_elementwise
+    rules = op.rules.vjp.parts.values() if isinstance(op.rules.vjp, SplitRule) else (op.rules.vjp,)
+    return is_elementwise or all(isinstance(rule, TensorFlowRule) for rule in rules)
 
 
 def _relink_outputs(call: RecordedCall) -> RecordedCall:
@@ -147,7 +206,7 @@ def _relink_outputs(call: RecordedCall) -> RecordedCall:
 def _transpose_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Derive the JVP from a VJP rule in TensorFlow ops: differentiate the rule, which is linear in the cotangents."""
     wanted = [output for output in call.outputs if is_differentiable(dtype_of(output))]
-    copied = _copied(call)
+    copied = _copied(call, [number for number, tangent in enumerate(tangents) if tangent is None])
     with push_forwardprop_state(), tf.GradientTape(persistent=True) as tape:  # else the accumulator would record
         vectors = [tf.zeros_like(output) for output in wanted]
         tape.watch(vectors)
@@ -163,7 +222,7 @@ def _transpose_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> 
     return scatter(call.outputs, results)
 
 
-def _copied(call: RecordedCall) -> RecordedCall:
+def _copied(call: RecordedCall, skipped: Collection[int]) -> RecordedCall:
     """Return the call with copied tensors, which the active accumulator does not watch. Outer accumulators do.
 
     This ends the recursion of a rule that calls the op itself.
@@ -171,7 +230,7 @@ def _copied(call: RecordedCall) -> RecordedCall:
     inputs, outputs, residuals = (
         [tf.identity(tensor) for tensor in tensors] for tensors in (call.inputs, call.outputs, call.residuals)
     )
-    return RecordedCall(call.op, inputs, outputs, residuals)
+    return RecordedCall(call.op, inputs, outputs, residuals, skipped)
 
 
 def _is_zero(call: RecordedCall, number: int) -> bool:
@@ -182,7 +241,8 @@ def _is_zero(call: RecordedCall, number: int) -> bool:
         if is_differentiable(dtype_of(output))
     ]
     with push_forwardprop_state(), stop_recording():
-        value = input_cotangents(_copied(call), scatter(call.outputs, varied))[number]
+        others = [other for other in range(len(call.inputs)) if other != number]
+        value = input_cotangents(_copied(call, others), scatter(call.outputs, varied))[number]
     known = None if value is None else tf.get_static_value(value)
     return known is not None and not np.any(known)
 

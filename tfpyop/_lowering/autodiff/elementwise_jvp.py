@@ -7,21 +7,23 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.vectors import scatter
+from tfpyop._lowering.autodiff.rule_call import rule_op_for
+from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import NumpyRule
 from tfpyop._spec.coercion import is_differentiable
 
 
-def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def elementwise_jvp(
+    call: RecordedCall, rule: NumpyRule, tangents: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
     """Return the JVP of an elementwise op: its VJP for a cotangent of one is the derivative of every element.
 
     A complex output also needs the VJP for a cotangent of i, because the function may not be analytic.
     """
-    rule = call.op.rules.vjp
-    assert isinstance(rule, NumpyRule)
-    rule_op = rule.op.specialize(call.op.tree, call.op.static)
+    needs = tuple([tangent is not None for tangent in tangents])
+    rule_op = rule_op_for(call, rule, needs)
     shape = tf.shape(call.outputs[0])
     inputs = [tf.broadcast_to(tensor, shape) for tensor in call.inputs]
     moved = [None if tangent is None else tf.broadcast_to(tangent, shape) for tangent in tangents]
@@ -39,7 +41,7 @@ def elementwise_jvp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) ->
                 for other, tensor in enumerate(call.outputs)
             ]
             leaves = [*inputs, *call.outputs, *call.nondifferentiable_residuals(), *ones]
-            columns = scatter(call.inputs, bind(rule_op, leaves))
+            columns = scatter_needed(needs, bind(rule_op, leaves))
             parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
         result = tf.complex(*parts) if len(parts) == 2 else parts[0]
         result.set_shape(output.shape)

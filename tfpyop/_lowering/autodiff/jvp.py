@@ -8,11 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import record_operation, stop_recording
+from tfpyop._lowering.autodiff.gradient_node import sum_of
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
+from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected, split_parts
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
-from tfpyop._registry.op_def import NumpyRule, Rule
+from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
@@ -30,15 +31,31 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
     Raises:
       ContractError: The rule returned an invalid tangent.
     """
+    if not isinstance(rule, SplitRule):
+        return _apply(call, rule, tangents, None)
+    results: list[tf.Tensor | None] = [None] * len(call.outputs)
+    for numbers, part in split_parts(call, rule, "jvp"):
+        moved = [tangent if number in numbers else None for number, tangent in enumerate(tangents)]
+        if any(tangent is not None for tangent in moved):
+            results = list(map(sum_of, results, _apply(call, part, moved, numbers)))
+    return results
+
+
+def _apply(
+    call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None], part: Sequence[int] | None
+) -> list[tf.Tensor | None]:
+    """Apply a rule for all inputs, or for a part of them; return one tangent for each output."""
     op = call.op
     vectors = or_zeros(tangents, call.inputs)
+    needs = tuple([tangent is not None for tangent in tangents])
     if isinstance(rule, NumpyRule):
-        return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs))
-    result = apply_rule(call, rule.function, "jvp", vectors)
+        return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs, needs))
+    given = vectors if part is None else [vectors[number] for number in part]
+    result = apply_rule(call, rule.function, "jvp", given, needs)
     with naming(f"JVP of {op.subject}"):
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
-    return mark_unconnected(call, rule.function, vectors, fitted)
+    return mark_unconnected(call, rule.function, given, fitted, needs)
 
 
 def dense_tangent(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:

@@ -7,27 +7,51 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import is_watched, record_operation, should_record_backprop
+from tfpyop._lowering._tensorflow import (
+    inputs_with_tangents,
+    name_tape_gradient,
+    record_operation,
+    record_tape_gradient,
+    should_record_backprop,
+)
 from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.xla.compilation import compiling
 
+_GRADIENT = "tfpyop call"
+"""The name of the gradient of all recorded calls. The call is an attribute of the record."""
+
+
+def install() -> None:
+    """Make the gradient of recorded calls known to tapes."""
+    name_tape_gradient(_GRADIENT, _backward)
+
 
 def record(call: RecordedCall) -> None:
-    """Record a call on every active tape and forward accumulator that watches one of its inputs."""
-    if call.is_of_vjp and tf.executing_eagerly():
-        primals = [*call.forward_call.inputs, *call.forward_call.outputs, *call.forward_call.residuals]
-        call = replace(call, needs_primal_derivatives=should_record_backprop(primals))
+    """Record a call on every active tape and forward accumulator that watches one of its inputs.
 
-    moves = [is_watched([tensor]) for tensor in call.inputs]  # TensorFlow passes tangents of zero for the other inputs
+    A tape passes on which cotangents it does not use: it neither watches the input nor is asked for its gradient. This
+    is known only when the gradient is computed, because an input may be watched after the call.
+    """
+    varying = inputs_with_tangents(call.inputs)
+    if not varying:
+        record_tape_gradient(_GRADIENT, call.outputs, call.inputs, call)
+        return
+    skipped: list[int] = []
+    if call.is_of_vjp and tf.executing_eagerly():  # a placeholder for a second derivative would raise at once
+        skipped = [number for number, tensor in enumerate(call.inputs) if not should_record_backprop([tensor])]
 
     def backward(*cotangents: Any) -> list[Any]:
-        with compiling(call.is_compiled):
-            return input_cotangents(call, cotangents)
+        return _backward(call, skipped, cotangents)
 
     def forward(*tangents: Any) -> list[Any]:
-        moved = [tangent if is_moved else None for tangent, is_moved in zip(tangents, moves, strict=True)]
+        moved = [tangent if number in varying else None for number, tangent in enumerate(tangents)]
         with compiling(call.is_compiled):
             return output_tangents(call, moved)
 
     record_operation(call.op.name, call.outputs, call.inputs, backward, forward)
+
+
+def _backward(call: RecordedCall, skipped: Any, cotangents: Any) -> list[Any]:
+    with compiling(call.is_compiled):
+        return input_cotangents(replace(call, skipped=skipped), cotangents)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._rules.missing import residual_differentiated
 from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleInputs
 
 
@@ -26,10 +27,20 @@ class RecordedCall:
     inputs: Sequence[tf.Tensor]
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
-    needs_primal_derivatives: bool = True
-    """Whether the derivative by the primals may be requested, for the op of a VJP rule."""
+    skipped: Collection[int] | None = None
+    """The inputs whose cotangents are certainly not used; None if TensorFlow does not say."""
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether the call is in a graph that XLA compiles."""
+
+    @cached_property
+    def needs(self) -> Needs:
+        """For each input, whether its cotangent may be used."""
+        return tuple(
+            [
+                number not in (self.skipped or ()) and is_differentiable(dtype_of(tensor))
+                for number, tensor in enumerate(self.inputs)
+            ]
+        )
 
     @property
     def is_of_vjp(self) -> bool:
@@ -42,6 +53,13 @@ class RecordedCall:
         parts = self._parts
         assert self.op.forward_op is not None
         return RecordedCall(self.op.forward_op, parts.inputs, parts.outputs, parts.residuals)
+
+    @property
+    def returned(self) -> Needs:
+        """For the op of a VJP rule: for each input of the forward call, whether the op returns its cotangent."""
+        output_spec = self.op.host.output_spec
+        assert isinstance(output_spec, CotangentSpec)
+        return output_spec.needs_of([dtype_of(tensor) for tensor in self._parts.inputs])
 
     @property
     def vectors(self) -> Sequence[tf.Tensor]:

@@ -14,11 +14,15 @@ from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_concrete_values, unconnected_sources
 from tfpyop._lowering.tensors import dtype_of, type_of
+from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import NumpyRule
-from tfpyop._rules.missing import detached_rule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule
+from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
+from tfpyop._rules.missing import detached_rule, inputs_without_rule
+from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import is_differentiable
-from tfpyop._spec.rule_outputs import RuleInputs
+from tfpyop._spec.payload import Needs
+from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, annotate
 
@@ -27,10 +31,10 @@ _DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.We
 """For the ops whose derivatives eager code computed: whether a rule reads values in Python, by rule and types."""
 
 
-def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any]) -> Any:
+def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any], needs: Needs) -> Any:
     """Call a rule in TensorFlow ops, and annotate its exceptions with the op."""
     try:
-        return rule(call.op.context(call.values), *vectors)
+        return rule(call.op.context(call.values, needs), *vectors)
     except Exception as error:
         if not tf.executing_eagerly() and needs_concrete_values(error):
             raise GradientError(
@@ -46,30 +50,76 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
 
 
 def apply_numpy_rule(
-    call: RecordedCall, rule: NumpyRule, vectors: Sequence[tf.Tensor | None], templates: Sequence[tf.Tensor]
+    call: RecordedCall,
+    rule: NumpyRule,
+    vectors: Sequence[tf.Tensor | None],
+    templates: Sequence[tf.Tensor],
+    needs: Needs,
 ) -> list[tf.Tensor]:
-    """Call the op of a numpy rule; return the vectors for differentiable values.
+    """Call the op of a numpy rule; return the vectors for differentiable values that are needed.
 
     Args:
       call: The call that is differentiated.
       rule: The rule.
       vectors: The cotangents or tangents that the rule takes; None for values without a derivative.
       templates: The outputs or inputs that the vectors belong to. A rule takes the value where there is no vector.
+      needs: The needs of the call. At least one is True.
     """
     passed = [template if vector is None else vector for vector, template in zip(vectors, templates, strict=True)]
     leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
-    return bind(rule.op.specialize(call.op.tree, call.op.static), leaves)
+    return bind(rule_op_for(call, rule, needs), leaves)
+
+
+def split_parts(call: RecordedCall, rule: SplitRule, kind: str) -> list[tuple[Sequence[int], PlainRule]]:
+    """Return the rules for some inputs that an op has, with the indices of these inputs in a call.
+
+    Raises:
+      GradientError: No rule is for one of the differentiable inputs.
+    """
+    op, n_inputs = call.op, len(call.inputs)
+    parts = [(numbers_of(op, names, n_inputs), part) for names, part in rule.parts.items()]
+    by_name = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
+    known = [name for names in rule.parts for name in names]
+    missing = [
+        name
+        for name, numbers in by_name.items()
+        if name not in known and any(is_differentiable(dtype_of(call.inputs[number])) for number in numbers)
+    ]
+    if missing:
+        raise inputs_without_rule(op, kind, missing, known)
+    return list(parts)
+
+
+def is_separable(rule: PlainRule) -> bool:
+    """Return whether a rule computes its cotangents one by one, so that separate calls cost no more than one call."""
+    function = rule.op.function if isinstance(rule, NumpyRule) else None
+    return isinstance(function, NumericalRule) and isinstance(function.method, Numerical)
+
+
+def rule_op_for(call: RecordedCall, rule: NumpyRule, needs: Needs) -> ConcreteOp:
+    """Return the op of a numpy rule for a call with these needs."""
+    op = rule.op.specialize(call.op.tree, call.op.static)
+    assert isinstance(rule.op, RuleOpDef)
+    outputs = op.host.output_spec
+    assert isinstance(outputs, RuleOutputSpec)
+    if all(needs) or needs == outputs.needs_of([dtype_of(tensor) for tensor in call.inputs]):
+        return op
+    return rule.op.with_needs(op, needs)
 
 
 def mark_unconnected(
-    call: RecordedCall, rule: Callable[..., Any], vectors: Sequence[Any], results: Sequence[tf.Tensor | None]
+    call: RecordedCall,
+    rule: Callable[..., Any],
+    vectors: Sequence[Any],
+    results: Sequence[tf.Tensor | None],
+    needs: Needs,
 ) -> list[tf.Tensor | None]:
     """Return the results of a rule in TensorFlow ops, marked so that differentiating a part made by numpy raises."""
     given = [*call.inputs, *call.outputs, *vectors]
     sources = [tensor for tensor in given if tensor is not None and is_differentiable(dtype_of(tensor))]
     if tf.executing_eagerly():
         sources = [tensor for tensor in sources if is_watched([tensor])]
-        lost = sources if sources and _is_detached(call, rule, given, sources) else []
+        lost = sources if sources and _is_detached(call, rule, given, sources, needs) else []
     else:
         lost = unconnected_sources(results, sources)
     if not lost:
@@ -79,7 +129,11 @@ def mark_unconnected(
 
 
 def _is_detached(
-    call: RecordedCall, rule: Callable[..., Any], given: Sequence[tf.Tensor | None], sources: Sequence[tf.Tensor]
+    call: RecordedCall,
+    rule: Callable[..., Any],
+    given: Sequence[tf.Tensor | None],
+    sources: Sequence[tf.Tensor],
+    needs: Needs,
 ) -> bool:
     """Return whether an eager rule reads values of these tensors in Python, checked once per kind of call."""
     replaced = {id(tensor) for tensor in sources}
@@ -89,11 +143,11 @@ def _is_detached(
         values = [next(remaining) if id(tensor) in replaced else tensor for tensor in given]
         n_inputs, n_values = len(call.inputs), len(call.inputs) + len(call.outputs)
         parts = RuleInputs(values[:n_inputs], values[n_inputs:n_values], call.residuals, ())
-        return rule(call.op.context(parts), *values[n_values:])
+        return rule(call.op.context(parts, needs), *values[n_values:])
 
     types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
     known = _DETACHED.setdefault(call.op.host, {})
-    key = (weakref.ref(getattr(rule, "__func__", rule)), types)  # a rule may refer to its op
+    key = (weakref.ref(getattr(rule, "__func__", rule)), types, needs)  # a rule may refer to its op
     if key not in known:
         if len(known) >= _MOST_KINDS:
             known.clear()

@@ -13,8 +13,13 @@ from tfpyop._spec.coercion import is_differentiable
 
 def scatter(like: Sequence[tf.Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """Return one entry for each tensor: the next value if the tensor is differentiable, else None."""
+    return scatter_needed([is_differentiable(dtype_of(tensor)) for tensor in like], values)
+
+
+def scatter_needed(needs: Sequence[bool], values: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """Return one entry for each flag: the next value if the flag is True, else None."""
     remaining = iter(values)
-    return [next(remaining) if is_differentiable(dtype_of(tensor)) else None for tensor in like]
+    return [next(remaining) if is_needed else None for is_needed in needs]
 
 
 def or_zeros(tangents: Sequence[tf.Tensor | None], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:

@@ -9,22 +9,29 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected
-from tfpyop._lowering.autodiff.vectors import scatter
+from tfpyop._lowering.autodiff.rule_call import (
+    apply_numpy_rule,
+    apply_rule,
+    is_separable,
+    mark_unconnected,
+    split_parts,
+)
+from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.op_def import NumpyRule, Rule
+from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
+from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._spec.signature import symbolic_shape
 from tfpyop.errors import Shape, naming
 
 
 def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Apply the gradient rule of an op; return one cotangent for each input, None for inputs without a derivative.
+    """Apply the gradient rule of an op; return one cotangent for each input, None where the call does not need it.
 
     Args:
       call: The call that is differentiated.
@@ -33,19 +40,52 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
 
     Raises:
       ContractError: The rule returned an invalid cotangent.
+      GradientError: The op has rules for some inputs, and none for another input.
     """
+    results: list[tf.Tensor | None] = [None] * len(call.inputs)
+    for numbers, part in _parts(call, rule):
+        needs = tuple([flag and number in numbers for number, flag in enumerate(call.needs)])
+        if any(needs):
+            found = _apply(call, part, cotangents, needs, numbers if isinstance(rule, SplitRule) else None)
+            results = [new if flag else old for flag, new, old in zip(needs, found, results, strict=True)]
+    return results
+
+
+def _parts(call: RecordedCall, rule: Rule) -> Sequence[tuple[Sequence[int], PlainRule]]:
+    """Return the rules that make up a rule, with the inputs that each of them is for.
+
+    Where TensorFlow prunes what is not used but does not say what this is, numerical derivatives are one node for each
+    input. They vary the inputs one by one in any case.
+    """
+    if isinstance(rule, SplitRule):
+        return split_parts(call, rule, "gradient")
+    numbers = range(len(call.inputs))
+    if call.skipped is None and not tf.executing_eagerly() and is_separable(rule):
+        return [([number], rule) for number in numbers]
+    return [(numbers, rule)]
+
+
+def _apply(
+    call: RecordedCall,
+    rule: PlainRule,
+    cotangents: Sequence[tf.Tensor | None],
+    needs: Needs,
+    part: Sequence[int] | None,
+) -> list[tf.Tensor | None]:
+    """Apply a rule for all inputs, or for a part of them; return one cotangent for each input that is needed."""
     op = call.op
     if isinstance(rule, NumpyRule):
-        return scatter(call.inputs, apply_numpy_rule(call, rule, cotangents, call.outputs))
-    result = apply_rule(call, rule.function, "gradient", cotangents)
+        return scatter_needed(needs, apply_numpy_rule(call, rule, cotangents, call.outputs, needs))
+    result = apply_rule(call, rule.function, "gradient", cotangents, needs)
+    numbers = range(len(needs)) if part is None else part
     with naming(f"gradient of {op.subject}"):
-        values = rule_values(result, len(call.inputs), "cotangent", "inputs")
+        values = rule_values(result, len(numbers), "cotangent", "inputs" if part is None else "inputs in wrt=")
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
-        fitted = [
-            _fit(call, value, number, shape) if value is not None and is_differentiable(dtype_of(tensor)) else None
-            for number, (value, tensor, shape) in enumerate(zip(values, call.inputs, broadcast, strict=True))
-        ]
-    return mark_unconnected(call, rule.function, cotangents, fitted)
+        fitted: list[tf.Tensor | None] = [None] * len(needs)
+        for number, value in zip(numbers, values, strict=True):
+            if value is not None and needs[number]:
+                fitted[number] = _fit(call, value, number, broadcast[number])
+    return mark_unconnected(call, rule.function, cotangents, fitted, needs)
 
 
 def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
