@@ -150,9 +150,10 @@ class HostCall:
             self._trials = 0
             if lends:  # only once: a full collection may take a thousand times as long as the call
                 gc.collect()
-                for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
-                    wait_for_release(arrays, _PATIENCE)
-                gc.collect()  # which may also leave it in a cycle
+                if _are_held(inputs, out):
+                    for arrays in (inputs, out):  # another thread may hold the frame, as sys._current_frames() does
+                        wait_for_release(arrays, _PATIENCE)
+                    gc.collect()  # which may also leave it in a cycle
         if _are_held(inputs, out) or before != [array.tobytes() for array in out]:  # another thread wrote
             self._trials = 0
             if not lends:
