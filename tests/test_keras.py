@@ -259,6 +259,7 @@ def test_an_error_for_symbolic_inputs_does_not_mention_keras(call, kind, said):
     assert "Exception encountered" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_gradients_that_overflow_in_half_precision_are_skipped_as_keras_does(jit_compile):
     @differentiable_op(signature="(n)->(n)")

@@ -169,6 +169,7 @@ def test_without_the_module_the_first_call_says_what_is_missing(results, directo
     assert "Import the module that defines the op, 'tests.saved_ops'," in value
 
 
+@pytest.mark.slow
 def test_a_loaded_model_that_is_saved_again_keeps_its_first_derivatives(tmp_path):
     saved(saved_ops.cube, tmp_path / "first")
     tf.saved_model.save(tf.saved_model.load(str(tmp_path / "first")), str(tmp_path / "second"))

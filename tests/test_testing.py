@@ -215,6 +215,7 @@ def test_a_static_parameter_may_be_called_as_an_option_of_strategies_is():
     assert check_batching(op, max_examples=5).status == "passed"
 
 
+@pytest.mark.slow
 def test_a_rule_may_return_indexed_slices():
     op = differentiable_op(
         lambda x: x[..., :1] ** 2,
@@ -455,6 +456,7 @@ def test_what_subnormal_numbers_lose_is_not_judged():
     assert check_gradient(op, arguments=drawn, seed=1, modes="eager").status == "passed"
 
 
+@pytest.mark.slow
 def test_second_derivatives_that_cancel_within_a_rule_are_not_judged_by_what_is_left():
     def softmax(x):
         powers = np.exp(x - x.max(-1, keepdims=True))

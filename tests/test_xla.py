@@ -190,6 +190,7 @@ def test_an_unstacked_call_in_vectorized_map():
     assert result.numpy().tolist() == [9, 18, 27]
 
 
+@pytest.mark.slow
 def test_keras_trains_alike_compiled_and_not():
     import keras
 
@@ -283,6 +284,7 @@ def test_a_replaced_op_is_the_one_that_runs(tmp_path, monkeypatch):
     assert function(X).numpy().tolist() == [30, 60, 90]
 
 
+@pytest.mark.slow
 def test_ten_thousand_calls_leave_memory_flat():
     op = ops.exp
     function = compiled(op)

@@ -302,7 +302,6 @@ class SameAsInputsSpec:
         ]
 
 
-
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:
     """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them."""
     promised = primal.infer_outputs(parts.inputs)
