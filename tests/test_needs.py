@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -730,3 +731,12 @@ def test_needs_and_batches_are_in_one_token():
     assert op is REGISTRY.require_op(REGISTRY.token_of(op))
     (found,) = op.host([np.stack([X, X]), np.stack([Y, Y]), np.stack([X, X]), np.stack([X, X])])
     np.testing.assert_allclose(found, np.stack([2 * X * X * Y] * 2))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_needs_reach_the_workers_of_an_executor(mode):
+    seen = []
+    with ThreadPoolExecutor(2) as pool:
+        op = product("numpy_gradient", seen=seen, vectorized=False, executor=pool)
+        assert in_mode(mode, lambda x, y: by_second(op, x, y), X, Y).tolist() == X.tolist()
+    assert seen == [(False, True)] * 2

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tests import modes, saved_ops
 from tests.test_needs import N_CALLS, PARAMETERS, SCENARIOS, counted
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op, export
+from tfpyop import ContractError, GradientError, RegistrationError, UnsupportedError, differentiable_op, export
+from tfpyop._registry.op_def import REGISTRY
 
 X, Y = np.float32([1.0, 2.0]), np.float32([3.0, 5.0])
 KINDS = [(first, second) for first in ("gradient", "numpy_gradient") for second in ("gradient", "numpy_gradient")]
@@ -297,3 +298,50 @@ def test_rules_for_some_inputs_are_loaded_in_another_process(tmp_path, is_compil
     assert [op.name for op in export.required_ops(str(tmp_path))] == ["tests.saved_ops:split"]
     process = subprocess.run([sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, timeout=300)
     assert process.stdout.strip() == str([[3.0, 5.0], [1.0, 2.0]] * 2), process.stderr
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("sources", ["x", "xz", "xyz"])
+def test_a_second_rule_of_a_rule_for_several_inputs_gets_all_its_outputs(mode, sources):
+    op = differentiable_op(lambda x, y, z: x * y * z, signature="(),(),()->()")
+
+    @op.numpy_gradient(wrt=("z", "x"))
+    def by_z_and_x(op, cotangent):
+        x, y, z = op.inputs
+        return cotangent * x * y, cotangent * y * z if op.needs[0] else None
+
+    @by_z_and_x.gradient
+    def second(op, of_x, of_z):
+        x, y, z, _, _ = op.inputs
+        by_x, by_z = op.outputs  # in the order of the inputs
+        return of_z * by_z / x, (of_x * by_x + of_z * by_z) / y, of_x * by_x / z, None, of_x * y * z + of_z * x * y
+
+    op.gradient(wrt="y")(lambda op, cotangent: cotangent * op.inputs[0] * op.inputs[2])
+
+    def derivative(function, x, y, z):
+        named = {"x": x, "y": y, "z": z}
+        with tf.GradientTape() as outer:
+            outer.watch([x, y, z])
+            with tf.GradientTape() as tape:
+                tape.watch([named[name] for name in sources])
+                value = function(x, y, z)
+            first = tape.gradient(value, [named[name] for name in sources])
+        return outer.gradient(first, [x, y, z], unconnected_gradients="zero")
+
+    arrays = X, Y, np.float32([7, 11])
+    found = modes.call(mode, lambda *tensors: derivative(op, *tensors), *arrays)
+    expected = modes.call("eager", lambda *tensors: derivative(lambda x, y, z: x * y * z, *tensors), *arrays)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_model_with_a_rule_that_is_gone_says_which():
+    with pytest.raises(
+        UnsupportedError, match=r"does not have this rule.\n  Expected: .*numpy_gradient\(wrt=\('z',\)\)"
+    ):
+        REGISTRY.require_op("tfpyop:tests.saved_ops:split/vjp.z")
+
+
+@pytest.mark.parametrize("name", ["acme/vjp", "acme/vjp.x", "acme/jvp.x.y"])
+def test_no_op_has_the_name_of_a_rule(name):
+    with pytest.raises(RegistrationError, match="is the name of a rule's op"):
+        differentiable_op(lambda x: x, name=name)
