@@ -9,21 +9,40 @@ of the errors are found by maximum likelihood, with an optimiser of Keras, and c
 """
 
 import argparse
+import contextlib
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from tqdm import tqdm
 
 from tfpyop import RuleContext, differentiable_op
+
+
+@contextlib.contextmanager
+def without_messages() -> Iterator[None]:
+    """Hide what C++ code writes to the terminal, such as TensorFlow's messages about CUDA."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for messages after the import
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+with without_messages():
+    import keras
+    import tensorflow as tf
 
 Array = NDArray[Any]
 
