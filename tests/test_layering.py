@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "tfpyop"
 LAYERS = [
-    {"errors", "_version", "_locks", "_atomic_files", "_prefer_native", "parallel"},
+    {"errors", "_version", "_locks", "_atomic_files", "_tracebacks", "_prefer_native", "parallel"},
     {"_spec"},
     {"_host", "_numdiff"},
     {"_registry"},

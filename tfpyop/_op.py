@@ -16,6 +16,7 @@ from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
 from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
 from tfpyop._spec.source_location import Site, is_in_class
+from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
 
 P = ParamSpec("P")
@@ -104,7 +105,11 @@ class Op(Generic[P, R]):
             # called through its class, or as a classmethod in a Python version that does not chain descriptors
             bound: Op[..., Any] = self.__get__(args[0], type(args[0]))
             return bound(*args[1:], **kwargs)
-        return definition.arrange(bind(*definition.bind_arguments(args, kwargs)))
+        try:
+            return definition.arrange(bind(*definition.bind_arguments(args, kwargs)))
+        except Exception as error:
+            hide_package_frames(error)
+            raise error  # `raise` alone would restore the frames in Python 3.10
 
     def _is_method_call(self, first: Any) -> bool:
         """Return whether the first argument is a class, or an instance of a class that has this op as a method."""

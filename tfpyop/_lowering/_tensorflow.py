@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import UnsupportedError
 
 T = TypeVar("T")
@@ -245,7 +246,11 @@ def _raising_pending(function: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(function)
     def call(*arguments: Any) -> T:
         _raise_pending()
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        except Exception as error:
+            hide_package_frames(error)
+            raise error  # `raise` alone would restore the frames in Python 3.10
 
     return call
 
@@ -395,7 +400,13 @@ def install_trampoline(prefix: str, run: Callable[[str, Sequence[Any]], Sequence
         """The function table, which first checks for this package's tokens."""
 
         def __call__(self, token: str, device: Any, args: Sequence[Any]) -> Any:
-            return run(token, args) if token.startswith(prefix) else super().__call__(token, device, args)
+            if not token.startswith(prefix):
+                return super().__call__(token, device, args)
+            try:
+                return run(token, args)
+            except Exception as error:
+                hide_package_frames(error)
+                raise error  # `raise` alone would restore the frames in Python 3.10
 
     function_registry.__class__ = Trampoline
 

@@ -18,7 +18,7 @@ from tfpyop._registry.op_def import REGISTRY, ConcreteOp
 from tfpyop._registry.token import PREFIX, joined
 from tfpyop._spec.coercion import STRING, Array
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop.errors import TfpyopError
+from tfpyop.errors import TfpyopError, annotate
 
 
 def install() -> None:
@@ -50,7 +50,15 @@ def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
     except TfpyopError:
         raise
     except BaseException as error:
-        raise failure(host.subject, [np.asarray(array) for array in arrays], error) from error
+        problem = failure(host.subject, [np.asarray(array) for array in arrays], error)
+        for note in getattr(error, "__notes__", ()):
+            annotate(problem, note)
+        raise problem.with_traceback(error.__traceback__) from _reason_of(error)
     if traced is not None:
         traced.check(host.subject, arrays, results)
     return results
+
+
+def _reason_of(error: BaseException) -> BaseException | None:
+    """Return the exception that Python would show as the reason of an exception."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

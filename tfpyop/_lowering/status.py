@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpecs, describe_types
+from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import ContractError, describe_arrays
 
 CANCELLED, _UNKNOWN, _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 1, 2, 3, 8, 12
@@ -24,7 +26,7 @@ def failure(
     arrays: Sequence[Array],
     error: BaseException,
     *,
-    traceback: str | None = None,
+    trace: str | None = None,
     most_characters: int | None = None,
 ) -> Exception:
     """Return an exception with the status of a user exception, whose text names the op and the inputs.
@@ -33,7 +35,7 @@ def failure(
       subject: The op that failed.
       arrays: The inputs of the call.
       error: The exception of the function.
-      traceback: The traceback as text, if it would be lost otherwise.
+      trace: The traceback as text, if it would be lost otherwise.
       most_characters: Maximum length of the exception's own text. Default: unlimited.
     """
     try:
@@ -43,7 +45,19 @@ def failure(
     said = said if most_characters is None else shortened(said, most_characters)
     called_with = describe_arrays(arrays)
     text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
-    return _kind_of(error)(text if traceback is None else f"{text}\n\n{traceback}")
+    return _kind_of(error)(text if trace is None else f"{text}\n\n{trace}")
+
+
+def user_traceback(error: BaseException, *, most_characters: int | None = None) -> str:
+    """Return the traceback of an exception of a user's function as text, without the package's frames.
+
+    Args:
+      error: The exception.
+      most_characters: Maximum length of each part of the text. Default: unlimited.
+    """
+    hide_package_frames(error)
+    parts = traceback.format_exception(type(error), error, error.__traceback__)
+    return "".join(part if most_characters is None else shortened(part, most_characters) for part in parts)
 
 
 def outputs_changed_error(subject: str, expected: ArraySpecs, got: ArraySpecs) -> ContractError:

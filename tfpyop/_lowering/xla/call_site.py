@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import numpy as np
 from tfpyop._host.function import HostFunction, read_only
 from tfpyop._lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop._lowering.profiling import run_host
-from tfpyop._lowering.status import failure, outputs_changed_error, shortened
+from tfpyop._lowering.status import failure, outputs_changed_error, user_traceback
 from tfpyop._lowering.tensors import are_referenced, revoke, wait_for_release
 from tfpyop._lowering.xla.buffers import CallBuffers, shapes_of
 from tfpyop._lowering.xla.call_descriptor import CallDescriptor
@@ -118,9 +116,9 @@ class HostCall:
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
         except Exception as error:
-            text = _user_traceback(error)
+            text = user_traceback(error, most_characters=_MOST_SAID)
             _clear_frames(error)  # code that keeps the exception must not keep borrowed buffers
-            problem = failure(self._subject, inputs, error, traceback=text, most_characters=_MOST_SAID)
+            problem = failure(self._subject, inputs, error, trace=text, most_characters=_MOST_SAID)
         except BaseException as error:  # Ctrl-C, or an exit
             _clear_frames(error)
             return error.with_traceback(None)
@@ -243,18 +241,6 @@ def _make_call(key: Any, host: HostFunction, declared: CallDescriptor, frame: Fr
     return call
 
 
-def _user_traceback(error: BaseException) -> str:
-    """Return the traceback from the user's function on. Shorten long texts, which the message already contains."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
-    return "".join(shortened(part, _MOST_SAID) for part in traceback.format_exception(type(error), error, frames))
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(_PACKAGE)
-
-
 def _clear_frames(error: BaseException) -> None:
     """Clear the frames of an exception and of its causes and contexts, so that they release their objects."""
     found, waiting = set(), [error]
@@ -273,6 +259,3 @@ def _members(error: BaseException) -> Sequence[Any]:
         members = getattr(error, "exceptions", ())
         return members if isinstance(members, list | tuple) else ()
     return ()
-
-
-_PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
