@@ -1442,7 +1442,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
     op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.output)
     text = (
         f"op '{op.name}': the first argument of a rule has no attribute 'output'. Attributes: name, inputs, outputs, "
-        "residuals, static."
+        "residuals, static, needs."
     )
     check(AttributeError, text, lambda: modes.gradient("tape, eager", op, X))
 
@@ -1677,9 +1677,56 @@ op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimension
 def test_something_else_than_a_rule(attach):
     op = differentiable_op(lambda x: x)
     text = f"""\
-{subject(op)}: 'x' is not a rule.
+{subject(op)}: 'y' is not a rule.
   Use the decorator without parentheses: @op.{attach}"""
+    check(RegistrationError, text, lambda: getattr(op, attach)("y"))
+
+
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
+def test_the_name_of_an_input_in_place_of_a_rule(attach):
+    op = differentiable_op(lambda x: x)
+    text = f"""\
+{subject(op)}: 'x' is not a rule.
+  For a rule for some inputs, write @op.{attach}(wrt='x')."""
     check(RegistrationError, text, lambda: getattr(op, attach)("x"))
+
+
+def test_a_rule_for_an_input_that_there_is_not():
+    op = differentiable_op(lambda weights, data: weights * data)
+    text = f"""\
+{subject(op)}: wrt= names 'weigths', which is not a parameter.
+  Did you mean 'weights'?"""
+    check(RegistrationError, text, lambda: op.gradient(wrt="weigths")(lambda op, cotangent: cotangent))
+
+
+def test_a_rule_for_what_is_not_a_name():
+    op = differentiable_op(lambda x, y: x * y)
+    text = f"""\
+{subject(op)}: wrt= is invalid.
+  Expected: the name of a parameter, or a tuple of different names
+  Got:      ('x', 'x')
+  Inputs of the op: 'x', 'y'."""
+    check(RegistrationError, text, lambda: op.gradient(wrt=("x", "x"))(lambda op, cotangent: cotangent))
+
+
+def test_an_input_without_a_rule():
+    op = differentiable_op(lambda x, y: x * y)
+    op.gradient(wrt="x")(lambda op, cotangent: cotangent * op.inputs[1])
+    text = f"""\
+{subject(op)}: no gradient rule is for 'y'.
+  Expected: one rule for each floating input
+  Got:      rules for 'x'
+  Attach a rule with @op.gradient(wrt='y') or @op.numpy_gradient(wrt='y'). If no output depends on the input, the rule \
+returns None."""
+
+    def differentiate():
+        x = tf.constant(1.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x, 2.0)
+        tape.gradient(y, x)
+
+    check(GradientError, text, differentiate)
 
 
 @pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])

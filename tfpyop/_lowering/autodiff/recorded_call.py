@@ -28,7 +28,7 @@ class RecordedCall:
     outputs: Sequence[tf.Tensor]
     residuals: Sequence[tf.Tensor]
     skipped: Collection[int] | None = None
-    """The inputs whose cotangents are certainly not used; None if TensorFlow does not say."""
+    """The inputs whose cotangents are certainly not used; None if this is unknown."""
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether the call is in a graph that XLA compiles."""
 

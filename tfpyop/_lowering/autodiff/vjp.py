@@ -54,7 +54,7 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
 def _parts(call: RecordedCall, rule: Rule) -> Sequence[tuple[Sequence[int], PlainRule]]:
     """Return the rules that make up a rule, with the inputs that each of them is for.
 
-    Where TensorFlow prunes what is not used but does not say what this is, numerical derivatives are one node for each
+    Where TensorFlow prunes what is not used, but the needs are unknown, numerical derivatives are one node for each
     input. They vary the inputs one by one in any case.
     """
     if isinstance(rule, SplitRule):
