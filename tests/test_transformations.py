@@ -9,6 +9,10 @@ import tensorflow as tf
 from tests import ops
 from tests.modes import compiled
 from tfpyop import CoercionError, GradientError, UnsupportedError, differentiable_op
+from tfpyop._lowering import vectorized_map
+from tfpyop._op import op_def_of
+from tfpyop._registry.bind import bind
+from tfpyop._registry.op_def import REGISTRY
 
 MATRIX = np.array([[4.0, 1, 0], [1, 3, 1], [0, 1, 5]])
 X = np.array([0.3, -0.7, 1.2])
@@ -949,3 +953,19 @@ def test_partners_of_ragged_tensors_with_other_rows_are_refused(partner):
         match=r"multiply'.*the ragged inputs do not have the same row lengths(.|\n)*Got: +float32\[3, \?\], ",
     ):
         MULTIPLY(ROWS, partner)
+
+
+def test_the_token_of_an_op_over_rows_leads_to_its_derivatives_while_the_op_is_alive():
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()", name="tests.over_rows")
+    op.gradient(lambda op, cotangent: (cotangent * op.inputs[1], cotangent * op.inputs[0]))
+    concrete = op_def_of(op).specialize(None, {})
+    alive = vectorized_map._differentiable(concrete, (True, False))
+    again = vectorized_map.op_of_token(REGISTRY.token_of(alive))
+
+    @tf.function(autograph=False)
+    def differentiate(x, y):
+        (z,) = bind(again, [x, y])
+        return tf.gradients(z, [x, y])
+
+    found = differentiate(tf.constant([1.0, 2.0, 3.0]), tf.constant(2.0))
+    assert [gradient.numpy().tolist() for gradient in found] == [[2, 2, 2], 6]

@@ -90,7 +90,10 @@ class HostFunction:
         self._plans: dict[Any, Plan] = {}
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
-        """Return a copy for another function with the same spec, for example for the method of another instance."""
+        """Return a copy for another function with the same spec, such as the method of another instance.
+
+        The copy shares the plans.
+        """
         host = HostFunction.__new__(HostFunction)
         vars(host).update(vars(self))
         host._function = function
@@ -224,7 +227,7 @@ class HostFunction:
 
         If it raises TypeError for float16 or bfloat16 inputs and is not stateful, call it again with float32 inputs.
         """
-        try:
+        try:  # as _apply does, without another frame
             return self._function(arguments, out) if self._takes_out else self._function(arguments)
         except TfpyopError:
             raise

@@ -226,6 +226,7 @@ def name_tape_gradient(name: str, gradient: Callable[[Any, Sequence[int], Sequen
     def function(op: Any, *cotangents: Any) -> list[Any]:
         (call,) = op.attrs
         skipped = op.skip_input_indices or ()
+        # the callers: _raising_pending, TensorFlow's _gradient_function, imperative_grad
         frozen = _frozen_variables(op.inputs, skipped, sys._getframe(3))
         return gradient(call, (*skipped, *frozen), cotangents)
 

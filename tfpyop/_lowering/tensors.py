@@ -156,7 +156,7 @@ def wait_for_release(arrays: Sequence[Array], seconds: float) -> None:
 
 
 def _references_unkept() -> tuple[int, int]:
-    """Return the reference counts that `are_kept` sees for an array without other references."""
+    """Return the reference counts that `are_referenced` sees for an array without other references."""
     for array in [np.empty(1).view()]:
         base = array.base
         return getrefcount(array), getrefcount(base)

@@ -12,20 +12,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tensorflow as tf
 
 from tfpyop._locks import SafeLock
 from tfpyop._lowering import nested_graphs
 from tfpyop._lowering.traced_outputs import read_call
-from tfpyop._lowering.xla.structs import Frame
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop._registry.token import Token
 
 T = TypeVar("T")
+X = TypeVar("X")
+Name = TypeVar("Name", str, bytes)
 Running = tuple[int, "str | bytes"]
 """A host call: the thread that makes it, and the token or site text that it is made for."""
 
@@ -53,34 +54,21 @@ class Watchdog:
         self._is_awake = threading.Lock()  # held by the daemon thread; no thread waits for it
         self._codes: set[CodeType] = set()
 
-    def watched(self, run: Callable[[str, Sequence[Any]], T]) -> Callable[[str, Sequence[Any]], T]:
-        """Return a function that runs a graph's host call as `run` does, given the op's token and arrays."""
+    def watched(self, run: Callable[[Name, X], T]) -> Callable[[Name, X], T]:
+        """Return a function that runs a host call as `run` does.
+
+        Args:
+          run: Takes the token of an op (in graphs) or the text of a call site (under XLA), and the arrays or the frame.
+        """
         calls, finish, identity = self._running, self._running.pop, threading.get_ident
 
-        def run_watched(token: str, arrays: Sequence[Any]) -> T:
+        def run_watched(name: Name, values: X) -> T:
             call = object()
             try:  # an interrupt before this line leaves no entry
-                calls[call] = (identity(), token)
+                calls[call] = (identity(), name)
                 if len(calls) >= self._limit:
                     self._wake()
-                return run(token, arrays)
-            finally:
-                finish(call, None)
-
-        self._codes.add(run_watched.__code__)
-        return run_watched
-
-    def watched_by_xla(self, run: Callable[[bytes, Frame], None]) -> Callable[[bytes, Frame], None]:
-        """Return the same for compiled calls, whose sites begin with the token. A shared wrapper would be slower."""
-        calls, finish, identity = self._running, self._running.pop, threading.get_ident
-
-        def run_watched(site: bytes, frame: Frame) -> None:
-            call = object()
-            try:
-                calls[call] = (identity(), site)
-                if len(calls) >= self._limit:
-                    self._wake()
-                run(site, frame)
+                return run(name, values)
             finally:
                 finish(call, None)
 

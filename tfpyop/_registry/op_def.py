@@ -120,6 +120,8 @@ class ConcreteOp:
     """The call data in the token, next to the name; None if it cannot be written."""
     forward_op: ConcreteOp | None = None
     """For the op of a numpy rule: the op to which the rule belongs."""
+    row_op: ConcreteOp | None = None
+    """For an op over batches: the op of one row."""
     needs: Needs | None = None
     """For the op of a numpy rule: the `needs` of the rule's calls; None if they are True for all floating inputs."""
     name: str = field(init=False)
@@ -145,7 +147,7 @@ class ConcreteOp:
     @property
     def is_batched(self) -> bool:
         """Whether the inputs have batch axes."""
-        return isinstance(self.host, BatchedHostFunction)
+        return self.row_op is not None
 
     @property
     def is_partial(self) -> bool:
@@ -184,7 +186,7 @@ class ConcreteOp:
     # -- batching
 
     def batched(self, *in_axes: InAxes) -> ConcreteOp:
-        """Return the op over batches, without derivative rules of its own.
+        """Return the op over batches. Its rules are the rules of one row; `vectorized_map` replaces them.
 
         Args:
           *in_axes: Whether each input has a batch axis, outer levels first. The existing levels of a batched op become
@@ -197,14 +199,11 @@ class ConcreteOp:
         levels = in_axes + inner
         host = BatchedHostFunction(one.host, one.signature, levels)
         payload = None if self.payload is None else with_in_axes(self.payload, levels)
-        return replace(self, host=host, signature=None, payload=payload)
+        return replace(self, host=host, signature=None, payload=payload, row_op=one)
 
     def unbatched(self) -> ConcreteOp:
-        """Return the op without its batch axes, with the same derivative rules."""
-        if not isinstance(self.host, BatchedHostFunction):
-            return self
-        payload = None if self.payload is None else with_in_axes(self.payload, ())
-        return replace(self, host=self.host.unbatched, signature=self.host.signature, payload=payload)
+        """Return the op of one row, with its derivative rules."""
+        return self if self.row_op is None else self.row_op
 
 
 class OpDef(NamedOp):

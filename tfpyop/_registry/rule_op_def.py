@@ -141,7 +141,7 @@ class RuleOpDef(OpDef):
         forward_op = self.forward_op.specialize(tree, static)
         host = self._host(forward_op, self._executor_map(lambda: op), needs)
         signature = _input_signature(self.transform, forward_op)
-        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op, needs)
+        op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op, needs=needs)
         return op
 
     def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:

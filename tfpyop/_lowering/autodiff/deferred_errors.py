@@ -124,9 +124,9 @@ def _read(payload: str) -> tuple[int, str, str, tuple[InAxes, ...]]:
     parts = read_parts(payload, ("count", "error", "op"))
     count, error, text = (parts.get(part) for part in ("count", "error", "op"))
     if type(count) is not int or count < 1 or not isinstance(error, str) or not isinstance(text, str):
-        raise ValueError("a refusal is of a number of vectors, for a kind of error, about an op")
+        raise ValueError("the payload needs a count, an error kind and an op token")
     if text and (not text.startswith(PREFIX) or is_deferred_error(Token.parse(text))):
-        raise ValueError("a refusal is about an op")
+        raise ValueError("the op token does not name an op")
     return count, error, text, in_axes_of(parts)
 
 
@@ -188,6 +188,7 @@ class DeferredErrorDef(NamedOp):
 
     def __init__(self) -> None:
         site = Site.of(deferred_error_vectors, sys._getframe())
+        # saved models hold this name
         super().__init__(OpSpec("tfpyop:refusal", "tfpyop", False, site, Parameters(None)))
 
     def specialize_from_payload(self, payload: str) -> ConcreteOp:
