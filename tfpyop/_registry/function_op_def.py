@@ -46,7 +46,7 @@ class FunctionOpDef(OpDef):
         self._unbound = unbound
         self._instance = instance
         self._plain_op: ConcreteOp | None = None
-        self._usual_ops: dict[Hashable, ConcreteOp] = {}
+        self._counted_ops: dict[Hashable, ConcreteOp] = {}
 
     @cached_property
     def rules(self) -> RuleSet:
@@ -58,17 +58,21 @@ class FunctionOpDef(OpDef):
     # -- calls
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
-        """Return the concrete op for the arguments of a call, and the flat inputs."""
-        if not kwargs and len(args) == self.spec.n_plain and all(map(is_leaf_type, map(type, args))):
+        """Return the concrete op for the arguments of a call, and the flat inputs.
+
+        There are three ways, the fastest first: only tensors; tensors and plain static values, by a key; and all other
+        calls. They give the same result.
+        """
+        if not kwargs and len(args) == self.spec.n_tensors_only and all(map(is_leaf_type, map(type, args))):
             return self._plain_op or self._make_plain_op(), args
-        call = self._usual_call(args, kwargs) if self.spec.n_usual >= 0 else None
+        call = None if self.spec.n_counted is None else self._counted_call(args, kwargs)
         if call is None:
             leaves, tree, static = self.spec.bind_arguments(args, kwargs)
             return self.specialize(tree, static), leaves
         leaves, key = call
-        op = self._usual_ops.get(key)
+        op = self._counted_ops.get(key)
         if op is None:
-            op = self._keep_usual_op(key, args, kwargs)
+            op = self._keep_counted_op(key, args, kwargs)
         return op, leaves
 
     def _make_plain_op(self) -> ConcreteOp:
@@ -78,7 +82,7 @@ class FunctionOpDef(OpDef):
             self._plain_op = self.specialize_from_payload("")
         return self._plain_op
 
-    def _usual_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Hashable] | None:
+    def _counted_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Hashable] | None:
         """Return the flat inputs and the key of the concrete op; None if the full binding of parameters is required.
 
         This is a shortcut for calls with one argument for each tensor parameter and plain static values.
@@ -88,7 +92,7 @@ class FunctionOpDef(OpDef):
             if parameter.name not in kwargs or parameter.kind is parameter.POSITIONAL_ONLY:
                 return None
             args = (*args, kwargs.pop(parameter.name))
-        if len(args) != self.spec.n_usual:
+        if len(args) != self.spec.n_counted:
             return None
         static = []
         for name, value in kwargs.items():
@@ -103,12 +107,12 @@ class FunctionOpDef(OpDef):
         except TypeError:  # the full binding of parameters reports the error
             return None
 
-    def _keep_usual_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
+    def _keep_counted_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
         _, tree, static = self.spec.bind_arguments(args, kwargs)
         op = self.specialize(tree, static)
-        if len(self._usual_ops) >= MAX_CONCRETE_OPS:
-            self._usual_ops.clear()
-        self._usual_ops[key] = op
+        if len(self._counted_ops) >= MAX_CONCRETE_OPS:
+            self._counted_ops.clear()
+        self._counted_ops[key] = op
         return op
 
     def arrange(self, outputs: Sequence[Any]) -> Any:

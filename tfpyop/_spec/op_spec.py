@@ -126,8 +126,8 @@ class OpSpec:
         return is_known and STRING not in self.dtypes
 
     @cached_property
-    def n_usual(self) -> int:
-        """The number of tensor parameters if calls can be read by counting them; otherwise -1.
+    def n_counted(self) -> int | None:
+        """The number of tensor parameters if calls can be read by counting the arguments; otherwise None.
 
         Then all positional parameters are tensors without defaults, and no default of a static parameter can change.
         """
@@ -135,13 +135,13 @@ class OpSpec:
         is_counted = parameters.signature is not None and parameters.variadic is None and parameters.is_direct
         has_defaults = parameters.n_required < n_tensors
         is_constant = all(type(value) in PLAIN_TYPES for value in (parameters.static_defaults or {}).values())
-        is_usual = is_counted and is_constant and not has_defaults and self.n_inputs in (None, n_tensors)
-        return n_tensors if is_usual else -1
+        is_complete = not has_defaults and self.n_inputs in (None, n_tensors)
+        return n_tensors if is_counted and is_constant and is_complete else None
 
     @cached_property
-    def n_plain(self) -> int:
-        """The number of tensor parameters if there are no others; otherwise -1."""
-        return self.n_usual if self.parameters.is_plain else -1
+    def n_tensors_only(self) -> int | None:
+        """The number of tensor parameters if there are no others and calls can be counted; otherwise None."""
+        return self.n_counted if self.parameters.is_plain else None
 
     @cached_property
     def bound(self) -> OpSpec:

@@ -17,14 +17,11 @@ from typing import Any
 
 from tfpyop.errors import describe_kind
 
-_DEEPEST = 100
-"""The maximum number of levels of a nested value. It is well below Python's recursion limit."""
+MOST_NESTED = 100
+"""The maximum number of levels of a nested value or of JSON. It is well below Python's recursion limit."""
 
 Json = Any
 """A value as returned by `json.loads`."""
-
-MOST_NESTED = 100
-"""The maximum nesting depth of a value in JSON. It is well below Python's recursion limit."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +149,9 @@ def outline(value: Any, leaves: list[Any], depth: int = 0) -> Hashable:
       TypeError: The value contains something else, such as a namedtuple or a dict with keys that are not text.
     """
     kind: type[Any] = type(value)
-    if kind is tuple and depth < _DEEPEST:
+    if kind is tuple and depth < MOST_NESTED:
         return (tuple, *[outline(item, leaves, depth + 1) for item in value])
-    if kind is dict and depth < _DEEPEST and all(type(key) is str for key in value):
+    if kind is dict and depth < MOST_NESTED and all(type(key) is str for key in value):
         return (dict, *value, *[outline(value[key], leaves, depth + 1) for key in sorted(value)])
     if isinstance(value, tuple | dict) or not is_leaf_type(kind):  # type: ignore[arg-type]  # types are hashable
         raise TypeError(f"{describe_kind(value)} is not a plain tuple, dict or leaf")
@@ -177,8 +174,8 @@ def flatten(value: Any, *, is_declaration: bool = False) -> tuple[list[Any], Tre
 
 
 def _flatten(value: Any, leaves: list[Any], is_declaration: bool, depth: int) -> TreeSpec:
-    if depth > _DEEPEST:
-        raise TypeError(f"a value contains itself, or is nested more than {_DEEPEST} levels deep")
+    if depth > MOST_NESTED:
+        raise TypeError(f"a value contains itself, or is nested more than {MOST_NESTED} levels deep")
     if value is None and not is_declaration:
         return TreeSpec("none")
     kind, build = "tuple", None
