@@ -562,7 +562,9 @@ op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."""
     check(ContractError, prefix + text, lambda: tape.gradient(y, x), is_exact=False)
 
 
-@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "native"])
+@pytest.mark.parametrize(
+    "attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian", "native"]
+)
 def test_a_rule_that_takes_the_place_of_its_op(attach):
     square = differentiable_op(lambda x: x * x, signature="()->()")
     text = f"""\
@@ -1673,13 +1675,13 @@ op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimension
     check(SignatureError, text, lambda: differentiable_op(plain, **options))
 
 
-@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian"])
 def test_something_else_than_a_rule(attach):
     op = differentiable_op(lambda x: x)
     text = f"""\
-{subject(op)}: 'x' is not a rule.
+{subject(op)}: 'rule' is not a rule.
   Use the decorator without parentheses: @op.{attach}"""
-    check(RegistrationError, text, lambda: getattr(op, attach)("x"))
+    check(RegistrationError, text, lambda: getattr(op, attach)("rule"))
 
 
 @pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
