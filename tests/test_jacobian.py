@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -313,6 +314,17 @@ def test_a_sparse_block_of_the_wrong_shape():
         weighted_gradient(op, tf.constant(X))
 
 
+def test_a_sparse_block_in_tensorflow_ops():
+    op = differentiable_op(lambda x: x @ MATRIX.T, signature="(3)->(2)", name="tests.jacobian.sparse_in_tensorflow")
+    op.jacobian(lambda op: sparse.csr_array(MATRIX))
+    message = (
+        r"jacobian of op 'tests.jacobian.sparse_in_tensorflow'.*: the Jacobian of output 0 by input 0 is a sparse "
+        r"matrix, which TensorFlow does not take.\n  Got:      csr_array\n  Attach the rule with @op.numpy_jacobian"
+    )
+    with pytest.raises(ContractError, match=message):
+        weighted_gradient(op, tf.constant(X))
+
+
 # -- evaluations
 
 
@@ -382,6 +394,17 @@ def test_vectorized_map_of_vjps_and_jvps_evaluates_once(kind):
     directions = tf.constant(np.random.default_rng(0).normal(size=(5, 3)))
     np.testing.assert_allclose(tf.vectorized_map(jvp, directions), directions @ (2 * MATRIX * X[0]).T)
     assert [int(np.prod(shape)) for shape in calls] == [3]
+
+
+def test_an_executor_runs_the_elements():
+    with ThreadPoolExecutor(2) as executor:
+        op = squares("numpy_jacobian", vectorized=False, executor=executor)
+        assert_derivatives(op, natively, X)
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        np.testing.assert_allclose(tape.batch_jacobian(y, x), 2 * MATRIX * X[:, None, :])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,7 +25,7 @@ from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
-from tfpyop.errors import RegistrationError, annotate, message_of
+from tfpyop.errors import ContractError, RegistrationError, annotate, message_of
 
 _KIND = "Jacobian rule"
 _BLOCK_REMEDY = "Return an array or tensor for it, or None where the derivative is zero."
@@ -271,6 +271,12 @@ def _tensor_product(block: Block, vector: Any, op: RuleContext, layout: Layout, 
     tf = lowering().tf
     output, primal = op.outputs[block.output], op.inputs[block.input]
     value = block.value
+    if is_sparse(value):
+        raise ContractError(
+            f"{block.what} is a sparse matrix, which TensorFlow does not take.",
+            got=type(value).__name__,
+            remedy="Attach the rule with @op.numpy_jacobian, or return a tensor.",
+        )
     if not tf.is_tensor(value) and not isinstance(value, tf.Variable):
         value = as_array(value, block.what, remedy=_BLOCK_REMEDY)
     value = tf.convert_to_tensor(value)

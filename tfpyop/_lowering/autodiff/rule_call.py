@@ -24,7 +24,7 @@ from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
-from tfpyop.errors import GradientError, annotate
+from tfpyop.errors import GradientError, TfpyopError, annotate
 
 _MOST_KINDS = 1024
 _DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.WeakKeyDictionary()
@@ -37,6 +37,8 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
         return rule(call.op.context(call.values, needs), *vectors)
     except Exception as error:
         kind = getattr(rule, "decorator", kind)  # of the rule from which this one is derived
+        if isinstance(error, TfpyopError):
+            error.with_subject(f"{kind} of {call.op.subject}")
         if not tf.executing_eagerly() and needs_concrete_values(error):
             raise GradientError(
                 f"the op's {kind} rule calls numpy on a symbolic tensor.",
