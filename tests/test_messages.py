@@ -1444,7 +1444,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
     op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.output)
     text = (
         f"op '{op.name}': the first argument of a rule has no attribute 'output'. Attributes: name, inputs, outputs, "
-        "residuals, static."
+        "residuals, static, needs."
     )
     check(AttributeError, text, lambda: modes.gradient("tape, eager", op, X))
 
@@ -1456,7 +1456,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'as_layer', 'gradient', 'gradient_name', 'jvp', 'name', 'native', 'numpy', 'numpy_gradient'.",
+            "Known: 'as_layer', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name', 'native', 'numpy'.",
         ),
     ],
 )
