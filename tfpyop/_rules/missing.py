@@ -7,7 +7,7 @@ from types import MethodType
 
 from tfpyop._registry.op_def import ConcreteOp, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
-from tfpyop._rules.jacobian import JacobianProduct
+from tfpyop._rules.jacobian_products import JacobianProduct
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop.errors import GradientError
 
