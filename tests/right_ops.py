@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
-from scipy import special
+from scipy import sparse, special
 
 from tests import ops
 from tfpyop import Op, differentiable_op
@@ -120,6 +120,34 @@ def _softmax_derivative(op, vector):  # symmetric: VJP and JVP are the same
     return op.outputs[0] * (vector - tf.reduce_sum(vector * op.outputs[0], -1, keepdims=True))
 
 
+def _power_by_partials():
+    op = differentiable_op(lambda x, y: x**2 * y, signature="(),()->()")
+    op.numpy_jacobian(lambda op: (2 * op.inputs[0] * op.inputs[1], op.inputs[0] ** 2))
+    return op
+
+
+def _with_jacobian():
+    op = differentiable_op(lambda x, y: (x * y[..., None], (x * x).sum(-1) + 0 * y), signature="(n),()->(n),()")
+
+    @op.jacobian
+    def jacobian(op):
+        x, y = op.inputs
+        return (tf.linalg.eye(tf.shape(x)[-1], dtype=x.dtype) * y[..., None, None], x), (2 * x, None)
+
+    return op
+
+
+def _with_sparse_jacobian():
+    op = differentiable_op(lambda x: np.diff(x), signature="(n)->(n-1)", vectorized=False)
+
+    @op.numpy_jacobian
+    def jacobian(op):
+        n = len(op.inputs[0])
+        return sparse.diags([-np.ones(n - 1), np.ones(n - 1)], [0, 1], shape=(n - 1, n), dtype=op.inputs[0].dtype)
+
+    return op
+
+
 WEIGHTED = [
     Right(
         "a sum of very different weights",
@@ -177,6 +205,9 @@ WEIGHTED = [
 
 RIGHT = [
     *WEIGHTED,
+    Right("partial derivatives in numpy", _power_by_partials()),
+    Right("a Jacobian in TensorFlow ops", _with_jacobian()),
+    Right("a sparse Jacobian", _with_sparse_jacobian()),
     *(
         Right(f"the zoo's {op.__name__}", op)
         for op in (ops.mod, ops.numpy_mod, ops.exp, ops.matmul, ops.solve, ops.sine_and_cosine, ops.power, ops.add_all)

@@ -101,3 +101,25 @@ def split_by_x(op, grad):
 @split.numpy_gradient(wrt="y")
 def split_by_y(op, grad):
     return op.inputs[0] * grad
+
+
+@differentiable_op(signature="(),()->()")
+def product_with_jacobian(x, y):
+    return x * y
+
+
+@product_with_jacobian.jacobian
+def product_jacobian(op):
+    x, y = op.inputs
+    return y, x
+
+
+@differentiable_op(signature="(),()->()")
+def product_with_numpy_jacobian(x, y):
+    return x * y
+
+
+@product_with_numpy_jacobian.numpy_jacobian
+def product_numpy_jacobian(op):
+    x, y = op.inputs
+    return y, x

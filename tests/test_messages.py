@@ -562,7 +562,9 @@ op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."""
     check(ContractError, prefix + text, lambda: tape.gradient(y, x), is_exact=False)
 
 
-@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "native"])
+@pytest.mark.parametrize(
+    "attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian", "native"]
+)
 def test_a_rule_that_takes_the_place_of_its_op(attach):
     square = differentiable_op(lambda x: x * x, signature="()->()")
     text = f"""\
@@ -1454,7 +1456,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'as_layer', 'gradient', 'gradient_name', 'jvp', 'name', 'native', 'numpy', 'numpy_gradient'.",
+            "Known: 'as_layer', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name', 'native', 'numpy'.",
         ),
     ],
 )
@@ -1673,7 +1675,7 @@ op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimension
     check(SignatureError, text, lambda: differentiable_op(plain, **options))
 
 
-@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp"])
+@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian"])
 def test_something_else_than_a_rule(attach):
     op = differentiable_op(lambda x: x)
     text = f"""\

@@ -84,6 +84,41 @@ def softmax_jvp(op, tangent):
     return y * (tangent - tangent @ y)
 
 
+@differentiable_op(signature="(n)->(n)")
+def jacobian_softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@jacobian_softmax.jacobian
+def jacobian_of_softmax(op):
+    (y,) = op.outputs
+    return tf.linalg.diag(y) - y[..., :, None] * y[..., None, :]
+
+
+@differentiable_op(signature="(n)->(n)", vectorized=False)
+def numpy_jacobian_softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@numpy_jacobian_softmax.numpy_jacobian
+def numpy_jacobian_of_softmax(op):
+    (y,) = op.outputs
+    return np.diag(y) - np.outer(y, y)
+
+
+@differentiable_op(signature="(),()->()")
+def partial_product(x, y):
+    return x * y
+
+
+@partial_product.numpy_jacobian
+def partials_of_product(op):
+    x, y = op.inputs
+    return y, x
+
+
 numerical_sin = differentiable_op(np.sin, grad="numerical", name="tests.transformations.numerical_sin")
 complex_sin = differentiable_op(np.sin, grad="complex-step", name="tests.transformations.complex_sin")
 
@@ -106,8 +141,14 @@ KINDS = {  # each keeps the shape of its input
     "TensorFlow rule": (ops.exp, tf.exp),
     "numerical rule": (numerical_sin, tf.sin),
     "complex step": (complex_sin, tf.sin),
+    "Jacobian": (jacobian_softmax, tf.nn.softmax),
+    "numpy Jacobian": (numpy_jacobian_softmax, tf.nn.softmax),
+    "numpy partial derivatives": (lambda x: partial_product(x, tf.sin(x)), lambda x: x * tf.sin(x)),
 }
-SECOND_ORDER_RULE_MISSING = {"integer input", "numpy rule", "numerical rule", "complex step", "residuals"}
+SECOND_ORDER_RULE_MISSING = {
+    *("integer input", "numpy rule", "numerical rule", "complex step", "residuals"),
+    *("numpy Jacobian", "numpy partial derivatives"),
+}
 """Kinds whose numpy rule has no rule of its own, or whose rule uses residuals."""
 NO_SECOND_ORDER = r"cannot compute (a second|the forward-mode) derivative|cannot differentiate .* through a residual"
 JVP_MISSING = {"integer input"}

@@ -81,6 +81,25 @@ def mod_native(x: Any, y: Any, *, shift: float) -> Any:
     return tf.math.floormod(x, y) + shift
 
 
+@differentiable_op(signature="(),()->()")
+def product(x: ArrayLike, y: ArrayLike) -> Floats:
+    result: Floats = np.multiply(x, y)
+    return result
+
+
+@product.jacobian(wrt="x")
+def product_by_x(op: RuleContext) -> Any:
+    return op.inputs[1]
+
+
+@product.numpy_jacobian(wrt="y")
+def product_by_y(op: RuleContext) -> Any:
+    return op.inputs[0]
+
+
+product_rule: Op[..., Any] = product_by_y
+
+
 @differentiable_op(signature="()->()")
 def cube(x: ArrayLike) -> Floats:
     result: Floats = np.power(x, 3)

@@ -49,6 +49,74 @@ def turned_with(rule):
     return differentiable_op(lambda x: x @ np.array([[1.0, 2], [0, 1]], x.dtype), signature="(2)->(2)", grad=rule)
 
 
+def with_jacobian(kind, function, signature, rule):
+    op = differentiable_op(function, signature=signature)
+    getattr(op, kind)(rule)
+    return op
+
+
+_TURN = np.array([[1.0, 2], [0, 1]])
+JACOBIANS = [
+    Wrong(
+        f"{how}, {kind}",
+        with_jacobian(kind, function, signature, rule),
+        check,
+        says=says,
+    )
+    for kind in ("jacobian", "numpy_jacobian")
+    for how, function, signature, rule, check, says in [
+        (
+            "a transposed Jacobian",
+            lambda x: x @ _TURN.T.astype(x.dtype),
+            "(2)->(2)",
+            lambda op: _TURN.T,
+            "check_gradient",
+            "the cotangent of input 0",
+        ),
+        (
+            "a transposed Jacobian",
+            lambda x: x @ _TURN.T.astype(x.dtype),
+            "(2)->(2)",
+            lambda op: _TURN.T,
+            "check_jvp",
+            "the tangent of output 0",
+        ),
+        (
+            "partial derivatives in the wrong order",
+            lambda x, y: x * y * y,
+            "(),()->()",
+            lambda op: (2 * op.inputs[0] * op.inputs[1], op.inputs[1] ** 2),
+            "check_gradient",
+            "the cotangent of input",
+        ),
+        (
+            "a partial derivative of the wrong loop dimensions",
+            lambda x, y: x * y,
+            "(),()->()",
+            lambda op: (op.inputs[1], op.inputs[0][..., None]),
+            "check_gradient",
+            "the Jacobian of output 0 by input 1 has the wrong shape",
+        ),
+        (
+            "a block of one element of the loop for all of them",
+            lambda x: (x**3).sum(-1),
+            "(n)->()",
+            lambda op: 3 * op.inputs[0][(0,) * (len(op.inputs[0].shape) - 1)] ** 2,
+            "check_gradient",
+            "the cotangent of input 0",
+        ),
+        (
+            "None for an input that matters",
+            lambda x, y: x * y,
+            "(),()->()",
+            lambda op: (op.inputs[1], None),
+            "check_gradient",
+            "the cotangent of input 1",
+        ),
+    ]
+]
+
+
 def closing_over(numbers):
     """A rule that sees what a loop left behind."""
     rules = [lambda op, grad: grad * number for number in numbers]  # noqa: B023 - the very mistake
@@ -699,4 +767,4 @@ NEEDS = [
     ),
 ]
 
-WRONG = [*GRADIENTS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS]
+WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS]

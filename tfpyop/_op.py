@@ -15,6 +15,7 @@ from tfpyop._registry.bind import bind, lowering
 from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
 from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
+from tfpyop._rules.jacobian import declare_jacobian, declare_numpy_jacobian
 from tfpyop._spec.source_location import Site, is_in_class
 from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
@@ -258,11 +259,91 @@ class Op(Generic[P, R]):
         """
         return self._declare(declare_numpy_rule, Transform.JVP, rule, wrt, sys._getframe(1))
 
+    @overload
+    def jacobian(self, rule: Function, *, wrt: Wrt = None) -> Function: ...
+
+    @overload
+    def jacobian(self, *, wrt: Wrt) -> Callable[[Function], Function]: ...
+
+    def jacobian(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
+        """Attach the Jacobian in TensorFlow ops. The VJP and the JVP follow from it.
+
+        Args:
+          rule: `rule(op)`. Return the derivative of each output by each input: an array with the loop dimensions of the
+            call, then the core dimensions of the output, then the core dimensions of the input. For an elementwise op
+            this is the partial derivative. Loop dimensions that are 1 or missing are broadcast. Return a tuple with one
+            array for each input, and for several outputs a tuple of these tuples. A single input or output needs no
+            tuple. None stands for zero. What is returned for integer inputs and outputs is ignored. Inputs with False
+            in `op.needs` may have any value.
+          wrt: The parameters for whose inputs the rule is, as in `gradient`.
+
+        Returns:
+          The rule, unchanged. If only `wrt` is passed, a decorator.
+
+        Raises:
+          RegistrationError: The op already has a VJP or JVP rule for these inputs, is declared non-differentiable, or
+            is the op of a numpy rule; or `wrt` does not name inputs.
+
+        >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
+        >>> power = differentiable_op(lambda x, y: x**y, signature="(),()->()")
+        >>> @power.jacobian
+        ... def power_jacobian(op):
+        ...     x, y = op.inputs
+        ...     return y * x ** (y - 1), op.outputs[0] * tf.math.log(x)
+        >>> x = tf.Variable(3.0)
+        >>> with tf.GradientTape() as tape:
+        ...     z = power(x, 2.0)
+        >>> tape.gradient(z, x).numpy()
+        np.float32(6.0)
+        """
+        return self._attach(declare_jacobian, rule, wrt, sys._getframe(1))
+
+    @overload
+    def numpy_jacobian(self, rule: Callable[..., Any], *, wrt: Wrt = None) -> Op[..., Any]: ...
+
+    @overload
+    def numpy_jacobian(self, *, wrt: Wrt) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
+
+    def numpy_jacobian(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
+        """Attach the Jacobian as a numpy function. It stays on the host: TensorFlow gets its products with vectors.
+
+        Args:
+          rule: Like the rule of `jacobian`, but it takes and returns numpy arrays. It may return `scipy.sparse`
+            matrices without loop dimensions, with the core dimensions of the output and of the input flattened.
+          wrt: The parameters for whose inputs the rule is, as in `gradient`.
+
+        Returns:
+          An op that evaluates the VJP, like the op that `numpy_gradient` returns. For second derivatives, attach a
+          `gradient` rule to it.
+
+        Raises:
+          RegistrationError: The op already has a VJP or JVP rule for these inputs, is declared non-differentiable, or
+            is the op of a numpy rule; or `wrt` does not name inputs.
+
+        >>> import numpy as np
+        >>> from tfpyop import differentiable_op
+        >>> matrix = np.float32([[1, 2], [3, 4]])
+        >>> product = differentiable_op(lambda x: x @ matrix.T, signature="(2)->(2)")
+        >>> vjp = product.numpy_jacobian(lambda op: matrix)
+        >>> vjp([1.0, 1.0], [3.0, 7.0], [1.0, 0.0]).numpy()
+        array([1., 2.], dtype=float32)
+        """
+        return self._attach(declare_numpy_jacobian, rule, wrt, sys._getframe(1))
+
     def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
+        """Declare a rule for one direction, or return a decorator that does so if `wrt=` is passed alone."""
+
+        def declare_for(op: OpDef, rule: Any, site: Site, wrt: Wrt) -> Any:
+            return declare(op, transform, rule, site, wrt)
+
+        return self._attach(declare_for, rule, wrt, frame)
+
+    def _attach(self, declare: Callable[..., Any], rule: Any, wrt: Wrt, frame: FrameType) -> Any:
         """Declare a rule, or return a decorator that does so if `wrt=` is passed alone."""
         if rule is None and wrt is not None:
-            return lambda rule: self._declare(declare, transform, rule, wrt, sys._getframe(1))
-        rule_op = declare(self._definition, transform, rule, self._site_of(rule, frame), wrt)
+            return lambda rule: self._attach(declare, rule, wrt, sys._getframe(1))
+        rule_op = declare(self._definition, rule, self._site_of(rule, frame), wrt)
         return rule if rule_op is None else rule_op.op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:

@@ -242,9 +242,7 @@ class HostFunction:
             raise
 
     def _widened(self, views: Sequence[Array], dtype: DType) -> list[Array]:
-        return read_only(
-            widen(view, dtype, what=f"input {number}", advise=advise_computed) for number, view in enumerate(views)
-        )
+        return read_only(_widened_once(view, dtype, f"input {number}") for number, view in enumerate(views))
 
     def _without_half(self, arguments: Sequence[Array]) -> list[Array]:
         single = self._widened([argument for argument in arguments if is_half(argument.dtype)], np.dtype(np.float32))
@@ -283,6 +281,14 @@ class HostFunction:
         if "'NoneType'" in text:
             return []
         return [self.output_spec.loop_hint(types) if is_of_shapes else None, self._hint]
+
+
+def _widened_once(view: Array, dtype: DType, what: str) -> Array:
+    """Widen a view. Elements that share memory, as in batches of a single value, share it afterwards too."""
+    if 0 not in view.strides or view.size == 0:
+        return widen(view, dtype, what=what, advise=advise_computed)
+    single = view[tuple([slice(0, 1) if stride == 0 else slice(None) for stride in view.strides])]
+    return np.broadcast_to(widen(single, dtype, what=what, advise=advise_computed), view.shape)
 
 
 def _exact_outputs(result: Any, promised: ArraySpecs) -> list[Array] | None:

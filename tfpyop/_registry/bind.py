@@ -15,6 +15,11 @@ from tfpyop._registry.op_def import ConcreteOp
 class Lowering(Protocol):
     """Declare the interface of the module that chooses how a call reaches TensorFlow."""
 
+    @property
+    def tf(self) -> Any:
+        """TensorFlow, for rules in TensorFlow ops that tfpyop derives. They are made before TensorFlow is imported."""
+        ...
+
     def call(self, op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:
         """Call an op with flat inputs and return its flat outputs as tensors."""
         ...

@@ -11,7 +11,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -44,10 +44,17 @@ class Transform(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TensorFlowRule:
-    """Store a rule in TensorFlow ops, or a native implementation."""
+    """Store a rule in TensorFlow ops, or a native implementation.
+
+    Attributes:
+      site: Where the rule was attached.
+      function: The rule.
+      kind: What the user attached, if the rule is derived from it, such as `Jacobian rule`.
+    """
 
     site: Site
     function: Callable[..., Any]
+    kind: str = ""
 
     def bound(self, instance: Any) -> TensorFlowRule:
         """Return the rule of a method, bound to an instance."""
@@ -56,10 +63,17 @@ class TensorFlowRule:
 
 @dataclass(frozen=True, slots=True)
 class NumpyRule:
-    """Store a rule in numpy as an op. Its inputs are the inputs, outputs, residuals and vectors of the forward op."""
+    """Store a rule in numpy as an op. Its inputs are the inputs, outputs, residuals and vectors of the forward op.
+
+    Attributes:
+      site: Where the rule was attached.
+      op: The op of the rule.
+      kind: What the user attached, if the rule is derived from it.
+    """
 
     site: Site
     op: OpDef
+    kind: str = ""
 
 
 PlainRule = TensorFlowRule | NumpyRule
@@ -79,6 +93,11 @@ class SplitRule:
     def site(self) -> Site:
         """The site of the first rule."""
         return next(iter(self.parts.values())).site
+
+    @property
+    def kind(self) -> str:
+        """The kind of the first rule."""
+        return next(iter(self.parts.values())).kind
 
 
 Rule = PlainRule | SplitRule
@@ -177,7 +196,9 @@ class ConcreteOp:
             values = dict(zip(self.residual_names, call.residuals, strict=True))
             residuals = NamedValues(values, "residual", self.subject)
         static = NamedValues(self.static, "static argument", self.subject)
-        return RuleContext(self.name, tuple(call.inputs), tuple(call.outputs), residuals, static, needs, evaluate)
+        inputs = tuple(call.inputs)
+        by_name = partial(self.definition.spec.parameters.numbers_of_inputs, self.tree, len(inputs))
+        return RuleContext(self.name, inputs, tuple(call.outputs), residuals, static, needs, evaluate, by_name)
 
     @cached_property
     def _no_residuals(self) -> NamedValues:
@@ -323,15 +344,18 @@ class OpDef(NamedOp):
         return rule.op if isinstance(rule, NumpyRule) else None
 
     def attach(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...] = ()) -> None:
-        """Attach a rule to the op.
+        """Attach a rule to the op. Raise the errors of `attach_all`."""
+        self.attach_all({transform: rule}, wrt)
+
+    def attach_all(self, rules: Mapping[Transform, PlainRule], wrt: tuple[str, ...] = ()) -> None:
+        """Attach the rules that follow from one declaration to the op: all of them, or none if there is an error.
 
         Args:
-          transform: The direction of differentiation.
-          rule: The rule.
-          wrt: The parameters for whose inputs the rule is. Default: all.
+          rules: The rules, by direction of differentiation.
+          wrt: The parameters for whose inputs the rules are. Default: all.
 
         Raises:
-          RegistrationError: The op already has a rule for this direction (and these inputs), is declared
+          RegistrationError: The op already has a rule for one of these directions (and these inputs), is declared
             non-differentiable, or is bound to an instance.
         """
         if self.rules.non_differentiable:
@@ -341,25 +365,36 @@ class OpDef(NamedOp):
                 remedy="Remove one of the two.",
             )
         self._require_unbound()
-        known, attached = self.rules.of(transform), self._joined(self.rules.of(transform), rule, wrt)
-        if known is not None and not (wrt and isinstance(known, SplitRule)):
-            self._require_first(known, rule, "such a rule")
-        if transform is Transform.VJP:
-            self.rules.vjp = attached
-        else:
-            self.rules.jvp = attached
+        attached = {transform: self._joined(transform, rule, wrt) for transform, rule in rules.items()}
+        self.rules.vjp = attached.get(Transform.VJP, self.rules.vjp)
+        self.rules.jvp = attached.get(Transform.JVP, self.rules.jvp)
 
-    def _joined(self, known: Rule | None, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
+    def _joined(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
         """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""
-        if not wrt:
-            return rule
-        parts = dict(known.parts) if isinstance(known, SplitRule) else {}
+        known = self.rules.of(transform)
+        if not wrt or not isinstance(known, SplitRule):
+            self._require_first_rule(known, rule, transform, "such a rule")
+            return SplitRule({wrt: rule}) if wrt else rule
+        parts = dict(known.parts)
         for names, part in list(parts.items()):
             twice = [name for name in wrt if name in names]
             if twice:
-                self._require_first(part, rule, f"a rule for {' and '.join(map(repr, twice))}")
+                self._require_first_rule(part, rule, transform, f"a rule for {' and '.join(map(repr, twice))}")
                 del parts[names]
         return SplitRule({**parts, wrt: rule})
+
+    def _require_first_rule(self, known: Rule | None, rule: PlainRule, transform: Transform, what: str) -> None:
+        """Raise RegistrationError like `_require_first`. Name the kinds of rules if they differ."""
+        if known is None or known.kind == rule.kind:
+            self._require_first(known, rule, what if known is None or not known.kind else f"a {known.kind}")
+        elif known.site is self.site or not rule.site.replaces(known.site):
+            usual = "gradient rule" if transform is Transform.VJP else "JVP rule"
+            raise RegistrationError(
+                f"the {rule.kind or usual} attached at {rule.site} defines the same derivative as the "
+                f"{known.kind or usual} of the op, defined at {known.site}.",
+                subject=self.subject,
+                remedy="Remove one of the two.",
+            )
 
     def attach_native(self, implementation: TensorFlowRule) -> None:
         """Attach the native implementation to the op.

@@ -6,6 +6,7 @@ Its flat inputs are the inputs, outputs and residuals of the op to which the rul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -146,7 +147,9 @@ class RuleOpDef(OpDef):
 
     def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:
         outputs = self._output_spec(forward_op, needs)
-        is_looped = not self.spec.is_vectorized
+        # workers of an executor run single elements
+        loops_itself = getattr(self.function, "loops_itself", False) and self.spec.executor is None
+        is_looped = not self.spec.is_vectorized and not loops_itself
         return HostFunction(
             self.subject,
             function=_rule_caller(self.function, outputs, forward_op),
@@ -183,7 +186,7 @@ def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
     def plain(rule: PlainRule) -> PlainRule:
         if isinstance(rule, NumpyRule):
             assert isinstance(rule.op, RuleOpDef)
-            return NumpyRule(rule.site, rule.op.bind_with(instance, op))
+            return replace(rule, op=rule.op.bind_with(instance, op))
         return rule.bound(instance)
 
     def bound(rule: Rule | None) -> Rule | None:

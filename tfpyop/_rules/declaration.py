@@ -22,8 +22,8 @@ def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wr
       RegistrationError: The rule is not a function, the op already has a rule for this direction (and these inputs), or
         cannot have rules; or `wrt` does not name parameters.
     """
-    _require_callable(op, rule, "a rule", _DECORATORS[transform])
-    op.attach(transform, TensorFlowRule(site, rule), _names(op, wrt))
+    require_callable(op, rule, "a rule", _DECORATORS[transform])
+    op.attach(transform, TensorFlowRule(site, rule), parameters_in(op, wrt))
 
 
 def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> OpDef:
@@ -33,8 +33,8 @@ def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, w
       RegistrationError: The rule is not a function, the op already has a rule for this direction (and these inputs), or
         cannot have rules; or `wrt` does not name parameters.
     """
-    _require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
-    names = _names(op, wrt)
+    require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
+    names = parameters_in(op, wrt)
     rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
     op.attach(transform, NumpyRule(site, rule_op), names)
     return rule_op
@@ -47,11 +47,11 @@ def declare_native(op: OpDef, implementation: Any, site: Site) -> None:
       RegistrationError: The implementation is not a function, the op already has one, or the op is bound to an
         instance.
     """
-    _require_callable(op, implementation, "an implementation", "native")
+    require_callable(op, implementation, "an implementation", "native")
     op.attach_native(TensorFlowRule(site, implementation))
 
 
-def _names(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
+def parameters_in(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
     """Return the names of parameters in `wrt`, without names if the rule is for all inputs."""
     if wrt is None:
         return ()
@@ -83,7 +83,8 @@ def _names(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
     return names
 
 
-def _require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
+def require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
+    """Raise RegistrationError if what is attached is not a function."""
     if callable(rule):
         return
     is_name = decorator != "native" and isinstance(rule, str) and rule in op.spec.parameters.input_names

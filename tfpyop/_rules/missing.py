@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MethodType
 
 from tfpyop._registry.op_def import ConcreteOp, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._rules.jacobian_products import JacobianProduct
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop.errors import GradientError
 
@@ -69,6 +71,16 @@ def missing_second_derivative(op: ConcreteOp) -> GradientError:
             subject=op.subject,
             remedy="Write a rule with @op.gradient (TensorFlow ops). Or write a rule with @op.numpy_gradient "
             "(arrays), and attach a second rule to the object that it returns.",
+        )
+    if isinstance(rule, MethodType):
+        rule = rule.__func__
+    if isinstance(rule, JacobianProduct):
+        return GradientError(
+            "cannot compute a second derivative: this numpy Jacobian has no gradient rule.",
+            subject=op.subject,
+            remedy="Write the Jacobian in TensorFlow ops with @op.jacobian. Or, for the derivative of the gradient, "
+            "attach a rule to the object that @op.numpy_jacobian returned, with @rule.gradient or "
+            "@rule.numpy_gradient.",
         )
     name, other = ("gradient", "numpy_gradient") if definition.transform is Transform.VJP else ("jvp", "jvp")
     return GradientError(

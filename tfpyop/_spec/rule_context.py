@@ -88,6 +88,8 @@ class RuleContext:
     needs: tuple[bool, ...]
     _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
     """For a numpy rule: a function that evaluates the op's own function on flat inputs, without casts and checks."""
+    _by_name: Callable[[], Mapping[str, Sequence[int]]] | None = field(default=None, repr=False, compare=False)
+    """A function that returns the indices of the inputs of each parameter."""
 
     if not TYPE_CHECKING:  # type checkers report unknown names themselves
 

@@ -24,7 +24,7 @@ from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
-from tfpyop.errors import GradientError, annotate
+from tfpyop.errors import GradientError, TfpyopError, annotate
 
 _MOST_KINDS = 1024
 _DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.WeakKeyDictionary()
@@ -36,6 +36,9 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
     try:
         return rule(call.op.context(call.values, needs), *vectors)
     except Exception as error:
+        kind = getattr(rule, "decorator", kind)  # of the rule from which this one is derived
+        if isinstance(error, TfpyopError):
+            error.with_subject(f"{kind} of {call.op.subject}")
         if not tf.executing_eagerly() and needs_concrete_values(error):
             raise GradientError(
                 f"the op's {kind} rule calls numpy on a symbolic tensor.",
@@ -43,7 +46,8 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
                 remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
             ) from error
         vector = "tangent" if kind == "jvp" else "cotangent"
-        called = describe_rule_call(vector, len(vectors), is_bound=call.op.definition.is_bound)
+        n_vectors = len(vectors) if getattr(rule, "takes_vectors", True) else 0
+        called = describe_rule_call(vector, n_vectors, is_bound=call.op.definition.is_bound)
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
         annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as {called}.{hint}")
         raise

@@ -1,0 +1,309 @@
+"""Multiply Jacobians by vectors: the VJP rule and the JVP rule that follow from a Jacobian rule.
+
+They multiply the blocks by the vectors in numpy on the host, or in TensorFlow ops.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from tfpyop._registry.bind import lowering
+from tfpyop._registry.op_def import Transform
+from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block, is_sparse
+from tfpyop._spec.coercion import Array, DType, as_array, is_differentiable
+from tfpyop._spec.outputs import ArraySpec
+from tfpyop._spec.rule_context import NamedValues, RuleContext
+from tfpyop._spec.signature import Signature
+from tfpyop.errors import ContractError, annotate, message_of
+
+_BLOCK_REMEDY = "Return an array or tensor for it, or None where the derivative is zero."
+_OUTPUT_AXES, _INPUT_AXES = "abcdefghijklm", "nopqrstuvwxyz"
+
+
+class JacobianProduct:
+    """Compute a VJP or JVP by the Jacobian that a user's rule returns. Called like the rule that it stands for.
+
+    Args:
+      rule: The user's rule, called as `rule(op)`.
+      transform: The direction of differentiation.
+      signature: The signature of the op, with residuals among its outputs. Without one, all dimensions are core
+        dimensions.
+      wrt: The parameters for whose inputs the rule is. Default: all.
+      loops_itself: Whether the user's rule takes core dimensions only.
+    """
+
+    decorator = "jacobian"
+    """The decorator for this kind of rule in TensorFlow ops, for error messages."""
+    takes_vectors = False
+
+    def __init__(
+        self,
+        rule: Callable[..., Any],
+        transform: Transform,
+        signature: Signature | None,
+        wrt: tuple[str, ...],
+        *,
+        loops_itself: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, rule, updated=())
+        self.rule = rule
+        self.transform = transform
+        self.signature = signature
+        self.wrt = wrt
+        self.loops_itself = loops_itself
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind the rule to an instance, for methods."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        """Return a cotangent for each input, or a tangent for each output; None for zero."""
+        position = next(number for number, value in enumerate(arguments) if isinstance(value, RuleContext))
+        bound, op, vectors = arguments[:position], arguments[position], arguments[position + 1 :]
+        return self._products(functools.partial(self._evaluate, bound), op, vectors)
+
+    def _evaluate(self, bound: Sequence[Any], op: RuleContext) -> Any:
+        try:
+            return self.rule(*bound, op)
+        except TypeError as error:
+            traceback = error.__traceback__
+            is_outside = traceback is not None and traceback.tb_next is None  # no line of the rule ran
+            if is_outside and "argument" in message_of(error):
+                annotate(error, f"A Jacobian rule is called as rule({'self, ' if bound else ''}op).")
+            raise
+
+    def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
+        raise NotImplementedError
+
+    def numbers(self, op: RuleContext) -> Sequence[int]:
+        """Return the indices of the inputs that the rule is for."""
+        if not self.wrt:
+            return range(len(op.inputs))
+        assert op._by_name is not None
+        by_name = op._by_name()
+        return [number for name in self.wrt for number in by_name.get(name, ())]
+
+    def _layout(self, op: RuleContext) -> Layout:
+        return Layout.of(
+            self.signature, [_shape(value) for value in op.inputs], [_shape(value) for value in op.outputs]
+        )
+
+    def _needed_blocks(self, result: Any, op: RuleContext, numbers: Sequence[int]) -> Iterator[Block]:
+        """Yield the blocks that are not zero, for differentiable outputs and for inputs that are needed."""
+        like = "inputs in wrt=" if self.wrt else "inputs"
+        for output, row in enumerate(blocks_of(result, len(op.outputs), len(numbers), like)):
+            for position, (number, value) in enumerate(zip(numbers, row, strict=True)):
+                if value is not None and op.needs[number] and is_differentiable(_dtype(op.outputs[output])):
+                    yield Block(output, number, position, value)
+
+
+class NumpyProduct(JacobianProduct):
+    """Multiply by a Jacobian in numpy, on the host. The Jacobian is evaluated once per call.
+
+    Loop dimensions along which all values are the same are evaluated once. So `tape.jacobian`, which computes a VJP for
+    each element of the output at once, evaluates one Jacobian.
+    """
+
+    decorator = "numpy_jacobian"
+
+    def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
+        is_vjp = self.transform is Transform.VJP
+        numbers, layout = self.numbers(op), self._layout(op)
+        loop = tuple(size or 0 for size in layout.loop or ())
+        n_results = len(numbers) if is_vjp else len(op.outputs)
+        found: list[list[tuple[Any, Array]]] = [[] for _ in range(n_results)]
+        whole = list(vectors) if is_vjp else _with_whole_loop(vectors, numbers, layout, loop)
+        for index, context in self._parts(op, layout, loop):
+            part = self._layout(context)
+            sums: list[Any] = [None] * n_results
+            for block in self._needed_blocks(evaluate(context), context, numbers):
+                vector = whole[block.output if is_vjp else block.position]
+                if vector is None:
+                    continue
+                given = vector if index is None else vector[index]
+                place = block.position if is_vjp else block.output
+                product = _multiplied(block, given, context, part, is_vjp=is_vjp)
+                sums[place] = product if sums[place] is None else sums[place] + product
+            for place, value in enumerate(sums):
+                if value is not None:
+                    found[place].append((index, value))
+        cores = [layout.input_core(number) for number in numbers] if is_vjp else layout.output_cores
+        return [_assembled(parts, loop + tuple(core)) for parts, core in zip(found, cores, strict=True)]
+
+    def _parts(
+        self, op: RuleContext, layout: Layout, loop: tuple[int, ...]
+    ) -> Iterator[tuple[tuple[Any, ...] | None, RuleContext]]:
+        """Yield the calls of the user's rule, each with the index of its elements in the loop dimensions.
+
+        The index is None if the call is for all elements.
+        """
+        groups: list[tuple[Sequence[Array], Sequence[int]]] = [
+            (op.inputs, layout.input_ranks),
+            (op.outputs, layout.output_ranks),
+            (tuple(op.residuals.values()), layout.residual_ranks),
+        ]
+        shared = [size > 1 and 0 not in loop for size in loop]
+        for values, ranks in groups:
+            for value, rank in zip(values, ranks, strict=True):
+                _keep_shared(shared, value, rank)
+        selected = tuple(slice(0, 1) if flag else slice(None) for flag in shared)
+        small = [
+            ([_selected(value, rank, selected) for value, rank in zip(values, ranks, strict=True)], ranks)
+            for values, ranks in groups
+        ]
+        if not self.loops_itself or not loop:
+            yield None, _with_values(op, [values for values, _ in small])
+            return
+        sizes = tuple(1 if flag else size for flag, size in zip(shared, loop, strict=True))
+        for index in np.ndindex(*sizes):
+            element = (*index, ...)
+            rows = [
+                [
+                    np.broadcast_to(value, sizes + value.shape[value.ndim - rank :])[element]
+                    for value, rank in zip(values, ranks, strict=True)
+                ]
+                for values, ranks in small
+            ]
+            place = tuple(slice(None) if flag else i for flag, i in zip(shared, index, strict=True))
+            yield place, _with_values(op, rows)
+
+
+class TensorFlowProduct(JacobianProduct):
+    """Multiply by a Jacobian in TensorFlow ops, which TensorFlow can differentiate."""
+
+    def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
+        is_vjp = self.transform is Transform.VJP
+        numbers, layout = self.numbers(op), self._layout(op)
+        results: list[Any] = [None] * (len(numbers) if is_vjp else len(op.outputs))
+        for block in self._needed_blocks(evaluate(op), op, numbers):
+            vector = vectors[block.output if is_vjp else block.position]
+            if vector is None:
+                continue
+            place = block.position if is_vjp else block.output
+            product = _tensor_product(block, vector, op, layout, is_vjp=is_vjp)
+            results[place] = product if results[place] is None else results[place] + product
+        return results
+
+
+def _multiplied(block: Block, vector: Array, op: RuleContext, layout: Layout, *, is_vjp: bool) -> Array:
+    """Multiply a vector by a block (JVP), or by its conjugate transpose (VJP), in numpy."""
+    output, primal = op.outputs[block.output], op.inputs[block.input]
+    of_output, of_input = layout.output_core(block.output), layout.input_core(block.input)
+    value = block.value if is_sparse(block.value) else as_array(block.value, block.what, remedy=_BLOCK_REMEDY)
+    check_block(block, ArraySpec(value.dtype, value.shape), output.dtype, primal.dtype, layout, is_sparse(value))
+    n_rows, n_columns = _product_of(of_output), _product_of(of_input)
+    (taken, n_taken), given = ((of_output, n_rows), of_input) if is_vjp else ((of_input, n_columns), of_output)
+    leading = vector.shape[: vector.ndim - len(taken)]
+    if is_sparse(value):
+        matrix = value.conj().T if is_vjp else value
+        product = np.asarray(matrix @ vector.reshape(_product_of(leading), n_taken).T).T.reshape(leading + given)
+    elif not of_output and not of_input:
+        product = (value.conj() if is_vjp else value) * vector
+    else:
+        loop = value.shape[: value.ndim - len(of_output) - len(of_input)]
+        matrix = value.reshape((*loop, n_rows, n_columns))
+        if is_vjp:
+            matrix = np.swapaxes(matrix.conj(), -1, -2)
+        product = np.matmul(matrix, vector.reshape((*leading, n_taken, 1)))[..., 0]
+        product = product.reshape(product.shape[:-1] + given)
+    into, other = (primal, output) if is_vjp else (output, primal)
+    return np.real(product) if other.dtype.kind == "c" != into.dtype.kind else product
+
+
+def _tensor_product(block: Block, vector: Any, op: RuleContext, layout: Layout, *, is_vjp: bool) -> Any:
+    """Multiply a vector by a block (JVP), or by its conjugate transpose (VJP), in TensorFlow ops."""
+    tf = lowering().tf
+    output, primal = op.outputs[block.output], op.inputs[block.input]
+    value = block.value
+    if is_sparse(value):
+        raise ContractError(
+            f"{block.what} is a sparse matrix, which TensorFlow does not take.",
+            got=type(value).__name__,
+            remedy="Attach the rule with @op.numpy_jacobian, or return a tensor.",
+        )
+    if not tf.is_tensor(value) and not isinstance(value, tf.Variable):
+        value = as_array(value, block.what, remedy=_BLOCK_REMEDY)
+    value = tf.convert_to_tensor(value)
+    check_block(block, ArraySpec(_dtype(value), _shape(value)), _dtype(output), _dtype(primal), layout)
+    dtype = _common_dtype(tf, output.dtype, primal.dtype)
+    value, vector = tf.cast(value, dtype), tf.cast(vector, dtype)
+    rows, columns = _OUTPUT_AXES[: layout.output_rank(block)], _INPUT_AXES[: layout.input_rank(block)]
+    taken, given = (rows, columns) if is_vjp else (columns, rows)
+    value = tf.math.conj(value) if is_vjp and dtype.is_complex else value
+    if rows or columns:
+        product = tf.einsum(f"...{rows}{columns},...{taken}->...{given}", value, vector)
+    else:
+        product = value * vector
+    if not is_vjp:  # of all loop dimensions; einsum also compares core dimensions that are not known yet
+        product = tf.einsum(f"...{rows},...{rows}->...{rows}", product, tf.cast(tf.ones_like(output), dtype))
+    into = primal if is_vjp else output
+    return tf.math.real(product) if dtype.is_complex and not into.dtype.is_complex else product
+
+
+def _common_dtype(tf: Any, output: Any, primal: Any) -> Any:
+    """Return the dtype in which a block is multiplied by a vector."""
+    return output if output == primal else tf.as_dtype(np.result_type(output.as_numpy_dtype, primal.as_numpy_dtype))
+
+
+def _with_whole_loop(
+    vectors: Sequence[Any], numbers: Sequence[int], layout: Layout, loop: tuple[int, ...]
+) -> list[Any]:
+    """Return tangents broadcast to the loop dimensions of the call, as views."""
+    return [
+        None if vector is None else np.broadcast_to(vector, loop + layout.input_core(number))
+        for vector, number in zip(vectors, numbers, strict=True)
+    ]
+
+
+def _assembled(parts: Sequence[tuple[Any, Array]], shape: tuple[int, ...]) -> Array | None:
+    """Return the whole vector from its parts, one for each call of the user's rule; None for zero."""
+    if not parts:
+        return None
+    if parts[0][0] is None:
+        return np.broadcast_to(parts[0][1], shape)
+    result = np.zeros(shape, np.result_type(*[value.dtype for _, value in parts]))
+    for index, value in parts:
+        result[index] = value
+    return result
+
+
+def _keep_shared(shared: list[bool], value: Array, rank: int) -> None:
+    """Clear the flags of the loop dimensions along which the elements of an array differ."""
+    n_loop = value.ndim - rank
+    for axis in range(n_loop):
+        if value.shape[axis] != 1 and value.strides[axis] != 0:
+            shared[len(shared) - n_loop + axis] = False
+
+
+def _selected(value: Array, rank: int, selected: tuple[slice, ...]) -> Array:
+    return value[selected[len(selected) - (value.ndim - rank) :]]
+
+
+def _with_values(op: RuleContext, groups: Sequence[Sequence[Array]]) -> RuleContext:
+    inputs, outputs, residuals = groups
+    named = op.residuals
+    if residuals:
+        named = NamedValues(dict(zip(op.residuals, residuals, strict=True)), "residual", op.residuals._subject)
+    return replace(op, inputs=tuple(inputs), outputs=tuple(outputs), residuals=named)
+
+
+def _product_of(sizes: Sequence[int]) -> int:
+    return int(np.prod(sizes, dtype=np.int64))
+
+
+def _shape(value: Any) -> tuple[int | None, ...] | None:
+    """Return the shape of an array or tensor, as far as it is known."""
+    rank = getattr(value.shape, "rank", len(value.shape) if isinstance(value.shape, tuple) else None)
+    return None if rank is None else tuple(value.shape)
+
+
+def _dtype(value: Any) -> DType:
+    """Return the numpy dtype of an array or tensor."""
+    dtype: DType = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
+    return dtype
