@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.modes import compiled
 from tfpyop import differentiable_op
-from tfpyop._tracebacks import is_package_file
+from tfpyop._tracebacks import _PACKAGE, is_package_file
 
 X = tf.constant([1.0, 2.0])
 MARK = "the line of the user"
@@ -33,7 +33,14 @@ def shown(call, *arguments):
 
 
 def package_frames(lines):
-    return [line for line in lines if (found := re.match(r' *File "(.*?)"', line)) and is_package_file(found[1])]
+    """The frames of the package, without those around a graph that eager code calls, which TensorFlow's list has."""
+    found = [re.match(r' *File "(.*?)", line \d+, in (\w+)', line) for line in lines]
+    return [match[0] for match in found if match and is_package_file(match[1]) and match[2] not in ("replaced", "call")]
+
+
+def test_files_of_packages_with_a_longer_name_are_the_users():
+    assert is_package_file(f"{_PACKAGE}_op.py")
+    assert not is_package_file(f"{_PACKAGE[:-1]}_mine/ops.py")
 
 
 @pytest.fixture

@@ -768,12 +768,6 @@ def test_a_long_text_leaves_the_place_of_the_error():
     assert "Called with: float32[3]" in caught.value.message
 
 
-def test_frames_of_packages_with_a_longer_name_are_the_users():
-    package = xla_calls._PACKAGE
-    assert xla_calls._is_ours(f"{package}_op.py")
-    assert not xla_calls._is_ours(f"{package[:-1]}_mine/ops.py")
-
-
 def test_products_that_overflow_on_the_way_are_refused():
     op = differentiable_op(lambda x: x, signature="(n)->(n*n*n)")
     function = compiled(op, input_signature=[tf.TensorSpec([None])])

@@ -48,7 +48,7 @@ class Op(Generic[P, R]):
         vars(self).update(
             __wrapped__=definition.function,
             __doc__=definition.function.__doc__,
-            __module__=definition.function.__module__,
+            __module__=getattr(definition.function, "__module__", definition.module),  # ufuncs of SciPy have none
             _definition=definition,
             _owners=(),  # the classes that have this op as a method
             _unbound=unbound,  # for the op of an instance: the op of the method

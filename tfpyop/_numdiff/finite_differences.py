@@ -154,6 +154,7 @@ def _judged(
         _leave_undefined(outputs, line.here())
     ambiguities = [output.ambiguities(values) for output, values in zip(outputs, here, strict=True)]
     is_single = _rounds(line, ambiguities, first)
+    _accept_flat_sides(line, outputs, ambiguities)
     for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True):
         output.decide(doubt, single)
     if any(output.has_noise() for output in outputs):
@@ -181,6 +182,19 @@ def _judged(
         for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True)
     ]
     return Derivative(values, errors, scales, refuted), final
+
+
+def _accept_flat_sides(line: LineFunction, outputs: Sequence[RiddersTable], ambiguities: Sequence[Ambiguities]) -> None:
+    """Settle elements as zero if values around the point are equal up to a kink. Rounding would make them jump."""
+    widths = [
+        np.where(doubt.rounded, output.width_up_to_kink(), 0.0)
+        for output, doubt in zip(outputs, ambiguities, strict=True)
+    ]
+    if any(map(np.any, widths)):
+        jumps = are_jumps(line, [np.zeros(width.shape) for width in widths], widths, _RATIO)
+        for output, doubt, width, jump in zip(outputs, ambiguities, widths, jumps, strict=True):
+            output.flatten((width > 0) & ~jump)
+            doubt.rounded[(width > 0) & ~jump] = False
 
 
 def _refuse_low_steps(line: LineFunction, outputs: Sequence[RiddersTable]) -> None:

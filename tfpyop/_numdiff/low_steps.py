@@ -36,6 +36,11 @@ _JUMP = 0.25
 """The minimum height of a jump, relative to the mean height that explains the slope over wider steps."""
 _HALVINGS = 12
 """The number of times that the interval in which values leave a slope is halved."""
+_LEFT = 0.3
+"""The distance from a slope, relative to its distance at the next larger step, from which values have left the slope.
+
+It is not a half, because steps of equal height on both sides come one after the other.
+"""
 _MOST_OF_IT = 0.2
 """The minimum share of a jump in the distance of the values from a slope, beyond the jump."""
 
@@ -63,7 +68,7 @@ def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array
         misses = _misses(line, slopes, middle)
         has_left = np.zeros(near.shape, bool)
         for miss, most, step, rank in zip(misses, total, steps, ranks, strict=True):
-            has_left |= np.any((step > 0) & (miss > most / 2), axis=tuple(range(-rank, 0)))
+            has_left |= np.any((step > 0) & (miss > _LEFT * most), axis=tuple(range(-rank, 0)))
         near, far = np.where(has_left, near, middle), np.where(has_left, middle, far)
         pairs = zip(before, after, misses, ranks, strict=True)
         ends = [

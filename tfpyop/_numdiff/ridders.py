@@ -287,7 +287,7 @@ class RiddersTable:
         drifting = np.maximum(self._noise / (4 * np.abs(self._value)), cell)
         return np.where(drifting <= 8 * cell, drifting, 2 * cell)
 
-    def _flatten(self, where: Array) -> None:
+    def flatten(self, where: Array) -> None:
         """Settle elements as zero, because the point lies inside a wide step."""
         self._value, self._error = np.where(where, 0.0, self._value), np.where(where, 0.0, self._error)
         self._noise, self._settled = np.where(where, 0.0, self._noise), self._settled | where
@@ -341,14 +341,24 @@ class RiddersTable:
         self._rounds = rounds
         self.refuse(ambiguities.rounded & ~rounds)
         flat = ambiguities.flat & ~rounds
-        self._flatten(flat)
+        self.flatten(flat)
+
+    def flat_width(self) -> Array:
+        """Return the step up to which values on both sides are equal; zero if they always or never are."""
+        width = flat_below(self._samples)
+        return np.where(width < self._samples.steps[0], width, 0.0)
+
+    def width_up_to_kink(self) -> Array:
+        """Return the step up to which both sides are equal, if they change clearly beyond it; else zero."""
+        width = self.flat_width()
+        height, size = leap_height(self._samples, np.zeros(width.shape), width)
+        return np.where(height > _FEWEST_UNITS * self._precision * size, width, 0.0)
 
     def low_steps(self) -> Array:
         """Return the step at which values leave the slope by so little that rounding may be the cause; else zero."""
         samples, value = self._samples, self._value
         leaps = leap(samples, value, self._error, self._precision)
-        width = np.where(value == 0, flat_below(samples), 0.0)
-        width = np.where(width < samples.steps[0], width, 0.0)
+        width = np.where(value == 0, self.flat_width(), 0.0)
         step = np.where(leaps >= self._finest, np.maximum(leaps, width), width)
         return np.where((step > 0) & np.isfinite(self._error) & self._is_low(value, step), step, 0.0)
 

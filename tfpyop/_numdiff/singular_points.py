@@ -13,7 +13,7 @@ _SLOW = 0.95
 """The maximum power of the step with which values approach the point at a cusp. At a kink, the power is one."""
 _STEADY = 0.15
 """The maximum variation of this power. A larger variation is noise."""
-_LEFT = 2e-3
+_LEFT = 1e-3
 """The minimum distance of a difference from a slope, relative to the larger of both, to have left the slope."""
 
 
