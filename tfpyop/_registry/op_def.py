@@ -62,7 +62,18 @@ class NumpyRule:
     op: OpDef
 
 
-PlainRule = TensorFlowRule | NumpyRule
+@dataclass(frozen=True, slots=True)
+class LinearRule:
+    """State that the op is linear in the inputs of an adjoint rule. Its JVP by them is the op itself on tangents."""
+
+    site: Site
+
+    def bound(self, instance: Any) -> LinearRule:
+        """Return the rule of a method, bound to an instance."""
+        return self
+
+
+PlainRule = TensorFlowRule | NumpyRule | LinearRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,19 @@ class RuleSet:
     def of(self, transform: Transform) -> Rule | None:
         """Return the rule for one direction."""
         return self.vjp if transform is Transform.VJP else self.jvp
+
+    @property
+    def has_adjoint(self) -> bool:
+        """Whether one of the rules is an adjoint rule."""
+        parts = self.jvp.parts.values() if isinstance(self.jvp, SplitRule) else [self.jvp]
+        return any(isinstance(part, LinearRule) for part in parts)
+
+    def is_linear(self, wrt: tuple[str, ...]) -> bool:
+        """Return whether an adjoint rule is for the inputs of these parameters (without names: for all inputs)."""
+        rule = self.jvp
+        if isinstance(rule, SplitRule):
+            return isinstance(rule.parts.get(wrt), LinearRule)
+        return isinstance(rule, LinearRule) and not wrt
 
     def plain(self) -> list[PlainRule]:
         """Return all derivative rules, including the rules for some inputs."""
@@ -335,6 +359,24 @@ class OpDef(NamedOp):
           RegistrationError: The op already has a rule for this direction (and these inputs), is declared
             non-differentiable, or is bound to an instance.
         """
+        attached = self._attached(transform, rule, wrt)
+        if transform is Transform.VJP:
+            self.rules.vjp = attached
+        else:
+            self.rules.jvp = attached
+
+    def attach_adjoint(self, rule: PlainRule, wrt: tuple[str, ...]) -> None:
+        """Attach an adjoint rule: the VJP rule of inputs in which the op is linear. It defines their JVP too.
+
+        Raises:
+          RegistrationError: As for `attach`, for one of the two directions.
+        """
+        vjp = self._attached(Transform.VJP, rule, wrt)
+        jvp = self._attached(Transform.JVP, LinearRule(rule.site), wrt)
+        self.rules.vjp, self.rules.jvp = vjp, jvp
+
+    def _attached(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
+        """Return the rule of the op for one direction after a rule is attached."""
         if self.rules.non_differentiable:
             raise RegistrationError(
                 "the op is declared non_differentiable, but a rule was attached.",
@@ -342,13 +384,11 @@ class OpDef(NamedOp):
                 remedy="Remove one of the two.",
             )
         self._require_unbound()
-        known, attached = self.rules.of(transform), self._joined(self.rules.of(transform), rule, wrt)
+        known = self.rules.of(transform)
+        attached = self._joined(known, rule, wrt)
         if known is not None and not (wrt and isinstance(known, SplitRule)):
             self._require_first(known, rule, "such a rule")
-        if transform is Transform.VJP:
-            self.rules.vjp = attached
-        else:
-            self.rules.jvp = attached
+        return attached
 
     def _joined(self, known: Rule | None, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
         """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""
@@ -386,12 +426,21 @@ class OpDef(NamedOp):
             raise RegistrationError(
                 f"the op already has {what}, defined at {known.site}; a second one was attached at {rule.site}.",
                 subject=self.subject,
-                remedy="Remove one of the two.",
+                remedy=f"Remove one of the two.{_of_adjoint(known, rule)}",
             )
 
     @abstractmethod
     def bind_instance(self, instance: Any) -> OpDef:
         """Return the op of a method, bound to an instance."""
+
+
+def _of_adjoint(known: Rule, rule: Rule) -> str:
+    """Return the explanation for a JVP rule next to an adjoint rule, which defines the JVP without a rule for it."""
+    parts = [
+        part for each in (known, rule) for part in (each.parts.values() if isinstance(each, SplitRule) else [each])
+    ]
+    is_defined_twice = any(isinstance(part, LinearRule) for part in parts)
+    return " An adjoint rule defines the JVP too: it is the op itself." if is_defined_twice else ""
 
 
 REGISTRY: Registry[OpDef, ConcreteOp] = Registry()
