@@ -50,7 +50,11 @@ def total(kind, seen=None, **options):
 
     def rule(op, g):
         seen.append("rule")
-        return np.flip(np.cumsum(np.flip(g, -1), -1), -1) if kind == "numpy_adjoint" else tf.cumsum(g, -1, reverse=True)
+        if kind == "numpy_adjoint":
+            return np.flip(np.cumsum(np.flip(g, -1), -1), -1)
+        if g.dtype.is_complex:  # XLA has no cumulative sum of complex numbers
+            return tf.complex(*(tf.cumsum(part(g), -1, reverse=True) for part in (tf.math.real, tf.math.imag)))
+        return tf.cumsum(g, -1, reverse=True)
 
     getattr(op, kind)(rule)
     return op
