@@ -73,6 +73,50 @@ def _split_product():
     return op
 
 
+def _matvec(a, x):
+    return (a @ x[..., None])[..., 0]
+
+
+def _linear_in_each_factor(kinds):
+    op = differentiable_op(lambda a, x: _matvec(a, x), signature="(m,n),(n)->(m)")
+    rules = {
+        "adjoint": (
+            lambda op, g: g[..., None] * tf.math.conj(op.inputs[1])[..., None, :],
+            lambda op, g: tf.linalg.matvec(op.inputs[0], g, adjoint_a=True),
+        ),
+        "numpy_adjoint": (
+            lambda op, g: g[..., None] * np.conj(op.inputs[1])[..., None, :],
+            lambda op, g: _matvec(np.conj(np.swapaxes(op.inputs[0], -1, -2)), g),
+        ),
+    }
+    for number, kind in enumerate(kinds):
+        getattr(op, kind)(linear_in="ax"[number])(rules[kind][number])
+    return op
+
+
+def _linear_in_one():
+    op = differentiable_op(lambda x, y: x * np.sin(y), signature="(),()->()")
+    op.numpy_adjoint(lambda op, g: g * np.sin(op.inputs[1]), linear_in="x")
+    op.gradient(lambda op, g: g * op.inputs[0] * tf.cos(op.inputs[1]), wrt="y")
+    return op
+
+
+def _linear_in_all():
+    op = differentiable_op(lambda x, y: (x - 2 * y, np.cumsum(x + 0 * y, -1)), signature="(n),(n)->(n),(n)")
+
+    @op.numpy_adjoint
+    def rule(op, g, h):
+        return g + np.flip(np.cumsum(np.flip(h, -1), -1), -1) if op.needs[0] else None, -2 * g
+
+    return op
+
+
+def _fourier():
+    op = differentiable_op(lambda x: np.fft.fft(x), signature="(n)->(n)", dtype="complex128")
+    op.adjoint(lambda op, g: tf.signal.ifft(g) * tf.cast(tf.shape(g)[-1], g.dtype))
+    return op
+
+
 def _second_power():
     op = differentiable_op(lambda x: x**3, signature="()->()")
     first = op.numpy_gradient(lambda op, g: 3 * g * op.inputs[0] ** 2)
@@ -203,11 +247,28 @@ WEIGHTED = [
 ]
 
 
+ADJOINTS = [
+    *(
+        Right(f"a matrix-vector product with {first} and {second}", _linear_in_each_factor((first, second)))
+        for first in ("adjoint", "numpy_adjoint")
+        for second in ("adjoint", "numpy_adjoint")
+    ),
+    Right(
+        "a complex matrix-vector product",
+        _linear_in_each_factor(("numpy_adjoint", "numpy_adjoint")),
+        {"dtypes": ["complex128"], "largest": 10},
+    ),
+    Right("an op that is linear in one input", _linear_in_one(), {"domain": "[-3, 3]", "dtypes": ["float64"]}),
+    Right("an op that is linear in all inputs", _linear_in_all()),
+    Right("a Fourier transform", _fourier(), {"dtypes": ["complex128"], "largest": 100}),
+]
+
 RIGHT = [
     *WEIGHTED,
     Right("partial derivatives in numpy", _power_by_partials()),
     Right("a Jacobian in TensorFlow ops", _with_jacobian()),
     Right("a sparse Jacobian", _with_sparse_jacobian()),
+    *ADJOINTS,
     *(
         Right(f"the zoo's {op.__name__}", op)
         for op in (ops.mod, ops.numpy_mod, ops.exp, ops.matmul, ops.solve, ops.sine_and_cosine, ops.power, ops.add_all)

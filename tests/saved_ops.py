@@ -1,6 +1,7 @@
 """Ops that saved models call, in a module that other processes import."""
 
 import numpy as np
+import tensorflow as tf
 
 from tfpyop import differentiable_op
 
@@ -86,6 +87,21 @@ def weighted_gradient(op, grad):
 def weighted_second(op, by_x, by_y):
     x, y, _, grad = op.inputs
     return (by_x * 2 * y + by_y * 2 * x) * grad, by_x * 2 * x * grad, None, by_x * 2 * x * y + by_y * x * x
+
+
+@differentiable_op(signature="(),()->()")
+def scaled(x, factor):
+    return x * np.sin(factor)
+
+
+@scaled.numpy_adjoint(linear_in="x")
+def scaled_adjoint(op, grad):
+    return grad * np.sin(op.inputs[1])
+
+
+@scaled.gradient(wrt="factor")
+def scaled_by_factor(op, grad):
+    return grad * op.inputs[0] * tf.cos(op.inputs[1])
 
 
 @differentiable_op(signature="(),()->()")

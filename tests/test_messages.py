@@ -1452,11 +1452,11 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("numpy_grad", "Did you mean 'numpy_gradient' or 'numpy' or 'numpy_jvp'?"),
+        ("numpy_grad", "Did you mean 'numpy_gradient' or 'numpy_adjoint' or 'numpy'?"),
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'as_layer', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name', 'native', 'numpy'.",
+            "Known: 'adjoint', 'as_layer', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name', 'native'.",
         ),
     ],
 )
@@ -1722,10 +1722,10 @@ def test_an_input_without_a_rule():
 returns None."""
 
     def differentiate():
-        x = tf.constant(1.0)
+        x = tf.constant(2.0)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = op(x, 2.0)
+            y = op(1.0, x)
         tape.gradient(y, x)
 
     check(GradientError, text, differentiate)

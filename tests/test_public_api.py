@@ -42,6 +42,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "Outcome",
         "Report",
         "arguments",
+        "check_adjoint",
         "check_batching",
         "check_contract",
         "check_export",
@@ -121,6 +122,7 @@ def test_what_a_rule_is_given_offers_this():
 def test_what_an_op_offers_is_this():
     offered = {name for name in vars(tfpyop.Op) if not name.startswith("_")} - {"autograph_info__", "get_build_config"}
     assert offered == {
+        "adjoint",
         "as_layer",
         "gradient",
         "gradient_name",
@@ -129,6 +131,7 @@ def test_what_an_op_offers_is_this():
         "name",
         "native",
         "numpy",
+        "numpy_adjoint",
         "numpy_gradient",
         "numpy_jacobian",
         "numpy_jvp",

@@ -145,15 +145,40 @@ def test_integer_inputs_need_no_rule():
     assert modes.gradient("tape inside", lambda x: op(x, np.int32([2, 3])), X)[0].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("mode", ["tape, eager", "tape inside", "gradients", "tape inside, XLA"])
+@pytest.mark.parametrize("mode", ["tape, eager", "tape inside", "gradients", "tape inside, XLA", "tape outside"])
 def test_an_input_without_a_rule_is_an_error(mode):
     op = differentiable_op(lambda x, y, z: x * y * z, signature="(),(),()->()")
     op.gradient(lambda op, cotangent: cotangent, wrt="y")
     message = (
         r"no gradient rule is for 'x', 'z'.\n  Expected: one rule for each floating input\n  Got:      rules for 'y'"
     )
-    with pytest.raises(GradientError, match=message):
+    is_deferred = mode in ("gradients", "tape outside")
+    with pytest.raises(tf.errors.InvalidArgumentError if is_deferred else GradientError, match=message):
         modes.gradient(mode, lambda x: op(x, 2.0, 3.0), X)
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+def test_an_input_without_a_rule_may_be_constant(mode):
+    op = differentiable_op(lambda x, y, z: x * y * z, signature="(),(),()->()")
+    op.gradient(lambda op, cotangent: cotangent * op.inputs[0] * op.inputs[2], wrt="y")
+    if mode == "tape outside, XLA":
+        np.testing.assert_array_equal(modes.gradient("tape outside", lambda y: op(2.0, y, 3.0), Y), [[6, 6]])
+    else:
+        np.testing.assert_array_equal(modes.gradient(mode, lambda y: op(2.0, y, 3.0), Y), [[6, 6]])
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+def test_the_jvp_follows_from_gradient_rules_where_a_jvp_rule_is_for_other_inputs(mode):
+    op = differentiable_op(lambda x, y, z: x * y * z, signature="(),(),()->()")
+    op.jvp(lambda op, tangent: tangent * op.inputs[1] * op.inputs[2], wrt="x")
+    op.gradient(lambda op, cotangent: cotangent * op.inputs[0] * op.inputs[2], wrt="y")
+
+    def differentiate(x, y):
+        with tf.autodiff.ForwardAccumulator([x, y], [tf.ones_like(x), 2 * tf.ones_like(y)]) as accumulator:
+            z = op(x, y, 10.0)
+        return accumulator.jvp(z)
+
+    np.testing.assert_allclose(modes.call(mode, differentiate, X, Y), 10 * (Y + 2 * X))
 
 
 def test_an_input_without_a_jvp_rule_is_an_error():

@@ -119,6 +119,60 @@ def partials_of_product(op):
     return y, x
 
 
+@differentiable_op(signature="(n,n),(n)->(n)")
+def product(matrix, vector):
+    return (matrix @ vector[..., None])[..., 0]
+
+
+@product.numpy_adjoint(linear_in="vector")
+def product_by_vector(op, cotangent):
+    return (np.swapaxes(op.inputs[0], -1, -2) @ cotangent[..., None])[..., 0]
+
+
+@product.numpy_adjoint(linear_in="matrix")
+def product_by_matrix(op, cotangent):
+    return cotangent[..., None] * op.inputs[1][..., None, :]
+
+
+@differentiable_op(signature="(n)->(n)", vectorized=False)
+def running_total(x, *, factor=1.0):
+    assert x.ndim == 1
+    return factor * np.cumsum(x)
+
+
+@running_total.adjoint
+def running_total_adjoint(op, cotangent):
+    return op.static.factor * tf.cumsum(cotangent, -1, reverse=True)
+
+
+def rolled(x):  # not tf.roll, which TensorFlow maps along the wrong axis
+    return tf.concat([x[..., -1:], x[..., :-1]], -1)
+
+
+class Smoother:
+    """An op of a method that is linear in one input."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    @differentiable_op(signature="(n),(n)->(n)")
+    def smooth(self, x, width):
+        return self.weight * np.roll(x, 1, -1) * np.sin(width)
+
+    @smooth.numpy_adjoint(linear_in="x")
+    def by_x(self, op, cotangent):
+        return self.weight * np.roll(cotangent * np.sin(op.inputs[1]), -1, -1)
+
+    @smooth.gradient(wrt="width")
+    def by_width(self, op, cotangent):
+        return self.weight * cotangent * rolled(op.inputs[0]) * tf.cos(op.inputs[1])
+
+
+def smooth_natively(x):
+    return 2 * rolled(x) * tf.sin(x * x)
+
+
+SMOOTHER = Smoother(2.0)
 numerical_sin = differentiable_op(np.sin, grad="numerical", name="tests.transformations.numerical_sin")
 complex_sin = differentiable_op(np.sin, grad="complex-step", name="tests.transformations.complex_sin")
 
@@ -144,6 +198,15 @@ KINDS = {  # each keeps the shape of its input
     "Jacobian": (jacobian_softmax, tf.nn.softmax),
     "numpy Jacobian": (numpy_jacobian_softmax, tf.nn.softmax),
     "numpy partial derivatives": (lambda x: partial_product(x, tf.sin(x)), lambda x: x * tf.sin(x)),
+    "adjoint": (
+        lambda x: tf.sin(running_total(x * x, factor=2.0)),
+        lambda x: tf.sin(2 * tf.cumsum(x * x, -1)),
+    ),
+    "numpy adjoint": (
+        lambda x: product(MATRIX / 9 + tf.linalg.diag(x) / 9, tf.sin(x)),
+        lambda x: tf.linalg.matvec(MATRIX / 9 + tf.linalg.diag(x) / 9, tf.sin(x)),
+    ),
+    "adjoint of a method": (lambda x: SMOOTHER.smooth(x, x * x), smooth_natively),
 }
 SECOND_ORDER_RULE_MISSING = {
     *("integer input", "numpy rule", "numerical rule", "complex step", "residuals"),

@@ -767,4 +767,102 @@ NEEDS = [
     ),
 ]
 
-WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS]
+_MATRIX = np.array([[1 + 2j, 0.5], [0, 1 - 1j]])
+_REAL = np.array([[1e6, 2.0], [1e-3, -1.0]])
+
+
+def linear_with(rule, function=lambda x: x @ _REAL.T, signature="(2)->(2)", linear_in=None, **options):
+    """An op with an adjoint rule."""
+    op = differentiable_op(function, signature=signature, **options)
+    op.adjoint(rule, linear_in=linear_in)
+    return op
+
+
+def _matvec(a, x):
+    return (a @ x[..., None])[..., 0]
+
+
+def _by_both(op, grad):
+    a, x = op.inputs
+    return grad[..., None] * x[..., None, :], tf.linalg.matvec(a, grad, transpose_a=True)
+
+
+def _roots(x):
+    if (x < 0).any():
+        raise ValueError("x must not be negative")
+    return x
+
+
+ADJOINTS = [
+    Wrong(
+        "an adjoint without conj",
+        linear_with(lambda op, g: tf.linalg.matvec(_MATRIX.T, g), lambda x: x @ _MATRIX.T, dtype="complex128"),
+        "check_adjoint",
+        {"dtypes": ["complex128"]},
+        says="the adjoint rule is wrong",
+    ),
+    Wrong(
+        "the adjoint of another operator",
+        linear_with(lambda op, g: tf.linalg.matvec(tf.constant(_REAL, g.dtype), g)),
+        "check_adjoint",
+        says="the adjoint rule is wrong",
+    ),
+    Wrong(
+        "an adjoint in numpy with the wrong sign",
+        (lambda op: (op.numpy_adjoint(lambda op, g: -g), op)[1])(differentiable_op(lambda x: x, signature="()->()")),
+        "check_adjoint",
+        says="the wrong sign",
+    ),
+    Wrong(
+        "an adjoint that forgets a light element",
+        linear_with(lambda op, g: g * np.array([1e6, 0]), lambda x: x * np.array([1e6, 1e-3])),
+        "check_adjoint",
+        says="at element [1]",
+    ),
+    Wrong(
+        "a sine that is declared linear",
+        linear_with(lambda op, g: g * tf.cos(op.inputs[0]), lambda x: np.sin(x), "()->()"),
+        "check_adjoint",
+        says="the function is not linear in its inputs: output 0 is wrong for a sum of two inputs",
+    ),
+    Wrong(
+        "a sine that is declared linear, by its tangents",
+        linear_with(lambda op, g: g * tf.cos(op.inputs[0]), lambda x: np.sin(x), "()->()"),
+        "check_jvp",
+        says="the tangent of output 0 is wrong",
+    ),
+    Wrong(
+        "an affine function that is declared linear",
+        linear_with(lambda op, g: g, lambda x: x + 1, "()->()"),
+        "check_adjoint",
+        says="the function is not linear in its inputs: output 0 is wrong for an input of zeros",
+    ),
+    Wrong(
+        "a product that is declared linear in both factors together",
+        linear_with(_by_both, lambda a, x: _matvec(a, x), "(m,n),(n)->(m)"),
+        "check_adjoint",
+        says="declare with linear_in= the inputs in which it is linear together",
+    ),
+    Wrong(
+        "linear_in with the wrong name",
+        linear_with(lambda op, g: g * op.inputs[1] ** 2, lambda x, y: x * y**2, "(),()->()", linear_in="y"),
+        "check_adjoint",
+        says="'y'",
+    ),
+    Wrong(
+        "linear_in with the name of an integer input",
+        linear_with(
+            lambda op, g: g, lambda x, n: x * n, "(),()->()", linear_in=("x", "n"), domain={"n": "integers [1, 3]"}
+        ),
+        "check_adjoint",
+        says="linear_in= names 'n', but an input of this parameter is not a floating-point number",
+    ),
+    Wrong(
+        "a function that takes no tangents",
+        linear_with(lambda op, g: g, lambda x: _roots(x), "()->()", domain="[0, 1]"),
+        "check_adjoint",
+        says="it raises an exception for a vector of another sign or magnitude",
+    ),
+]
+
+WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS]

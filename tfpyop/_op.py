@@ -16,6 +16,7 @@ from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
 from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
 from tfpyop._rules.jacobian import declare_jacobian, declare_numpy_jacobian
+from tfpyop._rules.linear import declare_adjoint, declare_numpy_adjoint
 from tfpyop._spec.source_location import Site, is_in_class
 from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
@@ -330,6 +331,79 @@ class Op(Generic[P, R]):
         array([1., 2.], dtype=float32)
         """
         return self._attach(declare_numpy_jacobian, rule, wrt, sys._getframe(1))
+
+    @overload
+    def adjoint(self, rule: Function, *, linear_in: Wrt = None) -> Function: ...
+
+    @overload
+    def adjoint(self, *, linear_in: Wrt) -> Callable[[Function], Function]: ...
+
+    def adjoint(self, rule: Any = None, *, linear_in: Wrt = None) -> Any:
+        """Attach the adjoint in TensorFlow ops, for an op that is linear in its inputs.
+
+        The adjoint is the VJP rule. The JVP is the op itself, called on the tangents. Second and higher derivatives
+        follow.
+
+        Args:
+          rule: `rule(op, *cotangents)`, with one cotangent for each output, as for `gradient`. Return one cotangent for
+            each linear input. For a matrix A, return the conjugate transpose of A times the cotangent.
+          linear_in: The parameters in whose inputs the op is linear, if the other inputs are constant: a name or
+            several names. The rule returns one cotangent for each of these inputs, in this order. Attach rules for the
+            other inputs with `wrt=`, or further adjoint rules; without a rule, the derivative by them is an error.
+            Default: the op is linear in all floating inputs together.
+
+        Returns:
+          The rule, unchanged. If only `linear_in` is passed, a decorator.
+
+        Raises:
+          RegistrationError: The op already has a VJP or JVP rule for these inputs, is declared non-differentiable or
+            stateful; or `linear_in` does not name inputs.
+
+        >>> import numpy as np
+        >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
+        >>> total = differentiable_op(lambda x: np.cumsum(x, -1), signature="(n)->(n)")
+        >>> @total.adjoint
+        ... def total_adjoint(op, cotangent):
+        ...     return tf.cumsum(cotangent, -1, reverse=True)
+        >>> x = tf.Variable([1.0, 2.0])
+        >>> with tf.GradientTape() as tape:
+        ...     y = total(x)
+        >>> tape.gradient(y, x).numpy().tolist()
+        [2.0, 1.0]
+        """
+        return self._declare(declare_adjoint, Transform.VJP, rule, linear_in, sys._getframe(1))
+
+    @overload
+    def numpy_adjoint(self, rule: Callable[..., Any], *, linear_in: Wrt = None) -> Op[..., Any]: ...
+
+    @overload
+    def numpy_adjoint(self, *, linear_in: Wrt) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
+
+    def numpy_adjoint(self, rule: Any = None, *, linear_in: Wrt = None) -> Any:
+        """Attach the adjoint as a numpy function, for an op that is linear in its inputs.
+
+        Args:
+          rule: Like the rule of `adjoint`, but it takes and returns numpy arrays.
+          linear_in: The parameters in whose inputs the op is linear, as in `adjoint`.
+
+        Returns:
+          An op that evaluates the adjoint. It takes the inputs, outputs, residuals and cotangents of this op, all flat,
+          and returns the cotangents of the linear inputs. It has all derivatives.
+
+        Raises:
+          RegistrationError: As for `adjoint`.
+
+        >>> import numpy as np
+        >>> from tfpyop import differentiable_op
+        >>> total = differentiable_op(lambda x: np.cumsum(x, -1), signature="(n)->(n)")
+        >>> @total.numpy_adjoint
+        ... def total_adjoint(op, cotangent):
+        ...     return np.flip(np.cumsum(np.flip(cotangent, -1), -1), -1)
+        >>> total_adjoint([1.0, 2.0], [1.0, 3.0], [1.0, 1.0]).numpy().tolist()
+        [2.0, 1.0]
+        """
+        return self._declare(declare_numpy_adjoint, Transform.VJP, rule, linear_in, sys._getframe(1))
 
     def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
         """Declare a rule for one direction, or return a decorator that does so if `wrt=` is passed alone."""

@@ -76,7 +76,19 @@ class NumpyRule:
     kind: str = ""
 
 
-PlainRule = TensorFlowRule | NumpyRule
+@dataclass(frozen=True, slots=True)
+class LinearRule:
+    """State that the op is linear in the inputs of an adjoint rule. Its JVP by them is the op itself on tangents."""
+
+    site: Site
+    kind: str = ""
+
+    def bound(self, instance: Any) -> LinearRule:
+        """Return the rule of a method, bound to an instance."""
+        return self
+
+
+PlainRule = TensorFlowRule | NumpyRule | LinearRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,19 @@ class RuleSet:
     def of(self, transform: Transform) -> Rule | None:
         """Return the rule for one direction."""
         return self.vjp if transform is Transform.VJP else self.jvp
+
+    @property
+    def has_adjoint(self) -> bool:
+        """Whether one of the rules is an adjoint rule."""
+        parts = self.jvp.parts.values() if isinstance(self.jvp, SplitRule) else [self.jvp]
+        return any(isinstance(part, LinearRule) for part in parts)
+
+    def is_linear(self, wrt: tuple[str, ...]) -> bool:
+        """Return whether an adjoint rule is for the inputs of these parameters (without names: for all inputs)."""
+        rule = self.jvp
+        if isinstance(rule, SplitRule):
+            return isinstance(rule.parts.get(wrt), LinearRule)
+        return isinstance(rule, LinearRule) and not wrt
 
     def plain(self) -> list[PlainRule]:
         """Return all derivative rules, including the rules for some inputs."""
@@ -420,12 +445,21 @@ class OpDef(NamedOp):
             raise RegistrationError(
                 f"the op already has {what}, defined at {known.site}; a second one was attached at {rule.site}.",
                 subject=self.subject,
-                remedy="Remove one of the two.",
+                remedy=f"Remove one of the two.{_of_adjoint(known, rule)}",
             )
 
     @abstractmethod
     def bind_instance(self, instance: Any) -> OpDef:
         """Return the op of a method, bound to an instance."""
+
+
+def _of_adjoint(known: Rule, rule: Rule) -> str:
+    """Return the explanation for a JVP rule next to an adjoint rule, which defines the JVP without a rule for it."""
+    parts = [
+        part for each in (known, rule) for part in (each.parts.values() if isinstance(each, SplitRule) else [each])
+    ]
+    is_defined_twice = any(isinstance(part, LinearRule) for part in parts)
+    return " An adjoint rule defines the JVP too: it is the op itself." if is_defined_twice else ""
 
 
 REGISTRY: Registry[OpDef, ConcreteOp] = Registry()

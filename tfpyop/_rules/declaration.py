@@ -23,7 +23,7 @@ def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wr
         cannot have rules; or `wrt` does not name parameters.
     """
     require_callable(op, rule, "a rule", _DECORATORS[transform])
-    op.attach(transform, TensorFlowRule(site, rule), parameters_in(op, wrt))
+    op.attach(transform, TensorFlowRule(site, rule), names_of_inputs(op, wrt))
 
 
 def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> OpDef:
@@ -34,7 +34,7 @@ def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, w
         cannot have rules; or `wrt` does not name parameters.
     """
     require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
-    names = parameters_in(op, wrt)
+    names = names_of_inputs(op, wrt)
     rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
     op.attach(transform, NumpyRule(site, rule_op), names)
     return rule_op
@@ -51,15 +51,19 @@ def declare_native(op: OpDef, implementation: Any, site: Site) -> None:
     op.attach_native(TensorFlowRule(site, implementation))
 
 
-def parameters_in(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
-    """Return the names of parameters in `wrt`, without names if the rule is for all inputs."""
+def names_of_inputs(op: OpDef, wrt: Wrt, *, option: str = "wrt") -> tuple[str, ...]:
+    """Return the names of parameters in `wrt` or another option, without names if the rule is for all inputs.
+
+    Raises:
+      RegistrationError: The names are not names of inputs, or the inputs of the op have no names.
+    """
     if wrt is None:
         return ()
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt) if isinstance(wrt, list | tuple) else ()
     known = [name for name in op.spec.parameters.input_names if name not in ("self", "cls")]
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise RegistrationError(
-            "wrt= is invalid.",
+            f"{option}= is invalid.",
             subject=op.subject,
             expected="the name of a parameter, or a tuple of different names",
             got=f"{wrt!r:.80}",
@@ -68,30 +72,30 @@ def parameters_in(op: OpDef, wrt: Wrt) -> tuple[str, ...]:
     if isinstance(op, RuleOpDef) or op.spec.parameters.signature is None:
         what = "the op of a numpy rule" if isinstance(op, RuleOpDef) else "a function without readable parameters"
         raise RegistrationError(
-            f"wrt= is not available for {what}, whose inputs have no names.",
+            f"{option}= is not available for {what}, whose inputs have no names.",
             subject=op.subject,
-            remedy="Attach one rule for all inputs, without wrt=, and use op.needs in it.",
+            remedy=f"Attach one rule for all inputs, without {option}=, and use op.needs in it.",
         )
     for name in names:
         if name not in known:
             is_static = name in op.spec.parameters.static_parameters
             raise RegistrationError(
-                f"wrt= names {name!r}, which is {'a static parameter' if is_static else 'not a parameter'}.",
+                f"{option}= names {name!r}, which is {'a static parameter' if is_static else 'not a parameter'}.",
                 subject=op.subject,
                 remedy=f"Only inputs have derivatives. {nearest(name, known)}" if is_static else nearest(name, known),
             )
     return names
 
 
-def require_callable(op: OpDef, rule: Any, what: str, decorator: str) -> None:
-    """Raise RegistrationError if what is attached is not a function."""
+def require_callable(op: OpDef, rule: Any, what: str, decorator: str, *, option: str = "wrt") -> None:
+    """Raise RegistrationError if a rule is not a function, with the right use of the decorator."""
     if callable(rule):
         return
     is_name = decorator != "native" and isinstance(rule, str) and rule in op.spec.parameters.input_names
     raise RegistrationError(
         f"{rule!r:.80} is not {what}.",
         subject=op.subject,
-        remedy=f"For a rule for some inputs, write @op.{decorator}(wrt={rule!r:.80})."
+        remedy=f"For a rule for some inputs, write @op.{decorator}({option}={rule!r:.80})."
         if is_name
         else f"Use the decorator without parentheses: @op.{decorator}",
     )

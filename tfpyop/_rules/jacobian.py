@@ -10,7 +10,7 @@ from typing import Any
 
 from tfpyop._registry.op_def import NumpyRule, OpDef, PlainRule, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
-from tfpyop._rules.declaration import Wrt, parameters_in, require_callable
+from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
 from tfpyop._rules.jacobian_products import NumpyProduct, TensorFlowProduct
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError
@@ -59,4 +59,4 @@ def _checked_names(op: OpDef, rule: Any, decorator: str, wrt: Wrt) -> tuple[str,
             subject=op.subject,
             remedy="Attach a rule with @rule.gradient (TensorFlow ops) or @rule.numpy_gradient (arrays).",
         )
-    return parameters_in(op, wrt)
+    return names_of_inputs(op, wrt)

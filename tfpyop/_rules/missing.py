@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MethodType
 
-from tfpyop._registry.op_def import ConcreteOp, Transform
+from tfpyop._registry.op_def import ConcreteOp, SplitRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.jacobian_products import JacobianProduct
 from tfpyop._rules.numerical import NumericalRule
@@ -58,6 +58,14 @@ def inputs_without_rule(op: ConcreteOp, kind: str, names: Sequence[str], known: 
         remedy=f"Attach a rule with @op.{kind}(wrt={wrt}) or @op.numpy_{kind}(wrt={wrt}). If no output depends on the "
         "input, the rule returns None.",
     )
+
+
+def missing_for_some_inputs(op: ConcreteOp) -> GradientError:
+    """Return the error for the gradient by inputs that none of the gradient rules for some inputs is for."""
+    rule, names = op.rules.vjp, op.definition.spec.parameters.input_names
+    known = [name for part in rule.parts for name in part] if isinstance(rule, SplitRule) else []
+    missing = [name for name in names if name not in ("self", "cls", *known)]
+    return inputs_without_rule(op, "gradient", missing, known)
 
 
 def missing_second_derivative(op: ConcreteOp) -> GradientError:

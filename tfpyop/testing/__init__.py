@@ -1,5 +1,6 @@
 """Property-based testing of ops with Hypothesis: strategies for the arguments of ops, and checks of ops."""
 
+from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op
 from tfpyop.testing._check_runner import Outcome
@@ -20,6 +21,7 @@ __all__ = [
     "Outcome",
     "Report",
     "arguments",
+    "check_adjoint",
     "check_batching",
     "check_contract",
     "check_export",

@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop.errors import RegistrationError, nearest
+from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_runner import Outcome
 from tfpyop.testing._examples import Arguments
@@ -34,6 +35,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_purity,
             check_gradient,
             check_jvp,
+            check_adjoint,
             check_needs,
             check_second_order,
             check_batching,

@@ -15,7 +15,8 @@ from tfpyop import Op
 from tfpyop._host.function import HostFunction
 from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, RuleSet
+from tfpyop._registry.op_def import ConcreteOp, RuleSet, SplitRule
+from tfpyop._registry.rule_op_def import numbers_of
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop.errors import RegistrationError
@@ -53,6 +54,14 @@ def rules_of(op: Op[..., Any]) -> RuleSet:
     """Return the rules that are attached to the op."""
     rules: RuleSet = op_def_of(op).rules
     return rules
+
+
+def linear_inputs(op: Op[..., Any], arguments: Arguments) -> list[tuple[tuple[str, ...], Sequence[int]]]:
+    """Return the names of the parameters that each adjoint rule is for (none: all), and the indices of their inputs."""
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    rule, n_inputs = concrete_op.rules.vjp, len(leaves)
+    parts = [names for names in rule.parts if rules_of(op).is_linear(names)] if isinstance(rule, SplitRule) else [()]
+    return [(names, numbers_of(concrete_op, names, n_inputs) if names else range(n_inputs)) for names in parts]
 
 
 def subject_of(op: Op[..., Any]) -> str:

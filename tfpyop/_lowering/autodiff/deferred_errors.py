@@ -22,6 +22,7 @@ from tfpyop._registry.registry import NamedOp
 from tfpyop._registry.token import PREFIX, Token
 from tfpyop._rules.missing import (
     detached_rule,
+    missing_for_some_inputs,
     missing_gradient,
     missing_second_derivative,
     residual_differentiated,
@@ -37,6 +38,7 @@ from tfpyop.errors import GradientError, UnsupportedError
 _LOST = "lost"
 _KINDS: Mapping[str, Callable[[ConcreteOp], GradientError]] = {
     "missing_gradient": missing_gradient,
+    "missing_for_some_inputs": missing_for_some_inputs,
     "missing_second_derivative": missing_second_derivative,
     "residual_differentiated": residual_differentiated,
     "detached_rule": detached_rule,

@@ -17,14 +17,16 @@ from tfpyop._lowering._tensorflow import (
     map_rows,
     push_forwardprop_state,
     record_operation_backprop_only,
+    should_record_backprop,
     stop_recording,
 )
 from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
 from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
-from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent
+from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent, tangents_of_part
+from tfpyop._lowering.autodiff.linear import cotangents_of_adjoint, is_of_adjoint, tangents_of_adjoint
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import split_parts
+from tfpyop._lowering.autodiff.rule_call import error_without_part, inputs_without_part, split_parts
 from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
@@ -67,6 +69,8 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
 
 def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
     """Return the derivative of a VJP rule. By the cotangents it is the JVP; by the primals it needs another rule."""
+    if is_of_adjoint(call):
+        return cotangents_of_adjoint(call, cotangents, input_cotangents)
     forward_call = call.forward_call
     tangents = scatter_needed(call.returned, cotangents)
     missing, n_primals = missing_second_derivative, len(call.inputs) - len(call.vectors)
@@ -133,7 +137,11 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     if op.is_partial and (op.rules.jvp is not None or op.rules.vjp is not None):
         return _tangents_of_needed(call, given)
     if op.rules.jvp is not None:
-        return apply_jvp_rule(call, op.rules.jvp, given)
+        rest, moved = _without_jvp_rule(call, given)
+        by_rule = apply_jvp_rule(
+            call, op.rules.jvp, [None if m is not None else t for t, m in zip(given, moved, strict=True)]
+        )
+        return by_rule if rest is None else list(map(sum_of, by_rule, _tangents_by_parts(call, rest, moved)))
     if call.is_of_vjp:
         return _jvp_of_vjp(call, given)
     if not has_jvp(op):
@@ -141,9 +149,31 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     assert op.rules.vjp is not None
     if not isinstance(op.rules.vjp, SplitRule):
         return _jvp_by_vjp(call, op.rules.vjp, given)
+    if any(given[number] is not None for number in inputs_without_part(call, op.rules.vjp)):
+        raise error_without_part(call, op.rules.vjp, "gradient")
+    return _tangents_by_parts(call, op.rules.vjp, given)
+
+
+def _without_jvp_rule(
+    call: RecordedCall, tangents: Sequence[tf.Tensor | None]
+) -> tuple[SplitRule | None, Sequence[tf.Tensor | None]]:
+    """Return the VJP rules for inputs that have no JVP rule, and the tangents of these inputs."""
+    vjp, jvp = call.op.rules.vjp, call.op.rules.jvp
+    nothing = [None] * len(tangents)
+    if not isinstance(vjp, SplitRule) or not isinstance(jvp, SplitRule):
+        return None, nothing
+    with_vjp, with_jvp = inputs_without_part(call, vjp), inputs_without_part(call, jvp)
+    moved = tangents_of_part(tangents, [number for number in with_jvp if number not in with_vjp])
+    return (None, nothing) if all(tangent is None for tangent in moved) else (vjp, moved)
+
+
+def _tangents_by_parts(
+    call: RecordedCall, rule: SplitRule, tangents: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    """Derive the JVP from the VJP rules for the inputs that vary."""
     results: list[tf.Tensor | None] = [None] * len(call.outputs)
-    for numbers, part in split_parts(call, op.rules.vjp, "gradient"):
-        moved = [tangent if number in numbers else None for number, tangent in enumerate(given)]
+    for numbers, part in split_parts(call, rule):
+        moved = tangents_of_part(tangents, numbers)
         if any(tangent is not None for tangent in moved):
             results = list(map(sum_of, results, _jvp_by_vjp(call, part, moved)))
     return results
@@ -151,9 +181,11 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
 
 def _jvp_by_vjp(call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Derive the JVP from a VJP rule that is for all inputs that vary."""
-    if isinstance(rule, NumpyRule):
-        return elementwise_jvp(call, rule, tangents)
-    return _transpose_vjp(call, tangents)
+    if not isinstance(rule, NumpyRule):
+        return _transpose_vjp(call, tangents)
+    if not _is_elementwise(call.op):
+        raise missing_jvp(call.op)
+    return elementwise_jvp(call, rule, tangents)
 
 
 def _tangents_of_needed(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -187,17 +219,32 @@ def has_jvp(op: ConcreteOp) -> bool:
     """Return whether an op has a JVP rule, or a gradient rule from which the JVP can be derived."""
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
-    is_elementwise = op.signature is not None and op.signature.is_elementwise and not op.forward_op is not None
     rules = op.rules.vjp.parts.values() if isinstance(op.rules.vjp, SplitRule) else (op.rules.vjp,)
-    return is_elementwise or all(isinstance(rule, TensorFlowRule) for rule in rules)
+    return _is_elementwise(op) or all(isinstance(rule, TensorFlowRule) for rule in rules)
+
+
+def _is_elementwise(op: ConcreteOp) -> bool:
+    return op.signature is not None and op.signature.is_elementwise and op.forward_op is None
+
+
+def unwatched_inputs(call: RecordedCall) -> list[int] | None:
+    """Return the inputs that no tape watches, if the op has no rule for some inputs; else None.
+
+    Where cotangents cannot be computed, whether they are needed decides between an error and a result.
+    """
+    rule = call.op.rules.vjp
+    if not isinstance(rule, SplitRule) or not inputs_without_part(call, rule):
+        return None
+    return [number for number, tensor in enumerate(call.inputs) if not should_record_backprop([tensor])]
 
 
 def _relink_outputs(call: RecordedCall) -> RecordedCall:
     """Return the call with outputs that tapes connect to the inputs. The existing outputs are recorded only later."""
     outputs = [tf.identity(tensor) for tensor in call.outputs]
+    skipped = unwatched_inputs(call)
 
     def backward(*cotangents: Any) -> list[Any]:
-        return input_cotangents(call, cotangents)
+        return input_cotangents(call if skipped is None else replace(call, skipped=skipped), cotangents)
 
     record_operation_backprop_only(call.op.name, outputs, list(call.inputs), backward)
     return replace(call, outputs=outputs)
@@ -249,6 +296,8 @@ def _is_zero(call: RecordedCall, number: int) -> bool:
 
 def _jvp_of_vjp(call: RecordedCall, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Return the JVP of a VJP rule, which is linear in the cotangents. Along the primals, it needs another rule."""
+    if is_of_adjoint(call):
+        return scatter(call.outputs, tangents_of_adjoint(call, tangents, output_tangents))
     n_primals = len(call.inputs) - len(call.vectors)
     vectors = [
         vector if tangent is None else tangent

@@ -9,11 +9,19 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import record_operation, stop_recording
 from tfpyop._lowering.autodiff.gradient_node import sum_of
+from tfpyop._lowering.autodiff.linear import linear_tangents
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import apply_numpy_rule, apply_rule, mark_unconnected, split_parts
+from tfpyop._lowering.autodiff.rule_call import (
+    apply_numpy_rule,
+    apply_rule,
+    error_without_part,
+    inputs_without_part,
+    mark_unconnected,
+    split_parts,
+)
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
-from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule
+from tfpyop._registry.op_def import LinearRule, NumpyRule, PlainRule, Rule, SplitRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
@@ -30,15 +38,23 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
 
     Raises:
       ContractError: The rule returned an invalid tangent.
+      GradientError: The op has rules for some inputs, and none for another input that varies.
     """
     if not isinstance(rule, SplitRule):
         return _apply(call, rule, tangents, None)
     results: list[tf.Tensor | None] = [None] * len(call.outputs)
-    for numbers, part in split_parts(call, rule, "jvp"):
-        moved = [tangent if number in numbers else None for number, tangent in enumerate(tangents)]
+    if any(tangents[number] is not None for number in inputs_without_part(call, rule)):
+        raise error_without_part(call, rule, "jvp")
+    for numbers, part in split_parts(call, rule):
+        moved = tangents_of_part(tangents, numbers)
         if any(tangent is not None for tangent in moved):
             results = list(map(sum_of, results, _apply(call, part, moved, numbers)))
     return results
+
+
+def tangents_of_part(tangents: Sequence[tf.Tensor | None], numbers: Sequence[int]) -> list[tf.Tensor | None]:
+    """Return the tangents of these inputs, and None for the other inputs."""
+    return [tangent if number in numbers else None for number, tangent in enumerate(tangents)]
 
 
 def _apply(
@@ -50,6 +66,8 @@ def _apply(
     needs = tuple([tangent is not None for tangent in tangents])
     if isinstance(rule, NumpyRule):
         return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs, needs))
+    if isinstance(rule, LinearRule):
+        return linear_tangents(call, vectors, part)
     given = vectors if part is None else [vectors[number] for number in part]
     result = apply_rule(call, rule.function, "jvp", given, needs)
     with naming(f"JVP of {op.subject}"):

@@ -14,7 +14,7 @@ from tfpyop._lowering._tensorflow import (
     record_tape_gradient,
     should_record_backprop,
 )
-from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents
+from tfpyop._lowering.autodiff.differentiate import input_cotangents, output_tangents, unwatched_inputs
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.xla.compilation import compiling
 
@@ -40,6 +40,8 @@ def record(call: RecordedCall) -> None:
     skipped: list[int] = []
     if call.is_of_vjp and tf.executing_eagerly():  # a placeholder for a second derivative would raise at once
         skipped = [number for number, tensor in enumerate(call.inputs) if not should_record_backprop([tensor])]
+    else:
+        skipped = unwatched_inputs(call) or []
 
     def backward(*cotangents: Any) -> list[Any]:
         return _backward(call, skipped, cotangents)

@@ -80,8 +80,9 @@ class RecordedCall:
     def nondifferentiable_residuals(self) -> list[tf.Tensor]:
         """Return the residuals, marked so that differentiating a rule through them raises.
 
-        Only the host knows how they depend on the inputs. Treating them as constants would be silently wrong.
+        Only the host knows how they depend on the inputs. Treating them as constants would be silently wrong, except in
+        the adjoint of a linear op, which does not depend on the inputs.
         """
-        if not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
+        if self.op.rules.is_linear(()) or not any(is_differentiable(dtype_of(tensor)) for tensor in self.residuals):
             return list(self.residuals)
         return nondifferentiable(self.op, self.residuals, self.inputs, residual_differentiated)

@@ -18,6 +18,7 @@ from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule
 from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
+from tfpyop._rules.linear import integer_input
 from tfpyop._rules.missing import detached_rule, inputs_without_rule
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import is_differentiable
@@ -74,24 +75,43 @@ def apply_numpy_rule(
     return bind(rule_op_for(call, rule, needs), leaves)
 
 
-def split_parts(call: RecordedCall, rule: SplitRule, kind: str) -> list[tuple[Sequence[int], PlainRule]]:
+def split_parts(call: RecordedCall, rule: SplitRule) -> list[tuple[Sequence[int], PlainRule]]:
     """Return the rules for some inputs that an op has, with the indices of these inputs in a call.
 
     Raises:
-      GradientError: No rule is for one of the differentiable inputs.
+      GradientError: The op is declared linear in an integer input.
     """
-    op, n_inputs = call.op, len(call.inputs)
-    parts = [(numbers_of(op, names, n_inputs), part) for names, part in rule.parts.items()]
-    by_name = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
-    known = [name for names in rule.parts for name in names]
-    missing = [
-        name
-        for name, numbers in by_name.items()
-        if name not in known and any(is_differentiable(dtype_of(call.inputs[number])) for number in numbers)
-    ]
-    if missing:
-        raise inputs_without_rule(op, kind, missing, known)
-    return list(parts)
+    op = call.op
+    parts: list[tuple[Sequence[int], PlainRule]] = []
+    for names, part in rule.parts.items():
+        numbers = numbers_of(op, names, len(call.inputs))
+        if op.rules.is_linear(names):
+            _require_floating(call, names)
+        parts.append((numbers, part))
+    return parts
+
+
+def inputs_without_part(call: RecordedCall, rule: SplitRule) -> list[int]:
+    """Return the indices of the differentiable inputs that none of the rules for some inputs is for."""
+    known = [number for names in rule.parts for number in numbers_of(call.op, names, len(call.inputs))]
+    tensors = enumerate(call.inputs)
+    return [number for number, tensor in tensors if is_differentiable(dtype_of(tensor)) and number not in known]
+
+
+def error_without_part(call: RecordedCall, rule: SplitRule, kind: str) -> GradientError:
+    """Return the error for a derivative by inputs that none of the rules for some inputs is for."""
+    op, missing = call.op, inputs_without_part(call, rule)
+    by_name = op.definition.spec.parameters.numbers_of_inputs(op.tree, len(call.inputs))
+    names = [name for name, numbers in by_name.items() if any(number in missing for number in numbers)]
+    return inputs_without_rule(op, kind, names, [name for part in rule.parts for name in part])
+
+
+def _require_floating(call: RecordedCall, names: Sequence[str]) -> None:
+    for name in names:
+        for number in numbers_of(call.op, [name], len(call.inputs)):
+            dtype = dtype_of(call.inputs[number])
+            if not is_differentiable(dtype):
+                raise integer_input(call.op, name, dtype)
 
 
 def is_separable(rule: PlainRule) -> bool:

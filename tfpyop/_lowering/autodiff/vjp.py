@@ -8,10 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor
+from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
 from tfpyop._lowering.autodiff.rule_call import (
     apply_numpy_rule,
     apply_rule,
+    error_without_part,
+    inputs_without_part,
     is_separable,
     mark_unconnected,
     split_parts,
@@ -21,7 +24,8 @@ from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule
+from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule, TensorFlowRule
+from tfpyop._rules.missing import missing_for_some_inputs
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.payload import Needs
@@ -42,12 +46,31 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
       ContractError: The rule returned an invalid cotangent.
       GradientError: The op has rules for some inputs, and none for another input.
     """
-    results: list[tf.Tensor | None] = [None] * len(call.inputs)
+    results = _without_part(call, rule, cotangents)
     for numbers, part in _parts(call, rule):
         needs = tuple([flag and number in numbers for number, flag in enumerate(call.needs)])
         if any(needs):
             found = _apply(call, part, cotangents, needs, numbers if isinstance(rule, SplitRule) else None)
             results = [new if flag else old for flag, new, old in zip(needs, found, results, strict=True)]
+    return results
+
+
+def _without_part(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Return placeholders for inputs without a rule, if TensorFlow does not say whether they are needed; else None.
+
+    Raises:
+      GradientError: The cotangent of an input without a rule is needed.
+    """
+    results: list[tf.Tensor | None] = [None] * len(call.inputs)
+    if not isinstance(rule, SplitRule):
+        return results
+    missing = [number for number in inputs_without_part(call, rule) if call.needs[number]]
+    if missing and (call.skipped is not None or tf.executing_eagerly()):
+        raise error_without_part(call, rule, "gradient")
+    like = [call.inputs[number] for number in missing]
+    placeholders = deferred_error_vectors(call.op, missing_for_some_inputs, like, cotangents) if like else []
+    for number, placeholder in zip(missing, placeholders, strict=True):
+        results[number] = placeholder
     return results
 
 
@@ -58,7 +81,7 @@ def _parts(call: RecordedCall, rule: Rule) -> Sequence[tuple[Sequence[int], Plai
     input. They vary the inputs one by one in any case.
     """
     if isinstance(rule, SplitRule):
-        return split_parts(call, rule, "gradient")
+        return split_parts(call, rule)
     numbers = range(len(call.inputs))
     if call.skipped is None and not tf.executing_eagerly() and is_separable(rule):
         return [([number], rule) for number in numbers]
@@ -76,6 +99,7 @@ def _apply(
     op = call.op
     if isinstance(rule, NumpyRule):
         return scatter_needed(needs, apply_numpy_rule(call, rule, cotangents, call.outputs, needs))
+    assert isinstance(rule, TensorFlowRule)
     result = apply_rule(call, rule.function, "gradient", cotangents, needs)
     numbers = range(len(needs)) if part is None else part
     with naming(f"gradient of {op.subject}"):
