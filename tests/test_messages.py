@@ -1456,7 +1456,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'adjoint', 'as_layer', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name', 'native'.",
+            "Known: 'adjoint', 'as_layer', 'describe', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name'.",
         ),
     ],
 )

@@ -19,6 +19,7 @@ def test_the_public_names_are_these():
         "Op",
         "RegistrationError",
         "RuleContext",
+        "RuleDescription",
         "SignatureError",
         "TfpyopError",
         "UnsupportedError",
@@ -124,6 +125,7 @@ def test_what_an_op_offers_is_this():
     assert offered == {
         "adjoint",
         "as_layer",
+        "describe",
         "gradient",
         "gradient_name",
         "jacobian",
@@ -136,6 +138,7 @@ def test_what_an_op_offers_is_this():
         "numpy_jacobian",
         "numpy_jvp",
         "output_dtypes",
+        "rules",
         "signature",
     }
 

@@ -8,6 +8,7 @@ from tfpyop._numdiff.finite_differences import numerical
 from tfpyop._op import Op
 from tfpyop._prefer_native import prefer_native
 from tfpyop._registered import get_op, registered_ops
+from tfpyop._rules.description import RuleDescription
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._version import __version__
 from tfpyop.errors import (
@@ -27,6 +28,7 @@ __all__ = [
     "Op",
     "RegistrationError",
     "RuleContext",
+    "RuleDescription",
     "SignatureError",
     "TfpyopError",
     "UnsupportedError",

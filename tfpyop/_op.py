@@ -15,6 +15,7 @@ from tfpyop._registry.bind import bind, lowering
 from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
 from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
+from tfpyop._rules.description import RuleDescription, as_html, as_text, rules_of
 from tfpyop._rules.jacobian import declare_jacobian, declare_numpy_jacobian
 from tfpyop._rules.linear import declare_adjoint, declare_numpy_adjoint
 from tfpyop._spec.source_location import Site, is_in_class
@@ -89,6 +90,27 @@ class Op(Generic[P, R]):
     def __signature__(self) -> inspect.Signature:
         """The function's parameters. If Python cannot inspect the function: any inputs and any static values."""
         return self._definition.spec.parameters.signature or inspect.signature(lambda *inputs, **static: None)
+
+    @property
+    def rules(self) -> tuple[RuleDescription, ...]:
+        """The rules that are attached to the op: what each defines, its kind, its location, and its inputs."""
+        return rules_of(self._definition)
+
+    def describe(self) -> str:
+        """Return what was declared for the op as text: location, signature, inputs, dtypes, options and rules.
+
+        >>> from tfpyop import differentiable_op
+        >>> double = differentiable_op(lambda x: 2 * x, signature="()->()", grad="numerical", name="double")
+        >>> print(double.describe())  # doctest: +ELLIPSIS
+        op 'double'
+          defined at:    ...
+          signature:     ()->()
+          inputs:        x
+          output dtypes: result type of the inputs
+          gradient:      grad="numerical" (...)
+          JVP:           grad="numerical" (...)
+        """
+        return as_text(self._definition)
 
     # -- calls
 
@@ -585,6 +607,10 @@ class Op(Generic[P, R]):
     def __dir__(self) -> list[str]:
         """List the attributes of the op and of the function."""
         return sorted({*dir(type(self)), *dir(self.__wrapped__)})
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """Return the description for notebooks, as text and as HTML."""
+        return {"text/plain": as_text(self._definition), "text/html": as_html(self._definition)}
 
     def __format__(self, specification: str) -> str:
         """Format the name and the signature in an f-string."""

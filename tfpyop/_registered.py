@@ -19,6 +19,10 @@ class OpsView(Mapping[str, Op[..., Any]]):
         op: Op[..., Any] = REGISTRY.find(name).op
         return op
 
+    def __repr__(self) -> str:
+        """List the ops, one a line."""
+        return "\n".join(map(repr, self.values())) or "no ops"
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names in the order in which the ops were defined."""
         return iter(REGISTRY.names())

@@ -26,11 +26,6 @@ def _described(op: Op[..., Any]) -> Iterable[str]:
     definition, rules = op_def_of(op).spec, op_def_of(op).rules
     yield op.signature or ("shape=" if definition.shape is not None else "unknown")
     yield ", ".join("as inputs" if dtype is None else str(dtype) for dtype in definition.dtypes)
-    found = {
-        "gradient": rules.vjp,
-        "JVP": rules.jvp,
-        "native": rules.native,
-        "non-differentiable": rules.non_differentiable or None,
-    }
-    yield ", ".join(name for name, rule in found.items() if rule is not None) or "none"
+    found = [f"{rule.defines}: {rule.kind}" for rule in op.rules]
+    yield ", ".join(dict.fromkeys(found)) or ("non-differentiable" if rules.non_differentiable else "none")
     yield str(op_def_of(op).site)
