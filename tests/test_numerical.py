@@ -131,8 +131,9 @@ def test_differences_are_as_exact_as_the_rounding_of_the_function_lets_them(offs
 def test_a_function_of_single_precision_is_differentiated_to_its_precision():
     x = np.linspace(0.5, 1, 301)
     found = slope(NUMERICAL, lambda x: np.sin(x.astype(np.float32)).astype(np.float64), x)
-    errors = relative_error(found, np.cos(x))
-    assert errors < 5e-4  # no step does better than rounding to 6e-8 allows, and one of 301 may be unlucky
+    known = np.isfinite(found)
+    assert (~known).sum() <= 1  # by chance, the values at one point of 301 may look like steps
+    assert relative_error(found[known], np.cos(x[known])) < 5e-4  # rounding to 6e-8 allows no better step
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,8 @@ class RiddersTable:
         leaps = leap(samples, value, self._error, self._precision)
         width = np.where(value == 0, self.flat_width(), 0.0)
         step = np.where(leaps >= self._finest, np.maximum(leaps, width), width)
-        return np.where((step > 0) & np.isfinite(self._error) & self._is_low(value, step), step, 0.0)
+        is_candidate = (step > 0) & np.isfinite(self._error) & ~self._rounds
+        return np.where(is_candidate & self._is_low(value, step), step, 0.0)
 
     def distrust_finer_values(self) -> None:
         """Raise the errors of estimates that the values at finer steps do not confirm."""
