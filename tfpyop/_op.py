@@ -93,7 +93,7 @@ class Op(Generic[P, R]):
 
     @property
     def rules(self) -> tuple[RuleDescription, ...]:
-        """The rules that are attached to the op: what each defines, its kind, its location, and its inputs."""
+        """The attached rules, each with what it defines, its kind, its location, and the inputs that it is for."""
         return rules_of(self._definition)
 
     def describe(self) -> str:
