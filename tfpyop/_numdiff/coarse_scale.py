@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._numdiff.directional import CREDIBLE
+from tfpyop._numdiff.directional import CREDIBLE, EPS, SINGLE_EPS
 from tfpyop._numdiff.noise import NoisySlope, Samples, flat_below, slope_of_noisy_values
 from tfpyop._numdiff.singular_points import leap
 from tfpyop._spec.coercion import Array
 
-EPS = float(np.finfo(np.float64).eps)
-SINGLE_EPS = float(np.finfo(np.float32).eps)
 ROUNDED = 1e-6
 """The maximum noise, relative to the function, of a function that may work in single precision."""
 _FEW_PARTS = 0.03

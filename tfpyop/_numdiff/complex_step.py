@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfpyop._numdiff.confirmation import DirectionalEstimate
-from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core, precision_of
+from tfpyop._numdiff.directional import CREDIBLE, EPS, SMALLEST, Derivative, Function, over_core, precision_of
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
 from tfpyop._numdiff.line import LineFunction, relative_speed
 from tfpyop._numdiff.low_steps import N_MIDPOINTS
@@ -27,7 +27,6 @@ _CONTINUOUS = 2.0**-9
 """The tolerance for the gap between values around the point and the value at it, relative to the slope tolerance."""
 _TINY = 1e-3
 """The largest step relative to an input that is small enough: its square is the relative error."""
-_EPS = float(np.finfo(np.float64).eps)
 _SHRINK = 2.0**-4
 _SEARCHES = ((SMALLEST, 10), (None, 4))
 """The minimum magnitude of inputs near zero (None: no minimum), and the number of steps to try with it."""
@@ -190,7 +189,7 @@ def _are_smooth_between_singles(line: LineFunction, found: DirectionalEstimate, 
     The comparison with the values does not see such steps if its own steps are smaller.
     """
     step = rounded_step(step * _SHRINK)
-    displaced = _EPS / relative_speed(line, SMALLEST) / step
+    displaced = EPS / relative_speed(line, SMALLEST) / step
     function = Function(line.function.call, line.function.input_ranks, line.function.output_ranks)
     smooth = [np.ones(values.shape, bool) for values in found.values]
     for number in range(N_MIDPOINTS):
@@ -251,7 +250,7 @@ class _Sides:
             sides.resolutions.append(units / over_core(widest, rank))
             gap = np.zeros(after.shape) if here is None else (after + before) / 2 + aside.real - 2 * here
             own = 0.0 if here is None else 8 * precision_of(here) * np.abs(here)
-            displaced = 8 * _EPS * np.abs(sides.slopes[-1]) / over_core(speed, rank)
+            displaced = 8 * EPS * np.abs(sides.slopes[-1]) / over_core(speed, rank)
             sides.gaps.append(gap / length)
             sides.gap_roundings.append((2 * units + own + displaced) / length)
         return sides

@@ -17,6 +17,10 @@ from tfpyop._numdiff.causes import CONTRADICTED, find_cause
 from tfpyop._spec.coercion import Array, finfo, is_differentiable
 from tfpyop.errors import GradientError
 
+EPS = float(np.finfo(np.float64).eps)
+SINGLE_EPS = float(np.finfo(np.float32).eps)
+"""The relative precision of float64 and of float32."""
+
 CREDIBLE = 1e-3
 """The largest estimated error of a derivative that is returned, relative to its scale."""
 
@@ -130,7 +134,15 @@ def core_maximum(values: Array, rank: int) -> Array:
 
 def precision_of(values: Array) -> float:
     """Return the relative precision of an array's dtype. Integers are exact and have the precision of float64 here."""
-    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else float(np.finfo(np.float64).eps)
+    return float(finfo(values.dtype).eps) if is_differentiable(values.dtype) else EPS
+
+
+def least_of_cores(arrays: Sequence[Array], ranks: Sequence[int]) -> Array:
+    """Return the smallest value among the core elements of several arrays, for each loop element."""
+    least: Array = np.full((), np.inf)
+    for values, rank in zip(arrays, ranks, strict=True):
+        least = np.minimum(least, values.min(axis=core_axes(rank), initial=np.inf))
+    return least
 
 
 def over_core(values: Array, rank: int) -> Array:
@@ -279,7 +291,7 @@ def _narrow_dtype(function: Function, point: Sequence[Array]) -> Any:
         outputs = function.call(point)
     except Exception:  # of the user's function
         return None
-    narrow = (values.dtype for values in outputs if precision_of(values) > float(np.finfo(np.float64).eps))
+    narrow = (values.dtype for values in outputs if precision_of(values) > EPS)
     return next(narrow, None)
 
 

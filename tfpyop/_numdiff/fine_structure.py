@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._numdiff.directional import core_maximum, over_core
+from tfpyop._numdiff.directional import EPS, SINGLE_EPS, core_maximum, least_of_cores, over_core
 from tfpyop._numdiff.line import LineFunction, relative_speed
 from tfpyop._numdiff.single_precision import single_neighbours
 from tfpyop._spec.coercion import Array
 
-EPS = float(np.finfo(np.float64).eps)
-SINGLE_EPS = float(np.finfo(np.float32).eps)
 _QUICK = (46811.0, 823.0)
 """The displacements of the quick check, in units of double precision."""
 _CLEAR = 16.0
@@ -230,11 +228,11 @@ def _probed(
 
 def _farthest(line: LineFunction, claims: Sequence[Claim], counts: Sequence[Array]) -> Array:
     """Return the smallest step of a slope's estimate in each loop element."""
-    found: Array = np.full((), np.inf)
-    for claim, which, rank in zip(claims, counts, line.function.output_ranks, strict=True):
-        steps = np.where(which & (claim.steps > 0) & (claim.slopes != 0), claim.steps, np.inf)
-        found = np.minimum(found, steps.min(axis=tuple(range(-rank, 0)), initial=np.inf))
-    return found
+    steps = [
+        np.where(which & (claim.steps > 0) & (claim.slopes != 0), claim.steps, np.inf)
+        for claim, which in zip(claims, counts, strict=True)
+    ]
+    return least_of_cores(steps, line.function.output_ranks)
 
 
 def _power_of_two(size: Array) -> Array:

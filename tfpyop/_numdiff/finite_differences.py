@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -154,7 +154,7 @@ def _judged(
         _leave_undefined(outputs, line.here())
     ambiguities = [output.ambiguities(values) for output, values in zip(outputs, here, strict=True)]
     is_single = _rounds(line, ambiguities, first)
-    _accept_flat_sides(line, outputs, ambiguities)
+    ambiguities = _without_flat_sides(line, outputs, ambiguities)
     for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True):
         output.decide(doubt, single)
     if any(output.has_noise() for output in outputs):
@@ -184,17 +184,22 @@ def _judged(
     return Derivative(values, errors, scales, refuted), final
 
 
-def _accept_flat_sides(line: LineFunction, outputs: Sequence[RiddersTable], ambiguities: Sequence[Ambiguities]) -> None:
-    """Settle elements as zero if values around the point are equal up to a kink. Rounding would make them jump."""
-    widths = [
-        np.where(doubt.rounded, output.width_up_to_kink(), 0.0)
-        for output, doubt in zip(outputs, ambiguities, strict=True)
-    ]
-    if any(map(np.any, widths)):
-        jumps = are_jumps(line, [np.zeros(width.shape) for width in widths], widths, _RATIO)
-        for output, doubt, width, jump in zip(outputs, ambiguities, widths, jumps, strict=True):
-            output.flatten((width > 0) & ~jump)
-            doubt.rounded[(width > 0) & ~jump] = False
+def _without_flat_sides(
+    line: LineFunction, outputs: Sequence[RiddersTable], ambiguities: list[Ambiguities]
+) -> list[Ambiguities]:
+    """Settle elements as zero if values around the point are equal up to a kink. Rounding would make them jump.
+
+    Return what is still ambiguous.
+    """
+    pairs = zip(outputs, ambiguities, strict=True)
+    widths = [np.where(doubt.rounded, output.width_up_to_kink(), 0.0) for output, doubt in pairs]
+    if not any(map(np.any, widths)):
+        return ambiguities
+    jumps = are_jumps(line, [np.zeros(width.shape) for width in widths], widths, _RATIO)
+    is_flat = [(width > 0) & ~jump for width, jump in zip(widths, jumps, strict=True)]
+    for output, where in zip(outputs, is_flat, strict=True):
+        output.flatten(where)
+    return [replace(doubt, rounded=doubt.rounded & ~where) for doubt, where in zip(ambiguities, is_flat, strict=True)]
 
 
 def _refuse_low_steps(line: LineFunction, outputs: Sequence[RiddersTable]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpyop._numdiff.directional import Function, over_core
+from tfpyop._numdiff.directional import Function, core_axes, over_core
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 
 
@@ -60,5 +60,5 @@ def relative_speed(line: LineFunction, smallest: float | None) -> Array:
         if vector is not None:
             sizes = np.abs(values)
             sizes = np.where(sizes == 0, 1.0, sizes) if smallest is None else np.maximum(sizes, smallest)
-            speed = np.maximum(speed, (np.abs(vector) / sizes).max(axis=tuple(range(-rank, 0)), initial=0.0))
+            speed = np.maximum(speed, (np.abs(vector) / sizes).max(axis=core_axes(rank), initial=0.0))
     return np.where(speed > 0, speed, 1.0)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpyop._numdiff.coarse_scale import EPS, SINGLE_EPS
-from tfpyop._numdiff.directional import over_core
+from tfpyop._numdiff.directional import EPS, SINGLE_EPS, core_axes, least_of_cores, over_core
 from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.line import LineFunction
 from tfpyop._numdiff.single_precision import midpoints_of_singles, spacing_of_singles
@@ -55,9 +54,7 @@ def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array
       ratio: The ratio of these steps to the next larger steps, at which values have left the slope.
     """
     ranks = line.function.output_ranks
-    near: Array = np.full((), np.inf)
-    for step, rank in zip(steps, ranks, strict=True):
-        near = np.minimum(near, np.where(step > 0, step, np.inf).min(axis=tuple(range(-rank, 0)), initial=np.inf))
+    near = least_of_cores([np.where(step > 0, step, np.inf) for step in steps], ranks)
     near = np.where(np.isfinite(near), near, 0.0)
     far = near / ratio
     total = _misses(line, slopes, far)
@@ -68,7 +65,7 @@ def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array
         misses = _misses(line, slopes, middle)
         has_left = np.zeros(near.shape, bool)
         for miss, most, step, rank in zip(misses, total, steps, ranks, strict=True):
-            has_left |= np.any((step > 0) & (miss > _LEFT * most), axis=tuple(range(-rank, 0)))
+            has_left |= np.any((step > 0) & (miss > _LEFT * most), axis=core_axes(rank))
         near, far = np.where(has_left, near, middle), np.where(has_left, middle, far)
         pairs = zip(before, after, misses, ranks, strict=True)
         ends = [
@@ -97,11 +94,13 @@ def steps_between_singles(line: LineFunction, slopes: Sequence[Array], rivals: S
       slopes: The slopes next to the point.
       rivals: The slopes over wider steps, which the jumps would explain; NaN where this is not needed.
     """
-    cell: Array = np.full((), np.inf)
-    for values, vector, rank in zip(line.point, line.direction, line.function.input_ranks, strict=True):
-        if vector is not None:
-            widths = np.where(vector == 0, np.inf, spacing_of_singles(values) / np.abs(vector))
-            cell = np.minimum(cell, widths.min(axis=tuple(range(-rank, 0)), initial=np.inf))
+    widths = [
+        np.full(values.shape, np.inf)
+        if vector is None
+        else np.where(vector == 0, np.inf, spacing_of_singles(values) / np.abs(vector))
+        for values, vector in zip(line.point, line.direction, strict=True)
+    ]
+    cell = least_of_cores(widths, line.function.input_ranks)
     step = cell * _BESIDE
     found = [np.zeros(slope.shape, bool) for slope in slopes]
     for number in range(N_MIDPOINTS):
@@ -134,11 +133,11 @@ def are_beside_low_steps(line: LineFunction, claims: Sequence[Claim], closest: A
         return found
     for unit, side in itertools.product((EPS, SINGLE_EPS), (1.0, -1.0)):
         beyond = side * np.maximum(np.minimum(_MANY_STEPS * unit, widest), closest)
-        lowest: Array = np.full(closest.shape, np.inf)
-        for slope, claim, counts, rank in zip(_slopes(line, np.zeros(()), beyond), claims, which, ranks, strict=True):
+        expected = []
+        for slope, claim, counts in zip(_slopes(line, np.zeros(()), beyond), claims, which, strict=True):
             apart = np.abs(slope - claim.slopes)
-            expected = np.where(counts & (apart > 0), HEIGHT_OF_LOW_STEPS * unit / (4 * apart), np.inf)
-            lowest = np.minimum(lowest, expected.min(axis=tuple(range(-rank, 0)), initial=np.inf))
+            expected.append(np.where(counts & (apart > 0), HEIGHT_OF_LOW_STEPS * unit / (4 * apart), np.inf))
+        lowest = least_of_cores(expected, ranks)
         for factor in _BEYOND:
             steps = side * np.clip(factor * lowest, closest, np.abs(beyond))
             slopes = [_slopes(line, steps * (1 - part), steps * (1 + part)) for part in _AROUND_A_STEP]

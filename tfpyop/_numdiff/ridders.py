@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpyop._numdiff.coarse_scale import EPS, ROUNDED, SINGLE_EPS, coarse_scale
-from tfpyop._numdiff.directional import CREDIBLE, core_maximum, over_core, precision_of
+from tfpyop._numdiff.coarse_scale import ROUNDED, coarse_scale
+from tfpyop._numdiff.directional import CREDIBLE, EPS, SINGLE_EPS, core_maximum, over_core, precision_of
 from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.low_steps import HEIGHT_OF_LOW_STEPS
 from tfpyop._numdiff.noise import Samples, flat_below
@@ -103,6 +103,7 @@ class RiddersTable:
         self._first, self._widest = over_core(first, rank), over_core(widest, rank)
         self._row: list[Array] = []
         self._rows: list[tuple[Array, Array, Array]] = []
+        self._stacked: Samples | None = None
         self._checks: list[tuple[Array, Array, Array, Array]] = []
         self._order = order
         self._precision = EPS
@@ -157,7 +158,7 @@ class RiddersTable:
             self._slope, self._finest = np.where(better, slope, self._slope), np.where(better, step, self._finest)
             self._steepest = np.where(better, steepest, self._steepest)
             row.append(entry)
-        self._row = row
+        self._row, self._stacked = row, None
         self._rows.append((np.broadcast_to(step, difference.shape), after, before))
 
     def precise(self) -> Array:
@@ -361,6 +362,8 @@ class RiddersTable:
         width = np.where(value == 0, self.flat_width(), 0.0)
         step = np.where(leaps >= self._finest, np.maximum(leaps, width), width)
         is_candidate = (step > 0) & np.isfinite(self._error) & ~self._rounds
+        if not np.any(is_candidate):
+            return np.zeros(value.shape)
         return np.where(is_candidate & self._is_low(value, step), step, 0.0)
 
     def distrust_finer_values(self) -> None:
@@ -403,7 +406,9 @@ class RiddersTable:
 
     @property
     def _samples(self) -> Samples:
-        return Samples(*(np.array(part) for part in zip(*self._rows, strict=True)))
+        if self._stacked is None:
+            self._stacked = Samples(*(np.array(part) for part in zip(*self._rows, strict=True)))
+        return self._stacked
 
     def _is_noise(self) -> Array:
         return ~self._settled & np.isfinite(self._error)

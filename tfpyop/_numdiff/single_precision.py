@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tfpyop._numdiff.directional import over_core
+from tfpyop._numdiff.directional import SINGLE_EPS, core_axes, over_core
 from tfpyop._numdiff.line import LineFunction
 from tfpyop._spec.coercion import Array
 
@@ -34,7 +34,6 @@ _CLEAR = 0.25
 """The minimum size of a change, relative to the noise, to count."""
 _FEWEST_CHANGES = 6
 _OFTEN = 1 / 3
-_SINGLE = float(np.finfo(np.float32).eps)
 
 
 def casts_to_single(line: LineFunction, first: Array) -> list[Array]:
@@ -76,12 +75,12 @@ def _probe(line: LineFunction, base: Sequence[Array]) -> list[tuple[Array, Array
         )
 
     here, wide = at(0.0), at(_WIDE)
-    units = [_SINGLE * np.abs(value) for value in here]
+    units = [SINGLE_EPS * np.abs(value) for value in here]
     slopes = [np.abs(far - value) / _WIDE for far, value in zip(wide, here, strict=True)]
     stride: Array = np.ones(())
     for unit, slope, rank in zip(units, slopes, line.function.output_ranks, strict=True):
         wanted = np.where(slope > 0, np.floor(_UNITS * unit / slope), 1.0)
-        stride = np.maximum(stride, np.minimum(wanted, _WIDE).max(axis=tuple(range(-rank, 0)), initial=1.0))
+        stride = np.maximum(stride, np.minimum(wanted, _WIDE).max(axis=core_axes(rank), initial=1.0))
     inside = [at(-_INSIDE), at(_INSIDE)]
     beyond = [(1.0, at(1.0)), (2.0, at(2.0)), (stride, at(stride))]
     found = []
@@ -160,7 +159,7 @@ def scatters(line: LineFunction, ambiguities: Sequence[tuple[Array, Array, Array
     """
     spacing: Array = np.zeros(())
     for (which, _, spacings), rank in zip(ambiguities, line.function.output_ranks, strict=True):
-        widest = np.where(which, spacings, 0.0).max(axis=tuple(range(-rank, 0)), initial=0.0)
+        widest = np.where(which, spacings, 0.0).max(axis=core_axes(rank), initial=0.0)
         spacing = np.maximum(spacing, widest)
     rows = [line.at(line.displaced(spacing * number)) for number in range(-_SCATTERED // 2, _SCATTERED // 2)]
     found = []
