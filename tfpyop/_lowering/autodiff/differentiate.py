@@ -23,10 +23,10 @@ from tfpyop._lowering._tensorflow import (
 from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.elementwise_jvp import elementwise_jvp
 from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
-from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent, tangents_of_part
+from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent, sum_over_parts, tangents_of_part
 from tfpyop._lowering.autodiff.linear import cotangents_of_adjoint, is_of_adjoint, tangents_of_adjoint
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import error_without_part, inputs_without_part, split_parts
+from tfpyop._lowering.autodiff.rule_call import inputs_without_part
 from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
@@ -149,8 +149,6 @@ def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | N
     assert op.rules.vjp is not None
     if not isinstance(op.rules.vjp, SplitRule):
         return _jvp_by_vjp(call, op.rules.vjp, given)
-    if any(given[number] is not None for number in inputs_without_part(call, op.rules.vjp)):
-        raise error_without_part(call, op.rules.vjp, "gradient")
     return _tangents_by_parts(call, op.rules.vjp, given)
 
 
@@ -170,13 +168,14 @@ def _without_jvp_rule(
 def _tangents_by_parts(
     call: RecordedCall, rule: SplitRule, tangents: Sequence[tf.Tensor | None]
 ) -> list[tf.Tensor | None]:
-    """Derive the JVP from the VJP rules for the inputs that vary."""
-    results: list[tf.Tensor | None] = [None] * len(call.outputs)
-    for numbers, part in split_parts(call, rule):
-        moved = tangents_of_part(tangents, numbers)
-        if any(tangent is not None for tangent in moved):
-            results = list(map(sum_of, results, _jvp_by_vjp(call, part, moved)))
-    return results
+    """Derive the JVP from the VJP rules for some inputs. Raise GradientError if none is for an input that varies."""
+
+    def apply(
+        call: RecordedCall, part: PlainRule, moved: Sequence[tf.Tensor | None], _: Sequence[int]
+    ) -> list[tf.Tensor | None]:
+        return _jvp_by_vjp(call, part, moved)
+
+    return sum_over_parts(call, rule, "gradient", tangents, apply)
 
 
 def _jvp_by_vjp(call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:

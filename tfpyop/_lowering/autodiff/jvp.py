@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -42,13 +42,35 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
     """
     if not isinstance(rule, SplitRule):
         return _apply(call, rule, tangents, None)
-    results: list[tf.Tensor | None] = [None] * len(call.outputs)
+    return sum_over_parts(call, rule, "jvp", tangents, _apply)
+
+
+def sum_over_parts(
+    call: RecordedCall,
+    rule: SplitRule,
+    kind: str,
+    tangents: Sequence[tf.Tensor | None],
+    apply: Callable[..., list[tf.Tensor | None]],
+) -> list[tf.Tensor | None]:
+    """Return the sum of the tangents by each of the rules for some inputs.
+
+    Args:
+      call: The call that is differentiated.
+      rule: The rules.
+      kind: The kind of the rules, for the error.
+      tangents: A dense tangent for each input that varies, else None.
+      apply: Returns the tangents by one rule. Takes the call, the rule, the tangents of its inputs and their indices.
+
+    Raises:
+      GradientError: None of the rules is for an input that varies.
+    """
     if any(tangents[number] is not None for number in inputs_without_part(call, rule)):
-        raise error_without_part(call, rule, "jvp")
+        raise error_without_part(call, rule, kind)
+    results: list[tf.Tensor | None] = [None] * len(call.outputs)
     for numbers, part in split_parts(call, rule):
         moved = tangents_of_part(tangents, numbers)
         if any(tangent is not None for tangent in moved):
-            results = list(map(sum_of, results, _apply(call, part, moved, numbers)))
+            results = list(map(sum_of, results, apply(call, part, moved, numbers)))
     return results
 
 
