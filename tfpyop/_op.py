@@ -394,7 +394,7 @@ class Op(Generic[P, R]):
         >>> tape.gradient(y, x).numpy().tolist()
         [2.0, 1.0]
         """
-        return self._declare(declare_adjoint, Transform.VJP, rule, linear_in, sys._getframe(1))
+        return self._attach(declare_adjoint, rule, linear_in, sys._getframe(1))
 
     @overload
     def numpy_adjoint(self, rule: Callable[..., Any], *, linear_in: Wrt = None) -> Op[..., Any]: ...
@@ -425,7 +425,7 @@ class Op(Generic[P, R]):
         >>> total_adjoint([1.0, 2.0], [1.0, 3.0], [1.0, 1.0]).numpy().tolist()
         [2.0, 1.0]
         """
-        return self._declare(declare_numpy_adjoint, Transform.VJP, rule, linear_in, sys._getframe(1))
+        return self._attach(declare_numpy_adjoint, rule, linear_in, sys._getframe(1))
 
     def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
         """Declare a rule for one direction, or return a decorator that does so if `wrt=` is passed alone."""

@@ -48,16 +48,16 @@ def failure(
     return _kind_of(error)(text if trace is None else f"{text}\n\n{trace}")
 
 
-def user_traceback(error: BaseException, *, most_characters: int | None = None) -> str:
+def user_traceback(error: BaseException, *, most_characters: int) -> str:
     """Return the traceback of an exception of a user's function as text, without the package's frames.
 
     Args:
       error: The exception.
-      most_characters: Maximum length of each part of the text. Default: unlimited.
+      most_characters: Maximum length of each part of the text.
     """
     hide_package_frames(error)
     parts = traceback.format_exception(type(error), error, error.__traceback__)
-    return "".join(part if most_characters is None else shortened(part, most_characters) for part in parts)
+    return "".join(shortened(part, most_characters) for part in parts)
 
 
 def outputs_changed_error(subject: str, expected: ArraySpecs, got: ArraySpecs) -> ContractError:

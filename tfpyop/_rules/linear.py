@@ -16,7 +16,7 @@ from tfpyop._spec.source_location import Site
 from tfpyop.errors import GradientError, RegistrationError
 
 
-def declare_adjoint(op: OpDef, transform: Transform, rule: Any, site: Site, linear_in: Wrt = None) -> None:
+def declare_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = None) -> None:
     """Declare an adjoint rule in TensorFlow ops.
 
     Raises:
@@ -27,14 +27,14 @@ def declare_adjoint(op: OpDef, transform: Transform, rule: Any, site: Site, line
     op.attach_all({Transform.VJP: TensorFlowRule(site, rule), Transform.JVP: LinearRule(site)}, names)
 
 
-def declare_numpy_adjoint(op: OpDef, transform: Transform, rule: Any, site: Site, linear_in: Wrt = None) -> OpDef:
+def declare_numpy_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = None) -> OpDef:
     """Declare an adjoint rule in numpy and return its op.
 
     Raises:
       RegistrationError: As for `declare_adjoint`.
     """
     names = _linear_names(op, rule, linear_in, "numpy_adjoint")
-    rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
+    rule_op = RuleOpDef(rule, op, Transform.VJP, site, wrt=names)
     op.attach_all({Transform.VJP: NumpyRule(site, rule_op), Transform.JVP: LinearRule(site)}, names)
     return rule_op
 
