@@ -45,7 +45,7 @@ def run_python(*arguments, cwd=None, env=None, timeout=100, check=False):
 
 
 def start_python(*arguments, stdin=None):
-    """Run an interpreter of its own with these arguments, for programs that do not need TensorFlow."""
+    """Start a new interpreter with these arguments, for programs that do not need TensorFlow."""
     return subprocess.run([sys.executable, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
 
 

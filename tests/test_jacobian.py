@@ -1,7 +1,5 @@
 """`@op.jacobian` and `@op.numpy_jacobian`: a rule gives the Jacobian; VJP, JVP and what follows come from it."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -11,7 +9,8 @@ import tensorflow as tf
 from scipy import sparse
 
 from tests import modes, saved_ops
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op, export
+from tests.saved_derivatives import derivatives_when_loaded
+from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
 
 KINDS = ["jacobian", "numpy_jacobian"]
 MATRIX = np.array([[1.0, 2, 3], [4, 5, 6]])
@@ -658,18 +657,6 @@ def test_numpy_in_a_rule_in_tensorflow_ops_is_an_error_in_graphs():
 
 # -- saved models
 
-LOAD = """
-import sys
-import tensorflow as tf
-import tests.saved_ops
-loaded = tf.saved_model.load(sys.argv[1])
-x, y = tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])
-with tf.GradientTape() as tape:
-    tape.watch([x, y])
-    value = loaded.value(x, y)
-print([part.numpy().tolist() for part in (*tape.gradient(value, [x, y]), *loaded.gradient(x, y))])
-"""
-
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -682,10 +669,5 @@ def test_jacobians_are_loaded_in_another_process(tmp_path, is_compiled, kind):
             z = op(x, y)
         return tape.gradient(z, [x, y])
 
-    module, spec = tf.Module(), tf.TensorSpec([2], tf.float32)
-    module.value = tf.function(op, input_signature=[spec, spec], jit_compile=is_compiled)
-    module.gradient = tf.function(gradient, input_signature=[spec, spec], jit_compile=is_compiled)
-    tf.saved_model.save(module, str(tmp_path), options=tf.saved_model.SaveOptions(experimental_custom_gradients=True))
-    assert [op.name for op in export.required_ops(str(tmp_path))] == [op.name]
-    process = subprocess.run([sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, timeout=300)
-    assert process.stdout.strip() == str([[3.0, 5.0], [1.0, 2.0]] * 2), process.stderr
+    found = derivatives_when_loaded(tmp_path, op, gradient, is_compiled=is_compiled)
+    assert found == [[3.0, 5.0], [1.0, 2.0]] * 2

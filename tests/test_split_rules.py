@@ -1,15 +1,14 @@
 """Rules for some inputs: `wrt=` in the decorators of rules. Graphs drop the rules that are not used."""
 
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import modes, saved_ops
+from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_needs import N_CALLS, PARAMETERS, SCENARIOS, counted
-from tfpyop import ContractError, GradientError, RegistrationError, UnsupportedError, differentiable_op, export
+from tfpyop import ContractError, GradientError, RegistrationError, UnsupportedError, differentiable_op
 from tfpyop._registry.op_def import REGISTRY
 
 X, Y = np.float32([1.0, 2.0]), np.float32([3.0, 5.0])
@@ -295,19 +294,6 @@ def test_a_second_rule_belongs_to_the_rule_for_some_inputs():
         np.testing.assert_array_equal(found, [2 * Y + 2 * X, 2 * X])
 
 
-LOAD = """
-import sys
-import tensorflow as tf
-import tests.saved_ops
-loaded = tf.saved_model.load(sys.argv[1])
-x, y = tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])
-with tf.GradientTape() as tape:
-    tape.watch([x, y])
-    value = loaded.value(x, y)
-print([part.numpy().tolist() for part in (*tape.gradient(value, [x, y]), *loaded.gradient(x, y))])
-"""
-
-
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_rules_for_some_inputs_are_loaded_in_another_process(tmp_path, is_compiled):
     def gradient(x, y):
@@ -316,13 +302,8 @@ def test_rules_for_some_inputs_are_loaded_in_another_process(tmp_path, is_compil
             z = saved_ops.split(x, y)
         return tape.gradient(z, [x, y])
 
-    module, spec = tf.Module(), tf.TensorSpec([2], tf.float32)
-    module.value = tf.function(saved_ops.split, input_signature=[spec, spec], jit_compile=is_compiled)
-    module.gradient = tf.function(gradient, input_signature=[spec, spec], jit_compile=is_compiled)
-    tf.saved_model.save(module, str(tmp_path), options=tf.saved_model.SaveOptions(experimental_custom_gradients=True))
-    assert [op.name for op in export.required_ops(str(tmp_path))] == ["tests.saved_ops:split"]
-    process = subprocess.run([sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, timeout=300)
-    assert process.stdout.strip() == str([[3.0, 5.0], [1.0, 2.0]] * 2), process.stderr
+    found = derivatives_when_loaded(tmp_path, saved_ops.split, gradient, is_compiled=is_compiled)
+    assert found == [[3.0, 5.0], [1.0, 2.0]] * 2
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
