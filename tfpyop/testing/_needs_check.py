@@ -1,4 +1,4 @@
-"""The check of `op.needs`: rules give the same derivatives, whatever is needed."""
+"""The check of `op.needs`: rules give the same derivatives for all values of `op.needs`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_needs(
     seed: int | None = None,
     modes: Sequence[str] | None = None,
 ) -> Outcome:
-    """Check that the rules give the same derivatives, whatever `op.needs` says.
+    """Check that the rules give the same derivatives for all values of `op.needs`.
 
     Proves, for the drawn examples, that the cotangents of some inputs do not change if the tape does not use the
     cotangents of other inputs, and that tangents do not change if inputs do not vary instead of having tangents of

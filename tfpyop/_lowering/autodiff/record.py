@@ -30,7 +30,7 @@ def install() -> None:
 def record(call: RecordedCall) -> None:
     """Record a call on every active tape and forward accumulator that watches one of its inputs.
 
-    A tape passes on which cotangents it does not use: it neither watches the input nor is asked for its gradient. This
+    A tape passes on which cotangents it does not use: it does not watch the input, and the input is not a source. This
     is known only when the gradient is computed, because an input may be watched after the call.
     """
     varying = inputs_with_tangents(call.inputs)
