@@ -1,6 +1,5 @@
 """Rules for some inputs: `wrt=` in the decorators of rules. Graphs drop the rules that are not used."""
 
-
 import numpy as np
 import pytest
 import tensorflow as tf
