@@ -181,18 +181,14 @@ def _frozen_variables(tensors: Sequence[tf.Tensor], skipped: Sequence[int], fram
       skipped: The inputs that need not be considered.
       frame: The frame that has called the tape. If it is not the frame of `tape.gradient`, the result is empty.
     """
-    if frame.f_code is not imperative_grad.__code__:
+    values = {number: _handle_of(tensor) for number, tensor in enumerate(tensors) if number not in skipped}
+    if set(values.values()) <= {None} or frame.f_code is not imperative_grad.__code__:
         return []
     sources = frame.f_locals["sources"]
     known = {id(source) for source in sources}
-    handles = {source._id for source in sources if isinstance(source, EagerTensor)}
+    known_handles = {None, *(source._id for source in sources if isinstance(source, EagerTensor))}
     return [
-        number
-        for number, tensor in enumerate(tensors)
-        if number not in skipped
-        and id(tensor) not in known
-        and (handle := _handle_of(tensor)) is not None
-        and handle not in handles
+        number for number, handle in values.items() if handle not in known_handles and id(tensors[number]) not in known
     ]
 
 

@@ -46,5 +46,6 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     if could_possibly_record() and op.is_differentiable(
         [array.dtype for array in inputs], [array.dtype for array in arrays[:n_outputs]]
     ):
-        record(RecordedCall(op, list(tensors), outputs, [tensor_of(array) for array in arrays[n_outputs:]]))
+        residuals = [tensor_of(array) for array in arrays[n_outputs:]]
+        record(RecordedCall(op, list(tensors), outputs, residuals, is_compiled=False))
     return outputs

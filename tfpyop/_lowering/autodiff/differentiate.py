@@ -243,7 +243,7 @@ def _relink_outputs(call: RecordedCall) -> RecordedCall:
     skipped = unwatched_inputs(call)
 
     def backward(*cotangents: Any) -> list[Any]:
-        return input_cotangents(call if skipped is None else replace(call, skipped=skipped), cotangents)
+        return input_cotangents(call.skipping(skipped), cotangents)
 
     record_operation_backprop_only(call.op.name, outputs, list(call.inputs), backward)
     return replace(call, outputs=outputs)

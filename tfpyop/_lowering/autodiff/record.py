@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -56,4 +55,4 @@ def record(call: RecordedCall) -> None:
 
 def _backward(call: RecordedCall, skipped: Any, cotangents: Any) -> list[Any]:
     with compiling(call.is_compiled):
-        return input_cotangents(replace(call, skipped=skipped), cotangents)
+        return input_cotangents(call.skipping(skipped), cotangents)

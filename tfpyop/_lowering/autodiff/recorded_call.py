@@ -32,6 +32,10 @@ class RecordedCall:
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether the call is in a graph that XLA compiles."""
 
+    def skipping(self, skipped: Collection[int] | None) -> RecordedCall:
+        """Return the call with these inputs skipped, see `skipped`."""
+        return RecordedCall(self.op, self.inputs, self.outputs, self.residuals, skipped, self.is_compiled)
+
     @cached_property
     def needs(self) -> Needs:
         """For each input, whether its cotangent may be used."""

@@ -34,12 +34,18 @@ def is_compiling() -> bool:
     return any(map(is_compiled, _functions_being_traced()))
 
 
-@contextlib.contextmanager
-def compiling(is_wanted: bool) -> Iterator[None]:
+def compiling(is_wanted: bool) -> contextlib.AbstractContextManager[None]:
     """Build for XLA, if wanted, even where TensorFlow has left XLA's context to differentiate the nodes in it."""
     if not is_wanted or tf.executing_eagerly() or is_compiling():
-        yield
-        return
+        return _UNCHANGED
+    return _xla_context()
+
+
+_UNCHANGED = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _xla_context() -> Iterator[None]:
     context = XLAControlFlowContext()
     context.Enter()
     try:
