@@ -260,7 +260,7 @@ def damaged_frames(draw):
     return frame
 
 
-API = ffi._load_api()
+API = ffi.load_api()
 RAISED = []
 COUNTS = {"right": 0, "refused": 0}
 
@@ -274,7 +274,7 @@ def run(*arguments):
         raise
 
 
-HANDLE = ffi._handler(API, run)
+HANDLE = ffi.handler(API, run)
 
 
 def check(frame, *, may_be_refused):

@@ -381,7 +381,7 @@ time.sleep(0.1)
 def test_the_handler_is_guarded_from_its_first_instruction():
     import dis
 
-    handler = xla_ffi._handler(xla_ffi._load_api(), lambda *_: None)
+    handler = xla_ffi.handler(xla_ffi.load_api(), lambda *_: None)
     if sys.version_info >= (3, 11):
         first = dis._parse_exception_table(handler.__code__)[0]
         assert (first.start, first.depth) == (0, 0)

@@ -1,4 +1,4 @@
-"""Every private TensorFlow symbol that tfpyop uses, tested on TensorFlow 2.18 to 2.21.
+"""Every private TensorFlow symbol that tfpyop uses, tested on TensorFlow 2.18 to 2.22.0rc0.
 
 No other module imports `tensorflow.python`. If TensorFlow lacks one of these symbols, the import of this module raises
 an error that names the symbol.
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _PLAIN_TYPES = (object, range, tf.TensorShape, tf.compat.v1.Dimension)
 """Types with a registered conversion whose values are not tensors. Numbers, lists and arrays are in tuples there."""
 
-TESTED = "2.18 to 2.21"
+TESTED = "2.18 to 2.22.0rc0"
 
 try:
     from tensorflow.compiler.tf2xla.python.xla import call_module as call_module

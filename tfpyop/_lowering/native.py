@@ -92,7 +92,7 @@ def _has_rules_for_it(op: ConcreteOp) -> bool:
     rules = op.rules.plain()
     if not rules or op.residual_names:
         return False
-    return not (any(isinstance(rule, NumpyRule) for rule in rules) and _is_on_accelerator())
+    return not any(isinstance(rule, NumpyRule) for rule in rules) or not _is_without_python()
 
 
 def results(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -168,6 +168,11 @@ def _check(
     # XLA would drop the check. The attribute makes TensorFlow trace the function again for XLA.
     set_attribute(check, xla_nodes.TOKEN_ATTRIBUTE, "")
     return check
+
+
+def _is_without_python() -> bool:
+    """Return whether the current graph cannot call Python: on an accelerator, or because XLA's interface is unknown."""
+    return _is_on_accelerator() or (is_compiling() and not xla_nodes.can_call_python())
 
 
 def _is_on_accelerator() -> bool:

@@ -7,6 +7,7 @@ return to C. If an exception escapes it, ctypes returns garbage, and the process
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -18,19 +19,26 @@ import tensorflow as tf
 from tfpyop._locks import SafeLock
 from tfpyop._lowering._tensorflow import TESTED
 from tfpyop._lowering.status import CANCELLED, shortened, status_of
+from tfpyop._lowering.xla import newer_version
 from tfpyop._lowering.xla.call_descriptor import unreadable_call
 from tfpyop._lowering.xla.exception_table import guarded_from_the_start
+from tfpyop._lowering.xla.layouts import (
+    LAYOUTS,
+    ApiVersion,
+    Layout,
+    known_layout,
+    possible_layout,
+    registration,
+)
 from tfpyop._lowering.xla.structs import (
     INTEGERS,
     MEMORY,
     POINTERS,
     Api,
-    Bundle,
     ErrorArguments,
     Extension,
     Frame,
     MetadataExtension,
-    RegisterArguments,
     Span,
     read_frame,
     reader,
@@ -40,8 +48,7 @@ from tfpyop.errors import UnsupportedError
 TARGET = "tfpyop_host_call"
 """The call target of custom calls in modules."""
 
-TESTED_API = {(0, 1, 88), (0, 1, 192), (0, 2, 192)}
-"""Major version, minor version and struct size of the API in TensorFlow 2.18 and 2.19, in 2.20, and in 2.21."""
+_TESTED_API = "XLA FFI {}.{} to {}.{}".format(*min(LAYOUTS), *max(LAYOUTS))
 
 Run = Callable[[bytes, Frame], None]
 """A function that runs one call, given the site's text and the call frame as read by `read_frame`."""
@@ -60,60 +67,102 @@ _MOST_CHARACTERS = 2000
 
 _HANDLERS: list[Any] = []
 """References to the handlers, which XLA calls as long as the process lives."""
+_WARNINGS: list[str] = []
+"""Warnings to log when the next op is compiled."""
 _LOCK = SafeLock()
+_LOGGER = logging.getLogger("tfpyop")
 
 
-def register(run: Run) -> None:
+def register(run: Run, *, is_compiling: bool) -> None:
     """Register `run` as the function that compiled code calls, once per process.
+
+    Args:
+      run: The function.
+      is_compiling: Whether an op is being compiled. A version of XLA that is newer than this package is tested only
+        then, because the test takes seconds. At other times, the version is used if an earlier test has passed.
 
     Raises:
       UnsupportedError: The structs in this package are not known to match the XLA of this TensorFlow.
     """
     with _LOCK:
-        if _HANDLERS:
-            return
-        api = _load_api()
-        handler = _Function(_handler(api, run))
-        bundle = Bundle(None, None, None, ctypes.cast(handler, ctypes.c_void_p).value)
-        arguments = RegisterArguments(
-            ctypes.sizeof(RegisterArguments), None, Span.of(TARGET.encode()), Span.of(b"Host"), bundle, 0
+        if not _HANDLERS:
+            api = load_api()
+            layout = _layout(version_of(api), is_compiling=is_compiling)
+            connect(api, layout, handler(api, run), target=TARGET)
+        while is_compiling and _WARNINGS:
+            _LOGGER.warning(_WARNINGS.pop())
+
+
+def _layout(version: ApiVersion, *, is_compiling: bool) -> Layout:
+    """Return the layout of a version.
+
+    Raises:
+      UnsupportedError: The version is older than the versions in the table, or it is newer and failed the self-test.
+    """
+    known = known_layout(version)
+    if known is not None:
+        return known
+    layout = possible_layout(version)
+    if layout is None:
+        raise _unsupported(str(version))
+    problem = newer_version.problem(version, layout, may_test=is_compiling)
+    if problem:
+        raise _unsupported(f"{version}, {problem}")
+    _WARNINGS[:] = [
+        f"TensorFlow {tf.__version__} has {version}. This version of tfpyop was tested on {_TESTED_API}. A self-test "
+        "in another process passed, so ops are compiled. Install a newer tfpyop if there is one."
+    ]
+    return layout
+
+
+def connect(api: Api, layout: Layout, handle: Callable[[int], int | None], *, target: str) -> None:
+    """Pass the handler of a call target to XLA.
+
+    Raises:
+      UnsupportedError: XLA refused the handler.
+    """
+    function = _Function(handle)
+    arguments: Any = registration(layout.stages)()
+    arguments.struct_size = ctypes.sizeof(arguments)
+    arguments.name, arguments.platform = Span.of(target.encode()), Span.of(b"Host")
+    arguments.bundle.execute = ctypes.cast(function, ctypes.c_void_p).value
+    error = _Function(api.handler_register)(ctypes.addressof(arguments))
+    if error:
+        raise UnsupportedError(
+            "XLA refused the handler for host calls.",
+            got=f"TensorFlow {tf.__version__}",
+            remedy="Call the op outside functions with jit_compile=True, or attach an implementation with @op.native.",
         )
-        error = _Function(api.handler_register)(ctypes.addressof(arguments))
-        if error:
-            raise UnsupportedError(
-                "XLA refused the handler for host calls.",
-                got=f"TensorFlow {tf.__version__}",
-                remedy="Call the op outside functions with jit_compile=True, or attach an implementation with "
-                "@op.native.",
-            )
-        _HANDLERS.append(handler)
+    _HANDLERS.append(function)
 
 
-def _load_api() -> Api:
+def load_api() -> Api:
+    """Return XLA's table of functions.
+
+    Raises:
+      UnsupportedError: TensorFlow's library does not export it.
+    """
     try:
         library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), _library_name()))
         get_api = library["_ZN3xla3ffi12GetXlaFfiApiEv"]
     except (OSError, AttributeError) as error:
         raise _unsupported(str(error)) from None
     get_api.restype = ctypes.c_void_p
-    api = Api.from_address(get_api())
-    check_version(api.version.major, api.version.minor, api.struct_size)
-    return api
+    return Api.from_address(get_api())
 
 
-def check_version(major: int, minor: int, struct_size: int) -> None:
-    """Raise UnsupportedError for an API version that was not tested."""
-    if (major, minor, struct_size) not in TESTED_API:
-        raise _unsupported(f"XLA FFI {major}.{minor} with a struct of {struct_size} bytes")
+def version_of(api: Api) -> ApiVersion:
+    """Return the version that XLA reports."""
+    return ApiVersion(api.version.major, api.version.minor, api.struct_size)
 
 
 def _unsupported(got: str) -> UnsupportedError:
     return UnsupportedError(
         "XLA in this TensorFlow version cannot call Python.",
-        expected=f"XLA FFI 0.1 or 0.2, as in TensorFlow {TESTED}",
+        expected=f"{_TESTED_API}, as in TensorFlow {TESTED}",
         got=f"TensorFlow {tf.__version__}: {got}",
         remedy="Install one of these versions or a newer tfpyop, call the op outside functions with jit_compile=True, "
-        "or attach a TensorFlow implementation with @op.native.",
+        "or attach a TensorFlow implementation with @op.native and call the op within tfpyop.prefer_native().",
     )
 
 
@@ -121,7 +170,7 @@ def _library_name() -> str:
     return "libtensorflow_cc.2.dylib" if sys.platform == "darwin" else "libtensorflow_cc.so.2"
 
 
-def _handler(api: Api, run: Run) -> Callable[[int], int | None]:
+def handler(api: Api, run: Run) -> Callable[[int], int | None]:
     """Return the function that XLA calls with the address of a call frame. It returns an error address, or None."""
     create_error = _Function(api.error_create)
     version = (api.version.major, api.version.minor)

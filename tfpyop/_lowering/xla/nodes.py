@@ -31,9 +31,22 @@ _SUB_BYTE = ("int4", "uint4", "int2", "uint2", "float4")
 """Prefixes of the names of dtypes whose numbers are smaller than a byte."""
 
 
-def install() -> None:
-    """Register the handler for compiled host calls, including calls that another process has traced."""
-    ffi.register(WATCHDOG.watched(call_site.run))
+def install(*, is_compiling: bool = False) -> None:
+    """Register the handler for compiled host calls, including calls that another process has traced.
+
+    Raises:
+      UnsupportedError: XLA cannot call Python.
+    """
+    ffi.register(WATCHDOG.watched(call_site.run), is_compiling=is_compiling)
+
+
+def can_call_python() -> bool:
+    """Return whether compiled code can call Python in this TensorFlow."""
+    try:
+        install(is_compiling=True)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def host_node(
@@ -52,7 +65,7 @@ def host_node(
         sizes = _sizes(op.host, types, promised)
         graph = tf.compat.v1.get_default_graph()
         order = _order(graph)[:] or [tf.constant(0)] if op.host.is_stateful else []
-        install()  # again: at the import an error was suppressed, and here it names the op
+        install(is_compiling=True)  # again: at the import an error was suppressed, and here it names the op
     if not promised and not order:
         return []
     call = CallDescriptor(REGISTRY.token_of(op), types, promised, is_ordered=op.host.is_stateful)

@@ -145,24 +145,6 @@ class Buffer(ctypes.Structure):
     ]
 
 
-class Bundle(ctypes.Structure):
-    """XLA_FFI_Handler_Bundle: the handlers of all stages."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("instantiate", "prepare", "initialize", "execute")]
-
-
-class RegisterArguments(ctypes.Structure):
-    """XLA_FFI_Handler_Register_Args."""
-
-    _fields_ = [
-        *_HEADER,
-        ("name", Span),
-        ("platform", Span),
-        ("bundle", Bundle),
-        ("traits", ctypes.c_uint32),
-    ]
-
-
 class ErrorArguments(ctypes.Structure):
     """XLA_FFI_Error_Create_Args."""
 
