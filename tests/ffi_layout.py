@@ -61,6 +61,12 @@ class Header:
         self._aliases = dict(re.findall(r"typedef (uint32_t|struct \w+) (\w+);", text))
         self._aliases = {alias: name for name, alias in self._aliases.items() if name in SCALARS}
         self.structs = {name: self._fields(name) for name in self._bodies}
+        self._last_fields = dict(re.findall(r"XLA_FFI_DEFINE_STRUCT_TRAITS\((\w+),\s*(\w+)\)", text))
+
+    def reported_size(self, name):
+        """The size that a struct reports: the end of the field that the header calls the last one."""
+        ends = {field: start + size for field, _, start, size in self.structs[name]}
+        return ends[self._last_fields[name]]
 
     def sizes(self, kind):
         """The size and the alignment of a type."""
@@ -147,7 +153,7 @@ def differences(header):
     if layout is None:
         yield "the version {}.{} is not in the table of layouts".format(*header.version)
         return
-    size = header.sizes("XLA_FFI_Api")[0]
+    size = header.reported_size("XLA_FFI_Api")
     if size not in layout.sizes:
         yield f"XLA_FFI_Api: {size} bytes, but {layout.sizes} in the table"
     stages = tuple(field[0] for field in header.structs["XLA_FFI_Handler_Bundle"])

@@ -150,19 +150,29 @@ def test_values_of_the_usual_kinds_become_the_same_tensors(value, dtype, monkeyp
     assert seen_for(value) == short
 
 
-def test_an_array_that_changes_after_the_call_does_not_change_the_tensor():
-    memory = np.zeros(4096 + 16, np.float32)
-    start = -memory.ctypes.data % 64 // 4
-    array = memory[start : start + 4096]  # aligned, so that TensorFlow could adopt it
+@pytest.mark.parametrize("size", [3, 4096, 2**21])
+@pytest.mark.parametrize("offset", [0, 16], ids=["aligned", "not aligned"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.complex64])
+@pytest.mark.parametrize("is_usual", [True, False])
+def test_an_array_that_changes_after_the_call_does_not_change_the_tensor(dtype, offset, size, is_usual):
+    """TensorFlow could adopt the memory of an aligned array."""
+    memory = np.zeros(size * dtype().itemsize + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    array = memory[start : start + size * dtype().itemsize].view(dtype)
+    read = []
     double = differentiable_op(
-        lambda x, y: x * y, signature="(),()->()", grad=lambda op, grad: (grad * op.inputs[1], None)
+        lambda x, y: x * y.real.astype(x.dtype),
+        signature="(),()->()",
+        dtype=np.float32,
+        grad=lambda op, grad: (read.append(op.inputs[1]), (grad, None))[1],
     )
-    x = tf.ones(4096)
+    x = tf.ones(size)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = double(x, array)
+        y = double(x, array) if is_usual else double(x, y=[array][0].view(np.recarray)[:])
     array[:] = 5
-    assert not tape.gradient(y, x).numpy().any()
+    tape.gradient(y, x)
+    assert not read[0].numpy().any()
 
 
 @pytest.mark.parametrize("make", [lambda: tf.Variable([1.0, 2.0]), lambda: tf.Variable([1.0, 2.0], trainable=False)])

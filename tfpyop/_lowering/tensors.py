@@ -23,6 +23,7 @@ from tfpyop._lowering._tensorflow import (
     ensure_initialized,
     has_tensor_conversion,
     shared_memory,
+    tensor_of_array,
 )
 from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_composites
 from tfpyop._lowering.profiling import run_host
@@ -103,7 +104,7 @@ def host_results(host: HostFunction, arrays: Sequence[Any]) -> list[Array]:
     if plan.n_destinations:
         out = [_aligned(type_) for type_ in plan.outputs[: plan.n_destinations]]  # TensorFlow adopts their memory
         return _released(run_host(host, plan, views, out), out)
-    return [_detached(array) for array in run_host(host, plan, views)]
+    return [detached(array) for array in run_host(host, plan, views)]
 
 
 def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
@@ -113,15 +114,15 @@ def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
     aligned memory and copies all other memory. Of the remaining arrays, only aligned arrays are therefore copied here.
     """
     is_written = [given is array for given, array in zip(out, arrays, strict=False)]
-    others = [_detached(array) for array in arrays[len(out) :]]
-    replaced = [None if written else _detached(array) for written, array in zip(is_written, arrays, strict=False)]
+    others = [detached(array) for array in arrays[len(out) :]]
+    replaced = [None if written else detached(array) for written, array in zip(is_written, arrays, strict=False)]
     arrays.clear()
     taken = [np.array(array) for array in out] if are_referenced(out) else list(out)
     return [given if array is None else array for given, array in zip(taken, replaced, strict=True)] + others
 
 
-def _detached(array: Array) -> Array:
-    """Return the array, or a copy if TensorFlow would adopt its memory."""
+def detached(array: Array) -> Array:
+    """Return the array, or a copy if TensorFlow would adopt its memory. TensorFlow copies all other memory itself."""
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array
 
@@ -357,4 +358,7 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
 
 def tensor_of_value(leaf: Any, partners: DTypeContext, number: int) -> tf.Tensor:
     """Return a tensor for a plain value. Its dtype follows the other inputs."""
-    return tf.constant(coerce_input(leaf, partners, what=f"input {number}"))
+    array = coerce_input(leaf, partners, what=f"input {number}")
+    if array.dtype.hasobject or not tf.executing_eagerly():
+        return tf.constant(array)
+    return tensor_of_array(detached(array))  # tf.constant would copy twice

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import EagerTensor, ResourceVariable, datatype_of, read_variable, tensor_of_array
-from tfpyop._lowering.tensors import numpy_dtype, tensor_of_value
+from tfpyop._lowering.tensors import detached, numpy_dtype, tensor_of_value
 from tfpyop._spec.coercion import Array, DTypeContext, coerce_input
 from tfpyop.errors import TfpyopError
 
@@ -64,7 +64,7 @@ def _tensor(leaf: Any, partners: DTypeContext, number: int) -> EagerTensor:
         is_floating = partners.floating is not None and dtype == partners.floating  # for numpy, float64 equals None
         keeps_dtype = is_floating or dtype.char in "fbBhHiIlLqQ?"
         if keeps_dtype and dtype.isnative:
-            return tensor_of_array(np.array(leaf))  # a copy: TensorFlow may adopt its memory
+            return tensor_of_array(detached(leaf))
         return tensor_of_value(leaf, partners, number)
     key = (type(leaf), leaf or repr(leaf), partners)  # 0.0 equals -0.0
     array = _arrays.get(key)
