@@ -63,7 +63,7 @@ def test_what_changed_between_two_headers_is_printed(tmp_path, capsys):
     text = header_text()
     old, new = tmp_path / "old.h", tmp_path / "new.h"
     old.write_text(text)
-    new.write_text(text.replace("} XLA_FFI_Handler_Bundle;", "XLA_FFI_Handler* later; } XLA_FFI_Handler_Bundle;"))
+    new.write_text(re.sub(r"(XLA_FFI_Handler_Bundle \{[^}]*)", r"\1 XLA_FFI_Handler* later; ", text))
     assert ffi_layout.main([str(old), str(new)]) == 1
     lines = capsys.readouterr().out.splitlines()
     end = 8 * len(STAGES)
