@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tests import modes
 from tfpyop import differentiable_op
+from tfpyop._lowering import tensors
 
 X = np.float32([1, 2, 3])
 every_mode = pytest.mark.parametrize("mode", modes.MODES)
@@ -285,3 +286,29 @@ def test_a_borrowed_buffer_of_xla_that_was_kept_cannot_be_written():
     result = call(X)
     kept[1][...] = 99
     assert result.numpy().tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("count", [lambda array: 1, lambda array: 99], ids=["too few", "too many"])
+def test_a_python_that_does_not_count_references_is_recognized(monkeypatch, count):
+    assert tensors._counts_references()
+    monkeypatch.setattr(tensors, "getrefcount", count)
+    monkeypatch.setattr(tensors, "_UNKEPT", tensors._references_unkept())
+    assert not tensors._counts_references()
+
+
+@every_mode
+def test_calls_are_right_where_references_are_not_counted(monkeypatch, mode):
+    monkeypatch.setattr(tensors, "_COUNTS_REFERENCES", False)
+    kept = []
+
+    def function(x, *, out):
+        kept.append(out)
+        return np.add(x, 1, out=out)
+
+    op = differentiable_op(function, signature="()->()")
+    for value in range(5):
+        assert modes.call(mode, op, X + value).tolist() == [value + 2, value + 3, value + 4]
+        result = modes.call(mode, op, X)
+        for array in kept:
+            array[...] = 9
+        assert result.tolist() == [2, 3, 4]

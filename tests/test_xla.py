@@ -392,6 +392,32 @@ def test_exception_tables_are_written_as_they_are_read(numbers):
     assert exception_table.read_entry(exception_table.write_entry(numbers))[0] == numbers
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception tables exist since Python 3.11")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: b"",
+        lambda table: table[:3],
+        lambda table: bytes([table[0] & 0x7F]) + table[1:],
+        lambda table: exception_table.write_entry([0, 4, 10_000, 0]) + table,
+        lambda table: exception_table.write_entry([9_000, 4, 1, 0]),
+        lambda table: table + table,
+    ],
+    ids=["empty", "cut off", "without a mark", "target", "start", "order"],
+)
+def test_exception_tables_of_an_unknown_format_stay_unchanged(damage):
+    def function():
+        try:
+            return len("a")
+        except BaseException:
+            return 0
+
+    code = function.__code__
+    assert exception_table.guarded_from_the_start(code).co_exceptiontable != code.co_exceptiontable
+    damaged = code.replace(co_exceptiontable=damage(code.co_exceptiontable))
+    assert exception_table.guarded_from_the_start(damaged) is damaged
+
+
 def test_inputs_stay_read_only_in_later_calls():
     def function(x):
         x.flags.writeable = True
