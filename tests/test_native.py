@@ -233,3 +233,22 @@ def test_sizes_that_are_not_known_yet_and_right_are_let_through(is_compiled):
         lambda x, y: tf.gradients(op(x, y), x), jit_compile=is_compiled, input_signature=call.input_signature
     )
     np.testing.assert_array_equal(gradient(x, y)[0], np.full((2, 3, 4), 5.0))
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="the calls would run on a GPU")
+@pytest.mark.parametrize("mode", [mode for mode in modes.WITHOUT_XLA if mode != "session"])  # which places by itself
+def test_calls_that_are_placed_on_a_missing_gpu_run_on_the_host(mode):
+    op = differentiable_op(lambda x: x + 1, signature="()->()", numpy_grad=lambda op, g: 3 * g)
+
+    def on_gpu(x):
+        with tf.device("/GPU:0"):
+            return op(x)
+
+    with_soft_placement = tf.config.get_soft_device_placement()
+    tf.config.set_soft_device_placement(True)
+    try:
+        assert modes.call(mode, on_gpu, X).tolist() == [2, 3, 4]
+        for gradient_mode in ("tape, eager", "tape inside"):
+            assert modes.gradient(gradient_mode, on_gpu, X)[0].tolist() == [3, 3, 3]
+    finally:
+        tf.config.set_soft_device_placement(with_soft_placement)
