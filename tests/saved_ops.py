@@ -139,3 +139,15 @@ def product_with_numpy_jacobian(x, y):
 def product_numpy_jacobian(op):
     x, y = op.inputs
     return y, x
+
+
+@differentiable_op(signature="(n,d)->(k)", sizes={"k": lambda d, *, degree: d * degree})
+def moments(x, *, degree=2):
+    return np.concatenate([np.sum(x**power, axis=-2) for power in range(1, degree + 1)], axis=-1)
+
+
+@moments.numpy_gradient
+def moments_gradient(op, cotangent):
+    (x,), d = op.inputs, op.inputs[0].shape[-1]
+    parts = [cotangent[..., None, power * d : (power + 1) * d] for power in range(op.static.degree)]
+    return sum((power + 1) * x**power * part for power, part in enumerate(parts))

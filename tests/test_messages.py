@@ -880,7 +880,7 @@ def test_a_shape_function_that_xla_cannot_ask():
     text = f"""\
 {subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
   Expected: sizes that can be computed from the input sizes
-  Got:      float32[...] for inputs float32[?]
+  Got:      float32[?] for inputs float32[?]
   shape= gives the output shape for known sizes only. Write a signature, for example "()->()" for an elementwise \
 function, or make all sizes known with input_signature= or tf.ensure_shape."""
     check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([None])))
@@ -892,8 +892,8 @@ def test_a_run_time_size_under_xla():
 {subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
   Expected: sizes that can be computed from the input sizes
   Got:      float32[?] for inputs float32[3]
-  Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", or \
-pad the output to such a size."""
+  Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", \
+compute it with sizes=, or pad the output to such a size."""
     check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([3])))
 
 

@@ -74,6 +74,7 @@ def test_the_options_of_differentiable_op_are_these():
     assert list(parameters) == [
         "function",
         "signature",
+        "sizes",
         "shape",
         "dtype",
         "compute_dtype",

@@ -387,7 +387,9 @@ def test_further_inputs_are_held_to_computed_and_run_time_sizes(text, shapes, me
 )
 def test_further_outputs_come_behind(cores, expected):
     signature = Signature.parse("(n,n),(n)->(n)")
-    assert signature.with_outputs(cores) is Signature.parse(expected)
+    whole, parsed = signature.with_outputs(cores), Signature.parse(expected)
+    assert (whole.inputs, whole.outputs, whole.run_time_names) == (parsed.inputs, parsed.outputs, parsed.run_time_names)
+    assert whole.text == "(n,n),(n)->(n)"  # as the user wrote it
     assert signature.with_outputs([]) is signature
 
 

@@ -32,6 +32,7 @@ class OpOptions(TypedDict, total=False):
     """List the options of `differentiable_op`."""
 
     signature: str | None
+    sizes: Mapping[str, Callable[..., Any]] | None
     shape: Callable[..., Any] | None
     dtype: Any
     compute_dtype: Any
@@ -87,8 +88,14 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         support them as NumPy functions do. Sizes may be arithmetic (`"(n),(m)->(n+m-1)"`), and an output size may be a
         new name if it is known only at run time (`"(n)->(k)"`). Default: the signature of a ufunc; for other functions
         the output shapes are unknown.
+      sizes: Functions that compute the sizes of new names in the outputs or residuals, for example
+        `sizes={"k": lambda d, *, degree: d**degree}` for the signature `"(n,d)->(k)"`. The positional parameters of a
+        function are names of input sizes, and its keyword-only parameters are static parameters of the op. The sizes
+        are then known in graphs, XLA and Keras, and calls are checked against them. Default: new names are known only
+        at run time.
       shape: A shape function, instead of a signature. `shape(*input_shapes, **static)` returns the shape of the output,
-        or a tuple of shapes.
+        or a tuple of shapes. In graphs, the input shapes and the results may contain None for unknown sizes. If the
+        function raises for None, the output shapes are unknown.
       dtype: The output dtype. For several outputs, pass one dtype for all outputs, or a tuple or dict of dtypes, which
         also sets the form of the result. Default, also for None in a tuple or dict: the result type of the inputs.
       compute_dtype: The dtype to which floating inputs are cast before the function receives them. Complex inputs are

@@ -151,14 +151,18 @@ def _with_shapes(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> Sequence[tf.Te
 def _require_shapes(op: ConcreteOp, shapes: Sequence[Shape | None]) -> None:
     for number, shape in enumerate(shapes):
         if shape is None:
-            raise _unknown_shape(op.subject, number)
+            raise _unknown_shape(op, number)
 
 
-def _unknown_shape(subject: str, number: int) -> UnsupportedError:
+def _unknown_shape(op: ConcreteOp, number: int) -> UnsupportedError:
+    remedy = 'Pass signature= to the op, for example "(n)->()" or "()->()", or pass shape=.'
+    if op.definition.spec.shape is not None:
+        remedy = (
+            "Keras calls shape= with None for unknown sizes, such as the batch size, and the function raises for None. "
+            "Make it return a shape, for example shape=lambda x: (*x[:-1], 3), or pass signature=."
+        )
     return UnsupportedError(
-        f"output {number} has an unknown shape, and Keras needs the shape.",
-        subject=subject,
-        remedy='Pass signature= to the op, for example "(n)->()" or "()->()", or pass shape=.',
+        f"output {number} has an unknown shape, and Keras needs the shape.", subject=op.subject, remedy=remedy
     )
 
 

@@ -14,7 +14,7 @@ from tfpyop._registry.op_def import ConcreteOp
 class UnknownShape(NamedTuple):
     """An output of an op with an unknown rank."""
 
-    subject: str
+    op: ConcreteOp
     number: int
 
 
@@ -23,7 +23,7 @@ def record_unknown_shape(op: ConcreteOp, outputs: Sequence[tf.Tensor]) -> None:
     number = next((number for number, output in enumerate(outputs) if output.shape.rank is None), None)
     graph = tf.compat.v1.get_default_graph()
     while number is not None and isinstance(graph, FuncGraph):
-        _known(graph)[:] = [UnknownShape(op.subject, number)]
+        _known(graph)[:] = [UnknownShape(op, number)]
         graph = graph.outer_graph
 
 

@@ -136,7 +136,9 @@ class FunctionOpDef(OpDef):
         else:
             shared = self._unbound._method_template.specialize_from_payload(payload)
             host = shared.host.with_function(self._caller(tree, static), executor_map)
-        op = ConcreteOp(self, host, self.rules, self.spec.full_signature, tree, static, payload)
+        outputs = host.output_spec
+        assert isinstance(outputs, OpOutputSpec)
+        op = ConcreteOp(self, host, self.rules, outputs.signature, tree, static, payload)
         return op
 
     @cached_property
@@ -171,12 +173,13 @@ class FunctionOpDef(OpDef):
     def _host(self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None) -> HostFunction:
         spec, shape = self.spec, self.spec.shape
         outputs = OpOutputSpec(
-            spec.full_signature,
+            spec.concrete_signature(static),
             None if shape is None else lambda shapes: shape(*shapes, **static),
             (*spec.dtypes, *(dtype for _, dtype in spec.residuals.values())),
             spec.tree,
             tuple(spec.residuals),
             self.function if isinstance(self.function, np.ufunc) else None,
+            spec.residual_signature,
         )
         return HostFunction(
             self.subject,

@@ -45,6 +45,7 @@ def describe_op(op: OpDef) -> Mapping[str, str]:
     lines = {
         "defined at": str(op.site),
         "signature": "none" if spec.signature is None else spec.signature.text,
+        "sizes": ", ".join(map(str, spec.sizes.values())),
         "inputs": ", ".join(spec.parameters.input_names) or "unknown",
         "static": ", ".join(str(parameter) for parameter in spec.parameters.static_parameters.values()),
         "output dtypes": ", ".join(

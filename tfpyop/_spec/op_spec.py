@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from tfpyop._spec.coercion import STRING, DType
+from tfpyop._spec.computed_sizes import SizeFunction, read_sizes
 from tfpyop._spec.domain import Domain
 from tfpyop._spec.executor_source import ExecutorSource
 from tfpyop._spec.options import (
@@ -58,6 +59,8 @@ class OpSpec:
     tree: TreeSpec = LEAF
     """The nesting of the outputs."""
     residuals: Mapping[str, tuple[str, DType]] = field(default_factory=dict)
+    sizes: Mapping[str, SizeFunction] = field(default_factory=dict)
+    """The functions that compute output sizes."""
     compute_dtype: DType | None = None
     is_vectorized: bool = True
     executor: ExecutorSource | None = None
@@ -85,11 +88,12 @@ class OpSpec:
         name = default if options["name"] is None else options["name"]
         with naming(f"op {name!r} ({site})"):
             _check_name(name)
-            signature = read_signature(function, options["signature"], options["shape"])
+            signature = read_signature(function, options["signature"], options["shape"], options["sizes"])
             dtypes, tree = read_outputs(signature, options["dtype"])
             parameters = Parameters.of(function, read_names(options["static_argnames"]))
             check_input_count(parameters, signature, is_method=is_in_class(function))
             is_vectorized = read_vectorized(options["vectorized"], signature)
+            residuals = read_residuals(options["residuals"], signature, options["shape"])
             return cls(
                 name=name,
                 module=module,
@@ -100,7 +104,8 @@ class OpSpec:
                 shape=read_shape_function(options["shape"]),
                 dtypes=dtypes,
                 tree=tree,
-                residuals=read_residuals(options["residuals"], signature),
+                residuals=residuals,
+                sizes=read_sizes(options["sizes"], _with_residuals(signature, residuals), parameters),
                 compute_dtype=read_compute_dtype(options["compute_dtype"]),
                 is_vectorized=is_vectorized,
                 executor=read_executor(options["executor"], is_vectorized=is_vectorized),
@@ -168,8 +173,20 @@ class OpSpec:
     @cached_property
     def full_signature(self) -> Signature | None:
         """The signature with the residuals among the outputs."""
-        cores = [core for core, _ in self.residuals.values()]
-        return None if self.signature is None else self.signature.with_outputs(cores)
+        return _with_residuals(self.signature, self.residuals)
+
+    @cached_property
+    def residual_signature(self) -> Signature | None:
+        """Without a signature: the dimensions of the residuals, in a signature without inputs."""
+        if self.signature is not None or not self.residuals:
+            return None
+        return Signature.parse(f"->{','.join(core for core, _ in self.residuals.values())}")
+
+    def concrete_signature(self, static: Mapping[str, Any]) -> Signature | None:
+        """Return the full signature with the sizes that are computed for these static values."""
+        if self.full_signature is None or not self.sizes:
+            return self.full_signature
+        return self.full_signature.with_sizes({name: size.bound(static) for name, size in self.sizes.items()})
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
         """Sort the arguments of a call into flat inputs, their nesting, and static values."""
@@ -200,6 +217,11 @@ class OpSpec:
         tensors = leaves if tree is None else tree.unflatten(leaves)
         args, kwargs = self.parameters.call_arguments(tensors, static)
         return function(*args, **kwargs, **more)
+
+
+def _with_residuals(signature: Signature | None, residuals: Mapping[str, tuple[str, DType]]) -> Signature | None:
+    """Return a signature with residuals among its outputs."""
+    return None if signature is None else signature.with_outputs([core for core, _ in residuals.values()])
 
 
 def _check_name(name: Any) -> None:

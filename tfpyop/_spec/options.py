@@ -44,7 +44,7 @@ def read_names(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_signature(function: Any, text: Any, shape: Any) -> Signature | None:
+def read_signature(function: Any, text: Any, shape: Any, sizes: Any) -> Signature | None:
     if text is None:
         return Signature.from_ufunc(function) if isinstance(function, np.ufunc) and shape is None else None
     if not isinstance(text, str):
@@ -53,7 +53,7 @@ def read_signature(function: Any, text: Any, shape: Any) -> Signature | None:
         )
     if shape is not None:
         raise RegistrationError("signature= and shape= cannot be used together.", remedy="Remove one of the two.")
-    return Signature.parse(text)
+    return Signature.parse(text, frozenset(sizes) if isinstance(sizes, Mapping) else frozenset())
 
 
 def read_shape_function(shape: Any) -> Callable[..., Any] | None:
@@ -91,13 +91,13 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
     return dtypes, structure
 
 
-def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, tuple[str, DType]]:
+def read_residuals(residuals: Any, signature: Signature | None, shape: Any = None) -> Mapping[str, tuple[str, DType]]:
     if residuals is None:
         return {}
     example = 'Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.'
     if not isinstance(residuals, Mapping):
         raise RegistrationError("residuals= is not a dict.", got=f"{residuals!r:.80}", remedy=example)
-    if signature is None:
+    if signature is None and shape is None:
         raise RegistrationError(
             "residuals= requires a signature.",
             remedy='Pass a signature, for example signature="(n,n),(n)->(n)". '
@@ -123,15 +123,17 @@ def read_residuals(residuals: Any, signature: Signature | None) -> Mapping[str, 
             raise SignatureError(
                 f"cannot parse the core dimensions of residual {name!r}.",
                 expected='dimensions in parentheses, for example "(n,n)", with names from the signature or new names',
-                got=f"{declared[0]!r:.80}, with signature {signature.text!r}",
+                got=f"{declared[0]!r:.80}, with " + (f"signature {signature.text!r}" if signature else "shape="),
             )
         read[name] = (declared[0], dtype)
     return read
 
 
-def _is_core(text: str, signature: Signature) -> bool:
+def _is_core(text: str, signature: Signature | None) -> bool:
     """Return whether a text is valid as the core dimensions of an additional output of the signature."""
     with contextlib.suppress(SignatureError):  # the caller reports the problem
+        if signature is None:
+            return len(Signature.parse(f"->{text}").outputs) == 1
         return len(signature.with_outputs([text]).outputs) == len(signature.outputs) + 1
     return False
 

@@ -113,6 +113,8 @@ class OpOutputSpec:
     """The nesting of the outputs."""
     residual_names: tuple[str, ...] = ()
     ufunc: np.ufunc | None = None
+    residual_signature: Signature | None = None
+    """Without a signature of the op: the dimensions of the residuals, in a signature without inputs."""
 
     has_input_shapes = False
 
@@ -157,6 +159,13 @@ class OpOutputSpec:
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast outputs and residuals, and check their shapes."""
         arrays = [self._fit(value, outputs[number], number, inputs) for number, value in enumerate(values)]
+        if self.residual_signature is not None:
+            n_outputs = self.n_outputs(())
+            self.residual_signature.check_run_time_sizes(
+                [array.shape for array in arrays[n_outputs:]],
+                self.residual_signature.bind([]),
+                lambda number: self._what(number + n_outputs),
+            )
         if self.signature is not None and self.signature.run_time_names:
             binding = self.signature.bind([type_.shape for type_ in inputs])
             self.signature.check_run_time_sizes([array.shape for array in arrays], binding, self._what)
@@ -170,8 +179,11 @@ class OpOutputSpec:
         )
         if array.shape == promised.shape or is_compatible(array.shape, promised.shape):
             return array
+        is_residual = number >= self.n_outputs(())
         source = "signature" if self.signature is not None else "shape function"
-        requirement = f"The {source} requires this shape for inputs {self.describe_inputs(inputs)}."
+        source = "declaration in residuals=" if is_residual and self.signature is None else source
+        requirement = f"The {source} requires this shape for inputs {self.describe_inputs(inputs)}"
+        requirement += f"{self._computed_text(inputs)}."
         hint = self.loop_hint(inputs)
         raise ContractError(
             f"{self._what(number)} has the wrong shape.",
@@ -179,6 +191,13 @@ class OpOutputSpec:
             got=describe(np.asarray(value).dtype, array.shape),
             remedy=f"{requirement} Fix the {source}, or return an array of this shape.{f' {hint}' if hint else ''}",
         )
+
+    def _computed_text(self, inputs: ArraySpecs) -> str:
+        """Render the sizes that functions compute; an empty text if there are none."""
+        if self.signature is None or not self.signature.computed:
+            return ""
+        sizes = self.signature.computed_sizes(self.signature.bind([type_.shape for type_ in inputs]))
+        return f", with {', '.join(f'{name} = {size}' for name, size in sizes.items())} from sizes="
 
     def describe_inputs(self, inputs: ArraySpecs) -> str:
         """Render the input specs as one comma-separated line."""
@@ -215,19 +234,29 @@ class OpOutputSpec:
     def _shapes(self, shapes: Sequence[Shape | None]) -> Sequence[Shape | None]:
         if self.signature is not None:
             return self.signature.output_shapes(self.signature.bind(shapes))
-        known = [shape for shape in shapes if shape is not None and None not in shape]
+        residuals: Sequence[Shape | None] = ()
+        if self.residual_signature is not None:
+            residuals = self.residual_signature.output_shapes(self.residual_signature.bind([]))
+        return [*self._shapes_by_function(shapes), *residuals]
+
+    def _shapes_by_function(self, shapes: Sequence[Shape | None]) -> Sequence[Shape | None]:
+        known = [shape for shape in shapes if shape is not None]
+        n_outputs = self.n_outputs(())
         if self.shape is None or len(known) < len(shapes):
-            return [None] * len(self.dtypes)
+            return [None] * n_outputs
+        is_partial = any(None in shape for shape in known)
         try:
             result = self.shape(known)
         except Exception as error:
+            if is_partial:  # the function needs numbers
+                return [None] * n_outputs
             raise SignatureError(
                 f"the shape function raised {type(error).__name__}: {error}",
                 got=f"input shapes {', '.join(map(describe_shape, known))}",
                 remedy="Fix the shape function. It is called as shape(*input_shapes, **static), with a tuple of sizes "
                 "for each input.",
             ) from error
-        return _read_shapes(result, len(self.dtypes))
+        return _read_shapes(result, n_outputs, is_partial=is_partial)
 
     def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
         if all(declared is not None for declared in self.dtypes):  # numpy considers None equal to float64
@@ -321,22 +350,31 @@ def _all_known(shape: Shape | None) -> SymbolicShape | None:
     return known if len(known) == len(shape) else None
 
 
-def _read_shapes(result: Any, n_outputs: int) -> Sequence[Shape]:
-    """Return the shapes from the result of a shape function: one shape, or a sequence of shapes for several outputs."""
+def _read_shapes(result: Any, n_outputs: int, *, is_partial: bool = False) -> Sequence[Shape]:
+    """Return the shapes from the result of a shape function: one shape, or a sequence of shapes for several outputs.
+
+    If some input sizes are unknown (`is_partial`), the shapes may contain None.
+    """
+
+    def index(size: Any) -> int | None:
+        return None if size is None and is_partial else operator.index(size)
+
     is_nested = isinstance(result, tuple | list) and any(isinstance(size, tuple | list) for size in result)
     shapes = list(result) if n_outputs > 1 or is_nested else [result]
     try:
-        read = [tuple(map(operator.index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
+        read = [tuple(map(index, shape)) for shape in shapes if isinstance(shape, Sequence | Iterable)]
     except TypeError:  # raises below
         read = []
-    if len(read) != n_outputs or any(size < 0 for shape in read for size in shape):
+    if len(read) != n_outputs or any(size is not None and size < 0 for shape in read for size in shape):
         raise SignatureError(
             "the shape function must return one shape for each output.",
             expected="a tuple of sizes" if n_outputs == 1 else f"{n_outputs} tuples of sizes",
             got=f"{result!r:.80}",
             remedy="Return sizes that are integers of 0 or more.",
         )
-    if any(size > _LARGEST_SIZE for shape in read for size in shape):  # TensorFlow's shapes cannot hold larger sizes
+    if any(
+        size is not None and size > _LARGEST_SIZE for shape in read for size in shape
+    ):  # TensorFlow's shapes cannot hold larger sizes
         raise SignatureError(
             "the shape function returned a size that is too large for a tensor.",
             expected="sizes below 2**63",

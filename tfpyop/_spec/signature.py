@@ -1,15 +1,17 @@
 """Parse signatures in NumPy's gufunc language, and match them with shapes.
 
 Owns the core and loop dimensions, and how output shapes follow from input shapes. The language extends NumPy's: sizes
-may be arithmetic (`(n),(m)->(n+m-1)`), and outputs may have names that no input determines (`(n)->(k)`), whose sizes
-are known only after the function has run. Shapes may contain None for sizes that are not known yet.
+may be arithmetic (`(n),(m)->(n+m-1)`), and outputs may have names that no input determines (`(n)->(k)`). Functions
+of input sizes compute the sizes of these names (`computed_sizes`), or they are known only after the user's function
+has run. Shapes may contain None for sizes that are not known yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
+from typing import Protocol
 
 import numpy as np
 
@@ -47,20 +49,44 @@ class DimensionBinding:
         return self.loop + tuple(dimension.size(self.sizes) for dimension in present)
 
 
+class SizeValue(Protocol):
+    """Compute the size of a name from the sizes of the inputs."""
+
+    @property
+    def unknown_without(self) -> tuple[str, ...]:
+        """The names of the input sizes that must be known."""
+        ...
+
+    def value(self, sizes: Mapping[str, int | None]) -> int | None:
+        """Return the size; None if it is not known yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """Represent a parsed signature: the core dimensions of every input and output. Each text has one object."""
+    """Represent a parsed signature: the core dimensions of every input and output."""
 
     text: str
+    """The text that the user wrote. It does not contain residuals."""
     inputs: tuple[Core, ...]
     outputs: tuple[Core, ...]
     run_time_names: frozenset[str]
-    """The names in outputs that no input determines."""
+    """The names in outputs that are known only after the function has run."""
+    given_names: frozenset[str] = frozenset()
+    """The names that `sizes=` computes."""
+    computed: Mapping[str, SizeValue] = field(default_factory=dict)
+    """The sizes of these names, for one set of static values."""
+    origin: Signature | None = None
+    """For a signature with computed sizes: the signature without them."""
 
     @classmethod
     @lru_cache(maxsize=1024)
-    def parse(cls, text: str) -> Signature:
-        """Parse a signature.
+    def parse(cls, text: str, given_names: frozenset[str] = frozenset()) -> Signature:
+        """Parse a signature. Each text with the same given names has one object.
+
+        Args:
+          text: The signature.
+          given_names: The names in outputs that functions compute.
 
         Raises:
           SignatureError: The text is not a signature, or the input sizes do not determine all names.
@@ -77,7 +103,7 @@ class Signature:
                     "with several names, other inputs must have these names as sizes.",
                 )
         for dimension in (dimension for core in outputs for dimension in core):
-            free = names_in(dimension.term) - bound
+            free = names_in(dimension.term) - bound - given_names
             if free and isinstance(dimension.term, tuple):
                 raise SignatureError(
                     f"signature {text!r} uses {min(free)!r} in the output size {dimension.text!r}, but no input has "
@@ -86,7 +112,7 @@ class Signature:
                     "name.",
                 )
         free_names = {name for core in outputs for dimension in core for name in names_in(dimension.term)} - bound
-        return cls(text, inputs, outputs, frozenset(free_names))
+        return cls(text, inputs, outputs, frozenset(free_names - given_names), given_names)
 
     @classmethod
     def elementwise(cls, n_inputs: int, n_outputs: int) -> Signature:
@@ -108,7 +134,30 @@ class Signature:
 
     def with_outputs(self, cores: Sequence[str]) -> Signature:
         """Return this signature with further outputs, given by the texts of their core dimensions: `"(n,n)"`."""
-        return self if not cores else Signature.parse(f"{self.text},{','.join(cores)}")
+        if not cores:
+            return self
+        whole = Signature.parse(f"{self.text},{','.join(cores)}", self.given_names)
+        return replace(whole, text=self.text)
+
+    def with_sizes(self, computed: Mapping[str, SizeValue]) -> Signature:
+        """Return this signature with the functions that compute sizes, for one set of static values."""
+        return self if not computed else replace(self, computed=computed, origin=self)
+
+    @property
+    def input_names(self) -> frozenset[str]:
+        """The names in the inputs."""
+        return frozenset(name for core in self.inputs for dimension in core for name in names_in(dimension.term))
+
+    @property
+    def required_names(self) -> frozenset[str]:
+        """The names in the inputs that have a size in every call."""
+        dimensions = [dimension for core in self.inputs for dimension in core]
+        return self.input_names - {dimension.text for dimension in dimensions if dimension.optional}
+
+    @property
+    def output_names(self) -> frozenset[str]:
+        """The names in the outputs."""
+        return frozenset(name for core in self.outputs for dimension in core for name in names_in(dimension.term))
 
     @property
     def is_elementwise(self) -> bool:
@@ -121,7 +170,7 @@ class Signature:
         Raises:
           SignatureError: An input has too few dimensions, sizes disagree, or loop dimensions do not broadcast.
         """
-        return _bind(self, tuple(shapes))
+        return _bind(self.origin or self, tuple(shapes))  # cached, and must not keep the functions in `sizes=` alive
 
     def core_ranks(self, shapes: Sequence[Shape | None]) -> list[int]:
         """Return the number of core dimensions of each input, for inputs of these shapes."""
@@ -129,7 +178,12 @@ class Signature:
         return [sum(dimension.text not in missing for dimension in core) for core in self.inputs]
 
     def output_shapes(self, binding: DimensionBinding) -> tuple[Shape | None, ...]:
-        """Return the output shapes. A shape contains None only for sizes that are not known yet."""
+        """Return the output shapes. A shape contains None only for sizes that are not known yet.
+
+        Raises:
+          SignatureError: A size is negative or too large, or its function in `sizes=` did not return a size.
+        """
+        binding = self._with_computed(binding)
         for dimension in (dimension for core in self.outputs for dimension in core):
             size = dimension.size(binding.sizes)
             if size is not None and not 0 <= size <= LARGEST_SIZE:
@@ -146,7 +200,7 @@ class Signature:
 
         A shape is None if this is impossible: for inputs of unknown rank, and for sizes known only at run time.
         """
-        binding = self.bind(shapes)
+        binding = self._with_computed(self.bind(shapes))
         loop = self._loop_sizes(shapes, binding)
         if loop is None:
             return [None] * len(self.outputs)
@@ -157,12 +211,22 @@ class Signature:
                 linear = linear_of(dimension.term)
                 if linear is not None and binding.sizes.get(linear.name) is None:
                     names.setdefault(linear.name, _solved(linear, InputDimension(number, axis)))
+        present_cores = [[d.term for d in core if d.text not in binding.missing] for core in self.outputs]
         return [
-            loop + tuple(_substitute(d.term, names) for d in core if d.text not in binding.missing)
-            if self.run_time_names.isdisjoint(d.text for d in core)
+            loop + tuple(_substitute(term, names) for term in terms)
+            if all(names_in(term) <= names.keys() for term in terms)
             else None
-            for core in self.outputs
+            for terms in present_cores
         ]
+
+    def computed_sizes(self, binding: DimensionBinding) -> dict[str, int | None]:
+        """Return the sizes that functions compute, for these sizes of the inputs."""
+        return {name: computed.value(binding.sizes) for name, computed in self.computed.items()}
+
+    def _with_computed(self, binding: DimensionBinding) -> DimensionBinding:
+        if not self.computed:
+            return binding
+        return replace(binding, sizes={**binding.sizes, **self.computed_sizes(binding)})
 
     def broadcast_sizes(self, shapes: Sequence[Shape | None], number: int) -> SymbolicShape | None:
         """Return the shape of one input after its loop dimensions are broadcast, in the same form as `output_sizes`."""

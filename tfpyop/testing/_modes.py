@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import tfpyop
 from tfpyop import Op
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
@@ -84,15 +85,33 @@ class Caller:
         is_compiled = self._mode == "XLA"
         concrete_op, _ = concrete_op_of(self._op, arguments)
         text = id(concrete_op) if concrete_op.payload is None else concrete_op.payload
-        key = (tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors), text)
+        specs = [
+            tf.TensorSpec(shape, tensor.dtype)
+            for shape, tensor in zip(self._shapes(concrete_op, tensors), tensors, strict=True)
+        ]
+        key = (
+            tuple(
+                (spec.dtype, tensor.shape.rank, str(spec.shape)) for spec, tensor in zip(specs, tensors, strict=True)
+            ),
+            text,
+        )
         traced = self._traced.get(key)
         if traced is None:
-            specs = [
-                tf.TensorSpec([None] * tensor.shape.rank if is_compiled else None, tensor.dtype) for tensor in tensors
-            ]
             polymorphic = tf.function(function, autograph=False, jit_compile=is_compiled)
             traced = self._traced[key] = polymorphic.get_concrete_function(*specs)
         return traced
+
+    def _shapes(self, concrete_op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[list[int | None] | None]:
+        """Return the shapes for which a call is traced: the ranks for XLA, and core sizes if `sizes=` needs them."""
+        if self._mode != "XLA":
+            return [None] * len(tensors)
+        shapes = [tuple(tensor.shape.as_list()) for tensor in tensors]
+        signature = concrete_op.signature
+        known = signature.core_ranks(shapes) if signature is not None and signature.computed else [0] * len(shapes)
+        return [
+            [None] * (len(shape) - count) + list(shape[len(shape) - count :])
+            for shape, count in zip(shapes, known, strict=True)
+        ]
 
 
 def _natively(function: Function, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:

@@ -184,11 +184,17 @@ def _sizes(host: HostFunction, types: ArraySpecs, promised: Sequence[ArraySpec])
 
 def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
     signature = output_spec.signature if isinstance(output_spec, OpOutputSpec) else None
-    if signature is not None:
+    if signature is not None and signature.run_time_names:
         names = ", ".join(sorted(signature.run_time_names))
         return (
             f"Signature {signature.text!r} leaves {names} to the run time. Write what it is in terms of the inputs, as "
-            'in "(n)->(n//2+1)", or pad the output to such a size.'
+            'in "(n)->(n//2+1)", compute it with sizes=, or pad the output to such a size.'
+        )
+    if signature is not None:
+        needed = {name for size in signature.computed.values() for name in size.unknown_without}
+        return (
+            f"sizes= computes sizes from {', '.join(sorted(needed))}. Make {'it' if len(needed) == 1 else 'them'} "
+            "known with input_signature= or tf.ensure_shape. Other sizes may stay unknown."
         )
     example = ",".join(["()"] * len(types))
     if isinstance(output_spec, OpOutputSpec) and output_spec.shape is not None:
