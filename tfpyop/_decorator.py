@@ -124,7 +124,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
       domain: The valid range of the inputs, for tests that draw inputs: `"(0, inf)"`, `"[-1, 1]"`,
         `"integers [0, 10]"`. Pass one range for all inputs, or a dict from parameter names to ranges (None: any value).
         Calls are not checked against it. Default: any value.
-      name: The name in graphs and saved models. Default: `module:qualname`.
+      name: The name in graphs and saved models. An op that an instance or a function call creates has this name as long
+        as the op is referenced. Default: `module:qualname`.
 
     Returns:
       An `Op`, or a decorator that returns an `Op`.
@@ -151,7 +152,7 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
             definition = FunctionOpDef(function, spec, RuleSet(non_differentiable=is_constant), Op)
             _declare_rules(definition, complete)
             if not definition.is_local:
-                REGISTRY.register(definition.name, definition)
+                REGISTRY.register(definition.name, definition, is_kept=spec.is_kept)
         op: Op[..., Any] = definition.op
         return op
 

@@ -46,5 +46,8 @@ def get_op(name: str) -> Op[..., Any]:
 
 
 def registered_ops() -> Mapping[str, Op[..., Any]]:
-    """Return a read-only mapping from names to the ops of this process, in the order in which the ops were defined."""
+    """Return a read-only mapping from names to the ops of this process, in the order in which the ops were defined.
+
+    Ops that instances or function calls created with `name=` come last. They are listed as long as they are referenced.
+    """
     return OpsView()

@@ -1,12 +1,14 @@
 """Register ops by name, and find concrete ops by their tokens in graphs.
 
-Named ops are kept for the lifetime of the process. Local functions and bound methods are not listed, and live as long
-as they are referenced. Concrete ops are found by token and referenced weakly. A graph keeps the concrete ops that it
-calls alive.
+Named ops are kept for the lifetime of the process, unless they were created with `name=` for one instance or one call:
+these ops are listed as long as they are referenced. Ops of local functions and bound methods without `name=` are not
+listed, and live as long as they are referenced. Concrete ops are found by token and referenced weakly. A graph keeps
+the concrete ops that it calls alive.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import os
@@ -94,6 +96,7 @@ class Registry(Generic[NamedT, TokenT]):
     def __init__(self) -> None:
         self._lock = SafeLock()
         self._definitions: dict[str, NamedT] = {}
+        self._passing: weakref.WeakValueDictionary[str, NamedT] = weakref.WeakValueDictionary()
         self._internal: dict[str, NamedOp] = {}
         self._concrete_ops: weakref.WeakValueDictionary[str, TokenT] = weakref.WeakValueDictionary()
         self._local_tokens: weakref.WeakKeyDictionary[TokenT, str] = weakref.WeakKeyDictionary()
@@ -102,15 +105,20 @@ class Registry(Generic[NamedT, TokenT]):
         self.registrations = 0
         """The number of times that an op has replaced another op. Earlier token lookups may then be outdated."""
 
-    def register(self, name: str, definition: NamedT) -> None:
-        """Register an op under its name.
+    def register(self, name: str, definition: NamedT, *, is_kept: bool = True) -> None:
+        """Register an op under its name. Unless the op `is_kept`, the name refers to it as long as it is referenced.
 
         Raises:
           RegistrationError: An op with this name is already defined at another site.
         """
+        if self._passing.get(name) is not None:
+            gc.collect()  # the op of an instance that is gone may still be part of a reference cycle
         with self._lock:
-            known = self._definitions.setdefault(name, definition)
-            if known is definition:
+            known = self._named(name)
+            own, other = (self._definitions, self._passing) if is_kept else (self._passing, self._definitions)
+            if known is None or known is definition:
+                self.registrations += not is_kept  # tokens may have referred to an op of this name that is gone
+                own[name] = definition
                 return
             if not definition.site.replaces(known.site):
                 raise RegistrationError(
@@ -120,7 +128,8 @@ class Registry(Generic[NamedT, TokenT]):
                     remedy="Rename one of the functions, or pass a different name= for one of the ops. Do not "
                     "pass name= for ops created inside a function.",
                 )
-            self._definitions[name] = definition
+            other.pop(name, None)
+            own[name] = definition
             self.registrations += 1
             for token in list(self._concrete_ops):
                 if Token.parse(token).belongs_to(name):
@@ -140,7 +149,7 @@ class Registry(Generic[NamedT, TokenT]):
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
-                remedy=f"{nearest(str(name), self._definitions)} An op is registered when its module is imported.",
+                remedy=f"{nearest(str(name), self.names())} An op is registered when its module is imported.",
             )
         return known
 
@@ -153,8 +162,8 @@ class Registry(Generic[NamedT, TokenT]):
         return self._known(name) is not None
 
     def names(self) -> list[str]:
-        """Return all listed names, in the order in which the ops were defined."""
-        return list(self._definitions)
+        """Return all listed names, in the order in which the ops were defined. Ops of instances come last."""
+        return [*self._definitions, *self._passing.keys()]
 
     def unique(self, name: str) -> str:
         """Return the name with a unique suffix. Other processes do not use the same suffix."""
@@ -235,7 +244,7 @@ class Registry(Generic[NamedT, TokenT]):
         if owner is not None:
             return token.without_rule(owner.subject, rule)
         if token.module in sys.modules:
-            return token.undefined(nearest(token.op, self._definitions))
+            return token.undefined(nearest(token.op, self.names()))
         return token.unknown()
 
     def is_stable(self, op: TokenT) -> bool:
@@ -256,6 +265,11 @@ class Registry(Generic[NamedT, TokenT]):
         """Start to use new names in a forked child process. Graphs from before the fork keep their tokens."""
         self._process = os.urandom(4).hex()
 
+    def _named(self, name: str) -> NamedT | None:
+        """Return the op that is registered under this name."""
+        known = self._definitions.get(name)
+        return self._passing.get(name) if known is None else known
+
     def _known(self, name: str) -> NamedOp | None:
         """Return the op of this name, which may be an op of tfpyop itself; None if no op has this name."""
         return self._internal.get(name) or self._declared(name)
@@ -263,13 +277,13 @@ class Registry(Generic[NamedT, TokenT]):
     def _declared(self, name: str) -> NamedT | None:
         """Return the user's op of this name, which may be the op of a rule; None if no op has this name."""
         rules: list[str] = []
-        known = self._definitions.get(name)
+        known = self._named(name)
         while known is None:
             name, _, rule = name.rpartition("/")
             if rule.partition(".")[0] not in RULES or len(rules) == _MOST_RULES:
                 return None
             rules.append(rule)
-            known = self._definitions.get(name)
+            known = self._named(name)
         for rule in reversed(rules):
             known = None if known is None else known.rule_op(rule)
         return known

@@ -33,7 +33,7 @@ from tfpyop._spec.options import (
 )
 from tfpyop._spec.parameters import BoundArguments, Parameters
 from tfpyop._spec.signature import Signature
-from tfpyop._spec.source_location import Site, default_name, is_in_class
+from tfpyop._spec.source_location import Site, default_name, is_in_class, is_of_one_call
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop._spec.tree import LEAF, TreeSpec
 from tfpyop.errors import RegistrationError, TfpyopError, naming
@@ -53,6 +53,8 @@ class OpSpec:
     """Whether the name is valid in this process only."""
     site: Site
     parameters: Parameters
+    is_kept: bool = True
+    """Whether the registry keeps the op. It does not keep an op of one instance, or of one call of a function."""
     signature: Signature | None = None
     shape: Callable[..., Any] | None = None
     dtypes: tuple[DType | None, ...] = (None,)
@@ -100,6 +102,7 @@ class OpSpec:
                 is_local=is_local and options["name"] is None,
                 site=site,
                 parameters=parameters,
+                is_kept=not is_of_one_call(function, frame),
                 signature=signature,
                 shape=read_shape_function(options["shape"]),
                 dtypes=dtypes,

@@ -72,6 +72,17 @@ def default_name(function: Any, frame: FrameType) -> tuple[str, str, bool]:
     return f"{home}:{qualname}", home, not _is_being_defined(function, frame)
 
 
+def is_of_one_call(function: Any, frame: FrameType) -> bool:
+    """Return whether an op of this function belongs to one instance, or to one call of a function.
+
+    Ops that functions create while a module is imported belong to the module.
+    """
+    owner = getattr(function, "__self__", None)
+    is_made = "<locals>" in getattr(function, "__qualname__", "<locals>")
+    is_bound = owner is not None and not inspect.ismodule(owner)
+    return (is_made or is_bound) and _is_in_call(frame) and not _is_in_import(frame)
+
+
 def is_in_class(function: Any) -> bool:
     """Return whether a function was defined in the body of a class."""
     return "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
@@ -80,6 +91,15 @@ def is_in_class(function: Any) -> bool:
 def _is_in_call(frame: FrameType) -> bool:
     """Return whether a frame runs a function, rather than the body of a module or class."""
     return bool(frame.f_code.co_flags & inspect.CO_OPTIMIZED)
+
+
+def _is_in_import(frame: FrameType | None) -> bool:
+    """Return whether a module that is being imported runs further up the stack."""
+    while frame is not None:
+        if not _is_in_call(frame) and getattr(frame.f_globals.get("__spec__"), "_initializing", False):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_being_defined(function: Any, frame: FrameType | None) -> bool:
