@@ -151,3 +151,14 @@ def moments_gradient(op, cotangent):
     (x,), d = op.inputs, op.inputs[0].shape[-1]
     parts = [cotangent[..., None, power * d : (power + 1) * d] for power in range(op.static.degree)]
     return sum((power + 1) * x**power * part for power, part in enumerate(parts))
+
+
+@differentiable_op(signature="(),()->()", non_differentiable=("gamma",))
+def threshold(x, gamma):
+    return np.where(x > gamma, x * gamma, x)
+
+
+@threshold.numpy_gradient
+def threshold_gradient(op, cotangent):
+    x, gamma = op.inputs
+    return np.where(x > gamma, gamma, 1) * cotangent, None

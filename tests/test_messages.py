@@ -1784,14 +1784,14 @@ def test_something_else_than_a_function(value, text):
 def test_a_name_that_is_none(name):
     text = f"""\
 op {name!r} ({place(plain)}): {name!r} is not a valid op name.
-  Use a name= of letters, digits and the characters . : / - _"""
+  Use a name= of letters, digits and the characters . : / - _ ( ) [ ]"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=name))
 
 
 def test_an_empty_name():
     text = f"""\
 op '' ({place(plain)}): '' is not a valid op name.
-  Use a name= of letters, digits and the characters . : / - _"""
+  Use a name= of letters, digits and the characters . : / - _ ( ) [ ]"""
     check(RegistrationError, text, lambda: differentiable_op(plain, name=""))
 
 

@@ -10,6 +10,7 @@ from tfpyop._prefer_native import prefer_native
 from tfpyop._registered import get_op, registered_ops
 from tfpyop._rules.description import RuleDescription
 from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.undefined import UNDEFINED
 from tfpyop._version import __version__
 from tfpyop.errors import (
     CoercionError,
@@ -22,6 +23,7 @@ from tfpyop.errors import (
 )
 
 __all__ = [
+    "UNDEFINED",
     "CoercionError",
     "ContractError",
     "GradientError",

@@ -18,7 +18,6 @@ from tfpyop._registry.op_def import REGISTRY, RuleSet, Transform
 from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.options import read_flag
 from tfpyop.errors import RegistrationError, naming, nearest
 
 P = ParamSpec("P")
@@ -45,14 +44,15 @@ class OpOptions(TypedDict, total=False):
     executor: Executor | Callable[[], Executor] | None
     stateful: bool
     prefer: Literal["native", "numpy"] | None
-    non_differentiable: bool
+    non_differentiable: bool | str | Sequence[str]
+    surrogate: bool
     static_argnames: str | Sequence[str] | Set[str]
     domain: str | Mapping[str, str | None] | None
     name: str | None
 
 
 _DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"vectorized": True, "stateful": False, "non_differentiable": False, "static_argnames": ()}
+    {"vectorized": True, "stateful": False, "non_differentiable": False, "surrogate": False, "static_argnames": ()}
 )
 """The defaults that are not None."""
 _RULES: Mapping[str, Transform] = MappingProxyType(
@@ -106,8 +106,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
       jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`.
       numpy_jvp: The JVP rule in numpy, as for `Op.numpy_jvp`.
       residuals: The values that the function saves for its rules, for example `{"lu": ("(n,n)", np.float64)}`: core
-        dimensions with the names of the signature, and a dtype. The function then returns `(outputs, {"lu": ...})`.
-        Default: no residuals.
+        dimensions with the names of the signature, and a dtype (None: the result type of the inputs). The function then
+        returns `(outputs, {"lu": ...})`. Default: no residuals.
       vectorized: Whether the function supports loop dimensions. If False, the function and its numpy rules receive core
         dimensions only, and are called once for every element of the loop dimensions. Default: True.
       executor: With `vectorized=False`, runs the elements of loop dimensions in threads, in processes or on a cluster,
@@ -118,8 +118,11 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         may fold, drop and reorder calls.
       prefer: `"native"` to call the implementation attached with `@op.native` by default, which is then required.
         Default: the numpy function.
-      non_differentiable: Whether gradients are None, as for integer inputs. Default: False. Requesting the gradient of
-        an op without a rule then raises an error.
+      non_differentiable: Whether gradients are None, as for integer inputs. Or the names of parameters by whose inputs
+        the op has no derivative: requesting this derivative raises an error, and what rules return for these inputs is
+        ignored. Default: False. Requesting the gradient of an op without a rule then raises an error.
+      surrogate: Whether the rules are not the derivatives of the function on purpose, as for a straight-through
+        estimator. `tfpyop.testing` then checks only that they are valid and linear. Default: False.
       static_argnames: Names of further static parameters.
       domain: The valid range of the inputs, for tests that draw inputs: `"(0, inf)"`, `"[-1, 1]"`,
         `"integers [0, 10]"`. Pass one range for all inputs, or a dict from parameter names to ranges (None: any value).
@@ -148,8 +151,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
             )
         spec = OpSpec.read(function, frame, complete)
         with naming(spec.subject):
-            is_constant = read_flag("non_differentiable", complete["non_differentiable"])
-            definition = FunctionOpDef(function, spec, RuleSet(non_differentiable=is_constant), Op)
+            rules = RuleSet(non_differentiable=complete["non_differentiable"] is True)
+            definition = FunctionOpDef(function, spec, rules, Op)
             _declare_rules(definition, complete)
             if not definition.is_local:
                 REGISTRY.register(definition.name, definition, is_kept=spec.is_kept)
@@ -194,6 +197,11 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
     method = parse_method(options["grad"])
     rules = {option: options[option] for option in _RULES if options[option] is not None}
     if method is not None:
+        if definition.spec.is_surrogate:
+            raise RegistrationError(
+                "surrogate=True says that the rules are not derivatives, but grad= requests numerical derivatives.",
+                remedy="Remove one of the two.",
+            )
         if len(rules) > 1:
             raise RegistrationError(
                 "grad= requests numerical derivatives, but a rule is also passed.", remedy="Remove one of the two."

@@ -12,17 +12,20 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering import graph, vectorized_map
-from tfpyop._lowering._tensorflow import CompositeTensor, set_attribute, stop_recording
+from tfpyop._lowering._tensorflow import CompositeTensor, is_watched, set_attribute, stop_recording
+from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.record import record
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
+from tfpyop._lowering.autodiff.rule_call import undefined_inputs
 from tfpyop._lowering.shape_tensors import is_same_shape, sizes_tensor
 from tfpyop._lowering.tensors import dtype_of, holds_tensor, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop._prefer_native import is_preferred
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef
+from tfpyop._rules.missing import undefined_derivative
 from tfpyop._spec.array_like import require_levels
-from tfpyop._spec.coercion import coerce_output
+from tfpyop._spec.coercion import coerce_output, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, UnsupportedError, annotate
@@ -66,9 +69,9 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     if op.rules.non_differentiable:
         return [tf.stop_gradient(tensor) for tensor in results(op, tensors)]
     promised = _promised(op, tensors)
-    is_differentiable = op.is_differentiable(list(map(dtype_of, tensors)), [type_.dtype for type_ in promised])
-    if not is_differentiable or not _has_rules_for_it(op):
-        return results(op, tensors)
+    may_differ = op.is_differentiable(list(map(dtype_of, tensors)), [type_.dtype for type_ in promised])
+    if not may_differ or not _has_rules_for_it(op):
+        return _without_undefined(op, tensors)
     with stop_recording():
         outputs = [tf.identity(tensor) for tensor in results(op, tensors)]
     if tf.executing_eagerly():
@@ -77,6 +80,21 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return graph.with_gradient(
         op, tensors, outputs, lambda rows: vectorized_map.batch_native_call(op, len(outputs), rows)
     )
+
+
+def _without_undefined(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Return the results with their own derivatives, except by the inputs that are declared non-differentiable."""
+    numbers = undefined_inputs(RecordedCall(op, tensors, [], []))
+    if not numbers:
+        return results(op, tensors)
+    stopped = [tf.stop_gradient(tensor) if number in numbers else tensor for number, tensor in enumerate(tensors)]
+    sources = [tensors[number] for number in numbers]
+    if tf.executing_eagerly():  # a placeholder would raise at once
+        sources = [tensor for tensor in sources if is_watched([tensor])]
+    outputs = results(op, stopped)
+    floating = [tensor for tensor in outputs if is_differentiable(dtype_of(tensor))]
+    marked = iter(nondifferentiable(op, floating, sources, undefined_derivative) if sources else floating)
+    return [next(marked) if is_differentiable(dtype_of(tensor)) else tensor for tensor in outputs]
 
 
 def _promised(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> Sequence[ArraySpec]:

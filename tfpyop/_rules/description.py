@@ -55,6 +55,8 @@ def describe_op(op: OpDef) -> Mapping[str, str]:
     }
     for defines in ("gradient", "JVP", "native"):
         lines[defines] = "; ".join(str(rule) for rule in rules if rule.defines == defines)
+    if spec.undefined:
+        lines["undefined"] = f"the derivative by {', '.join(spec.undefined)}"
     if op.rules.non_differentiable:
         lines["gradient"] = "declared non_differentiable"
     return {topic: text for topic, text in lines.items() if text}
@@ -112,5 +114,7 @@ def _options(spec: OpSpec) -> Iterator[str]:
         yield "executor"
     if spec.is_stateful:
         yield "stateful"
+    if spec.is_surrogate:
+        yield "surrogate"
     if spec.prefers_native:
         yield "prefer='native'"

@@ -20,6 +20,7 @@ from tfpyop._spec.coercion import Array, DType, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import NamedValues, RuleContext
 from tfpyop._spec.signature import Signature
+from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError, annotate, message_of
 
 _BLOCK_REMEDY = "Return an array or tensor for it, or None where the derivative is zero."
@@ -126,6 +127,8 @@ class NumpyProduct(JacobianProduct):
                 vector = whole[block.output if is_vjp else block.position]
                 if vector is None:
                     continue
+                if block.value is UNDEFINED:
+                    raise undefined_vector("cotangent", block.input)
                 given = vector if index is None else vector[index]
                 place = block.position if is_vjp else block.output
                 product = _multiplied(block, given, context, part, is_vjp=is_vjp)
@@ -186,6 +189,9 @@ class TensorFlowProduct(JacobianProduct):
             if vector is None:
                 continue
             place = block.position if is_vjp else block.output
+            if block.value is UNDEFINED or results[place] is UNDEFINED:
+                results[place] = UNDEFINED
+                continue
             product = _tensor_product(block, vector, op, layout, is_vjp=is_vjp)
             results[place] = product if results[place] is None else results[place] + product
         return results

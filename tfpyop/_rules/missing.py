@@ -68,6 +68,27 @@ def missing_for_some_inputs(op: ConcreteOp) -> GradientError:
     return inputs_without_rule(op, "gradient", missing, known)
 
 
+def undefined_derivative(op: ConcreteOp) -> GradientError:
+    """Return the error for the derivative by inputs that are declared non-differentiable."""
+    names = op.definition.spec.undefined
+    return GradientError(
+        f"the derivative by {' or '.join(map(repr, names))} is not defined.",
+        subject=op.subject,
+        expected="no request for this derivative",
+        got=f"the op declares non_differentiable={names!r}",
+        remedy="Do not differentiate by this input, for example with tf.stop_gradient around it.",
+    )
+
+
+def undefined_by_rule(op: ConcreteOp) -> GradientError:
+    """Return the error for a derivative for which a rule in TensorFlow ops returned UNDEFINED."""
+    return GradientError(
+        "a requested derivative is not defined: a rule of the op returned UNDEFINED for it.",
+        subject=op.subject,
+        remedy="Do not request this derivative: stop it with tf.stop_gradient.",
+    )
+
+
 def missing_second_derivative(op: ConcreteOp) -> GradientError:
     """Return the error for the derivative of a numpy rule that has no rule of its own."""
     definition = op.definition

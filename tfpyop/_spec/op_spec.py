@@ -36,6 +36,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site, default_name, is_in_class, is_of_one_call
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop._spec.tree import LEAF, TreeSpec
+from tfpyop._spec.undefined import read_non_differentiable
 from tfpyop.errors import RegistrationError, TfpyopError, naming
 
 _ANY_VALUES = inspect.signature(lambda *values, **static: None)
@@ -60,7 +61,8 @@ class OpSpec:
     dtypes: tuple[DType | None, ...] = (None,)
     tree: TreeSpec = LEAF
     """The nesting of the outputs."""
-    residuals: Mapping[str, tuple[str, DType]] = field(default_factory=dict)
+    residuals: Mapping[str, tuple[str, DType | None]] = field(default_factory=dict)
+    """The core dimensions and the dtype of each residual. None stands for the result type of the inputs."""
     sizes: Mapping[str, SizeFunction] = field(default_factory=dict)
     """The functions that compute output sizes."""
     compute_dtype: DType | None = None
@@ -70,6 +72,10 @@ class OpSpec:
     is_stateful: bool = False
     prefers_native: bool = False
     domain: Domain = field(default_factory=Domain)
+    undefined: tuple[str, ...] = ()
+    """The parameters by whose inputs the op has no derivative."""
+    is_surrogate: bool = False
+    """Whether the rules are not the derivatives of the function."""
 
     @classmethod
     def read(cls, function: Any, frame: FrameType, options: Mapping[str, Any]) -> OpSpec:
@@ -115,6 +121,8 @@ class OpSpec:
                 is_stateful=read_flag("stateful", options["stateful"]),
                 prefers_native=read_prefer(options["prefer"]),
                 domain=Domain.read(options["domain"], parameters.input_names),
+                undefined=read_non_differentiable(options["non_differentiable"], parameters)[1],
+                is_surrogate=read_flag("surrogate", options["surrogate"]),
             )
 
     @cached_property
@@ -222,15 +230,16 @@ class OpSpec:
         return function(*args, **kwargs, **more)
 
 
-def _with_residuals(signature: Signature | None, residuals: Mapping[str, tuple[str, DType]]) -> Signature | None:
+def _with_residuals(signature: Signature | None, residuals: Mapping[str, tuple[str, DType | None]]) -> Signature | None:
     """Return a signature with residuals among its outputs."""
     return None if signature is None else signature.with_outputs([core for core, _ in residuals.values()])
 
 
 def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.:/<>-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.:/<>()\[\]-]+", name):
         raise RegistrationError(
-            f"{name!r} is not a valid op name.", remedy="Use a name= of letters, digits and the characters . : / - _"
+            f"{name!r} is not a valid op name.",
+            remedy="Use a name= of letters, digits and the characters . : / - _ ( ) [ ]",
         )
     if re.search(r"/(vjp|jvp)(\.\w+)*\Z", name):
         raise RegistrationError(

@@ -91,7 +91,9 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
     return dtypes, structure
 
 
-def read_residuals(residuals: Any, signature: Signature | None, shape: Any = None) -> Mapping[str, tuple[str, DType]]:
+def read_residuals(
+    residuals: Any, signature: Signature | None, shape: Any = None
+) -> Mapping[str, tuple[str, DType | None]]:
     if residuals is None:
         return {}
     example = 'Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.'
@@ -107,7 +109,7 @@ def read_residuals(residuals: Any, signature: Signature | None, shape: Any = Non
     for name, declared in residuals.items():
         is_pair = isinstance(declared, tuple) and len(declared) == 2 and isinstance(declared[0], str)
         dtype = parse_dtype(declared[1]) if is_pair else None
-        if dtype is None:
+        if not is_pair:
             raise RegistrationError(
                 f"the declaration of residual {name!r} is not a pair of core dimensions and a dtype.",
                 got=f"{declared!r:.80}",

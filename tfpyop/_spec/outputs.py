@@ -26,6 +26,7 @@ from tfpyop._spec.coercion import (
 )
 from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop._spec.tree import TreeSpec
+from tfpyop._spec.undefined import UNDEFINED
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
 
 
@@ -147,6 +148,13 @@ class OpOutputSpec:
             result, residuals = self._split_residuals(result)
         values = [*self.unpack_outputs(result), *residuals]
         for number, value in enumerate(values):
+            if value is UNDEFINED:
+                raise ContractError(
+                    f"{self._what(number)} is UNDEFINED.",
+                    expected="an array or number",
+                    got="tfpyop.UNDEFINED",
+                    remedy="Only derivative rules return UNDEFINED. Return an array, for example with np.nan in it.",
+                )
             if value is None:
                 raise ContractError(
                     f"{self._what(number)} is None.",

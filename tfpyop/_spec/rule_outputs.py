@@ -17,6 +17,7 @@ from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_typ
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
 from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
+from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError
 
 T = TypeVar("T")
@@ -134,7 +135,11 @@ class RuleOutputSpec(ABC):
     def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
         """Return the vectors for the needed differentiable models from a rule's result, with zeros for None."""
         models, numbers = self.models(self._parts(inputs)), self.numbers(dtypes_of(inputs))
-        pairs = zip(self.unpack_vectors(result, dtypes_of(inputs)), [models[number] for number in numbers], strict=True)
+        vectors = self.unpack_vectors(result, dtypes_of(inputs))
+        for number, value in zip(numbers, vectors, strict=True):
+            if value is UNDEFINED:
+                raise undefined_vector("cotangent" if self.like == "inputs" else "tangent", number)
+        pairs = zip(vectors, [models[number] for number in numbers], strict=True)
         return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
     @abstractmethod

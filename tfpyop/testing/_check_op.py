@@ -159,4 +159,5 @@ def _line(outcome: Outcome) -> str:
     if outcome.status == "failed":
         return f"{outcome.check:20}FAILED, {outcome.seconds:.1f} s"
     rejected = f", {outcome.n_rejected} rejected" if outcome.n_rejected else ""
-    return f"{outcome.check:20}passed: {outcome.n_examples} examples{rejected}, {outcome.seconds:.1f} s"
+    note = f" ({outcome.reason})" if outcome.reason else ""
+    return f"{outcome.check:20}passed: {outcome.n_examples} examples{rejected}, {outcome.seconds:.1f} s{note}"

@@ -47,7 +47,7 @@ class Outcome:
       status: Whether the check passed, failed or was skipped.
       n_examples: Number of judged examples, in all modes together. Not counted if the check failed.
       n_rejected: Number of rejected examples, for example at points where the function is not smooth.
-      reason: The reason why the check was skipped.
+      reason: The reason why the check was skipped, or why it proves less than usual.
       failure: The failure, if the check failed.
       seconds: Duration of the check in seconds.
     """
@@ -166,8 +166,12 @@ class CheckRunner:
         after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
 
-    def passed(self) -> Outcome:
-        """Return the outcome of a check without failures. The check is skipped if it did not apply to any example."""
+    def passed(self, reason: str | None = None) -> Outcome:
+        """Return the outcome of a check without failures. The check is skipped if it did not apply to any example.
+
+        Args:
+          reason: The reason why the check proves less than usual.
+        """
         if self._pointless is not None and self._n_rejected == self._n_examples:
             return self.skipped(self._pointless)
         return Outcome(
@@ -176,6 +180,7 @@ class CheckRunner:
             "passed",
             self._n_examples - self._n_rejected,
             self._n_rejected,
+            reason,
             seconds=time.perf_counter() - self._start,
         )
 

@@ -22,7 +22,7 @@ from tfpyop.testing._derivatives import (
     slopes,
 )
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._ops import Flat, concrete_op_of, flat_function
+from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, undefined_inputs
 
 _TOLERANCES = {"float64": 1e-6, "complex128": 1e-6, "float32": 2e-3, "complex64": 2e-3}
 NOISE = 1e-14
@@ -46,6 +46,7 @@ class Point:
       function: The host function, for numerical derivatives.
       call: The op, for TensorFlow's derivatives.
       outputs: The outputs of the op at this point. Cotangents have the same dtypes.
+      undefined: The indices of the inputs by which the op declares that it has no derivative.
     """
 
     arrays: list[Array]
@@ -53,6 +54,7 @@ class Point:
     function: Function
     call: Flat
     outputs: list[Array]
+    undefined: Sequence[int] = ()
 
     @classmethod
     def of(cls, check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> Point:
@@ -70,8 +72,9 @@ class Point:
             hypothesis.reject()
         if not all(any(is_differentiable(array.dtype) for array in side) for side in (arrays, values)):
             check.skip_example("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
+        undefined = undefined_inputs(op, arguments)
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
-        return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)])
+        return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)], undefined)
 
     def moved(self) -> Point:
         """Return a nearby generic point."""
@@ -87,7 +90,9 @@ class Point:
     @property
     def wanted(self) -> list[bool]:
         """Whether each input has derivatives."""
-        return [is_differentiable(array.dtype) for array in self.arrays]
+        return [
+            is_differentiable(array.dtype) and number not in self.undefined for number, array in enumerate(self.arrays)
+        ]
 
 
 def _widened(array: Array) -> Array:

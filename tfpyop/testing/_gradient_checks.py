@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,9 @@ from tfpyop.testing._gradient_checker import GradientChecker
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._modes import checked_modes, is_applicable
-from tfpyop.testing._ops import rules_of
+from tfpyop.testing._ops import rules_of, spec_of
 from tfpyop.testing._strategies import smooth_arguments
+from tfpyop.testing._surrogate_checks import REASON, SurrogateGradientChecker, check_surrogate_jvp
 
 _SECOND_NOISE = 1e-11
 """Precision lost by cancellation inside a gradient, relative to its cotangents, their vectors and the moves."""
@@ -74,6 +76,8 @@ def check_gradient(
     outputs do not depend on inputs for which the rule returns None. Numbers at which the function is not smooth, or the
     differences are not precise, do not count. An example without numbers that count is rejected.
 
+    For an op with `surrogate=True`, proves only that the rule is valid and linear in the cotangents, and says so.
+
     Args:
       op: The op. Skipped if it has no gradient rule, or nothing to differentiate.
       arguments: Strategy for the arguments. Default: float64 arguments of moderate magnitude, drawn like
@@ -93,16 +97,16 @@ def check_gradient(
     check = CheckRunner(op, "check_gradient", max_examples=max_examples, seed=seed)
     if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
-    strategy = smooth_arguments(op) if arguments is None else arguments
+    strategy, is_surrogate = smooth_arguments(op) if arguments is None else arguments, spec_of(op).is_surrogate
     applicable = [mode for mode in checked_modes(modes) if mode in _MOST_EXAMPLES and is_applicable(op, mode)]
     if not applicable:
         return check.skipped("none of the modes applies to this op")
     for mode in applicable:
         at_most = _MOST_EXAMPLES[mode]
-        checker = GradientChecker(check, op, mode)
+        checker = (SurrogateGradientChecker if is_surrogate else GradientChecker)(check, op, mode)
         check.run(strategy, checker, shrinks=mode == "eager", at_most=at_most)
         checker.require_all_judged()
-    return check.passed()
+    return check.passed(REASON if is_surrogate else None)
 
 
 def check_jvp(
@@ -136,6 +140,10 @@ def check_jvp(
     check = CheckRunner(op, "check_jvp", max_examples=max_examples, seed=seed)
     if rules_of(op).jvp is None:
         return check.skipped("the op has no JVP rule")
+    if spec_of(op).is_surrogate:
+        strategy = smooth_arguments(op) if arguments is None else arguments
+        check.run(strategy, lambda arguments: check_surrogate_jvp(check, op, arguments))
+        return check.passed(REASON)
     coverage = Coverage(check, "check_jvp")
 
     def body(arguments: Arguments) -> None:
@@ -288,7 +296,8 @@ class FirstGradient:
 
 def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, numerical: Slopes) -> None:
     """Raise a failure if a small part of a tangent is wrong."""
-    light = LightTangents(at.function, at.arrays, push=lambda vectors: jvp(at.call, at.tensors, vectors))
+    push = functools.partial(jvp, at.call, at.tensors)
+    light = LightTangents(at.function, at.arrays, push, at.undefined)
     found = light.mismatch(direction, numerical)
     if found is not None:
         raise check.failure(

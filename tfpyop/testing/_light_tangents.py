@@ -45,11 +45,13 @@ class LightTangents:
       function: The function.
       point: The point.
       push: The rule, as a function from tangents of the inputs to tangents of the outputs.
+      undefined: The indices of the inputs that have no derivative.
     """
 
     function: Function
     point: Sequence[Array]
     push: Callable[[Vectors], Vectors]
+    undefined: Sequence[int] = ()
 
     def mismatch(self, direction: Vectors, numerical: Slopes) -> TangentMismatch | None:
         """Return a wrong element of a tangent, although the tangent as a whole is correct, or None.
@@ -154,7 +156,7 @@ class LightTangents:
         elements = [
             (number, index)
             for number, (values, rank) in enumerate(zip(self.point, self.function.input_ranks, strict=True))
-            if is_differentiable(values.dtype) and values.size
+            if is_differentiable(values.dtype) and values.size and number not in self.undefined
             for index in np.ndindex(values.shape[values.ndim - rank :])
         ]
         stride = math.ceil(len(elements) / _MOST_PARTS)

@@ -76,9 +76,24 @@ def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, 
 
 
 def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
-    """Return the op as a function of flat tensors, with the static values and the nesting of a call."""
+    """Return the op as a function of flat tensors, with the static values and the nesting of a call.
+
+    Derivatives by inputs that the op declares non-differentiable are stopped, because they raise.
+    """
     concrete_op, _ = concrete_op_of(op, arguments)
-    return lambda tensors: list(bind(concrete_op, tensors))
+    undefined = undefined_inputs(op, arguments)
+
+    def function(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        inputs = [tf.stop_gradient(tensor) if number in undefined else tensor for number, tensor in enumerate(tensors)]
+        return list(bind(concrete_op, inputs))
+
+    return function
+
+
+def undefined_inputs(op: Op[..., Any], arguments: Arguments) -> Sequence[int]:
+    """Return the indices of the flat inputs by which the op declares that it has no derivative."""
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    return numbers_of(concrete_op, spec_of(op).undefined, len(leaves))
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:

@@ -26,6 +26,8 @@ from tfpyop._rules.missing import (
     missing_gradient,
     missing_second_derivative,
     residual_differentiated,
+    undefined_by_rule,
+    undefined_derivative,
 )
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.op_spec import OpSpec
@@ -42,6 +44,8 @@ _KINDS: Mapping[str, Callable[[ConcreteOp], GradientError]] = {
     "missing_second_derivative": missing_second_derivative,
     "residual_differentiated": residual_differentiated,
     "detached_rule": detached_rule,
+    "undefined_derivative": undefined_derivative,
+    "undefined_by_rule": undefined_by_rule,
 }
 """The supported errors, by the names that represent them in saved models."""
 _LOADED = "a loaded model"

@@ -26,13 +26,19 @@ from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent, sum_over_parts, tangents_of_part
 from tfpyop._lowering.autodiff.linear import cotangents_of_adjoint, is_of_adjoint, tangents_of_adjoint
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import inputs_without_part
+from tfpyop._lowering.autodiff.rule_call import inputs_without_part, undefined_inputs
 from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, PlainRule, SplitRule, TensorFlowRule
-from tfpyop._rules.missing import detached_rule, missing_gradient, missing_jvp, missing_second_derivative
+from tfpyop._rules.missing import (
+    detached_rule,
+    missing_gradient,
+    missing_jvp,
+    missing_second_derivative,
+    undefined_derivative,
+)
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import CotangentSpec
 
@@ -134,6 +140,8 @@ def output_tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tens
 def _tangents(call: RecordedCall, tangents: Sequence[Any]) -> list[tf.Tensor | None]:
     op = call.op
     given = [dense_tangent(tangent, tensor) for tangent, tensor in zip(tangents, call.inputs, strict=True)]
+    if any(given[number] is not None for number in undefined_inputs(call)):
+        raise undefined_derivative(op)
     if op.is_partial and (op.rules.jvp is not None or op.rules.vjp is not None):
         return _tangents_of_needed(call, given)
     if op.rules.jvp is not None:
@@ -227,12 +235,13 @@ def _is_elementwise(op: ConcreteOp) -> bool:
 
 
 def unwatched_inputs(call: RecordedCall) -> list[int] | None:
-    """Return the inputs that no tape watches, if the op has no rule for some inputs; else None.
+    """Return the inputs that no tape watches, if the op has no rule or no derivative for some inputs; else None.
 
     Where cotangents cannot be computed, whether they are needed decides between an error and a result.
     """
     rule = call.op.rules.vjp
-    if not isinstance(rule, SplitRule) or not inputs_without_part(call, rule):
+    missing = inputs_without_part(call, rule) if isinstance(rule, SplitRule) else []
+    if not missing and not undefined_inputs(call):
         return None
     return [number for number, tensor in enumerate(call.inputs) if not should_record_backprop([tensor])]
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import record_operation, stop_recording
+from tfpyop._lowering.autodiff.deferred_errors import deferred_error_vectors
 from tfpyop._lowering.autodiff.gradient_node import sum_of
 from tfpyop._lowering.autodiff.linear import linear_tangents
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
@@ -22,9 +23,11 @@ from tfpyop._lowering.autodiff.rule_call import (
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
 from tfpyop._lowering.tensors import dtype_of, tensor_of_vector, type_of
 from tfpyop._registry.op_def import LinearRule, NumpyRule, PlainRule, Rule, SplitRule
+from tfpyop._rules.missing import undefined_by_rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
+from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import naming
 
 
@@ -94,8 +97,20 @@ def _apply(
     result = apply_rule(call, rule.function, "jvp", given, needs)
     with naming(f"JVP of {op.subject}"):
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
-        fitted = [_fit(value, call.outputs[number], number) for number, value in enumerate(values)]
+        fitted = [
+            _undefined(call, number, given) if value is UNDEFINED else _fit(value, call.outputs[number], number)
+            for number, value in enumerate(values)
+        ]
     return mark_unconnected(call, rule.function, given, fitted, needs)
+
+
+def _undefined(call: RecordedCall, number: int, tangents: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
+    """Return a placeholder for the tangent of an output that is not defined. Raise GradientError in eager code."""
+    if not is_differentiable(dtype_of(call.outputs[number])):
+        return None
+    if tf.executing_eagerly():
+        raise undefined_vector("tangent", number)
+    return deferred_error_vectors(call.op, undefined_by_rule, [call.outputs[number]], tangents)[0]
 
 
 def dense_tangent(tangent: Any, tensor: tf.Tensor) -> tf.Tensor | None:

@@ -98,6 +98,13 @@ def inputs_without_part(call: RecordedCall, rule: SplitRule) -> list[int]:
     return [number for number, tensor in tensors if is_differentiable(dtype_of(tensor)) and number not in known]
 
 
+def undefined_inputs(call: RecordedCall) -> list[int]:
+    """Return the indices of the differentiable inputs that the op declares non-differentiable."""
+    names = call.op.definition.spec.undefined
+    numbers = numbers_of(call.op, names, len(call.inputs)) if names else ()
+    return [number for number in numbers if is_differentiable(dtype_of(call.inputs[number]))]
+
+
 def error_without_part(call: RecordedCall, rule: SplitRule, kind: str) -> GradientError:
     """Return the error for a derivative by inputs that none of the rules for some inputs is for."""
     op, missing = call.op, inputs_without_part(call, rule)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,20 +19,22 @@ from tfpyop._lowering.autodiff.rule_call import (
     is_separable,
     mark_unconnected,
     split_parts,
+    undefined_inputs,
 )
 from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
 from tfpyop._lowering.xla import nodes as xla_nodes
 from tfpyop._lowering.xla.compilation import is_compiling
-from tfpyop._registry.op_def import NumpyRule, PlainRule, Rule, SplitRule, TensorFlowRule
-from tfpyop._rules.missing import missing_for_some_inputs
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, Rule, SplitRule, TensorFlowRule
+from tfpyop._rules.missing import missing_for_some_inputs, undefined_by_rule, undefined_derivative
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._spec.signature import symbolic_shape
-from tfpyop.errors import Shape, naming
+from tfpyop._spec.undefined import UNDEFINED, undefined_vector
+from tfpyop.errors import GradientError, Shape, naming
 
 
 def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -46,29 +49,49 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
       ContractError: The rule returned an invalid cotangent.
       GradientError: The op has rules for some inputs, and none for another input.
     """
-    results = _without_part(call, rule, cotangents)
+    undefined = undefined_inputs(call)
+    results = _without_rule(call, undefined, lambda: undefined_derivative(call.op), undefined_derivative, cotangents)
+    if isinstance(rule, SplitRule):
+        missing = [number for number in inputs_without_part(call, rule) if number not in undefined]
+        without = _without_rule(
+            call, missing, lambda: error_without_part(call, rule, "gradient"), missing_for_some_inputs, cotangents
+        )
+        results = [old if new is None else new for old, new in zip(results, without, strict=True)]
     for numbers, part in _parts(call, rule):
-        needs = tuple([flag and number in numbers for number, flag in enumerate(call.needs)])
+        needs = tuple(
+            [flag and number in numbers and number not in undefined for number, flag in enumerate(call.needs)]
+        )
         if any(needs):
             found = _apply(call, part, cotangents, needs, numbers if isinstance(rule, SplitRule) else None)
             results = [new if flag else old for flag, new, old in zip(needs, found, results, strict=True)]
     return results
 
 
-def _without_part(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+def _without_rule(
+    call: RecordedCall,
+    numbers: Sequence[int],
+    error: Callable[[], GradientError],
+    deferred: Callable[[ConcreteOp], GradientError],
+    cotangents: Sequence[tf.Tensor | None],
+) -> list[tf.Tensor | None]:
     """Return placeholders for inputs without a rule, if TensorFlow does not say whether they are needed; else None.
 
+    Args:
+      call: The call that is differentiated.
+      numbers: The indices of these inputs.
+      error: Returns the error if a cotangent is certainly needed.
+      deferred: Returns the error when the graph runs.
+      cotangents: The cotangents of the outputs.
+
     Raises:
-      GradientError: The cotangent of an input without a rule is needed.
+      GradientError: The cotangent of one of these inputs is needed.
     """
     results: list[tf.Tensor | None] = [None] * len(call.inputs)
-    if not isinstance(rule, SplitRule):
-        return results
-    missing = [number for number in inputs_without_part(call, rule) if call.needs[number]]
+    missing = [number for number in numbers if call.needs[number]]
     if missing and (call.skipped is not None or tf.executing_eagerly()):
-        raise error_without_part(call, rule, "gradient")
+        raise error()
     like = [call.inputs[number] for number in missing]
-    placeholders = deferred_error_vectors(call.op, missing_for_some_inputs, like, cotangents) if like else []
+    placeholders = deferred_error_vectors(call.op, deferred, like, cotangents) if like else []
     for number, placeholder in zip(missing, placeholders, strict=True):
         results[number] = placeholder
     return results
@@ -107,7 +130,16 @@ def _apply(
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
         fitted: list[tf.Tensor | None] = [None] * len(needs)
         for number, value in zip(numbers, values, strict=True):
-            if value is not None and needs[number]:
+            if value is UNDEFINED and needs[number]:
+                undefined = _without_rule(
+                    call,
+                    [number],
+                    functools.partial(undefined_vector, "cotangent", number),
+                    undefined_by_rule,
+                    cotangents,
+                )
+                fitted[number] = undefined[number]
+            elif value is not None and needs[number]:
                 fitted[number] = _fit(call, value, number, broadcast[number])
     return mark_unconnected(call, rule.function, cotangents, fitted, needs)
 
