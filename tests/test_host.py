@@ -1,5 +1,6 @@
 """The host: what a user's function is given, what is made of its results and exceptions, loops and plans."""
 
+import ctypes
 import dataclasses
 import math
 import re
@@ -382,6 +383,11 @@ def test_an_exception_that_passes_two_functions_has_a_note_of_each():
     ]
 
 
+def _written_by_cython(x):
+    """Raise what Cython raises for a typed memoryview of a read-only array."""
+    raise ValueError("buffer source array is read-only")
+
+
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
@@ -391,15 +397,18 @@ def test_an_exception_that_passes_two_functions_has_a_note_of_each():
         (lambda x: x.sort(), "sort array is read-only"),
         (lambda x: x.fill(0), "assignment destination is read-only"),
         (lambda x: np.copyto(x, 0), "assignment destination is read-only"),
+        (lambda x: memoryview(x).__setitem__(0, 1.0), "cannot modify read-only memory"),
+        (lambda x: ctypes.c_float.from_buffer(x), "underlying buffer is not writable"),
+        (lambda x: _written_by_cython(x), "buffer source array is read-only"),
     ],
-    ids=["[]", "+=", "out=", "sort", "fill", "copyto"],
+    ids=["[]", "+=", "out=", "sort", "fill", "copyto", "memoryview", "ctypes", "Cython"],
 )
 def test_a_function_that_writes_to_its_input_is_an_error_that_advises_a_copy(function, problem):
     message = (
         f"{problem}\n  {SUBJECT}: inputs are read-only, because other code may use the same tensor. Change a copy "
         "instead: x = x.copy()."
     )
-    with pytest.raises(ValueError, match="read-only") as caught:
+    with pytest.raises((ValueError, TypeError), match="read-only") as caught:
         host_of(function, "()->()")([X])
     assert str(caught.value) == message
 

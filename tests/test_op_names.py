@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import modes
 from tests.forms import RULES, X, Y, bare, every_local, every_registered, hypot, made_in_a_function
 from tests.processes import start_python
 from tfpyop import RegistrationError, differentiable_op, get_op, registered_ops
@@ -379,3 +380,29 @@ def test_registered_ops_lists_in_the_order_of_definition_and_grows():
         differentiable_op(np.sin, name=f"tests:later_{number}")
     assert list(before)[size:] == ["tests:later_2", "tests:later_1"]
     assert len(before) == size + 2
+
+
+BRACKETS = "tests.names:solve[3](csr)"
+
+
+@pytest.mark.parametrize("mode", modes.MODES)
+def test_names_may_contain_brackets(mode):
+    op = differentiable_op(lambda x: 2 * x, signature="()->()", numpy_grad=lambda op, g: 2 * g, name=BRACKETS)
+    assert get_op(BRACKETS) is op
+    assert modes.call(mode, op, np.float32([1, 2])).tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_models_find_names_with_brackets(tmp_path, is_compiled):
+    op = differentiable_op(lambda x: 2 * x, signature="()->()", numpy_grad=lambda op, g: 2 * g, name=BRACKETS)
+    module = tf.Module()
+    module.call = tf.function(op, input_signature=[tf.TensorSpec([2])], jit_compile=is_compiled)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(module, str(tmp_path), options=options)
+    loaded, x = tf.saved_model.load(str(tmp_path)), tf.constant([1.0, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = loaded.call(x)
+    assert y.numpy().tolist() == [2, 4]
+    assert tape.gradient(y, x).numpy().tolist() == [2, 2]
+    assert tf.vectorized_map(op, tf.constant([[1.0], [2.0]])).numpy().tolist() == [[2], [4]]

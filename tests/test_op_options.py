@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import modes
 from tests.forms import Scale, X, bare, plain, with_options, with_options_gradient
 from tfpyop import Op, RegistrationError, TfpyopError, differentiable_op, get_op, registered_ops
 
@@ -70,7 +71,6 @@ from tfpyop import Op, RegistrationError, TfpyopError, differentiable_op, get_op
             for name, declared in [
                 ("a", "(n)"),
                 ("a", ("(n)",)),
-                ("a", ("(n)", None)),
                 ("a", (float, "(n)")),
             ]
         ],
@@ -242,3 +242,23 @@ def test_a_function_that_is_not_vectorized_is_called_with_core_dimensions(call):
     op = differentiable_op(function, signature="(m,k),(k)->(m)", vectorized=False)
     a, b = np.arange(30, dtype=np.float32).reshape(5, 2, 3), np.float32([[[1, 0, 2]], [[0, 1, 0]]])
     assert np.array_equal(call(op)(tf.constant(a), tf.constant(b)), np.einsum("lmk,jik->jlm", a, b))
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_residuals_without_a_dtype_have_the_result_type_of_the_inputs(mode, dtype):
+    op = differentiable_op(
+        lambda x: (np.sin(x), {"cosine": np.cos(x, dtype=np.float64)}),
+        signature="()->()",
+        residuals={"cosine": ("()", None)},
+    )
+    found = []
+
+    @op.numpy_gradient
+    def gradient(op, cotangent):
+        found.append(op.residuals.cosine.dtype)
+        return cotangent * op.residuals.cosine
+
+    (got,) = modes.gradient(mode, op, np.zeros(2, dtype))
+    assert got.tolist() == [1, 1]
+    assert set(found) == {np.dtype(dtype)}

@@ -20,8 +20,12 @@ from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
 from tfpyop._spec.signature import Signature, SymbolicShape
 from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
 
-_READ_ONLY = re.compile(r"(assignment destination|(\w+ )?array) is read-only")
-"""The message of numpy if a function writes to an input."""
+_READ_ONLY = re.compile(
+    r"(assignment destination|(\w+ )?array) is read-only|buffer source array is read-only|"
+    r"cannot modify read-only memory|(underlying )?buffer is not writable|Object is not writable\."
+)
+"""The messages of numpy, Cython and Python's memoryview if a function writes to an input."""
+_READ_ONLY_ERRORS = (ValueError, TypeError, BufferError)
 _OF_SHAPES = re.compile(
     r"broadcast|truth value of an? |only (length-1|size-1|0-dimensional) arrays|setting an array element|not aligned|"
     r"inhomogeneous|\b(shapes?|axis|axes|ndim|[dD]imensions?|[dD]imensional)\b|\b[0-9]-?[dD]\b|too many indices|"
@@ -252,7 +256,7 @@ class HostFunction:
     def _explain(self, error: BaseException, arguments: Sequence[Array], out: Sequence[Array] | None) -> None:
         """Add the op and hints for known mistakes to the user's exception object."""
         with contextlib.suppress(Exception):  # an exception may reject changes, and must still reach the caller
-            if type(error) is ValueError and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
+            if type(error) in _READ_ONLY_ERRORS and error.args and _READ_ONLY.fullmatch(str(error.args[0])):
                 error.args = (
                     f"{error.args[0]}\n  {self.subject}: inputs are read-only, because other code may use the same "
                     "tensor. Change a copy instead: x = x.copy().",
@@ -267,7 +271,7 @@ class HostFunction:
         if not isinstance(error, kinds) or isinstance(error, UnicodeError):
             return []
         text = message_of(error)
-        is_explained = type(error) is ValueError and "inputs are read-only" in text
+        is_explained = type(error) in _READ_ONLY_ERRORS and "inputs are read-only" in text
         is_of_values = isinstance(error, np.linalg.LinAlgError) and "imension" not in text  # singular, for example
         if is_explained or is_of_values:
             return []

@@ -34,12 +34,10 @@ def split(text: str) -> tuple[str, str | None]:
     """Split the result of `joined` into token and outputs.
 
     The outputs are None if they are missing, as in models of version 0.1. A payload may contain any text, but ends with
-    a brace. The list of outputs contains no bar.
+    a brace, and names contain no bar. The list of outputs contains no bar.
     """
-    if not text.endswith("]"):
-        return text, None
-    token, _, outputs = text.rpartition("|")
-    return token, outputs
+    token, bar, outputs = text.rpartition("|")
+    return (token, outputs) if bar and text.endswith("]") else (text, None)
 
 
 def unreadable(
