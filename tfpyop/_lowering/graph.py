@@ -17,6 +17,7 @@ from tfpyop._lowering.autodiff.gradient_node import (
     add_forwarded,
     forwarded_inputs,
     identity_with_gradient,
+    is_saving,
     keep_alive,
     register_gradient,
     unreadable_gradient,
@@ -83,7 +84,13 @@ def _gradient(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], n_o
     """Return the cotangents of the node that outputs, residuals and primals of a call pass through."""
     n_results = _count_results(op, node, n_outputs)
     results = list(node.outputs)[:n_results]
-    call = RecordedCall(op, forwarded_inputs(node, n_results), results[:n_outputs], results[n_outputs:])
+    call = RecordedCall(
+        op,
+        forwarded_inputs(node, n_results),
+        results[:n_outputs],
+        results[n_outputs:],
+        keeps_sparse=not is_saving(),  # else the cotangents are added to others
+    )
     by_rule = input_cotangents(call, cotangents[:n_outputs])
     return [None] * n_results + add_forwarded(by_rule, cotangents[n_results:])
 

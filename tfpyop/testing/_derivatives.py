@@ -321,10 +321,10 @@ def vjp(call: Flat, tensors: Sequence[tf.Tensor], cotangents: Sequence[Any]) -> 
         for output, cotangent in zip(outputs, cotangents, strict=True)
         if cotangent is not None and (output.dtype.is_floating or output.dtype.is_complex)
     ]
-    gradients: list[tf.Tensor | None] = tape.gradient(
+    gradients: list[Any] = tape.gradient(
         [output for output, _ in pairs], list(tensors), output_gradients=[cotangent for _, cotangent in pairs]
     )
-    return gradients
+    return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]  # may be slices
 
 
 def jvp(call: Flat, tensors: Sequence[tf.Tensor], direction: Sequence[Array | None]) -> list[Array | None]:

@@ -55,4 +55,4 @@ def record(call: RecordedCall) -> None:
 
 def _backward(call: RecordedCall, skipped: Any, cotangents: Any) -> list[Any]:
     with compiling(call.is_compiled):
-        return input_cotangents(call.skipping(skipped), cotangents)
+        return input_cotangents(call.skipping(skipped, keeps_sparse=True), cotangents)

@@ -32,9 +32,12 @@ class RecordedCall:
     is_compiled: bool = field(default_factory=is_compiling)
     """Whether the call is in a graph that XLA compiles."""
 
-    def skipping(self, skipped: Collection[int] | None) -> RecordedCall:
+    keeps_sparse: bool = False
+    """Whether cotangents may be `tf.IndexedSlices`, because TensorFlow receives them."""
+
+    def skipping(self, skipped: Collection[int] | None, *, keeps_sparse: bool = False) -> RecordedCall:
         """Return the call with these inputs skipped, see `skipped`."""
-        return RecordedCall(self.op, self.inputs, self.outputs, self.residuals, skipped, self.is_compiled)
+        return RecordedCall(self.op, self.inputs, self.outputs, self.residuals, skipped, self.is_compiled, keeps_sparse)
 
     @cached_property
     def needs(self) -> Needs:

@@ -141,7 +141,12 @@ def _apply(
                 fitted[number] = undefined[number]
             elif value is not None and needs[number]:
                 fitted[number] = _fit(call, value, number, broadcast[number])
-    return mark_unconnected(call, rule.function, cotangents, fitted, needs)
+    dense = [value.values if isinstance(value, tf.IndexedSlices) else value for value in fitted]
+    marked = mark_unconnected(call, rule.function, cotangents, dense, needs)
+    return [
+        tf.IndexedSlices(new, old.indices, old.dense_shape) if isinstance(old, tf.IndexedSlices) else new
+        for old, new in zip(fitted, marked, strict=True)
+    ]
 
 
 def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
@@ -156,6 +161,8 @@ def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
 def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """Return one cotangent, cast to the primal's dtype and summed over the loop dimensions that broadcasting added."""
     primal = call.inputs[number]
+    if call.keeps_sparse and isinstance(value, tf.IndexedSlices) and _is_sparse_like(value, primal):
+        return value
     tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
     if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # the values are not known in a graph
         (array,) = input_arrays([tensor])
@@ -167,6 +174,14 @@ def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -
     if shape is None or wanted is None or broadcast is None or None in (*shape, *wanted, *broadcast):
         return _fit_unknown(call, tensor, number)
     return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
+
+
+def _is_sparse_like(value: tf.IndexedSlices, primal: tf.Tensor) -> bool:
+    """Return whether it is certain that slices have the dtype and shape of the primal."""
+    shape = None if value.dense_shape is None else tf.get_static_value(value.dense_shape)
+    is_known = shape is not None and primal.shape.is_fully_defined() and list(shape) == primal.shape.as_list()
+    rest = value.values.shape[1:]
+    return is_known and value.dtype == primal.dtype and rest.is_fully_defined() and rest == primal.shape[1:]
 
 
 def _fit_unknown(call: RecordedCall, tensor: tf.Tensor, number: int) -> tf.Tensor:

@@ -1,0 +1,103 @@
+"""Cotangents that a rule returns as `tf.IndexedSlices`: TensorFlow gets them as they are where it accepts them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from tests import modes
+from tfpyop import differentiable_op
+from tfpyop.testing import Arguments, check_gradient
+
+TABLE, PLACES = np.float32([[1, 2], [3, 4], [5, 6]]), np.int32([2, 0, 2])
+COTANGENT = [[1, 1], [0, 0], [2, 2]]
+
+
+@differentiable_op(signature="(n,d),(m)->(m,d)")
+def looked_up(table, places):
+    return table[places]
+
+
+@looked_up.gradient
+def looked_up_gradient(op, cotangent):
+    table, places = op.inputs
+    return tf.IndexedSlices(cotangent, places, tf.shape(table)), None
+
+
+def by_table(table):
+    return looked_up(table, tf.constant(PLACES))
+
+
+def gradient(table):
+    with tf.GradientTape() as tape:
+        tape.watch(table)
+        y = by_table(table)
+    return tape.gradient(y, table)
+
+
+@pytest.mark.parametrize("call", [gradient, tf.function(gradient)], ids=["eager", "graph"])
+def test_tapes_get_slices(call):
+    found = call(tf.constant(TABLE))
+    assert isinstance(found, tf.IndexedSlices)
+    assert found.indices.numpy().tolist() == PLACES.tolist()
+    assert tf.convert_to_tensor(found).numpy().tolist() == COTANGENT
+
+
+def test_graph_gradients_get_slices():
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        table = tf.constant(TABLE)
+        (found,) = tf.gradients(by_table(table), table)
+        assert isinstance(found, tf.IndexedSlices)
+        assert session.run(tf.convert_to_tensor(found)).tolist() == COTANGENT
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+def test_values_in_every_mode(mode):
+    """As a dense tensor, behind another op that reads it."""
+    (found,) = modes.gradient(mode, lambda table: by_table(2 * table), TABLE)
+    assert found.tolist() == (2 * np.array(COTANGENT)).tolist()
+
+
+def test_optimizers_apply_slices():
+    table = tf.Variable(TABLE)
+    keras.optimizers.SGD(1.0).apply_gradients([(tf.function(lambda: gradient(table))(), table)])
+    assert table.numpy().tolist() == (TABLE - COTANGENT).tolist()
+
+
+def test_sums_jacobians_forward_mode_and_rows():
+    table = tf.constant(TABLE)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(table)
+        y = by_table(table)
+        total = y + by_table(table)
+    assert tf.convert_to_tensor(tape.gradient(total, table)).numpy().tolist() == (2 * np.array(COTANGENT)).tolist()
+    expected = np.zeros((3, 2, 3, 2))
+    for row, place in enumerate(PLACES):
+        for column in range(2):
+            expected[row, column, place, column] = 1
+    assert tape.jacobian(y, table).numpy().tolist() == expected.tolist()
+    with tf.autodiff.ForwardAccumulator(table, tf.ones_like(table)) as accumulator:
+        y = by_table(table)
+    assert accumulator.jvp(y).numpy().tolist() == np.ones((3, 2)).tolist()
+    rows = tf.vectorized_map(lambda row: tf.convert_to_tensor(gradient(row)), tf.stack([table, table]))
+    assert rows.numpy().tolist() == [COTANGENT] * 2
+
+
+def test_slices_of_another_shape_are_refused():
+    op = differentiable_op(lambda x: x + 0, signature="(n,d)->(n,d)")
+    op.gradient(lambda op, g: tf.IndexedSlices(g[:1], [0], [2, 2]))
+    with pytest.raises(ValueError, match="the cotangent of input 0 has the wrong shape"):
+        modes.gradient("tape, eager", op, TABLE)
+
+
+def test_slices_of_loop_dimensions_are_summed():
+    op = differentiable_op(lambda x, y: x + y, signature="(d),(d)->(d)")
+    op.gradient(lambda op, g: (tf.IndexedSlices(g, [0, 1, 2], [3, 2]), g))
+    found, _ = modes.gradient("tape, eager", op, TABLE[0], TABLE)
+    assert found.tolist() == [3, 3]
+
+
+def test_the_check_accepts_slices():
+    drawn = st.just(Arguments((TABLE.astype("float64"), PLACES)))
+    assert check_gradient(looked_up, arguments=drawn, max_examples=2, seed=1).status == "passed"
