@@ -162,3 +162,18 @@ def threshold(x, gamma):
 def threshold_gradient(op, cotangent):
     x, gamma = op.inputs
     return np.where(x > gamma, gamma, 1) * cotangent, None
+
+
+@differentiable_op(signature="(n,n),(n)->(n)", vectorized="rows", residuals={"inverse": ("(n,n)", None)})
+def solved_rows(a, b):
+    assert (a.ndim, b.ndim) == (3, 2)
+    assert len(a) == len(b)
+    inverse = np.stack([np.linalg.inv(row) for row in a])
+    return np.einsum("bij,bj->bi", inverse, b), {"inverse": inverse}
+
+
+@solved_rows.numpy_gradient
+def solved_rows_gradient(op, cotangent):
+    assert cotangent.shape == op.inputs[1].shape
+    by_b = np.einsum("bji,bj->bi", op.residuals.inverse, cotangent)
+    return -by_b[:, :, None] * op.outputs[0][:, None, :], by_b

@@ -49,8 +49,8 @@ from tfpyop import Op, RegistrationError, TfpyopError, differentiable_op, get_op
         (plain, {"signature": b"(),()->()"}, r"signature= is not a string\.\n  Got:      b'"),
         (plain, {"vectorized": False}, "vectorized=False requires a signature"),
         *[
-            (plain, {option: value}, rf": {option}= is neither True nor False\.\n  Got:      {value!r}")
-            for option in ("vectorized", "stateful", "non_differentiable")
+            (plain, {option: value}, rf": {option}= is neither True nor False( nor 'rows')?\.\n  Got:      {value!r}")
+            for option in ("vectorized", "stateful", "surrogate")
             for value in ("no", 0, None)
         ],
         (plain, {"residuals": {"a": ("()", float)}}, "residuals= requires a signature"),

@@ -18,6 +18,7 @@ from tfpyop._registry.op_def import REGISTRY, RuleSet, Transform
 from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method
 from tfpyop._spec.op_spec import OpSpec
+from tfpyop._spec.undefined import read_non_differentiable
 from tfpyop.errors import RegistrationError, naming, nearest
 
 P = ParamSpec("P")
@@ -40,7 +41,7 @@ class OpOptions(TypedDict, total=False):
     jvp: Callable[..., Any] | None
     numpy_jvp: Callable[..., Any] | None
     residuals: Mapping[str, tuple[str, Any]] | None
-    vectorized: bool
+    vectorized: bool | Literal["rows"]
     executor: Executor | Callable[[], Executor] | None
     stateful: bool
     prefer: Literal["native", "numpy"] | None
@@ -109,7 +110,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         dimensions with the names of the signature, and a dtype (None: the result type of the inputs). The function then
         returns `(outputs, {"lu": ...})`. Default: no residuals.
       vectorized: Whether the function supports loop dimensions. If False, the function and its numpy rules receive core
-        dimensions only, and are called once for every element of the loop dimensions. Default: True.
+        dimensions only, and are called once for every element of the loop dimensions. If `"rows"`, they receive exactly
+        one loop dimension: inputs are broadcast, and all loop dimensions are flattened into one. Default: True.
       executor: With `vectorized=False`, runs the elements of loop dimensions in threads, in processes or on a cluster,
         also for numpy rules. Pass a `concurrent.futures.Executor`, for example `tfpyop.parallel.process_pool()`, or a
         function that creates an executor on first use. Default: the elements run one after the other in the calling
@@ -151,8 +153,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
             )
         spec = OpSpec.read(function, frame, complete)
         with naming(spec.subject):
-            rules = RuleSet(non_differentiable=complete["non_differentiable"] is True)
-            definition = FunctionOpDef(function, spec, rules, Op)
+            is_constant, _ = read_non_differentiable(complete["non_differentiable"], spec.parameters)
+            definition = FunctionOpDef(function, spec, RuleSet(non_differentiable=is_constant), Op)
             _declare_rules(definition, complete)
             if not definition.is_local:
                 REGISTRY.register(definition.name, definition, is_kept=spec.is_kept)

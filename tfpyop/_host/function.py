@@ -7,6 +7,7 @@ op's output spec: their number, their dtypes, their shapes. It does not depend o
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Plan:
     """The number of outputs that the function can write into given arrays: all visible outputs, or 0."""
     whole: ArraySpecs | None = None
     """The specs of all arrays in a result, if a result that matches them can be returned without further processing."""
+    rows: tuple[int, ...] | None = None
+    """The loop dimensions that the host flattens into one, because the function takes one; None if there is one."""
 
 
 class HostFunction:
@@ -62,6 +65,8 @@ class HostFunction:
       output_spec: The output spec.
       looped: For a function that takes core dimensions only: returns its signature for inputs of these dtypes. The host
         loops over all other dimensions.
+      in_rows: For a function that takes exactly one loop dimension: returns its signature likewise. The host flattens
+        the loop dimensions into one.
       executor_map: Runs the elements of these loops. Default: they run one after the other in the calling thread.
       compute_dtype: The dtype to which floating inputs are widened before the function receives them.
       is_stateful: Whether the function must run exactly once for every call.
@@ -76,6 +81,7 @@ class HostFunction:
         function: Callable[..., Any],
         output_spec: OutputSpec,
         looped: Callable[[Sequence[DType]], Signature | None] | None = None,
+        in_rows: Callable[[Sequence[DType]], Signature | None] | None = None,
         executor_map: ExecutorMap | None = None,
         compute_dtype: DType | None = None,
         is_stateful: bool = False,
@@ -87,6 +93,7 @@ class HostFunction:
         self.is_stateful = is_stateful
         self._function = function
         self._looped = looped
+        self._in_rows = in_rows
         self._executor_map = executor_map
         self._compute_dtype = compute_dtype
         self._takes_out = takes_out
@@ -157,6 +164,8 @@ class HostFunction:
         try:
             if plan.loop:
                 return self._run_looped(plan, views)
+            if plan.rows is not None:
+                return self._run_in_rows(plan, views, plan.rows)
             arguments = views if self._compute_dtype is None else self._widened(views, self._compute_dtype)
             result = self._call(list(arguments), out)
             if plan.whole is not None:
@@ -170,13 +179,19 @@ class HostFunction:
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the function's outputs and residuals without casts and checks, for numerical derivatives."""
         types = [ArraySpec.of(array) for array in arrays]
-        loop = self._loop(types)
+        rows, loop = self._rows(types), self._loop(types)
+        if rows is not None:
+            values = self._apply(self._flattened(arrays, rows), None)
+            return [_split(np.array(value), rows) for value in self.output_spec.unpack(values, types)]
         if not loop:
             return [np.array(value) for value in self.output_spec.unpack(self._apply(list(arrays), None), types)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
         outputs = self.infer_outputs(inputs)
+        rows = self._rows(inputs)
+        if rows is not None:
+            return Plan(inputs, outputs, rows=rows)
         loop = self._loop(inputs)
         n_outputs = len(outputs) - len(self.output_spec.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
@@ -191,6 +206,36 @@ class HostFunction:
         if signature is None:
             return ()
         return tuple(size or 0 for size in signature.bind([type_.shape for type_ in inputs]).loop or ())
+
+    def _rows(self, inputs: ArraySpecs) -> tuple[int, ...] | None:
+        """Return the loop dimensions that must be flattened; None if each input has one, of one size except 0."""
+        signature = None if self._in_rows is None else self._in_rows([type_.dtype for type_ in inputs])
+        if signature is None:
+            return None
+        shapes = [type_.shape or () for type_ in inputs]
+        loop = tuple(size or 0 for size in signature.bind(shapes).loop or ())
+        ranks = signature.core_ranks(shapes)
+        is_direct = len(loop) == 1 and all(
+            shape[: len(shape) - rank] == loop for shape, rank in zip(shapes, ranks, strict=True)
+        )
+        return None if is_direct and loop != (0,) else loop
+
+    def _flattened(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> list[Array]:
+        """Return the arrays with their loop dimensions broadcast and flattened into one, read-only."""
+        assert self._in_rows is not None
+        signature = self._in_rows([array.dtype for array in arrays])
+        assert signature is not None
+        pairs = zip(arrays, signature.core_ranks([array.shape for array in arrays]), strict=True)
+        cores = [(array, array.shape[array.ndim - rank :]) for array, rank in pairs]
+        return read_only(np.broadcast_to(array, loop + core).reshape((math.prod(loop), *core)) for array, core in cores)
+
+    def _run_in_rows(self, plan: Plan, views: Sequence[Array], loop: tuple[int, ...]) -> list[Array]:
+        """Run the function once, with all loop dimensions flattened into one, and split the results again."""
+        if 0 in loop:
+            return _empty(plan, loop)
+        rows = self._flattened(views, loop)
+        results = [_split(array, loop) for array in self.run(self.plan(rows), rows)]
+        return self.output_spec.coerce(results, plan.inputs, plan.outputs)
 
     def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
         """Yield the inputs of each element of the loop dimensions, with core dimensions only."""
@@ -217,11 +262,7 @@ class HostFunction:
             ]
         if examples:
             return self.output_spec.coerce(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
-        shapes = [plan.loop if output.shape is None else output.shape for output in plan.outputs]
-        return [
-            np.zeros([size or 0 for size in shape], output.dtype)
-            for shape, output in zip(shapes, plan.outputs, strict=True)
-        ]
+        return _empty(plan, plan.loop)
 
     def _apply(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         return self._function(arguments, out) if self._takes_out else self._function(arguments)
@@ -285,6 +326,21 @@ class HostFunction:
         if "'NoneType'" in text:
             return []
         return [self.output_spec.loop_hint(types) if is_of_shapes else None, self._hint]
+
+
+def _empty(plan: Plan, loop: tuple[int, ...]) -> list[Array]:
+    """Return results without elements. Unknown sizes are 0."""
+    shapes = [loop if output.shape is None else output.shape for output in plan.outputs]
+    return [
+        np.zeros([size or 0 for size in shape], output.dtype)
+        for shape, output in zip(shapes, plan.outputs, strict=True)
+    ]
+
+
+def _split(array: Array, loop: tuple[int, ...]) -> Array:
+    """Split the first dimension of an array into the loop dimensions that were flattened."""
+    split: Array = array.reshape(loop + array.shape[1:])
+    return split
 
 
 def _widened_once(view: Array, dtype: DType, what: str) -> Array:

@@ -186,6 +186,7 @@ class FunctionOpDef(OpDef):
             function=self._caller(tree, static),
             output_spec=outputs,
             looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
+            in_rows=(lambda dtypes: spec.full_signature) if spec.takes_rows else None,
             executor_map=executor_map,
             compute_dtype=spec.compute_dtype,
             is_stateful=spec.is_stateful,

@@ -155,6 +155,7 @@ class RuleOpDef(OpDef):
             function=_rule_caller(self.function, outputs, forward_op),
             output_spec=outputs,
             looped=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if is_looped else None,
+            in_rows=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if self.spec.takes_rows else None,
             executor_map=executor_map,
             compute_dtype=self.spec.compute_dtype,
         )

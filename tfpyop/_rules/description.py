@@ -110,6 +110,8 @@ def _options(spec: OpSpec) -> Iterator[str]:
         yield f"residuals: {', '.join(spec.residuals)}"
     if not spec.is_vectorized:
         yield "vectorized=False"
+    if spec.takes_rows:
+        yield "vectorized='rows'"
     if spec.executor is not None:
         yield "executor"
     if spec.is_stateful:

@@ -67,6 +67,8 @@ class OpSpec:
     """The functions that compute output sizes."""
     compute_dtype: DType | None = None
     is_vectorized: bool = True
+    takes_rows: bool = False
+    """Whether the function and its numpy rules take exactly one loop dimension."""
     executor: ExecutorSource | None = None
     """The source of the executor that runs the elements of loop dimensions."""
     is_stateful: bool = False
@@ -100,7 +102,7 @@ class OpSpec:
             dtypes, tree = read_outputs(signature, options["dtype"])
             parameters = Parameters.of(function, read_names(options["static_argnames"]))
             check_input_count(parameters, signature, is_method=is_in_class(function))
-            is_vectorized = read_vectorized(options["vectorized"], signature)
+            is_vectorized, takes_rows = read_vectorized(options["vectorized"], signature)
             residuals = read_residuals(options["residuals"], signature, options["shape"])
             return cls(
                 name=name,
@@ -117,6 +119,7 @@ class OpSpec:
                 sizes=read_sizes(options["sizes"], _with_residuals(signature, residuals), parameters),
                 compute_dtype=read_compute_dtype(options["compute_dtype"]),
                 is_vectorized=is_vectorized,
+                takes_rows=takes_rows,
                 executor=read_executor(options["executor"], is_vectorized=is_vectorized),
                 is_stateful=read_flag("stateful", options["stateful"]),
                 prefers_native=read_prefer(options["prefer"]),
@@ -175,6 +178,7 @@ class OpSpec:
             parameters=parameters,
             compute_dtype=self.compute_dtype,
             is_vectorized=self.is_vectorized,
+            takes_rows=self.takes_rows,
             executor=self.executor,
             is_stateful=self.is_stateful,
             prefers_native=self.prefers_native,

@@ -192,15 +192,26 @@ def read_flag(option: str, value: Any) -> bool:
     return bool(value)
 
 
-def read_vectorized(value: Any, signature: Signature | None) -> bool:
-    is_vectorized = read_flag("vectorized", value)
-    if not is_vectorized and signature is None:
+def read_vectorized(value: Any, signature: Signature | None) -> tuple[bool, bool]:
+    """Return whether the function takes loop dimensions, and whether it takes exactly one."""
+    takes_rows = isinstance(value, str) and value == "rows"
+    if not takes_rows and not isinstance(value, bool | np.bool_):
         raise RegistrationError(
-            "vectorized=False requires a signature.",
-            remedy='Pass the core dimensions of the function, for example signature="(n,n)->(n)". The host loops over '
-            "all other dimensions.",
+            "vectorized= is neither True nor False nor 'rows'.", got=f"{value!r:.80}", remedy="Give one of them."
         )
-    return is_vectorized
+    if (takes_rows or not value) and signature is None:
+        does = "flattens all other dimensions into one" if takes_rows else "loops over all other dimensions"
+        raise RegistrationError(
+            f"vectorized={value!r} requires a signature.",
+            remedy=f'Pass the core dimensions of the function, for example signature="(n,n)->(n)". The host {does}.',
+        )
+    if takes_rows and signature is not None and not signature.inputs:
+        raise RegistrationError(
+            "vectorized='rows' requires an input, because loop dimensions come from inputs.",
+            got=f"signature {signature.text!r}",
+            remedy="Remove vectorized=.",
+        )
+    return bool(value), takes_rows
 
 
 def check_input_count(parameters: Parameters, signature: Signature | None, *, is_method: bool) -> None:

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tfpyop._spec.parameters import Parameters
 from tfpyop.errors import GradientError, RegistrationError, nearest
 
@@ -40,8 +42,8 @@ def read_non_differentiable(value: Any, parameters: Parameters) -> tuple[bool, t
     Raises:
       RegistrationError: The value is neither a bool nor the names of some, but not all, of the inputs.
     """
-    if isinstance(value, bool):
-        return value, ()
+    if isinstance(value, bool | np.bool_):
+        return bool(value), ()
     names: Sequence[Any] = (value,) if isinstance(value, str) else value
     known = [name for name in parameters.input_names if name not in ("self", "cls")]
     is_list = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)

@@ -1,0 +1,169 @@
+"""Functions that take exactly one loop dimension (`vectorized="rows"`), as batches of libraries are."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import modes
+from tests.processes import run_python
+from tests.saved_ops import solved_rows
+from tfpyop import ContractError, RegistrationError, differentiable_op
+from tfpyop.testing import check_op
+
+A = np.float32([[2, 0], [1, 1]])
+B = np.float32([4, 6])
+SHAPES = [
+    *[((), ()), ((3,), (3,)), ((3,), ()), ((), (3,)), ((1,), (3,))],
+    *[((2, 1), (3,)), ((2, 3), (2, 3)), ((0,), ()), ((2, 0), ())],
+]
+
+
+def given(a_loop, b_loop):
+    """Matrices with these loop dimensions that differ from each other, and vectors."""
+    shifts = np.arange(np.prod(a_loop, dtype=int), dtype="float32").reshape((*a_loop, 1, 1))
+    return A + shifts * np.eye(2, dtype="float32"), np.broadcast_to(B, (*b_loop, 2)).copy()
+
+
+def expected(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@pytest.mark.parametrize("mode", modes.MODES)
+@pytest.mark.parametrize("loops", SHAPES, ids=str)
+def test_values_in_every_mode(mode, loops):
+    a, b = given(*loops)
+    np.testing.assert_allclose(modes.call(mode, solved_rows, a, b), expected(a, b), rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("loops", [((), ()), ((2, 1), (3,)), ((1,), (3,)), ((0,), ())], ids=str)
+def test_gradients_are_summed_over_broadcast_dimensions(mode, loops):
+    a, b = given(*loops)
+    by_a, by_b = modes.gradient(mode, solved_rows, a, b)
+
+    def solve(a, b):
+        return tf.linalg.solve(a + 0 * b[..., None], b[..., None] + 0 * a[..., :1])
+
+    for found, reference in zip([by_a, by_b], modes.gradient("tape, eager", solve, a, b), strict=True):
+        np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_the_function_is_called_once_for_all_loop_dimensions():
+    shapes = []
+    op = differentiable_op(lambda x: (shapes.append(x.shape), x.sum(-1))[1], signature="(n)->()", vectorized="rows")
+    for loop in ((), (4,), (2, 3)):
+        assert op(tf.ones([*loop, 5])).shape == loop
+    tf.vectorized_map(lambda x: tf.vectorized_map(op, x), tf.ones([2, 3, 7, 5]))
+    assert op(tf.ones([2, 0, 5])).shape == [2, 0]
+    assert shapes[:3] == [(1, 5), (4, 5), (6, 5)]
+    assert set(shapes[3:]) == {(42, 5)}
+
+
+def by_rows(**options):
+    """An op that refuses anything but one loop dimension."""
+
+    def function(x, y):
+        assert x.ndim == y.ndim == 2
+        return x * y
+
+    return differentiable_op(function, signature="(n),(n)->(n)", vectorized="rows", **options)
+
+
+def with_jacobian():
+    op = by_rows()
+
+    @op.numpy_jacobian
+    def jacobian(op):
+        x, y = op.inputs
+        assert x.ndim == y.ndim == 2
+        return y[..., None] * np.eye(x.shape[-1], dtype=x.dtype), x[..., None] * np.eye(x.shape[-1], dtype=x.dtype)
+
+    return op
+
+
+def with_jvp():
+    op = by_rows(grad=lambda op, g: (g * op.inputs[1], g * op.inputs[0]))
+
+    @op.numpy_jvp
+    def jvp(op, t, u):
+        assert t.ndim == u.ndim == 2
+        return t * op.inputs[1] + u * op.inputs[0]
+
+    return op
+
+
+KINDS = {"numerical": by_rows(grad="numerical"), "Jacobian": with_jacobian(), "JVP": with_jvp()}
+
+
+@pytest.mark.parametrize("op", KINDS.values(), ids=KINDS)
+def test_all_kinds_of_numpy_rules_get_rows(op):
+    x, y = np.ones((2, 1, 3), "float32"), np.float32([2, 3, 4])
+    for mode in ("tape, eager", "tape inside", "tape outside, XLA"):
+        by_x, by_y = modes.gradient(mode, op, x, y)
+        np.testing.assert_allclose(by_x, np.broadcast_to(y, x.shape), rtol=1e-5)
+        np.testing.assert_allclose(by_y, [2, 2, 2], rtol=1e-5)
+    x = tf.constant(x)
+    with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+        z = op(x, y)
+    np.testing.assert_allclose(accumulator.jvp(z), np.broadcast_to(y, x.shape), rtol=1e-5)
+    check_op(op, max_examples=4, checks=["check_contract", "check_gradient", "check_jvp", "check_batching"], seed=1)
+
+
+_LOAD = """
+import sys
+import tensorflow as tf
+import tests.saved_ops
+loaded = tf.saved_model.load(sys.argv[1])
+a, b = tf.constant([[2.0, 0.0], [0.0, 4.0]]), tf.constant([[[4.0, 8.0]], [[2.0, 4.0]]])
+with tf.GradientTape() as tape:
+    tape.watch(b)
+    x = loaded.solve(a, b)
+print(x.numpy().tolist(), tape.gradient(x, b).numpy().tolist())
+"""
+
+
+def test_another_process_flattens_the_rows(tmp_path):
+    module = tf.Module()
+    spec = [tf.TensorSpec([2, 2]), tf.TensorSpec([None, None, 2])]
+    module.solve = tf.function(solved_rows, input_signature=spec)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(module, str(tmp_path), options=options)
+    process = run_python("-c", _LOAD, str(tmp_path), timeout=300)
+    expected = "[[[2.0, 2.0]], [[1.0, 1.0]]] [[[0.5, 0.25]], [[0.5, 0.25]]]"
+    assert process.stdout.strip() == expected, process.stderr
+
+
+def test_methods_and_out():
+    class Layer:
+        @differentiable_op(signature="(n)->(n)", vectorized="rows")
+        def doubled(self, x, *, out=None):
+            assert x.ndim == 2
+            return np.multiply(x, 2, out=out)
+
+    assert Layer().doubled(tf.ones([2, 2, 3])).numpy().tolist() == np.full((2, 2, 3), 2).tolist()
+    assert Layer().doubled(tf.ones([4, 3])).numpy().tolist() == np.full((4, 3), 2).tolist()
+
+
+def test_a_result_without_rows_is_an_error():
+    op = differentiable_op(lambda x: x.sum(), signature="(n)->()", vectorized="rows")
+    for mode in ("eager", "graph", "XLA"):
+        with pytest.raises((ContractError, tf.errors.OpError), match="output 0 has the wrong shape"):
+            modes.call(mode, op, np.ones((2, 3), "float32"))
+
+
+MISUSE = {
+    "no signature": ({"signature": None}, "vectorized='rows' requires a signature."),
+    "no input": (
+        {"signature": "->()"},
+        "vectorized='rows' requires an input, because loop dimensions come from inputs.",
+    ),
+    "an executor": ({"executor": lambda: None}, "executor= requires vectorized=False."),
+    "another word": ({"vectorized": "row"}, "vectorized= is neither True nor False nor 'rows'."),
+}
+
+
+@pytest.mark.parametrize(("options", "problem"), MISUSE.values(), ids=MISUSE)
+def test_misuse(options, problem):
+    with pytest.raises(RegistrationError) as caught:
+        differentiable_op(lambda: 1.0, **{"signature": "()->()", "vectorized": "rows", **options})
+    assert caught.value.problem == problem
