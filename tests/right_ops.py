@@ -192,6 +192,18 @@ def _with_sparse_jacobian():
     return op
 
 
+def _power_from_jvp():
+    op = differentiable_op(lambda x, y: (x**2 * y).sum(-1), signature="(n),(n)->()", grad="from-jvp")
+    op.numpy_jvp(lambda op, s, t: (2 * op.inputs[0] * op.inputs[1] * s + op.inputs[0] ** 2 * t).sum(-1))
+    return op
+
+
+def _softmax_from_vjp():
+    op = differentiable_op(lambda x: _softmax(x), signature="(n)->(n)", jvp="from-vjp", vectorized=False)
+    op.numpy_gradient(lambda op, g: op.outputs[0] * (g - (g * op.outputs[0]).sum()))
+    return op
+
+
 WEIGHTED = [
     Right(
         "a sum of very different weights",
@@ -268,6 +280,8 @@ RIGHT = [
     Right("partial derivatives in numpy", _power_by_partials()),
     Right("a Jacobian in TensorFlow ops", _with_jacobian()),
     Right("a sparse Jacobian", _with_sparse_jacobian()),
+    Right("a gradient from a JVP rule", _power_from_jvp()),
+    Right("a JVP from a gradient rule", _softmax_from_vjp()),
     *ADJOINTS,
     *(
         Right(f"the zoo's {op.__name__}", op)

@@ -177,3 +177,27 @@ def solved_rows_gradient(op, cotangent):
     assert cotangent.shape == op.inputs[1].shape
     by_b = np.einsum("bji,bj->bi", op.residuals.inverse, cotangent)
     return -by_b[:, :, None] * op.outputs[0][:, None, :], by_b
+
+
+def product_jvp(op, x_tangent, y_tangent):
+    x, y = op.inputs
+    return x_tangent * y + x * y_tangent
+
+
+product_from_numpy_jvp = differentiable_op(
+    lambda x, y: x * y, signature="(),()->()", grad="from-jvp", numpy_jvp=product_jvp, name="tests.saved.from_numpy_jvp"
+)
+product_from_tensorflow_jvp = differentiable_op(
+    lambda x, y: x * y, signature="(),()->()", grad="from-jvp", jvp=product_jvp, name="tests.saved.from_tensorflow_jvp"
+)
+
+
+@differentiable_op(signature="(n),(n)->(n)", jvp="from-vjp")
+def total_product(x, y):
+    return x * y
+
+
+@total_product.numpy_gradient
+def total_product_gradient(op, grad):
+    x, y = op.inputs
+    return grad * y, grad * x

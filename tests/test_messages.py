@@ -1052,8 +1052,8 @@ def test_a_shape_function_that_returns_no_shape(mode, shape, dtype, expected, go
 
 MISSING = """\
 {op}: cannot compute the gradient: the op has no gradient rule.
-  Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If the derivative is zero \
-everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."""
+  Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays), or the Jacobian with @op.jacobian or \
+@op.numpy_jacobian. If the derivative is zero everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."""
 MISSING_SECOND = """\
 {op}: cannot compute a second derivative: this numpy rule has no gradient rule.
   Attach a rule to the object that @op.numpy_gradient returned, with @rule.gradient or @rule.numpy_gradient, or write \
@@ -1162,8 +1162,15 @@ second rule to the object that it returns."""
 
 def test_forward_mode_around_a_function_with_a_jvp_rule_alone():
     op = differentiable_op(lambda x: x, signature="()->()", jvp=lambda op, tangent: tangent)
+    offered = (
+        'To derive it from the JVP rule, pass grad="from-jvp" to differentiable_op: a gradient then evaluates the JVP '
+        "rule for each core element of the inputs."
+    )
+    jacobian = ", or the Jacobian with @op.jacobian or @op.numpy_jacobian."
+    assert jacobian in MISSING
     text = (
-        MISSING + " Forward mode around a tf.function also requires a gradient rule. Alternatively, open the "
+        MISSING.replace(jacobian, f". {offered}")
+        + " Forward mode around a tf.function also requires a gradient rule. Alternatively, open the "
         "accumulator inside the function."
     )
 
@@ -1551,14 +1558,14 @@ DECORATIONS = {
         {"grad": 3},
         """\
 {op}: grad=3 is not a rule.
-  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'""",
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step' or 'from-jvp'""",
     ),
     "a switch for a rule": (
         plain,
         {"grad": True},
         """\
 {op}: grad=True is not a rule.
-  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step' or 'from-jvp'
   Did you mean grad='numerical'?""",
     ),
     "a step for a rule": (
@@ -1566,7 +1573,7 @@ DECORATIONS = {
         {"grad": 1e-3},
         """\
 {op}: grad=0.001 is not a rule.
-  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step'
+  Expected: a function, called as rule(op, *cotangents), or 'numerical' or 'complex-step' or 'from-jvp'
   Did you mean grad='numerical'?""",
     ),
     "a method for a numpy rule": (
@@ -1582,7 +1589,7 @@ DECORATIONS = {
         {"jvp": "x"},
         """\
 {op}: jvp='x' is not a rule.
-  Expected: a function, called as rule(op, *tangents)""",
+  Expected: a function, called as rule(op, *tangents), or 'from-vjp'""",
     ),
     "a residual whose name is none": (
         plain,

@@ -464,7 +464,7 @@ def test_a_method_is_asked_for_by_name_or_by_value(grad, method):
     [
         ("numericl", "Did you mean 'numerical'?"),
         ("complex_step", "Did you mean 'complex-step'?"),
-        ("auto", "Known: 'complex-step', 'numerical'."),
+        ("auto", "Known: 'complex-step', 'from-jvp', 'numerical'."),
     ],
 )
 def test_an_unknown_method_is_reported(grad, hint):

@@ -149,6 +149,34 @@ def rolled(x):  # not tf.roll, which TensorFlow maps along the wrong axis
     return tf.concat([x[..., -1:], x[..., :-1]], -1)
 
 
+@differentiable_op(signature="(n,n),(n)->(n)", grad="from-jvp")
+def solve_from_jvp(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@solve_from_jvp.jvp
+def solve_jvp(op, a_tangent, b_tangent):
+    return solve_from_jvp(op.inputs[0], b_tangent - tf.linalg.matvec(a_tangent, op.outputs[0]))
+
+
+@differentiable_op(signature="(n)->(n)", grad="from-jvp", numpy_jvp=softmax_jvp.numpy, vectorized=False)
+def softmax_from_jvp(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@differentiable_op(signature="(n)->(n)", jvp="from-vjp")
+def softmax_from_vjp(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@softmax_from_vjp.numpy_gradient
+def softmax_from_vjp_gradient(op, cotangent):
+    (y,) = op.outputs
+    return y * (cotangent - (cotangent * y).sum(-1, keepdims=True))
+
+
 class Smoother:
     """An op of a method that is linear in one input."""
 
@@ -197,6 +225,9 @@ KINDS = {  # each keeps the shape of its input
     "complex step": (complex_sin, tf.sin),
     "Jacobian": (jacobian_softmax, tf.nn.softmax),
     "numpy Jacobian": (numpy_jacobian_softmax, tf.nn.softmax),
+    "gradient from JVP": (lambda x: solve_from_jvp(MATRIX + tf.linalg.diag(x), x), solve_natively),
+    "gradient from numpy JVP": (softmax_from_jvp, tf.nn.softmax),
+    "JVP from numpy gradient": (softmax_from_vjp, tf.nn.softmax),
     "numpy partial derivatives": (lambda x: partial_product(x, tf.sin(x)), lambda x: x * tf.sin(x)),
     "adjoint": (
         lambda x: tf.sin(running_total(x * x, factor=2.0)),
@@ -210,7 +241,7 @@ KINDS = {  # each keeps the shape of its input
 }
 SECOND_ORDER_RULE_MISSING = {
     *("integer input", "numpy rule", "numerical rule", "complex step", "residuals"),
-    *("numpy Jacobian", "numpy partial derivatives"),
+    *("numpy Jacobian", "numpy partial derivatives", "gradient from numpy JVP", "JVP from numpy gradient"),
 }
 """Kinds whose numpy rule has no rule of its own, or whose rule uses residuals."""
 NO_SECOND_ORDER = r"cannot compute (a second|the forward-mode) derivative|cannot differentiate .* through a residual"

@@ -372,6 +372,35 @@ JVPS = [
         "check_jvp",
         says="the tangent of output 0 is wrong at element",
     ),
+    *(
+        Wrong(
+            f"a gradient from a wrong JVP rule, {kind}",
+            differentiable_op(
+                lambda x: x**2 @ _TURN.T.astype(x.dtype),
+                signature="(2)->(2)",
+                grad="from-jvp",
+                **{kind: lambda op, t: ((2 * op.inputs[0] * t)[..., None, :] @ _TURN)[..., 0, :]},  # transposed
+            ),
+            check,
+            says=says,
+        )
+        for kind in ("jvp", "numpy_jvp")
+        for check, says in (
+            ("check_gradient", "the cotangent of input 0"),
+            ("check_jvp", "the tangent of output 0"),
+        )
+    ),
+    Wrong(
+        "a JVP from a gradient rule of the wrong sign",
+        differentiable_op(
+            lambda x: x.sum(-1),
+            signature="(n)->()",
+            jvp="from-vjp",
+            numpy_grad=lambda op, g: -g[..., None] + 0 * op.inputs[0],
+        ),
+        "check_jvp",
+        says="the tangent of output 0",
+    ),
 ]
 
 

@@ -17,6 +17,8 @@ from tfpyop._registry.function_op_def import FunctionOpDef
 from tfpyop._registry.op_def import REGISTRY, RuleSet, Transform
 from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method
+from tfpyop._rules.pairs import requested_transform
+from tfpyop._rules.transposed_rule import OPTIONS, option_text
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.undefined import read_non_differentiable
 from tfpyop.errors import RegistrationError, naming, nearest
@@ -36,9 +38,9 @@ class OpOptions(TypedDict, total=False):
     shape: Callable[..., Any] | None
     dtype: Any
     compute_dtype: Any
-    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step"] | None
+    grad: Callable[..., Any] | Method | Literal["numerical", "complex-step", "from-jvp"] | None
     numpy_grad: Callable[..., Any] | None
-    jvp: Callable[..., Any] | None
+    jvp: Callable[..., Any] | Literal["from-vjp"] | None
     numpy_jvp: Callable[..., Any] | None
     residuals: Mapping[str, tuple[str, Any]] | None
     vectorized: bool | Literal["rows"]
@@ -103,8 +105,10 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         cast to the corresponding complex dtype. Default: no cast.
       grad: The VJP rule in TensorFlow ops, as for `Op.gradient`. To compute VJP and JVP numerically from values of the
         function, pass `"numerical"`, `"complex-step"`, or the result of `tfpyop.numerical` or `tfpyop.complex_step`.
+        To compute the VJP by the JVP rule, pass `"from-jvp"`: this evaluates it for each core element of the inputs.
       numpy_grad: The VJP rule in numpy, as for `Op.numpy_gradient`.
-      jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`.
+      jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`. To compute the JVP by the gradient rule, pass `"from-vjp"`:
+        this evaluates it for each core element of the outputs.
       numpy_jvp: The JVP rule in numpy, as for `Op.numpy_jvp`.
       residuals: The values that the function saves for its rules, for example `{"lu": ("(n,n)", np.float64)}`: core
         dimensions with the names of the signature, and a dtype (None: the result type of the inputs). The function then
@@ -154,7 +158,13 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         spec = OpSpec.read(function, frame, complete)
         with naming(spec.subject):
             is_constant, _ = read_non_differentiable(complete["non_differentiable"], spec.parameters)
-            definition = FunctionOpDef(function, spec, RuleSet(non_differentiable=is_constant), Op)
+            rules = RuleSet(non_differentiable=is_constant, derived=requested_transform(complete))
+            if is_constant and rules.derived is not None:
+                raise RegistrationError(
+                    f"non_differentiable=True contradicts {option_text(rules.derived)}.",
+                    remedy="Remove one of the two.",
+                )
+            definition = FunctionOpDef(function, spec, rules, Op)
             _declare_rules(definition, complete)
             if not definition.is_local:
                 REGISTRY.register(definition.name, definition, is_kept=spec.is_kept)
@@ -196,15 +206,17 @@ def _complete(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> None:
     """Declare the rules that were passed as options."""
-    method = parse_method(options["grad"])
-    rules = {option: options[option] for option in _RULES if options[option] is not None}
+    derived = definition.rules.derived
+    request = None if derived is None else OPTIONS[derived][0]
+    method = None if request == "grad" else parse_method(options["grad"])
+    rules = {option: options[option] for option in _RULES if options[option] is not None and option != request}
     if method is not None:
         if definition.spec.is_surrogate:
             raise RegistrationError(
                 "surrogate=True says that the rules are not derivatives, but grad= requests numerical derivatives.",
                 remedy="Remove one of the two.",
             )
-        if len(rules) > 1:
+        if len(rules) > 1 or derived is not None:
             raise RegistrationError(
                 "grad= requests numerical derivatives, but a rule is also passed.", remedy="Remove one of the two."
             )
@@ -223,12 +235,14 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
 
 def _not_a_rule(option: str, value: Any) -> RegistrationError:
     """Return the error for an option that is not a function. A request for numerical derivatives belongs in grad=."""
-    is_method = isinstance(value, str) and value in METHODS
-    is_wish = is_method or value is True or type(value) is float  # True, or a step size
+    wishes = {**dict.fromkeys(METHODS, "grad"), **{text: other for other, text in OPTIONS.values()}}
+    is_known = isinstance(value, str) and value in wishes
+    is_wish = is_known or value is True or type(value) is float  # True, or a step size
     vectors = "tangents" if option.endswith("jvp") else "cotangents"
-    methods = f", or {' or '.join(map(repr, METHODS))}" if option == "grad" else ""
+    values = [name for name, known in wishes.items() if known == option]
+    methods = f", or {' or '.join(map(repr, values))}" if values else ""
     return RegistrationError(
         f"{option}={value!r:.80} is not a rule.",
         expected=f"a function, called as rule(op, *{vectors}){methods}",
-        remedy=f"Did you mean grad={value if is_method else 'numerical'!r}?" if is_wish else None,
+        remedy=f"Did you mean {wishes.get(value, 'grad')}={value if is_known else 'numerical'!r}?" if is_wish else None,
     )

@@ -124,6 +124,8 @@ class RuleSet:
     native: TensorFlowRule | None = None
     """The native implementation: the same function in TensorFlow ops."""
     non_differentiable: bool = False
+    derived: Transform | None = None
+    """The direction whose rules follow from the rules for the other direction, because an option requests this."""
 
     def of(self, transform: Transform) -> Rule | None:
         """Return the rule for one direction."""
@@ -367,10 +369,6 @@ class OpDef(NamedOp):
         elif names:
             rule = None
         return rule.op if isinstance(rule, NumpyRule) else None
-
-    def attach(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...] = ()) -> None:
-        """Attach a rule to the op. Raise the errors of `attach_all`."""
-        self.attach_all({transform: rule}, wrt)
 
     def attach_all(self, rules: Mapping[Transform, PlainRule], wrt: tuple[str, ...] = ()) -> None:
         """Attach the rules that follow from one declaration to the op: all of them, or none if there is an error.

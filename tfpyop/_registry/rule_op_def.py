@@ -196,7 +196,7 @@ def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
         return None if rule is None else plain(rule)
 
     native = None if rules.native is None else rules.native.bound(instance)
-    return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable)
+    return RuleSet(bound(rules.vjp), bound(rules.jvp), native, rules.non_differentiable, rules.derived)
 
 
 def numbers_of(op: ConcreteOp, names: Sequence[str], n_inputs: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfpyop._registry.op_def import NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._rules.pairs import with_derived_rule
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, nearest
 
@@ -23,7 +24,8 @@ def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wr
         cannot have rules; or `wrt` does not name parameters.
     """
     require_callable(op, rule, "a rule", _DECORATORS[transform])
-    op.attach(transform, TensorFlowRule(site, rule), names_of_inputs(op, wrt))
+    names = names_of_inputs(op, wrt)
+    op.attach_all(with_derived_rule(op, transform, TensorFlowRule(site, rule), names), names)
 
 
 def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> OpDef:
@@ -36,7 +38,7 @@ def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, w
     require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
     names = names_of_inputs(op, wrt)
     rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
-    op.attach(transform, NumpyRule(site, rule_op), names)
+    op.attach_all(with_derived_rule(op, transform, NumpyRule(site, rule_op), names), names)
     return rule_op
 
 

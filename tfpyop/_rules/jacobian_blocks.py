@@ -48,6 +48,7 @@ class Layout:
       input_ranks: The number of core dimensions of each input.
       output_ranks: The number of core dimensions of each output.
       residual_ranks: The number of core dimensions of each residual.
+      is_complete: Whether no optional core dimension is missing, so that a further loop dimension is possible.
     """
 
     loop: Shape | None
@@ -56,6 +57,7 @@ class Layout:
     input_ranks: Sequence[int]
     output_ranks: Sequence[int]
     residual_ranks: Sequence[int]
+    is_complete: bool
 
     @classmethod
     def of(cls, signature: Signature | None, inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]) -> Layout:
@@ -71,7 +73,7 @@ class Layout:
                     remedy="Pass signature= to differentiable_op, or set the rank with tf.ensure_shape.",
                 )
             ranks = [[len(shape or ()) for shape in shapes] for shapes in (inputs, outputs)]
-            return cls((), inputs, outputs, ranks[0], ranks[1], ())
+            return cls((), inputs, outputs, ranks[0], ranks[1], (), True)
         binding = signature.bind(inputs)
         ranks_of_outputs = [
             sum(dimension.text not in binding.missing for dimension in core) for core in signature.outputs
@@ -84,6 +86,7 @@ class Layout:
             signature.core_ranks(inputs),
             ranks_of_outputs[:n_outputs],
             ranks_of_outputs[n_outputs:],
+            not binding.missing,
         )
 
     def input_core(self, number: int) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from types import MethodType
 from typing import Any
 
@@ -16,9 +15,19 @@ import numpy as np
 from tfpyop._registry.bind import lowering
 from tfpyop._registry.op_def import Transform
 from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block, is_sparse
-from tfpyop._spec.coercion import Array, DType, as_array, is_differentiable
+from tfpyop._rules.loop_elements import (
+    assembled,
+    dtype_of,
+    known_loop,
+    layout_of,
+    loop_elements,
+    numbers_in_rule,
+    shape_of,
+    with_whole_loop,
+)
+from tfpyop._spec.coercion import Array, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
-from tfpyop._spec.rule_context import NamedValues, RuleContext
+from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError, annotate, message_of
@@ -82,25 +91,12 @@ class JacobianProduct:
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         raise NotImplementedError
 
-    def numbers(self, op: RuleContext) -> Sequence[int]:
-        """Return the indices of the inputs that the rule is for."""
-        if not self.wrt:
-            return range(len(op.inputs))
-        assert op._by_name is not None
-        by_name = op._by_name()
-        return [number for name in self.wrt for number in by_name.get(name, ())]
-
-    def _layout(self, op: RuleContext) -> Layout:
-        return Layout.of(
-            self.signature, [_shape(value) for value in op.inputs], [_shape(value) for value in op.outputs]
-        )
-
     def _needed_blocks(self, result: Any, op: RuleContext, numbers: Sequence[int]) -> Iterator[Block]:
         """Yield the blocks that are not zero, for differentiable outputs and for inputs that are needed."""
         like = "inputs in wrt=" if self.wrt else "inputs"
         for output, row in enumerate(blocks_of(result, len(op.outputs), len(numbers), like)):
             for position, (number, value) in enumerate(zip(numbers, row, strict=True)):
-                if value is not None and op.needs[number] and is_differentiable(_dtype(op.outputs[output])):
+                if value is not None and op.needs[number] and is_differentiable(dtype_of(op.outputs[output])):
                     yield Block(output, number, position, value)
 
 
@@ -115,13 +111,13 @@ class NumpyProduct(JacobianProduct):
 
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         is_vjp = self.transform is Transform.VJP
-        numbers, layout = self.numbers(op), self._layout(op)
-        loop = tuple(size or 0 for size in layout.loop or ())
+        numbers, layout = numbers_in_rule(op, self.wrt), layout_of(self.signature, op)
+        loop = known_loop(layout)
         n_results = len(numbers) if is_vjp else len(op.outputs)
         found: list[list[tuple[Any, Array]]] = [[] for _ in range(n_results)]
-        whole = list(vectors) if is_vjp else _with_whole_loop(vectors, numbers, layout, loop)
-        for index, context in self._parts(op, layout, loop):
-            part = self._layout(context)
+        whole = list(vectors) if is_vjp else with_whole_loop(vectors, numbers, layout)
+        for index, context in loop_elements(op, layout, is_looped=self.loops_itself):
+            part = layout_of(self.signature, context)
             sums: list[Any] = [None] * n_results
             for block in self._needed_blocks(evaluate(context), context, numbers):
                 vector = whole[block.output if is_vjp else block.position]
@@ -137,44 +133,7 @@ class NumpyProduct(JacobianProduct):
                 if value is not None:
                     found[place].append((index, value))
         cores = [layout.input_core(number) for number in numbers] if is_vjp else layout.output_cores
-        return [_assembled(parts, loop + tuple(core)) for parts, core in zip(found, cores, strict=True)]
-
-    def _parts(
-        self, op: RuleContext, layout: Layout, loop: tuple[int, ...]
-    ) -> Iterator[tuple[tuple[Any, ...] | None, RuleContext]]:
-        """Yield the calls of the user's rule, each with the index of its elements in the loop dimensions.
-
-        The index is None if the call is for all elements.
-        """
-        groups: list[tuple[Sequence[Array], Sequence[int]]] = [
-            (op.inputs, layout.input_ranks),
-            (op.outputs, layout.output_ranks),
-            (tuple(op.residuals.values()), layout.residual_ranks),
-        ]
-        shared = [size > 1 and 0 not in loop for size in loop]
-        for values, ranks in groups:
-            for value, rank in zip(values, ranks, strict=True):
-                _keep_shared(shared, value, rank)
-        selected = tuple(slice(0, 1) if flag else slice(None) for flag in shared)
-        small = [
-            ([_selected(value, rank, selected) for value, rank in zip(values, ranks, strict=True)], ranks)
-            for values, ranks in groups
-        ]
-        if not self.loops_itself or not loop:
-            yield None, _with_values(op, [values for values, _ in small])
-            return
-        sizes = tuple(1 if flag else size for flag, size in zip(shared, loop, strict=True))
-        for index in np.ndindex(*sizes):
-            element = (*index, ...)
-            rows = [
-                [
-                    np.broadcast_to(value, sizes + value.shape[value.ndim - rank :])[element]
-                    for value, rank in zip(values, ranks, strict=True)
-                ]
-                for values, ranks in small
-            ]
-            place = tuple(slice(None) if flag else i for flag, i in zip(shared, index, strict=True))
-            yield place, _with_values(op, rows)
+        return [assembled(parts, loop + tuple(core)) for parts, core in zip(found, cores, strict=True)]
 
 
 class TensorFlowProduct(JacobianProduct):
@@ -182,7 +141,7 @@ class TensorFlowProduct(JacobianProduct):
 
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         is_vjp = self.transform is Transform.VJP
-        numbers, layout = self.numbers(op), self._layout(op)
+        numbers, layout = numbers_in_rule(op, self.wrt), layout_of(self.signature, op)
         results: list[Any] = [None] * (len(numbers) if is_vjp else len(op.outputs))
         for block in self._needed_blocks(evaluate(op), op, numbers):
             vector = vectors[block.output if is_vjp else block.position]
@@ -236,7 +195,7 @@ def _tensor_product(block: Block, vector: Any, op: RuleContext, layout: Layout, 
     if not tf.is_tensor(value) and not isinstance(value, tf.Variable):
         value = as_array(value, block.what, remedy=_BLOCK_REMEDY)
     value = tf.convert_to_tensor(value)
-    check_block(block, ArraySpec(_dtype(value), _shape(value)), _dtype(output), _dtype(primal), layout)
+    check_block(block, ArraySpec(dtype_of(value), shape_of(value)), dtype_of(output), dtype_of(primal), layout)
     dtype = _common_dtype(tf, output.dtype, primal.dtype)
     value, vector = tf.cast(value, dtype), tf.cast(vector, dtype)
     rows, columns = _OUTPUT_AXES[: layout.output_rank(block)], _INPUT_AXES[: layout.input_rank(block)]
@@ -257,59 +216,5 @@ def _common_dtype(tf: Any, output: Any, primal: Any) -> Any:
     return output if output == primal else tf.as_dtype(np.result_type(output.as_numpy_dtype, primal.as_numpy_dtype))
 
 
-def _with_whole_loop(
-    vectors: Sequence[Any], numbers: Sequence[int], layout: Layout, loop: tuple[int, ...]
-) -> list[Any]:
-    """Return tangents broadcast to the loop dimensions of the call, as views."""
-    return [
-        None if vector is None else np.broadcast_to(vector, loop + layout.input_core(number))
-        for vector, number in zip(vectors, numbers, strict=True)
-    ]
-
-
-def _assembled(parts: Sequence[tuple[Any, Array]], shape: tuple[int, ...]) -> Array | None:
-    """Return the whole vector from its parts, one for each call of the user's rule; None for zero."""
-    if not parts:
-        return None
-    if parts[0][0] is None:
-        return np.broadcast_to(parts[0][1], shape)
-    result = np.zeros(shape, np.result_type(*[value.dtype for _, value in parts]))
-    for index, value in parts:
-        result[index] = value
-    return result
-
-
-def _keep_shared(shared: list[bool], value: Array, rank: int) -> None:
-    """Clear the flags of the loop dimensions along which the elements of an array differ."""
-    n_loop = value.ndim - rank
-    for axis in range(n_loop):
-        if value.shape[axis] != 1 and value.strides[axis] != 0:
-            shared[len(shared) - n_loop + axis] = False
-
-
-def _selected(value: Array, rank: int, selected: tuple[slice, ...]) -> Array:
-    return value[selected[len(selected) - (value.ndim - rank) :]]
-
-
-def _with_values(op: RuleContext, groups: Sequence[Sequence[Array]]) -> RuleContext:
-    inputs, outputs, residuals = groups
-    named = op.residuals
-    if residuals:
-        named = NamedValues(dict(zip(op.residuals, residuals, strict=True)), "residual", op.residuals._subject)
-    return replace(op, inputs=tuple(inputs), outputs=tuple(outputs), residuals=named)
-
-
 def _product_of(sizes: Sequence[int]) -> int:
     return int(np.prod(sizes, dtype=np.int64))
-
-
-def _shape(value: Any) -> tuple[int | None, ...] | None:
-    """Return the shape of an array or tensor, as far as it is known."""
-    rank = getattr(value.shape, "rank", len(value.shape) if isinstance(value.shape, tuple) else None)
-    return None if rank is None else tuple(value.shape)
-
-
-def _dtype(value: Any) -> DType:
-    """Return the numpy dtype of an array or tensor."""
-    dtype: DType = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
-    return dtype

@@ -9,6 +9,7 @@ from tfpyop._registry.op_def import ConcreteOp, SplitRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.jacobian_products import JacobianProduct
 from tfpyop._rules.numerical import NumericalRule
+from tfpyop._rules.transposed_rule import TransposedRule, option_text
 from tfpyop.errors import GradientError
 
 
@@ -27,6 +28,17 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
     """Return the error for a gradient that is not defined."""
     if op.forward_op is not None:
         return missing_second_derivative(op)
+    if op.rules.derived is Transform.VJP:  # and there is nothing to derive it from
+        return GradientError(
+            f"cannot compute the gradient: {option_text(Transform.VJP)} needs a JVP rule, but the op has none.",
+            subject=op.subject,
+            remedy="Attach a rule with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays).",
+        )
+    jacobian = ", or the Jacobian with @op.jacobian or @op.numpy_jacobian"
+    from_jvp = (
+        f" To derive it from the JVP rule, pass {option_text(Transform.VJP)} to differentiable_op: a gradient then "
+        "evaluates the JVP rule for each core element of the inputs."
+    )
     forward = (
         " Forward mode around a tf.function also requires a gradient rule. Alternatively, open the accumulator inside "
         "the function."
@@ -34,7 +46,8 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
     return GradientError(
         "cannot compute the gradient: the op has no gradient rule.",
         subject=op.subject,
-        remedy="Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays). If the derivative is "
+        remedy="Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays)"
+        f"{jacobian if op.rules.jvp is None else ''}.{'' if op.rules.jvp is None else from_jvp} If the derivative is "
         "zero everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."
         f"{'' if op.rules.jvp is None else forward}",
     )
@@ -103,6 +116,15 @@ def missing_second_derivative(op: ConcreteOp) -> GradientError:
         )
     if isinstance(rule, MethodType):
         rule = rule.__func__
+    if isinstance(rule, TransposedRule):
+        known = ("JVP", "jvp") if rule.is_vjp else ("gradient", "gradient")
+        return GradientError(
+            f"cannot compute a second derivative: {option_text(rule.transform)} with a {known[0]} rule in numpy "
+            "provides first derivatives only.",
+            subject=op.subject,
+            remedy=f"Write the {known[0]} rule in TensorFlow ops with @op.{known[1]}. Or remove the option, and attach "
+            f"the other rule with @op.{'gradient' if rule.is_vjp else 'jvp'}.",
+        )
     if isinstance(rule, JacobianProduct):
         return GradientError(
             "cannot compute a second derivative: this numpy Jacobian has no gradient rule.",
@@ -136,9 +158,26 @@ def missing_jvp(op: ConcreteOp) -> GradientError:
     """Return the error for forward mode through an op without a JVP."""
     if op.forward_op is not None and op.rules.vjp is None:
         return missing_second_derivative(op)
+    if op.rules.derived is Transform.JVP:  # and there is nothing to derive it from
+        return GradientError(
+            f"cannot compute the forward-mode derivative: {option_text(Transform.JVP)} needs a gradient rule, but the "
+            "op has none.",
+            subject=op.subject,
+            remedy="Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays).",
+        )
+    attach = "Attach a rule with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays)"
+    if op.rules.vjp is not None and op.forward_op is None:
+        return GradientError(
+            "cannot compute the forward-mode derivative: the op has no JVP rule, and its gradient rule is in numpy.",
+            subject=op.subject,
+            remedy=f"{attach}. To derive it from the gradient rule, pass {option_text(Transform.JVP)} to "
+            "differentiable_op: a tangent then evaluates the gradient rule for each core element of the outputs. Or "
+            "write the gradient rule in TensorFlow ops with @op.gradient, or replace it by the Jacobian with "
+            "@op.jacobian or @op.numpy_jacobian.",
+        )
+    jacobian = "" if op.forward_op is not None else ", or the Jacobian with @op.jacobian or @op.numpy_jacobian"
     return GradientError(
         "cannot compute the forward-mode derivative: the op has no JVP rule and no gradient rule to derive one from.",
         subject=op.subject,
-        remedy="Attach a rule with @op.jvp (TensorFlow ops) or @op.numpy_jvp (arrays), or write the gradient rule in "
-        "TensorFlow ops with @op.gradient.",
+        remedy=f"{attach}, or write the gradient rule in TensorFlow ops with @op.gradient{jacobian}.",
     )

@@ -39,7 +39,8 @@ def parse_method(grad: Any) -> Method | None:
         return None
     if grad not in METHODS:
         raise RegistrationError(
-            f"grad={grad!r} is neither a rule nor the name of a method.", remedy=nearest(grad, METHODS)
+            f"grad={grad!r} is neither a rule nor the name of a method.",
+            remedy='Did you mean jvp="from-vjp"?' if grad == "from-vjp" else nearest(grad, [*METHODS, "from-jvp"]),
         )
     return METHODS[grad]
 

@@ -47,6 +47,8 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
                 remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
             ) from error
         vector = "tangent" if kind == "jvp" else "cotangent"
+        if getattr(rule, "annotates", False):
+            raise
         n_vectors = len(vectors) if getattr(rule, "takes_vectors", True) else 0
         called = describe_rule_call(vector, n_vectors, is_bound=call.op.definition.is_bound)
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""

@@ -1,0 +1,71 @@
+"""Pairs of rules: attach the missing rule of a pair together with the known rule, if the op's options request it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tfpyop._registry.op_def import NumpyRule, OpDef, PlainRule, TensorFlowRule, Transform
+from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._rules.transposed_numpy import NumpyTranspose
+from tfpyop._rules.transposed_rule import OPTIONS, option_text
+from tfpyop._rules.transposed_tensorflow import TensorFlowTranspose
+from tfpyop.errors import RegistrationError
+
+
+def requested_transform(options: Mapping[str, Any]) -> Transform | None:
+    """Return the direction whose rule the options request from the rule for the other direction.
+
+    Raises:
+      RegistrationError: Both directions are requested.
+    """
+    requested = [transform for transform, (option, value) in OPTIONS.items() if _is_text(options[option], value)]
+    if len(requested) == 2:
+        raise RegistrationError(
+            f"{option_text(Transform.VJP)} and {option_text(Transform.JVP)} derive each rule from the other one.",
+            remedy="Remove one of the two, and attach a rule for the other direction.",
+        )
+    return requested[0] if requested else None
+
+
+def with_derived_rule(
+    op: OpDef, transform: Transform, rule: TensorFlowRule | NumpyRule, names: tuple[str, ...]
+) -> Mapping[Transform, PlainRule]:
+    """Return a rule, with the rule for the other direction if the options of the op request it."""
+    derived = op.rules.derived
+    if derived is transform:
+        require_not_derived(op, "a gradient rule" if transform is Transform.VJP else "a JVP rule", names)
+    if derived is None or derived is transform:
+        return {transform: rule}
+    signature, site = op.spec.full_signature, rule.site
+    if isinstance(rule, TensorFlowRule):
+        other: PlainRule = TensorFlowRule(site, TensorFlowTranspose(rule.function, derived, signature, names))
+    else:
+        is_looped = not op.spec.is_vectorized
+        function = NumpyTranspose(rule.op.function, derived, signature, names, loops_itself=is_looped)
+        other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names))
+    return {transform: rule, derived: replace(other, kind=option_text(derived))}
+
+
+def require_not_derived(op: OpDef, what: str, names: tuple[str, ...]) -> None:
+    """Raise RegistrationError if an option requests a rule that another rule for all inputs defines.
+
+    Args:
+      op: The op.
+      what: The other rule, for the error.
+      names: The parameters for whose inputs the other rule is. Rules for some inputs are compared one by one.
+    """
+    derived = op.rules.derived
+    if derived is None or names:
+        return
+    rules = ("gradient", "JVP") if derived is Transform.VJP else ("JVP", "gradient")
+    raise RegistrationError(
+        f"{option_text(derived)} derives the {rules[0]} rule from a {rules[1]} rule, but {what} is also attached.",
+        subject=op.subject,
+        remedy=f"Remove one of the two: {option_text(derived)} or the rule.",
+    )
+
+
+def _is_text(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text

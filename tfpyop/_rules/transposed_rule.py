@@ -1,0 +1,111 @@
+"""Derive the missing rule of a pair: the VJP rule from a JVP rule, or the JVP rule from a VJP rule, on request.
+
+The known rule is called with basis vectors, all at once in a further loop dimension. The inner products of its results
+with the given vectors are the vectors that the derived rule returns. In the real inner product of TensorFlow's complex
+cotangents, (c, J t) = (A c, t), so both directions are the same computation. A complex element has two basis vectors, 1
+and i, because the function may not be analytic.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, MethodType
+from typing import Any
+
+from tfpyop._registry.op_def import Transform
+from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_values import describe_rule_call
+from tfpyop._spec.signature import Signature
+from tfpyop.errors import annotate
+
+OPTIONS: Mapping[Transform, tuple[str, str]] = MappingProxyType(
+    {Transform.VJP: ("grad", "from-jvp"), Transform.JVP: ("jvp", "from-vjp")}
+)
+"""The option and its value that request the rule for a direction."""
+
+
+def option_text(transform: Transform) -> str:
+    """Return the option that requests the rule for a direction, as the user writes it."""
+    option, value = OPTIONS[transform]
+    return f'{option}="{value}"'
+
+
+class TransposedRule:
+    """Compute a VJP from a JVP rule, or a JVP from a VJP rule, by basis vectors. Called like the rule that it is.
+
+    Args:
+      rule: The user's rule for the other direction.
+      transform: The direction that is derived.
+      signature: The signature of the op, with residuals among its outputs. Without one, all dimensions are core
+        dimensions.
+      wrt: The parameters for whose inputs the rule is. Default: all.
+      loops_itself: Whether the user's rule takes core dimensions only.
+    """
+
+    annotates = True
+    """Whether the rule adds notes to exceptions of the user's rule itself."""
+
+    def __init__(
+        self,
+        rule: Callable[..., Any],
+        transform: Transform,
+        signature: Signature | None,
+        wrt: tuple[str, ...],
+        *,
+        loops_itself: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, rule, updated=())
+        self.rule = rule
+        self.transform = transform
+        self.signature = signature
+        self.wrt = wrt
+        self.loops_itself = loops_itself
+        self.decorator = "jvp" if self.is_vjp else "gradient"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind the rule to an instance, for methods."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        """Return a cotangent for each input, or a tangent for each output; None for zero."""
+        position = next(number for number, value in enumerate(arguments) if isinstance(value, RuleContext))
+        bound, op, vectors = arguments[:position], arguments[position], arguments[position + 1 :]
+        return self._products(functools.partial(self._evaluate, bound), op, vectors)
+
+    @property
+    def is_vjp(self) -> bool:
+        """Whether the derived rule is a VJP rule."""
+        return self.transform is Transform.VJP
+
+    def sides(self, op: RuleContext, numbers: Sequence[int]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the values that the basis vectors belong to, and the values that the results of the rule belong to."""
+        inputs = [op.inputs[number] for number in numbers]
+        return (inputs, op.outputs) if self.is_vjp else (op.outputs, inputs)
+
+    def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any]) -> Any:
+        """Call the user's rule. Explain in a note on its exceptions with what it was called."""
+        try:
+            return self.rule(*bound, op, *vectors)
+        except Exception as error:
+            called = describe_rule_call("tangent" if self.is_vjp else "cotangent", len(vectors), is_bound=bool(bound))
+            annotate(error, f"Raised in the {self._known} rule, called as {called}. {self._explanation}")
+            raise
+
+    @property
+    def _known(self) -> str:
+        return "JVP" if self.is_vjp else "gradient"
+
+    @property
+    def _explanation(self) -> str:
+        return (
+            f"{option_text(self.transform)} calls the {self._known} rule with basis vectors, in a further loop "
+            "dimension of all values if the rule supports loop dimensions."
+        )
+
+    def explain(self, error: Exception) -> None:
+        """Add the note on basis vectors to an error about the result of the user's rule."""
+        annotate(error, self._explanation)
+
+    def _products(self, evaluate: Callable[..., Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
+        raise NotImplementedError
