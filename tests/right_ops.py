@@ -7,7 +7,7 @@ import tensorflow as tf
 from scipy import sparse, special
 
 from tests import ops
-from tfpyop import Op, differentiable_op
+from tfpyop import Op, complex_step, differentiable_op, numerical
 from tfpyop.testing import arguments
 
 
@@ -281,6 +281,18 @@ RIGHT = [
     Right("a Jacobian in TensorFlow ops", _with_jacobian()),
     Right("a sparse Jacobian", _with_sparse_jacobian()),
     Right("a gradient from a JVP rule", _power_from_jvp()),
+    *(
+        Right(
+            f"a banded pattern, {method.__name__}",
+            differentiable_op(
+                lambda x: np.sin(x) + np.roll(x, 1, -1) * x,
+                signature="(n)->(n)",
+                grad=method(sparsity=lambda n: np.eye(n) + np.roll(np.eye(n), 1, 0)),
+            ),
+            {"domain": "[-3, 3]"},
+        )
+        for method in (numerical, complex_step)
+    ),
     Right("a JVP from a gradient rule", _softmax_from_vjp()),
     *ADJOINTS,
     *(

@@ -1052,8 +1052,9 @@ def test_a_shape_function_that_returns_no_shape(mode, shape, dtype, expected, go
 
 MISSING = """\
 {op}: cannot compute the gradient: the op has no gradient rule.
-  Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays), or the Jacobian with @op.jacobian or \
-@op.numpy_jacobian. If the derivative is zero everywhere, declare non_differentiable=True. To stop gradients here, use tf.stop_gradient."""
+  Attach a rule with @op.gradient (TensorFlow ops) or @op.numpy_gradient (arrays), or the Jacobian with @op.jacobian \
+or @op.numpy_jacobian. If the derivative is zero everywhere, declare non_differentiable=True. To stop gradients here, \
+use tf.stop_gradient."""
 MISSING_SECOND = """\
 {op}: cannot compute a second derivative: this numpy rule has no gradient rule.
   Attach a rule to the object that @op.numpy_gradient returned, with @rule.gradient or @rule.numpy_gradient, or write \

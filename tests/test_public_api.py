@@ -55,6 +55,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_parity",
         "check_purity",
         "check_second_order",
+        "check_sparsity",
         "check_threads",
         "cotangents",
         "make_test_class",
@@ -110,8 +111,12 @@ def test_type_checkers_know_all_options():
 @pytest.mark.parametrize(
     ("make", "signature"),
     [
-        (tfpyop.numerical, "(*, step: 'float' = 0.125, order: 'int' = 8, smallest: 'float' = 0.01) -> 'Numerical'"),
-        (tfpyop.complex_step, "(*, step: 'float' = 1e-30) -> 'ComplexStep'"),
+        (
+            tfpyop.numerical,
+            "(*, step: 'float' = 0.125, order: 'int' = 8, smallest: 'float' = 0.01, sparsity: 'Any' = None) "
+            "-> 'Numerical'",
+        ),
+        (tfpyop.complex_step, "(*, step: 'float' = 1e-30, sparsity: 'Any' = None) -> 'ComplexStep'"),
     ],
 )
 def test_the_ways_to_get_derivatives_from_values_take_this(make, signature):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import ops
 from tests.modes import compiled
-from tfpyop import CoercionError, GradientError, UnsupportedError, differentiable_op
+from tfpyop import CoercionError, GradientError, UnsupportedError, differentiable_op, numerical
 from tfpyop._lowering import vectorized_map
 from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
@@ -177,6 +177,15 @@ def softmax_from_vjp_gradient(op, cotangent):
     return y * (cotangent - (cotangent * y).sum(-1, keepdims=True))
 
 
+@differentiable_op(signature="(n)->(n)", grad=numerical(sparsity=lambda n: np.eye(n) + np.eye(n, k=1)))
+def coupled(x):
+    return np.sin(x) * np.concatenate([x[..., 1:], np.ones_like(x[..., :1])], -1)
+
+
+def coupled_natively(x):
+    return tf.sin(x) * tf.concat([x[..., 1:], tf.ones_like(x[..., :1])], -1)
+
+
 class Smoother:
     """An op of a method that is linear in one input."""
 
@@ -223,6 +232,7 @@ KINDS = {  # each keeps the shape of its input
     "TensorFlow rule": (ops.exp, tf.exp),
     "numerical rule": (numerical_sin, tf.sin),
     "complex step": (complex_sin, tf.sin),
+    "sparsity pattern": (coupled, coupled_natively),
     "Jacobian": (jacobian_softmax, tf.nn.softmax),
     "numpy Jacobian": (numpy_jacobian_softmax, tf.nn.softmax),
     "gradient from JVP": (lambda x: solve_from_jvp(MATRIX + tf.linalg.diag(x), x), solve_natively),
@@ -240,7 +250,7 @@ KINDS = {  # each keeps the shape of its input
     "adjoint of a method": (lambda x: SMOOTHER.smooth(x, x * x), smooth_natively),
 }
 SECOND_ORDER_RULE_MISSING = {
-    *("integer input", "numpy rule", "numerical rule", "complex step", "residuals"),
+    *("integer input", "numpy rule", "numerical rule", "complex step", "sparsity pattern", "residuals"),
     *("numpy Jacobian", "numpy partial derivatives", "gradient from numpy JVP", "JVP from numpy gradient"),
 }
 """Kinds whose numpy rule has no rule of its own, or whose rule uses residuals."""

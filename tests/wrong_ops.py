@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from tfpyop import Op, differentiable_op
+from tfpyop import Op, differentiable_op, numerical
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop.testing import arguments
 
@@ -400,6 +400,28 @@ JVPS = [
         ),
         "check_jvp",
         says="the tangent of output 0",
+    ),
+]
+
+
+def _with_pattern(pattern):
+    return differentiable_op(
+        lambda x: np.sin(x) + np.roll(x, 1, -1) ** 2, signature="(4)->(4)", grad=numerical(sparsity=pattern)
+    )
+
+
+SPARSITIES = [
+    Wrong(
+        "a sparsity pattern without a diagonal", _with_pattern(np.eye(4)), "check_sparsity", says="which the sparsity"
+    ),
+    Wrong(
+        "a transposed sparsity pattern",
+        _with_pattern(np.eye(4) + np.roll(np.eye(4), 1, 1)),
+        "check_sparsity",
+        says="the pattern is incomplete, or transposed",
+    ),
+    Wrong(
+        "a sparsity pattern of the wrong shape", _with_pattern(np.eye(3)), "check_sparsity", says="has the wrong shape"
     ),
 ]
 
@@ -894,4 +916,4 @@ ADJOINTS = [
     ),
 ]
 
-WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS]
+WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS]

@@ -16,7 +16,7 @@ from tfpyop._op import Op
 from tfpyop._registry.function_op_def import FunctionOpDef
 from tfpyop._registry.op_def import REGISTRY, RuleSet, Transform
 from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
-from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method
+from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method, require_sparsity
 from tfpyop._rules.pairs import requested_transform
 from tfpyop._rules.transposed_rule import OPTIONS, option_text
 from tfpyop._spec.op_spec import OpSpec
@@ -200,6 +200,8 @@ def _complete(options: Mapping[str, Any]) -> Mapping[str, Any]:
         if name not in known:
             is_function = name == "function"
             remedy = "Pass the function as the first argument." if is_function else nearest(name, known)
+            if name == "sparsity":
+                remedy = "Pass it to the method: grad=tfpyop.numerical(sparsity=...)."
             raise RegistrationError(f"differentiable_op has no option {name!r}.", remedy=remedy)
     return {name: options.get(name, _DEFAULTS.get(name)) for name in known}
 
@@ -220,6 +222,7 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
             raise RegistrationError(
                 "grad= requests numerical derivatives, but a rule is also passed.", remedy="Remove one of the two."
             )
+        require_sparsity(method, definition.spec.signature)
         gradient, jvp = numerical_rules(method, definition.spec.full_signature)
         rules = {"numpy_grad": gradient, "numpy_jvp": jvp}
     for option, rule in rules.items():

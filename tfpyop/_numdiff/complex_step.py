@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tfpyop._numdiff.coloring import Sparsity
 from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import CREDIBLE, EPS, SMALLEST, Derivative, Function, over_core, precision_of
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
@@ -44,9 +46,11 @@ class ComplexStep:
 
     Args:
       step: The step, relative to the direction.
+      sparsity: The sparsity pattern, if there is one.
     """
 
     step: float = 1e-30
+    sparsity: Sparsity | None = None
 
     def __post_init__(self) -> None:
         require_positive("complex_step", "step", self.step)
@@ -136,7 +140,7 @@ class ComplexStep:
                 ) from error
 
 
-def complex_step(*, step: float = 1e-30) -> ComplexStep:
+def complex_step(*, step: float = 1e-30, sparsity: Any = None) -> ComplexStep:
     """Return the complex-step method for `differentiable_op(..., grad=tfpyop.complex_step())`.
 
     It computes derivatives with one evaluation at a tiny imaginary step. They are exact to rounding for analytic
@@ -146,19 +150,21 @@ def complex_step(*, step: float = 1e-30) -> ComplexStep:
     Args:
       step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the scale
         on which the function changes. There is no cancellation, so only underflow limits the step.
+      sparsity: The sparsity pattern of the Jacobian, as in `tfpyop.numerical`. A gradient then costs as many
+        evaluations as the columns have colours, and one that confirms the pattern.
 
     Returns:
       A value for `grad=`.
 
     Raises:
-      RegistrationError: The step is not a positive finite number.
+      RegistrationError: The step is not a positive finite number, or `sparsity` is not a pattern.
 
     Source: W. Squire and G. Trapp, SIAM Review 40 (1998).
 
     >>> from tfpyop import complex_step, differentiable_op
     >>> op = differentiable_op(lambda x: x**3, signature="()->()", grad=complex_step())
     """
-    return ComplexStep(step)
+    return ComplexStep(step, None if sparsity is None else Sparsity(sparsity, "complex_step"))
 
 
 def _confirmed(line: LineFunction, found: DirectionalEstimate, step: Array) -> list[Array]:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfpyop._numdiff.causes import CONTRADICTED, find_cause
+from tfpyop._numdiff.colored_cotangents import ColoredCotangent, Rows
+from tfpyop._numdiff.coloring import Coloring
 from tfpyop._spec.coercion import Array, finfo, is_differentiable
 from tfpyop.errors import GradientError
 
@@ -49,6 +51,8 @@ class Function:
     input_ranks: Sequence[int]
     output_ranks: Sequence[int]
     values: Sequence[Array] | None = None
+    colorings: Sequence[Coloring] | None = None
+    """The colours of the core elements of each input, from the sparsity pattern, if the user declared one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +157,19 @@ def over_core(values: Array, rank: int) -> Array:
 def _cotangent(
     method: Method, function: Function, point: Sequence[Array], cotangents: Sequence[Array | None], number: int
 ) -> Array:
-    """Return the cotangent of one input. Its core elements are varied separately."""
+    """Return the cotangent of one input. Its core elements are varied separately, or by the colours of a pattern."""
     ranks = function.input_ranks
     loop = np.broadcast_shapes(*(values.shape[: values.ndim - rank] for values, rank in zip(point, ranks, strict=True)))
     shape = loop + point[number].shape[point[number].ndim - ranks[number] :]
     result, errors, scales = np.zeros(shape, point[number].dtype), np.zeros(shape), np.zeros(shape)
     contradicted = np.zeros(shape, bool)
     weights = [None if cotangent is None else np.abs(cotangent) for cotangent in cotangents]
-    for index, unit, direction in _unit_directions(function, point, number):
+    colored = _colored(method, function, point, cotangents, number, loop) if result.size else None
+    if colored is not None:
+        parts = (colored.values, colored.errors, colored.scales)
+        result, errors, scales = (part.reshape(shape) for part in parts)
+        contradicted = colored.contradicted.reshape(shape)
+    for index, unit, direction in () if colored is not None else _unit_directions(function, point, number):
         derivative = method.directional_derivative(function, point, direction)
         element: Any = (..., *index)
         result[element] += unit * contract(derivative.values, cotangents, function.output_ranks)
@@ -171,6 +180,8 @@ def _cotangent(
     scales = scales.max(axis=core_axes(ranks[number]), initial=0.0, keepdims=True)
     failed = _first_failure(errors, scales)
     if failed is None:
+        if colored is not None:
+            colored.confirm(f"input {number}")
         return result
     raise _unreliable(
         f"by input {number}",
@@ -187,6 +198,30 @@ def _cotangent(
         function=function,
         point=point,
     )
+
+
+def _colored(
+    method: Method,
+    function: Function,
+    point: Sequence[Array],
+    cotangents: Sequence[Array | None],
+    number: int,
+    loop: tuple[int, ...],
+) -> ColoredCotangent | None:
+    """Return the cotangent of one input from its sparsity pattern; None without a pattern that saves evaluations."""
+    coloring = None if function.colorings is None else function.colorings[number]
+    if coloring is None or coloring.is_dense or function.values is None:
+        return None
+    values, rank = point[number], function.input_ranks[number]
+    flat = values.reshape((*values.shape[: values.ndim - rank], coloring.n_columns))
+
+    def differentiate(direction: Array) -> Derivative:
+        moved = direction.reshape(values.shape)
+        directions = [moved if other == number else None for other in range(len(point))]
+        return method.directional_derivative(function, point, directions)
+
+    rows = Rows.of(cotangents, function.values, function.output_ranks, loop)
+    return ColoredCotangent(differentiate, flat, coloring, rows, SMALLEST)
 
 
 def _first_failure(errors: Array, scales: Array) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tfpyop._numdiff.coloring import Sparsity
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
 from tfpyop._numdiff.fine_structure import contradicted
 from tfpyop._numdiff.line import LineFunction, relative_speed
@@ -50,11 +51,13 @@ class Numerical:
       step: The largest step, relative to the magnitude of the inputs that vary.
       order: The minimum number of steps. Each step is about half of the previous step and costs two evaluations.
       smallest: The magnitude that is assumed for inputs closer to zero.
+      sparsity: The sparsity pattern, if there is one.
     """
 
     step: float = 0.125
     order: int = 8
     smallest: float = SMALLEST
+    sparsity: Sparsity | None = None
 
     def __post_init__(self) -> None:
         require_positive("numerical", "step", self.step)
@@ -228,7 +231,7 @@ def _rounds(line: LineFunction, ambiguities: Sequence[Ambiguities], first: Array
     return [known | (which & single) for known, which, single in zip(scattered, left, cast, strict=True)]
 
 
-def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST) -> Numerical:
+def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST, sparsity: Any = None) -> Numerical:
     """Return the central-difference method for `differentiable_op(..., grad=tfpyop.numerical(...))`.
 
     It works in float64. Use it for functions without a rule. tfpyop never uses it unless you request it. A smooth
@@ -243,19 +246,26 @@ def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST
         where extrapolation converges slowly.
       smallest: The magnitude that is assumed for inputs closer to zero, in the units of the inputs, because a step
         cannot be relative to zero.
+      sparsity: Which core elements of an output may depend on which core elements of an input, as a matrix that is not
+        zero there: a `scipy.sparse` matrix or an array, with the core dimensions of the output by the core dimensions
+        of the input, both flattened. For several inputs pass a tuple of matrices, for several outputs a tuple of these
+        tuples. True stands for all elements, None for no element. If the sizes vary, pass a function of the sizes in
+        the signature: `lambda n: scipy.sparse.eye(n)`. A gradient then costs as many derivatives along a direction as
+        the columns have colours, and one that confirms the pattern. Default: each core element is varied separately.
 
     Returns:
       A value for `grad=`. Typical relative errors for smooth functions are below 1e-10.
 
     Raises:
-      RegistrationError: An option is not a positive finite number, or `order` is not a whole number from 1 to 40.
+      RegistrationError: An option is not a positive finite number, `order` is not a whole number from 1 to 40, or
+        `sparsity` is not a pattern.
 
     Source: Ridders' method, Advances in Engineering Software 4 (1982).
 
     >>> from tfpyop import differentiable_op, numerical
     >>> op = differentiable_op(lambda x: x**3, signature="()->()", grad=numerical(order=6))
     """
-    return Numerical(step, order, smallest)
+    return Numerical(step, order, smallest, None if sparsity is None else Sparsity(sparsity, "numerical"))
 
 
 def require_positive(maker: str, option: str, value: Any) -> None:

@@ -98,7 +98,9 @@ def _kind(rule: PlainRule) -> str:
     if not isinstance(rule, NumpyRule):
         return "TensorFlow rule"
     function = rule.op.function
-    return function.option if isinstance(function, NumericalRule) else "numpy rule"
+    if not isinstance(function, NumericalRule):
+        return "numpy rule"
+    return function.option if function.method.sparsity is None else f"{function.option} with sparsity="
 
 
 def _options(spec: OpSpec) -> Iterator[str]:

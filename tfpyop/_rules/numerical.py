@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tfpyop._numdiff.coloring import Coloring, Sparsity
 from tfpyop._numdiff.complex_step import ComplexStep, complex_step
 from tfpyop._numdiff.confirmation import DirectionalEstimate
-from tfpyop._numdiff.directional import Function, Method, jvp_from_values, vjp_from_values
+from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical, numerical
 from tfpyop._spec.coercion import Array, is_differentiable, widen
 from tfpyop._spec.rule_context import RuleContext
@@ -19,14 +20,16 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop.errors import RegistrationError, nearest
 
-METHODS: Mapping[str, Method] = MappingProxyType({"numerical": Numerical(), "complex-step": ComplexStep()})
+METHODS: Mapping[str, Numerical | ComplexStep] = MappingProxyType(
+    {"numerical": Numerical(), "complex-step": ComplexStep()}
+)
 """The methods that `grad=` accepts by name."""
 
 _MOST_REMEMBERED = 16
 """The number of points at which a derivative is not confirmed again."""
 
 
-def parse_method(grad: Any) -> Method | None:
+def parse_method(grad: Any) -> Numerical | ComplexStep | None:
     """Return the method for `grad=`; None if `grad=` is a rule or None."""
     if isinstance(grad, Numerical | ComplexStep):
         return grad
@@ -53,7 +56,9 @@ class NumericalRule:
       method: The method that computes the derivatives.
     """
 
-    def __init__(self, make: Callable[[_ConfirmedPoints | None], Callable[..., Any]], method: Method) -> None:
+    def __init__(
+        self, make: Callable[[_ConfirmedPoints | None], Callable[..., Any]], method: Numerical | ComplexStep
+    ) -> None:
         self.method = method
         self._make = make
         self._rule = make(_ConfirmedPoints(method) if isinstance(method, ComplexStep) else None)
@@ -73,7 +78,29 @@ class NumericalRule:
         return NumericalRule(self._make, self.method)
 
 
-def numerical_rules(method: Method, signature: Signature | None) -> tuple[NumericalRule, NumericalRule]:
+def require_sparsity(method: Numerical | ComplexStep, signature: Signature | None) -> None:
+    """Raise RegistrationError if the sparsity pattern of a method does not suit the signature of the op."""
+    sparsity = method.sparsity
+    if sparsity is None:
+        return
+    if signature is None:
+        if callable(sparsity.value):
+            raise RegistrationError(
+                "sparsity= is a function of the sizes in the signature, but the op has no signature.",
+                remedy="Pass signature= to differentiable_op, or pass a matrix.",
+            )
+        return
+    if not any(signature.inputs):
+        raise RegistrationError(
+            f"sparsity= has no effect: no input has core dimensions in signature {signature.text!r}.",
+            remedy="Remove sparsity=. All elements of loop dimensions are varied at once in any case.",
+        )
+    sparsity.require_counts(len(signature.inputs), len(signature.outputs))
+
+
+def numerical_rules(
+    method: Numerical | ComplexStep, signature: Signature | None
+) -> tuple[NumericalRule, NumericalRule]:
     """Return the numpy rules (VJP and JVP) of an op whose derivatives are computed from its values, in float64.
 
     Args:
@@ -84,7 +111,7 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
     def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def vjp(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
             vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-            function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+            function, point = _function(op, signature, method.sparsity), [*map(_in_float64, op.inputs)]
             gradients = vjp_from_values(method, function, point, vectors, op.needs)
             if confirmed is not None:
                 masks = [np.array(op.needs), *(vector != 0 for vector in vectors)]
@@ -103,7 +130,7 @@ def numerical_rules(method: Method, signature: Signature | None) -> tuple[Numeri
         def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
             pairs = zip(tangents, op.needs, strict=True)
             vectors = [None if tangent is None or not varies else _in_float64(tangent) for tangent, varies in pairs]
-            function, point = _function(op, signature), [*map(_in_float64, op.inputs)]
+            function, point = _function(op, signature, None), [*map(_in_float64, op.inputs)]
             found = jvp_from_values(method, function, point, vectors)
             if confirmed is not None:
                 masks = [np.asarray(vector is not None) for vector in vectors]
@@ -163,7 +190,7 @@ class _ConfirmedPoints:
             self._method.confirm(function, part)
 
 
-def _function(op: RuleContext, signature: Signature | None) -> Function:
+def _function(op: RuleContext, signature: Signature | None, sparsity: Sparsity | None) -> Function:
     """Return the op's function for numerical derivatives: its differentiable outputs, without residuals."""
     evaluate = op._evaluate
     assert evaluate is not None
@@ -178,7 +205,23 @@ def _function(op: RuleContext, signature: Signature | None) -> Function:
         values = evaluate(arrays)
         return [values[number] for number in numbers]
 
-    return Function(call, input_ranks, output_ranks, [op.outputs[number] for number in numbers])
+    values = [op.outputs[number] for number in numbers]
+    colorings = None if sparsity is None else _colorings(op, signature, sparsity, input_ranks, n_loop, numbers)
+    return Function(call, input_ranks, output_ranks, values, colorings)
+
+
+def _colorings(
+    op: RuleContext,
+    signature: Signature | None,
+    sparsity: Sparsity,
+    input_ranks: Sequence[int],
+    n_loop: int,
+    numbers: Sequence[int],
+) -> Sequence[Coloring]:
+    """Return the colours of each input, for the outputs with these indices."""
+    sizes = {} if signature is None else signature.bind([array.shape for array in op.inputs]).sizes
+    inputs = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
+    return sparsity.colorings(sizes, inputs, [array.shape[n_loop:] for array in op.outputs], numbers)
 
 
 def _in_float64(array: Array) -> Array:

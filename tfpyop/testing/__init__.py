@@ -10,6 +10,7 @@ from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._needs_check import check_needs
+from tfpyop.testing._sparsity_check import check_sparsity
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 from tfpyop.testing._test_class import make_test_class
 
@@ -32,6 +33,7 @@ __all__ = [
     "check_parity",
     "check_purity",
     "check_second_order",
+    "check_sparsity",
     "check_threads",
     "cotangents",
     "make_test_class",

@@ -22,6 +22,7 @@ from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_sec
 from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._needs_check import check_needs
+from tfpyop.testing._sparsity_check import check_sparsity
 
 Check = str | Callable[..., Outcome]
 """A check, or the name of a check."""
@@ -36,6 +37,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_gradient,
             check_jvp,
             check_adjoint,
+            check_sparsity,
             check_needs,
             check_second_order,
             check_batching,

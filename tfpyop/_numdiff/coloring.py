@@ -1,0 +1,240 @@
+"""Sparsity patterns: read them, and colour the columns, so that columns of one colour can be moved together.
+
+Two columns may have the same colour if no row has both. Then each row of the derivative along all columns of one colour
+is an element of the Jacobian.
+
+Source: A. R. Curtis, M. J. D. Powell and J. K. Reid, "On the estimation of sparse Jacobian matrices", IMA Journal of
+Applied Mathematics 13 (1974). SciPy has this too, as `group_columns` of `scipy.optimize._numdiff`: a private module of
+a package that tfpyop does not require.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfpyop._spec.coercion import Array
+from tfpyop.errors import ContractError, RegistrationError, annotate, describe_kind, describe_shape, message_of
+
+_MOST_SIZES = 64
+"""The number of sets of sizes for which a pattern and its colours are kept."""
+_BLOCKS_REMEDY = "Pass True where all elements may depend on all elements, and None where none does or for integers."
+_FORM = "the core dimensions of the output by the core dimensions of the input"
+
+Core = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coloring:
+    """Store the colours of the columns of one input.
+
+    Attributes:
+      n_columns: The number of core elements of the input.
+      owners: For each colour: for each row, the column of this colour that the row depends on, or -1. The rows are the
+        core elements of all outputs.
+      members: For each colour: the columns of this colour.
+    """
+
+    n_columns: int
+    owners: Sequence[Array]
+    members: Sequence[Array]
+
+    @classmethod
+    def of(cls, pattern: Array) -> Coloring:
+        """Colour the columns of a pattern of rows by columns, in two orders, and keep the better one."""
+        columns = [np.flatnonzero(pattern[:, column]) for column in range(pattern.shape[1])]
+        by_size = sorted(range(len(columns)), key=lambda column: -len(columns[column]))
+        found = [_colored(columns, order, pattern.shape[0]) for order in (range(len(columns)), by_size)]
+        owners = min(found, key=len)
+        colors = np.zeros(len(columns), int)
+        for color, owner in enumerate(owners):
+            colors[owner[owner >= 0]] = color
+        members = [np.flatnonzero(colors == color) for color in range(len(owners))]
+        return cls(len(columns), owners, members)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every column has a colour of its own."""
+        return len(self.owners) == self.n_columns
+
+    def add(self, color: int, rows: Array, into: Array) -> None:
+        """Add values of the rows, in the last dimension, to their columns of one colour."""
+        owner = self.owners[color]
+        order = np.argsort(owner, kind="stable")
+        order = order[owner[order] >= 0]
+        if len(order):
+            columns, starts = np.unique(owner[order], return_index=True)
+            into[..., columns] += np.add.reduceat(rows[..., order], starts, axis=-1)
+
+
+class Sparsity:
+    """Store the sparsity pattern that the user declared: a pattern, patterns, or a function of sizes.
+
+    Raises:
+      RegistrationError: The value cannot be a pattern.
+    """
+
+    def __init__(self, value: Any, maker: str) -> None:
+        self.value = value
+        self._known: dict[Any, Sequence[Coloring]] = {}
+        if not callable(value):
+            for block in _leaves(value):
+                _require_pattern(block, maker)
+
+    def require_counts(self, n_inputs: int, n_outputs: int) -> None:
+        """Raise RegistrationError unless there is a pattern for each output and input."""
+        if not callable(self.value) and _blocks_of(self.value, n_inputs, n_outputs) is None:
+            raise RegistrationError(
+                "sparsity= has the wrong number of patterns.",
+                expected=_expected_blocks(n_inputs, n_outputs),
+                got=_described_blocks(self.value),
+                remedy=_BLOCKS_REMEDY,
+            )
+
+    def patterns(
+        self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]
+    ) -> list[Array]:
+        """Return a boolean matrix for each input: the core elements of the wanted outputs by the elements of the input.
+
+        Args:
+          sizes: The sizes of the signature in this call, for a function.
+          inputs: The core dimensions of all inputs.
+          outputs: The core dimensions of all outputs.
+          wanted: The indices of the outputs that count.
+
+        Raises:
+          ContractError: A pattern has the wrong shape, or there is not one for each output and input.
+        """
+        value = _called(self.value, sizes) if callable(self.value) else self.value
+        blocks = _blocks_of(value, len(inputs), len(outputs))
+        if blocks is None:
+            raise ContractError(
+                "sparsity= has the wrong number of patterns.",
+                expected=_expected_blocks(len(inputs), len(outputs)),
+                got=_described_blocks(value),
+                remedy=_BLOCKS_REMEDY,
+            )
+        return [
+            np.concatenate(
+                [
+                    np.zeros((0, math.prod(core)), bool),
+                    *(_matrix(blocks[row][column], outputs[row], core, (row, column)) for row in wanted),
+                ]
+            )
+            for column, core in enumerate(inputs)
+        ]
+
+    def colorings(
+        self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]
+    ) -> Sequence[Coloring]:
+        """Return the colours of each input. They are kept for each set of sizes. Takes the arguments of `patterns`."""
+        key = (tuple(inputs), tuple(outputs), tuple(wanted), tuple(sorted(sizes.items())))
+        known = self._known.get(key)
+        if known is None:
+            known = [Coloring.of(pattern) for pattern in self.patterns(sizes, inputs, outputs, wanted)]
+            if len(self._known) >= _MOST_SIZES:
+                self._known.clear()
+            self._known[key] = known
+        return known
+
+
+def _colored(columns: Sequence[Array], order: Sequence[int], n_rows: int) -> list[Array]:
+    """Give each column the first colour that no column in one of its rows has. Return the owners of each colour."""
+    owners: list[Array] = []
+    for column in order:
+        rows = columns[column]
+        for owner in owners:
+            if np.all(owner[rows] < 0):
+                owner[rows] = column
+                break
+        else:
+            owner = np.full(n_rows, -1)
+            owner[rows] = column
+            owners.append(owner)
+    return owners
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, tuple | list) else [value]
+
+
+def _require_pattern(block: Any, maker: str) -> None:
+    """Raise RegistrationError unless a value can be the pattern of one output and one input."""
+    is_array = isinstance(block, np.ndarray) and block.dtype.kind in "biuf" and block.ndim > 0
+    if block is None or block is True or is_array or _is_sparse(block):
+        return
+    raise RegistrationError(
+        f"{maker}(sparsity=...) is not a sparsity pattern.",
+        expected="a scipy.sparse matrix or a numpy array, True (all elements) or None (no element); a tuple of these, "
+        "one for each input; or a function of the signature's sizes that returns it",
+        got=f"{block!r:.80}",
+        remedy="Pass a matrix that is not zero where the output may depend on the input.",
+    )
+
+
+def _is_sparse(value: Any) -> bool:
+    """Return whether a value is a sparse matrix or array of SciPy. SciPy is not imported for this."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(value))
+
+
+def _called(function: Any, sizes: Mapping[str, int | None]) -> Any:
+    """Call the user's function with the sizes that it takes."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    try:
+        return function(**{name: size for name, size in sizes.items() if takes_all or name in names})
+    except TypeError as error:
+        if "argument" in message_of(error):
+            known = ", ".join(sizes) or "none"
+            annotate(error, f"The function in sparsity= is called with the signature's sizes by name: {known}.")
+        raise
+
+
+def _blocks_of(value: Any, n_inputs: int, n_outputs: int) -> Sequence[Sequence[Any]] | None:
+    """Return a row of patterns for each output, with a pattern for each input; None if the numbers do not fit."""
+    rows = [value] if n_outputs == 1 else value
+    if not isinstance(rows, tuple | list) or len(rows) != n_outputs:
+        return None
+    rows = [row if isinstance(row, tuple | list) else (row,) for row in rows]
+    return rows if all(len(row) == n_inputs for row in rows) else None
+
+
+def _expected_blocks(n_inputs: int, n_outputs: int) -> str:
+    one = "one pattern" if n_inputs == 1 else f"a tuple of {n_inputs} patterns, one for each input"
+    return one if n_outputs == 1 else f"a tuple of {n_outputs}, with {one} for each output"
+
+
+def _described_blocks(value: Any) -> str:
+    return (
+        f"{describe_kind(value)} of {len(value)}" if isinstance(value, tuple | list) else f"one {type(value).__name__}"
+    )
+
+
+def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int]) -> Array:
+    """Return a pattern as a boolean matrix with flattened core dimensions. Stored zeros belong to the pattern."""
+    shape = (math.prod(output), math.prod(core))
+    if block is None or block is True:
+        return np.full(shape, block is True)
+    _require_pattern(block, "the function in numerical")
+    if tuple(block.shape) != shape and (_is_sparse(block) or tuple(block.shape) != (*output, *core)):
+        swapped = tuple(block.shape) in (shape[::-1], (*core, *output))
+        raise ContractError(
+            f"the sparsity pattern of output {place[0]} by input {place[1]} has the wrong shape.",
+            expected=describe_shape(shape),
+            got=describe_shape(block.shape),
+            remedy=f"Pass {_FORM}, both flattened.{' The pattern is transposed.' if swapped else ''}",
+        )
+    if not _is_sparse(block):
+        return np.asarray(block != 0).reshape(shape)
+    places = block.tocoo()
+    result = np.zeros(shape, bool)
+    result[places.row, places.col] = True
+    return result
