@@ -52,6 +52,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_jvp",
         "check_needs",
         "check_op",
+        "check_order",
         "check_parity",
         "check_purity",
         "check_second_order",

@@ -8,11 +8,13 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
-from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._needs_check import check_needs
+from tfpyop.testing._order_check import check_order
+from tfpyop.testing._purity_check import check_purity
 from tfpyop.testing._sparsity_check import check_sparsity
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 from tfpyop.testing._test_class import make_test_class
+from tfpyop.testing._threads_check import check_threads
 
 __all__ = [
     "CHECKS",
@@ -30,6 +32,7 @@ __all__ = [
     "check_jvp",
     "check_needs",
     "check_op",
+    "check_order",
     "check_parity",
     "check_purity",
     "check_second_order",

@@ -19,10 +19,12 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
-from tfpyop.testing._isolation_checks import check_purity, check_threads
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._needs_check import check_needs
+from tfpyop.testing._order_check import check_order
+from tfpyop.testing._purity_check import check_purity
 from tfpyop.testing._sparsity_check import check_sparsity
+from tfpyop.testing._threads_check import check_threads
 
 Check = str | Callable[..., Outcome]
 """A check, or the name of a check."""
@@ -34,6 +36,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_contract,
             check_parity,
             check_purity,
+            check_order,
             check_gradient,
             check_jvp,
             check_adjoint,

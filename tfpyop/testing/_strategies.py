@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,31 @@ class _Options:
     allow_infinity: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a strategy of arguments, for draws that do not use Hypothesis.
+
+    Attributes:
+      options: The options of `arguments`.
+      domain: The domain of the inputs.
+      dtypes: The dtypes of the inputs.
+      overridden: The names of the parameters with strategies of their own.
+    """
+
+    options: _Options
+    domain: Domain
+    dtypes: tuple[DType, ...]
+    overridden: frozenset[str]
+
+
+_PARTS: weakref.WeakKeyDictionary[Strategy[Arguments], Parts] = weakref.WeakKeyDictionary()
+
+
+def parts_of(strategy: Strategy[Arguments]) -> Parts | None:
+    """Return the parts of a strategy that `arguments` returned; None for other strategies."""
+    return _PARTS.get(strategy)
+
+
 def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Strategy[Any]]) -> Strategy[Arguments]:
     spec = spec_of(op)
     for name, strategy in {**overrides, **({} if options.shapes is None else {"shapes": options.shapes})}.items():
@@ -161,7 +187,9 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
         args = _drawn_inputs(op, drawn_shapes, draw_input)
         return Arguments(args, {name: draw(strategy) for name, strategy in statics.items()})
 
-    return draw_arguments()
+    strategy = draw_arguments()
+    _PARTS[strategy] = Parts(options, where, tuple(drawn_dtypes), frozenset(overrides))
+    return strategy
 
 
 def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> Strategy[Rows]:
@@ -177,6 +205,22 @@ def rows(op: Op[..., Any], arguments_of_row: Strategy[Arguments] | None, /) -> S
     else:
         pairs = st.tuples(arguments_of_row, arguments_of_row)
     return pairs.map(lambda pair: _as_rows(*pair))
+
+
+def pairs(op: Op[..., Any], arguments_of_call: Strategy[Arguments] | None, /) -> Strategy[Rows]:
+    """Draw two calls for checks of derivatives, with the same shapes and static values if possible.
+
+    Args:
+      op: The op.
+      arguments_of_call: Strategy for the arguments of one call. Default: as for other checks of derivatives.
+    """
+    if arguments_of_call is not None:
+        return rows(op, arguments_of_call)
+    return (
+        smooth_arguments(op)
+        .flatmap(lambda first: st.tuples(st.just(first), _alike(op, first)))
+        .map(lambda pair: _as_rows(*pair))
+    )
 
 
 def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:

@@ -1,11 +1,9 @@
-"""Checks of isolation: calls must not affect their inputs, other calls, or other threads."""
+"""The check of purity: calls must not affect their inputs or other calls."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis
@@ -17,15 +15,12 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
-from tfpyop.testing._call_checks import function_outputs, require_equal
-from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, quietly
+from tfpyop.testing._call_checks import require_equal
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, spec_of
 from tfpyop.testing._strategies import arguments as draw_arguments
-
-_N_THREADS = 4
-_N_CALLS = 25
 
 
 def check_purity(
@@ -79,57 +74,6 @@ def check_purity(
     return check.passed()
 
 
-def check_threads(
-    op: Op[..., Any],
-    /,
-    *,
-    arguments: SearchStrategy[Arguments] | None = None,
-    max_examples: int | None = None,
-    seed: int | None = None,
-    modes: Sequence[str] | None = None,
-) -> Outcome:
-    """Check that parallel calls in several threads return the same as sequential calls.
-
-    The check proves little if the threads do not happen to overlap. It makes Python switch threads as often as
-    possible.
-
-    Args:
-      op: The op. Ops with `stateful=True` are skipped.
-      arguments: Strategy for the arguments. Default: `arguments(op)`.
-      max_examples: Number of different arguments. Default: eight.
-      seed: Seed that makes every run draw the same examples.
-      modes: Not used, because calls are eager.
-
-    Returns:
-      The outcome, with the number of examples.
-
-    Raises:
-      CheckError: A call in parallel with other calls returned another result.
-    """
-    checked_modes(modes)
-    check = CheckRunner(op, "check_threads", max_examples=max_examples, seed=seed, usual=2 * _N_THREADS)
-    if spec_of(op).is_stateful:
-        return check.skipped("the op is declared stateful")
-    cases: list[tuple[Arguments, list[Array]]] = []
-
-    def collect(arguments: Arguments) -> None:
-        cases.append((arguments, function_outputs(check, op, arguments)))
-
-    check.run(draw_arguments(op) if arguments is None else arguments, collect, shrinks=False)
-
-    def call_all(first: int) -> None:
-        for number in range(_N_CALLS):
-            arguments, expected = cases[(first + number) % len(cases)]
-            with check.named(arguments):
-                got = [tensor.numpy() for tensor in tf.nest.flatten(op(*arguments.tensors, **arguments.static))]
-                require_equal(check, expected, got, "a call that runs in parallel with calls in other threads differs")
-
-    with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
-        for future in [pool.submit(call_all, number) for number in range(_N_THREADS)]:
-            future.result()
-    return check.passed()
-
-
 def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, list[Array]]:
     """Return writable inputs. For a function that takes only core dimensions, return the inputs of one loop element."""
     concrete_op, leaves = concrete_op_of(op, arguments)
@@ -166,13 +110,3 @@ def _other(arguments: Arguments) -> Arguments:
 def _turned(array: Array) -> Array:
     turned = np.flip(array)
     return turned if array.dtype.kind in "OSU" else (turned * 0.75).astype(array.dtype)
-
-
-@contextlib.contextmanager
-def _switching_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
