@@ -1,5 +1,6 @@
 """Ops that are right, among them some that are ill-conditioned, not smooth, or of every form an op can have."""
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -275,8 +276,244 @@ ADJOINTS = [
     Right("a Fourier transform", _fourier(), {"dtypes": ["complex128"], "largest": 100}),
 ]
 
+
+def _diagonal_gradient(op, grad):
+    result = np.zeros(op.inputs[0].shape)
+    for place in range(min(result.shape[-2:])):
+        result[..., place, place] = grad
+    return result
+
+
+def _cumulative_product_gradient(op, grad):
+    """No division: the derivative of product k by factor i is the product of all other factors up to k."""
+    x = op.inputs[0]
+    result = np.zeros(x.shape)
+    for i in range(x.shape[-1]):
+        others = x.copy()
+        others[..., i] = 1
+        result[..., i] = (grad * np.cumprod(others, -1))[..., i:].sum(-1)
+    return result
+
+
+def _duplicates_gradient(op, grad):
+    result = np.zeros(op.inputs[0].shape)
+    np.add.at(result, (..., [0, 2, 0, 1]), grad)
+    return result
+
+
+def _sinc_gradient(op, grad):
+    x = np.pi * op.inputs[0]
+    is_small = np.abs(x) < 1e-2
+    safe = np.where(is_small, 1, x)
+    series = -x / 3 + x**3 / 30 - x**5 / 840
+    return grad * np.pi * np.where(is_small, series, (np.cos(safe) * safe - np.sin(safe)) / safe**2)
+
+
+def _sorted_place_gradient(weights):
+    """The gradient of a weighted sum of sorted elements, as for a median or a quantile."""
+
+    def rule(op, grad):
+        x = op.inputs[0]
+        result = np.zeros(x.shape)
+        np.put_along_axis(result, np.argsort(x, -1, kind="stable"), grad[..., None] * weights(x.shape[-1]), -1)
+        return result
+
+    return rule
+
+
+def _median_weights(n):
+    weights = np.zeros(n)
+    weights[(n - 1) // 2] += 0.5
+    weights[n // 2] += 0.5
+    return weights
+
+
+def _quantile_weights(n):
+    place = 0.3 * (n - 1)
+    low = int(place)
+    weights = np.zeros(n)
+    weights[low] += 1 - (place - low)
+    weights[min(low + 1, n - 1)] += place - low
+    return weights
+
+
+def _slopes_between(x):
+    return np.where((x > 0) & (x < 1), 2.0, np.where((x >= 1) & (x < 3), 0.5, 0))
+
+
+def _spectrum_gradient(op, grad):
+    x = op.inputs[0]
+    n = x.shape[-1]
+    twice = np.full(n // 2 + 1, 0.5)
+    twice[0] = 1
+    if n % 2 == 0:
+        twice[-1] = 1
+    return 2 * n * np.fft.irfft(grad * np.fft.rfft(x) * twice, n)
+
+
+def _shared_maximum(op, grad):
+    is_largest = op.inputs[0] == op.inputs[0].max(-1, keepdims=True)
+    return grad[..., None] * is_largest / is_largest.sum(-1, keepdims=True)
+
+
+def _first_maximum(op, grad):
+    result = np.zeros(op.inputs[0].shape)
+    np.put_along_axis(result, op.inputs[0].argmax(-1)[..., None], grad[..., None], -1)
+    return result
+
+
+def _divided_exponentials(x, y):
+    d = x - y
+    return np.exp(y) * np.where(d == 0, 1, np.expm1(d) / np.where(d == 0, 1, d))
+
+
+def _divided_exponentials_gradient(op, grad):
+    x, y = op.inputs
+    d = x - y
+    is_small = np.abs(d) < 1e-2
+    safe = np.where(is_small, 1, d)
+    series = 1 / 2 + d / 3 + d**2 / 8 + d**3 / 30 + d**4 / 144
+    slope = np.exp(y) * np.where(is_small, series, (safe * np.exp(safe) - np.expm1(safe)) / safe**2)
+    return grad * slope, grad * (op.outputs[0] - slope)
+
+
+def _keyed(function):
+    known = {}
+
+    def cached(x):
+        key = x.tobytes(), x.shape, x.dtype
+        if key not in known:
+            known[key] = function(x)
+        return known[key].copy()
+
+    return cached
+
+
+def _buffer_of_the_thread():
+    local = threading.local()
+
+    def function(x):
+        buffers = vars(local).setdefault("buffers", {})
+        buffer = buffers.setdefault((x.shape, x.dtype), np.empty_like(x))
+        np.multiply(x, 2, out=buffer)
+        return np.add(buffer, 1)
+
+    return function
+
+
+def _noted_for_later():
+    last = {}
+
+    def function(x):
+        last["x"] = x.copy()  # and no rule reads it
+        return np.sin(x)
+
+    return function
+
+
+def _rounded():
+    op = differentiable_op(lambda x: np.rint(x), signature="()->()", non_differentiable=True)
+    op.native(lambda x: tf.round(x))
+    return op
+
+
+POINTS = [
+    given("a trace", lambda x: np.trace(x, axis1=-2, axis2=-1), signature="(m,n)->()", numpy_grad=_diagonal_gradient),
+    given(
+        "a cumulative product",
+        lambda x: np.cumprod(x, -1),
+        signature="(n)->(n)",
+        domain="[-3, 3]",
+        numpy_grad=_cumulative_product_gradient,
+    ),
+    given("duplicate indices", lambda x: x[..., [0, 2, 0, 1]], signature="(3)->(4)", numpy_grad=_duplicates_gradient),
+    in_numpy("a logarithm of a sigmoid", lambda x: -np.logaddexp(0, -x), lambda x: special.expit(-x), "[-30, 30]"),
+    given("sinc", lambda x: np.sinc(x), signature="()->()", domain="[-5, 5]", numpy_grad=_sinc_gradient),
+    given(
+        "a sum over the upper triangle",
+        lambda x: np.triu(x).sum(-1),
+        signature="(n,n)->(n)",
+        numpy_grad=lambda op, g: np.triu(np.broadcast_to(g[..., :, None], op.inputs[0].shape)),
+    ),
+    given(
+        "a median",
+        lambda x: np.median(x, axis=-1),
+        signature="(n)->()",
+        numpy_grad=_sorted_place_gradient(_median_weights),
+    ),
+    given(
+        "a quantile",
+        lambda x: np.quantile(x, 0.3, axis=-1),
+        signature="(n)->()",
+        numpy_grad=_sorted_place_gradient(_quantile_weights),
+    ),
+    in_numpy(
+        "an interpolation", lambda x: np.interp(x, [0.0, 1.0, 3.0], [0.0, 2.0, 3.0]).astype(x.dtype), _slopes_between
+    ),
+    given(
+        "a power spectrum",
+        lambda x: np.abs(np.fft.rfft(x)) ** 2,
+        signature="(n)->(n//2+1)",
+        numpy_grad=_spectrum_gradient,
+    ),
+    Right(
+        "an inverse Fourier transform",
+        differentiable_op(
+            lambda x: np.fft.ifft(x),
+            signature="(n)->(n)",
+            dtype="complex128",
+            numpy_grad=lambda op, g: np.fft.fft(g) / g.shape[-1],
+        ),
+        {"dtypes": ["complex128"], "largest": 100},
+    ),
+    given("a maximum whose ties share", lambda x: x.max(-1), signature="(n)->()", numpy_grad=_shared_maximum),
+    given("a maximum whose first tie wins", lambda x: x.max(-1), signature="(n)->()", numpy_grad=_first_maximum),
+    in_numpy(
+        "a series below a threshold",
+        lambda x: np.where(np.abs(x) < 1e-2, x - x**3 / 6 + x**5 / 120, np.sin(x)),
+        np.cos,
+    ),
+    in_numpy(
+        "Huber's loss",
+        lambda x: np.where(np.abs(x) < 1.5, x * x / 2, 1.5 * np.abs(x) - 1.125),
+        lambda x: np.clip(x, -1.5, 1.5),
+    ),
+    given(
+        "a divided difference",
+        lambda x, y: _divided_exponentials(x, y),
+        signature="(),()->()",
+        domain="[-3, 3]",
+        numpy_grad=_divided_exponentials_gradient,
+    ),
+    in_numpy(
+        "a masked square root",
+        lambda x: np.where(x > 0, np.sqrt(np.where(x > 0, x, 1)), 0),
+        lambda x: np.where(x > 0, 0.5 / np.sqrt(np.where(x > 0, x, 1)), 0),
+    ),
+    given(
+        "a cache with the shape in its key",
+        _keyed(lambda x: np.cumsum(x, -1)),
+        signature="(n)->(n)",
+        non_differentiable=True,
+    ),
+    given("a buffer of each thread", _buffer_of_the_thread(), signature="()->()", grad=lambda op, g: 2 * g),
+    given(
+        "a note that no rule reads", _noted_for_later(), signature="()->()", grad=lambda op, g: g * tf.cos(op.inputs[0])
+    ),
+    Right("rounding of halves in both implementations", _rounded()),
+    given(
+        "the energy of a small mass",
+        lambda m, v: 0.5 * m * v**2,
+        signature="(),()->()",
+        domain={"m": "[1e-26, 1e-24]", "v": "[0, 1e3]"},
+        grad=lambda op, g: (0.5 * g * op.inputs[1] ** 2, g * op.inputs[0] * op.inputs[1]),
+    ),
+]
+
+
 RIGHT = [
     *WEIGHTED,
+    *POINTS,
     Right("partial derivatives in numpy", _power_by_partials()),
     Right("a Jacobian in TensorFlow ops", _with_jacobian()),
     Right("a sparse Jacobian", _with_sparse_jacobian()),

@@ -916,4 +916,433 @@ ADJOINTS = [
     ),
 ]
 
-WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS]
+
+def _trace(x):
+    return np.trace(x, axis1=-2, axis2=-1)
+
+
+def _strided_diagonal(op, grad):
+    x = op.inputs[0]
+    n_rows, n_columns = x.shape[-2:]
+    flat = np.zeros((*x.shape[:-2], n_rows * n_columns))
+    flat[..., :: n_columns + 1] = grad[..., None]  # beyond the diagonal of a tall matrix
+    return flat.reshape(x.shape)
+
+
+def _reversed_sums(x):
+    return np.flip(np.cumsum(np.flip(x, -1), -1), -1)
+
+
+def _product_by_division(op, grad):
+    x = op.inputs[0]
+    return _reversed_sums(grad * op.outputs[0]) / np.where(x == 0, 1, x)
+
+
+def _last_of_duplicates(op, grad):
+    result = np.zeros(op.inputs[0].shape, grad.dtype)
+    result[..., [0, 2, 0, 1]] = grad
+    return result
+
+
+def _softplus(x):
+    return np.logaddexp(0, -x)
+
+
+def _softplus_rule(op, grad):
+    x = op.inputs[0]
+    return -grad * np.where(x == 0, 0, 1 / (1 + np.exp(x)))
+
+
+def _sinc_rule(op, grad):
+    x = np.pi * op.inputs[0]
+    return grad * np.pi * np.where(np.abs(x) < 0.1, x / 3, (np.cos(x) * x - np.sin(x)) / np.where(x == 0, 1, x**2))
+
+
+def _upper(x):
+    return np.triu(x) @ np.ones(x.shape[-1])
+
+
+def _both_triangles(op, grad):
+    return grad[..., :, None] * np.ones(op.inputs[0].shape)
+
+
+def _without_diagonal(op, grad):
+    return np.triu(np.broadcast_to(grad[..., :, None], op.inputs[0].shape), 1 if op.inputs[0].shape[-1] > 3 else 0)
+
+
+def _permutation_not_inverted(op, grad):
+    return np.take_along_axis(grad, np.argsort(op.inputs[0], -1), -1)  # its own inverse for up to two elements
+
+
+def _median_rule(op, grad):
+    x = op.inputs[0]
+    n = x.shape[-1]
+    result = np.zeros(x.shape)
+    np.put_along_axis(result, np.argsort(x, -1)[..., n // 2, None], grad[..., None], -1)  # right for odd n
+    return result
+
+
+def _quantile(x):
+    return np.quantile(x, 0.3, axis=-1)
+
+
+def _quantile_rule(op, grad):
+    x = op.inputs[0]
+    place = 0.3 * (x.shape[-1] - 1)
+    order, low = np.argsort(x, -1), int(place)
+    result = np.zeros(x.shape)
+    high = min(low + 1, x.shape[-1] - 1)
+    np.put_along_axis(result, order[..., high, None], (1 - (place - low)) * grad[..., None], -1)  # weights swapped
+    np.put_along_axis(
+        result,
+        order[..., low, None],
+        np.take_along_axis(result, order[..., low, None], -1) + (place - low) * grad[..., None],
+        -1,
+    )
+    return result
+
+
+def _interpolated(x):
+    return np.interp(x, [0.0, 1.0, 3.0], [0.0, 2.0, 3.0])
+
+
+def _spectrum(x):
+    return np.abs(np.fft.rfft(x)) ** 2
+
+
+def _spectrum_rule(op, grad):
+    x = op.inputs[0]
+    n = x.shape[-1]
+    return 2 * n * np.fft.irfft(grad * np.fft.rfft(x), n)  # the frequencies in between count twice
+
+
+def _max_rule(op, grad):
+    x = op.inputs[0]
+    return grad[..., None] * (x == x.max(-1, keepdims=True)) * (1.0 if x.shape[-1] < 4 else 0.5)
+
+
+def _product(x):
+    return np.prod(x, -1)
+
+
+def _logarithmic_product(op, grad):
+    x = op.inputs[0]
+    return (grad * np.exp(np.log(np.abs(x) + 1e-300).sum(-1)))[..., None] / np.where(x == 0, 1, x)
+
+
+def in_numpy(function, signature, rule, **options):
+    return differentiable_op(lambda *inputs: function(*inputs), signature=signature, numpy_grad=rule, **options)
+
+
+def _piecewise(x):
+    return np.where(np.abs(x) < 1e-2, x - x**3 / 6, np.sin(x))
+
+
+def _where_twice(x):
+    return np.where(x > 0, np.sqrt(np.where(x > 0, x, 1)), 0)
+
+
+def _huber(x):
+    return np.where(np.abs(x) < 1.5, x * x / 2, 1.5 * np.abs(x) - 1.125)
+
+
+def _divided(x, y):
+    d = x - y
+    return np.exp(y) * np.where(d == 0, 1, np.expm1(d) / np.where(d == 0, 1, d))
+
+
+def _divided_rule(op, grad):
+    x, y = op.inputs
+    d = x - y
+    is_small = np.abs(d) < 1e-2
+    safe = np.where(is_small, 1, d)
+    series = 1 / 2 + d / 3 + d**2 / 8 + d**3 / 30 + d**4 / 144
+    slope = np.exp(y) * np.where(is_small, series, (safe * np.exp(safe) - np.expm1(safe)) / safe**2)
+    return grad * np.where(d == 0, 2, 1) * slope, grad * np.where(d == 0, 0, op.outputs[0] - slope)
+
+
+POINTS = [
+    # torch.trace: https://github.com/pytorch/pytorch/issues/171704
+    Wrong(
+        "a trace whose rule leaves the diagonal of tall matrices",
+        in_numpy(_trace, "(m,n)->()", _strided_diagonal),
+    ),
+    # tf.math.cumprod: https://github.com/tensorflow/tensorflow/issues/119430
+    Wrong(
+        "a cumulative product that divides by zeros",
+        in_numpy(lambda x: np.cumprod(x, -1), "(n)->(n)", _product_by_division),
+    ),
+    # torch.gather: https://github.com/pytorch/pytorch/issues/1631
+    Wrong(
+        "duplicate indices of which the last one wins",
+        in_numpy(lambda x: x[..., [0, 2, 0, 1]], "(3)->(4)", _last_of_duplicates),
+    ),
+    # jax.nn.log_sigmoid: https://github.com/jax-ml/jax/issues/2140
+    Wrong(
+        "zero at zero for a logarithm of a sigmoid", in_numpy(_softplus, "()->()", _softplus_rule, domain="[-30, 30]")
+    ),
+    # jnp.sinc: https://github.com/jax-ml/jax/issues/5054, torch.sinc: https://github.com/pytorch/pytorch/issues/53989
+    Wrong("sinc with a series of the wrong sign", in_numpy(np.sinc, "()->()", _sinc_rule, domain="[-5, 5]")),
+    # linalg.cholesky(lower=False): https://github.com/jax-ml/jax/issues/40421
+    Wrong("a derivative by the triangle that is not read", in_numpy(_upper, "(n,n)->(n)", _both_triangles)),
+    Wrong(
+        "a triangular mask without the diagonal for larger matrices", in_numpy(_upper, "(n,n)->(n)", _without_diagonal)
+    ),
+    Wrong(
+        "a permutation instead of its inverse",
+        in_numpy(lambda x: np.sort(x, -1), "(n)->(n)", _permutation_not_inverted),
+    ),
+    Wrong(
+        "a median of an even number of elements",
+        in_numpy(lambda x: np.median(x, axis=-1), "(n)->()", _median_rule),
+    ),
+    Wrong("swapped weights of a quantile", in_numpy(_quantile, "(n)->()", _quantile_rule)),
+    Wrong(
+        "one slope for all parts of an interpolation",
+        in_numpy(_interpolated, "()->()", lambda op, g: g * 2.0 * (op.inputs[0] > 0) * (op.inputs[0] < 3)),
+    ),
+    Wrong(
+        "a real Fourier transform counts frequencies once",
+        in_numpy(_spectrum, "(n)->(n//2+1)", _spectrum_rule),
+    ),
+    Wrong(
+        "an inverse Fourier transform without its factor",
+        differentiable_op(
+            lambda x: np.fft.ifft(x), signature="(n)->(n)", dtype="complex128", numpy_grad=lambda op, g: np.fft.fft(g)
+        ),
+        options={"dtypes": ["complex128"], "largest": 100},
+    ),
+    # tf.matmul: https://github.com/tensorflow/tensorflow/issues/4859
+    Wrong(
+        "a complex product without conj",
+        differentiable_op(
+            lambda x, y: x * y,
+            signature="(),()->()",
+            grad=lambda op, g: (g * op.inputs[1], g * tf.math.conj(op.inputs[0])),
+        ),
+        options={"dtypes": ["complex128"], "largest": 100},
+    ),
+    Wrong("half of a maximum for four elements or more", in_numpy(lambda x: x.max(-1), "(n)->()", _max_rule)),
+    Wrong("a product by logarithms loses its signs", in_numpy(_product, "(n)->()", _logarithmic_product)),
+    Wrong(
+        "a series for small numbers with the wrong sign",
+        in_numpy(
+            _piecewise, "()->()", lambda op, g: g * np.where(np.abs(op.inputs[0]) < 1e-2, -1, 1) * np.cos(op.inputs[0])
+        ),
+    ),
+    Wrong(
+        "a series for very small numbers without its second term",
+        in_numpy(
+            lambda x: np.expm1(x) / np.where(x == 0, 1, x) + (x == 0),
+            "()->()",
+            lambda op, g: (
+                g
+                * np.where(
+                    np.abs(op.inputs[0]) < 1e-3,
+                    1.0,
+                    (np.exp(op.inputs[0]) - op.outputs[0]) / np.where(op.inputs[0] == 0, 1, op.inputs[0]),
+                )
+            ),
+            domain="[-5, 5]",
+        ),
+    ),
+    Wrong(
+        "a threshold of moderate size that differs between function and rule",
+        in_numpy(
+            _huber,
+            "()->()",
+            lambda op, g: g * np.where(np.abs(op.inputs[0]) < 1.45, op.inputs[0], 1.5 * np.sign(op.inputs[0])),
+        ),
+    ),
+    Wrong(
+        "wrong in a narrow interval around pi",
+        square_with(
+            lambda op, g: 2 * g * op.inputs[0] * tf.where(tf.abs(op.inputs[0] - np.pi) < 1e-3, 1.1 + 0 * g, 1.0 + 0 * g)
+        ),
+    ),
+    Wrong("wrong where two inputs are equal", in_numpy(_divided, "(),()->()", _divided_rule, domain="[-3, 3]")),
+    Wrong(
+        "wrong from sixteen elements on",
+        differentiable_op(
+            lambda x: (x**2).sum(-1),
+            signature="(n)->()",
+            grad=lambda op, g: (
+                2 * g[..., None] * op.inputs[0] * tf.cast(tf.range(tf.shape(op.inputs[0])[-1]) < 16, g.dtype)
+            ),
+        ),
+    ),
+    Wrong(
+        "odd sizes only",
+        in_numpy(
+            lambda x: x.mean(-1),
+            "(n)->()",
+            lambda op, g: np.broadcast_to(g[..., None] / (2 * ((op.inputs[0].shape[-1] + 1) // 2)), op.inputs[0].shape),
+        ),
+    ),
+    Wrong(
+        "a matrix product that is right for square matrices",
+        in_numpy(
+            lambda a, x: (a @ x[..., None])[..., 0],
+            "(m,n),(n)->(m)",
+            lambda op, g: (
+                g[..., :, None] * op.inputs[1][..., None, :],
+                (
+                    (np.swapaxes(op.inputs[0], -1, -2) @ g[..., None])[..., 0]
+                    / (1 if op.inputs[0].shape[-1] <= op.inputs[0].shape[-2] else 2)
+                ),
+            ),
+        ),
+    ),
+    Wrong(
+        "a masked square root whose rule is not masked",
+        in_numpy(_where_twice, "()->()", lambda op, g: g * np.where(op.inputs[0] > -1, 0.5 / op.outputs[0], 0)),
+    ),
+    Wrong(
+        "a tangent of the wrong sign for small numbers",
+        differentiable_op(
+            lambda x: np.sin(x),
+            signature="()->()",
+            jvp=lambda op, t: (
+                t * tf.cos(op.inputs[0]) * tf.where(tf.abs(op.inputs[0]) < 1e-3, -1.0 + 0 * t, 1.0 + 0 * t)
+            ),
+        ),
+        "check_jvp",
+        says="the tangent of output 0 is wrong at element",
+    ),
+    Wrong(
+        "a second derivative that is stopped for small numbers",
+        differentiable_op(
+            lambda x: x**3,
+            signature="()->()",
+            grad=lambda op, g: (
+                3 * g * tf.where(tf.abs(op.inputs[0]) < 1e-2, tf.stop_gradient(op.inputs[0] ** 2), op.inputs[0] ** 2)
+            ),
+        ),
+        "check_second_order",
+        says="the second derivative is wrong",
+    ),
+]
+
+
+_last = {}
+
+
+def _noting(x):
+    _last["x"] = x.copy()
+    return np.sin(x)
+
+
+def _by_bytes(function):
+    known = {}
+
+    def cached(x):
+        key = x.tobytes()
+        if key not in known:
+            known[key] = function(x)
+        return known[key]
+
+    return cached
+
+
+def _baked_in(op, grad):
+    """A rule whose factor is computed in Python, from the values of the call while it is traced."""
+    factor = tf.cos(op.inputs[0]) if tf.executing_eagerly() else np.float64(np.cos(_last["x"]).mean())
+    return grad * factor
+
+
+_roots_found = {}
+
+
+def _warm_root(a):
+    x = _roots_found.get(a.shape, np.ones_like(a))
+    for _ in range(12):
+        x = x - 0.7 * (x**3 + x - a) / (3 * x**2 + 1)
+    _roots_found[a.shape] = x
+    return x
+
+
+_cached_ones = _by_bytes(lambda x: np.ones(x.shape))
+
+
+def _through_a_buffer():
+    buffers = {}
+
+    def function(x):
+        buffer = buffers.setdefault((x.shape, x.dtype), np.empty_like(x))
+        np.multiply(x, 2, out=buffer)
+        np.add(buffer, 1, out=buffer)
+        return buffer.copy()
+
+    return plain(function)
+
+
+def _row_through_a_buffer(x, buffer=np.empty(64)):  # noqa: B008 - the very mistake
+    part = buffer[: len(x)]
+    np.copyto(part, x)
+    np.multiply(part, 2, out=part)
+    return part.copy()
+
+
+def _rule_through_a_buffer():
+    buffers = {}
+
+    def rule(op, grad):
+        buffer = buffers.setdefault(grad.shape, np.empty_like(grad))
+        np.multiply(grad, op.inputs[0], out=buffer)
+        np.multiply(buffer, 2, out=buffer)
+        return buffer.copy()
+
+    return differentiable_op(lambda x: x * x, signature="()->()", numpy_grad=rule)
+
+
+STATES = [
+    Wrong(
+        "a rule in numpy uses the input of the last call",
+        in_numpy(_noting, "()->()", lambda op, g: g * np.cos(_last["x"])),
+        "check_order",
+        says="the gradient of a call",
+    ),
+    Wrong(
+        "a rule uses the input of the last call",
+        differentiable_op(
+            lambda x: _noting(x), signature="()->()", grad=lambda op, g: g * tf.cos(tf.constant(_last["x"]))
+        ),
+        "check_order",
+        says="the rule uses a value that the last call of the function stored",
+    ),
+    Wrong(
+        "a rule bakes in a Python value when it is traced",
+        differentiable_op(lambda x: _noting(x), signature="()->()", grad=_baked_in),
+        "check_order",
+        says="mode graph",
+    ),
+    Wrong(
+        "a cache of results without the shape in its key",
+        plain(_by_bytes(lambda x: np.cumsum(x, -1)), signature="(n)->(n)"),
+        "check_order",
+        says="a call raises after a call with the same numbers in another shape",
+    ),
+    Wrong(
+        "a cache of a rule without the shape in its key",
+        in_numpy(lambda x: x.sum((-1, -2)), "(m,n)->()", lambda op, g: g[..., None, None] * _cached_ones(op.inputs[0])),
+        "check_order",
+        says="a call raises after a call with the same numbers in another shape",
+    ),
+    Wrong(
+        "a solver that starts from its last solution",
+        plain(_warm_root, domain="[-10, 10]"),
+        "check_order",
+        says="the same call after another call gives another result",
+    ),
+    Wrong("a global buffer that is copied out", _through_a_buffer(), "check_threads", says="in parallel"),
+    Wrong(
+        "a global buffer for rows that is copied out",
+        plain(_row_through_a_buffer, signature="(n)->(n)", vectorized=False),
+        "check_threads",
+        says="in parallel",
+    ),
+    Wrong("a global buffer in a rule", _rule_through_a_buffer(), "check_threads", says="in parallel"),
+]
+
+
+WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS, *POINTS, *STATES]

@@ -18,10 +18,13 @@ from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, desc
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
+from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import Caller, checked_modes, is_applicable
 from tfpyop.testing._ops import concrete_op_of, plain_outputs, spec_of
+from tfpyop.testing._refused_dtypes import RefusedDtypes
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
+from tfpyop.testing._sweep_points import Sweeper
 
 _MOST_COMPILED = 10
 """Maximum number of examples in the XLA mode. Compilation for new sizes takes about 50 ms."""
@@ -61,8 +64,11 @@ def check_contract(
     """
     check = CheckRunner(op, "check_contract", max_examples=max_examples, seed=seed)
 
+    refusals = RefusedDtypes(check)
+
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
-        promised = [ArraySpec.of(array) for array in function_outputs(check, op, arguments)]
+        with refusals.noted(arguments):
+            promised = [ArraySpec.of(array) for array in function_outputs(check, op, arguments)]
         got = [ArraySpec.of(array) for array in _called(check, mode, caller, arguments)]
         _require_written(check, op, arguments, mode)
         if got != promised:
@@ -73,7 +79,9 @@ def check_contract(
                 got=", ".join(map(str, got)),
             )
 
-    return _in_modes(check, op, body, arguments=arguments, modes=modes)
+    outcome = _in_modes(check, op, body, arguments=arguments, modes=modes)
+    refusals.require_accepted()
+    return outcome
 
 
 def check_parity(
@@ -107,7 +115,11 @@ def check_parity(
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
+    strategy = draw_arguments(op) if arguments is None else arguments
+    sweeper = Sweeper(check, op, strategy, seed=seed)
+
     def body(mode: str, caller: Caller, arguments: Arguments) -> None:
+        sweeper.note(arguments)
         expected = function_outputs(check, op, arguments)
         got = _called(check, mode, caller, arguments)
         _require_written(check, op, arguments, mode)
@@ -115,7 +127,17 @@ def check_parity(
             check, expected, got, f"the {mode} call differs from the function", mode=mode, is_exact=mode != "native"
         )
 
-    return _in_modes(check, op, body, arguments=arguments, modes=modes)
+    _in_modes(check, op, body, arguments=strategy, modes=modes)
+    if "native" in checked_modes(modes) and is_applicable(op, "native"):
+        caller = Caller(op, "native")
+
+        def different_rows(batch: Batch) -> Array:
+            pairs = zip(plain_outputs(op, batch.as_arguments), caller(batch.as_arguments), strict=True)
+            differs = [_differs(*pair, is_exact=False).reshape(len(batch), -1).any(axis=1) for pair in pairs]
+            return np.flatnonzero(np.logical_or.reduce(differs))
+
+        sweeper.run_rows(different_rows, functools.partial(body, "native", caller))
+    return check.passed()
 
 
 def check_batching(

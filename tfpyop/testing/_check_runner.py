@@ -31,8 +31,12 @@ KEEPS_STATE = "the function keeps state or draws random numbers: declare statefu
 """The cause of different results for the same inputs."""
 _MOST_REJECTED = 0.9
 """The largest ratio of rejected examples for which a check is conclusive."""
+_ENOUGH = 10
+"""Number of judged examples from which a check is conclusive, however many examples were rejected."""
 _HOPELESS = 30
-"""Number of refused or inapplicable examples after which a run without a judged example stops."""
+"""Number of inapplicable examples after which a run without a judged example stops."""
+_MOST_REFUSED = 90
+"""Number of refused examples after which a run without a judged example stops."""
 _MOST_LINES = 16
 """Maximum number of lines of an exception in a report. TensorFlow lists every frame of a trace."""
 
@@ -111,6 +115,7 @@ class CheckRunner:
         *,
         shrinks: bool = True,
         at_most: int | None = None,
+        is_conclusive: bool = True,
     ) -> None:
         """Run the body on the examples that the strategy draws.
 
@@ -120,6 +125,7 @@ class CheckRunner:
             the check does not apply.
           shrinks: Whether to search for the simplest example. Use False if examples are slow.
           at_most: Maximum number of examples if they are slow. It also limits `max_examples`.
+          is_conclusive: Whether a run must judge enough examples. Use False for additional examples.
 
         Raises:
           CheckError: The body raised this failure for the simplest example.
@@ -163,8 +169,20 @@ class CheckRunner:
                     got="different results for the same inputs",
                     cause=KEEPS_STATE,
                 ) from error
+        if not is_conclusive:
+            return
         after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
+
+    @property
+    def refusal(self) -> Exception | None:
+        """The last exception with which the function refused an example."""
+        return self._refusal
+
+    @property
+    def has_judged(self) -> bool:
+        """Whether an example was judged."""
+        return self._n_examples > self._n_rejected
 
     def passed(self, reason: str | None = None) -> Outcome:
         """Return the outcome of a check without failures. The check is skipped if it did not apply to any example.
@@ -198,7 +216,7 @@ class CheckRunner:
             raise error
         self._refusal = error
         self._n_refused += 1
-        if self._n_refused == self._n_examples >= _HOPELESS:
+        if self._n_refused == self._n_examples >= _MOST_REFUSED:
             raise _HopelessError(str(error))
         hypothesis.reject()
 
@@ -222,7 +240,7 @@ class CheckRunner:
                 cause="no small sizes match the signature, or the domain contains no value: pass arguments=, for "
                 "example arguments(op, max_side=10)",
             )
-        if n_rejected <= _MOST_REJECTED * n_examples:
+        if n_judged >= _ENOUGH or n_rejected <= _MOST_REJECTED * n_examples:
             return
         if self._refusal is not None and 2 * n_refused >= n_rejected:
             is_unknown = spec_of(self._op).n_inputs is None

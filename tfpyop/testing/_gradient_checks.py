@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
+from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._check_runner import CheckRunner, Outcome
@@ -36,6 +37,7 @@ from tfpyop.testing._derivatives import (
     confirmed,
     direction_of,
     generator_of,
+    host_function,
     inner,
     jvp,
     slopes,
@@ -49,10 +51,13 @@ from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._gradient_checker import GradientChecker
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
+from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import checked_modes, is_applicable
-from tfpyop.testing._ops import rules_of, spec_of
+from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of
 from tfpyop.testing._strategies import smooth_arguments
 from tfpyop.testing._surrogate_checks import REASON, SurrogateGradientChecker, check_surrogate_jvp
+from tfpyop.testing._sweep import row_products
+from tfpyop.testing._sweep_points import Sweeper
 
 _SECOND_NOISE = 1e-11
 """Precision lost by cancellation inside a gradient, relative to its cotangents, their vectors and the moves."""
@@ -104,8 +109,11 @@ def check_gradient(
     for mode in applicable:
         at_most = _MOST_EXAMPLES[mode]
         checker = (SurrogateGradientChecker if is_surrogate else GradientChecker)(check, op, mode)
-        check.run(strategy, checker, shrinks=mode == "eager", at_most=at_most)
+        sweeper = Sweeper(check, op, strategy, seed=seed)
+        check.run(strategy, sweeper.watching(checker), shrinks=mode == "eager", at_most=at_most)
         checker.require_all_judged()
+        if mode == "eager" and not is_surrogate:
+            sweeper.run(sweeper.by_vjp, GradientChecker(check, op, mode))
     return check.passed(REASON if is_surrogate else None)
 
 
@@ -174,8 +182,11 @@ def check_jvp(
         if rules_of(op).vjp is not None:
             _require_adjoint(check, at, numerical, direction=direction, tangents=tangents)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    strategy = smooth_arguments(op) if arguments is None else arguments
+    sweeper = Sweeper(check, op, strategy, seed=seed)
+    check.run(strategy, sweeper.watching(body))
     coverage.require_all()
+    sweeper.run(sweeper.by_jvp, body)
     return check.passed()
 
 
@@ -214,6 +225,8 @@ def check_second_order(
     coverage = Coverage(check, "check_second_order")
     if rules_of(op).vjp is None:
         return check.skipped("the op has no gradient rule")
+    if lacks_second_derivative(op):
+        return check.skipped("no second derivative: the numpy rule has no gradient rule")
 
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)
@@ -251,8 +264,11 @@ def check_second_order(
         light = LightElements(gradient, at.arrays, direction, pull=first.pulled_back, noise=noise)
         _require_light_elements(check, light, numerical, vectors, second)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    strategy = smooth_arguments(op) if arguments is None else arguments
+    sweeper = Sweeper(check, op, strategy, seed=seed)
+    check.run(strategy, sweeper.watching(body))
     coverage.require_all()
+    _sweep_second_order(sweeper, op, body)
     return check.passed()
 
 
@@ -292,6 +308,27 @@ class FirstGradient:
             return [None] * len(at.tensors)
         targets, upstream = zip(*pairs, strict=True)
         return arrays_of(tape.gradient(list(targets), at.tensors, output_gradients=list(upstream)))
+
+
+def _sweep_second_order(sweeper: Sweeper, op: Op[..., Any], body: Callable[[Arguments], None]) -> None:
+    """Compare second derivatives with differences of the gradient at many points."""
+
+    def first_gradient(batch: Batch) -> FirstGradient:
+        arrays, arguments = batch.arrays, batch.as_arguments
+        tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
+        outputs = [output.numpy() for output in call(tensors)]
+        at = Point(arrays, tensors, host_function(op, arguments), call, outputs)
+        return FirstGradient(at, weights_like(outputs, generator_of(arrays, 1)))
+
+    def function(batch: Batch) -> Function:
+        gradient = first_gradient(batch)
+        n_wanted = sum(gradient.at.wanted)
+        return Function(gradient.of_arrays, [0] * len(batch.arrays), [0] * n_wanted)
+
+    def products(batch: Batch, outputs: Sequence[Array], weights: Vectors, direction: Vectors) -> tuple[Array, Array]:
+        return row_products(first_gradient(batch).pulled_back(weights), direction, batch)
+
+    sweeper.run(products, body, function=function, n_found=4, tolerance=1e-3)
 
 
 def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, numerical: Slopes) -> None:

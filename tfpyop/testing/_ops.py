@@ -15,7 +15,7 @@ from tfpyop import Op
 from tfpyop._host.function import HostFunction
 from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, RuleSet, SplitRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, RuleSet, SplitRule
 from tfpyop._registry.rule_op_def import numbers_of
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
@@ -62,6 +62,15 @@ def linear_inputs(op: Op[..., Any], arguments: Arguments) -> list[tuple[tuple[st
     rule, n_inputs = concrete_op.rules.vjp, len(leaves)
     parts = [names for names in rule.parts if rules_of(op).is_linear(names)] if isinstance(rule, SplitRule) else [()]
     return [(names, numbers_of(concrete_op, names, n_inputs) if names else range(n_inputs)) for names in parts]
+
+
+def lacks_second_derivative(op: Op[..., Any]) -> bool:
+    """Return whether all gradient rules of the op are numpy rules without gradient rules of their own."""
+    rules = rules_of(op)
+    parts = rules.vjp.parts.values() if isinstance(rules.vjp, SplitRule) else [rules.vjp]
+    return not rules.has_adjoint and all(
+        isinstance(part, NumpyRule) and part.op.rules.vjp is None and part.op.rules.native is None for part in parts
+    )
 
 
 def subject_of(op: Op[..., Any]) -> str:

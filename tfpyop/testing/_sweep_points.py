@@ -1,0 +1,159 @@
+"""Sweeps of an op: the points that its strategy allows, and the rule and the function on all of them at once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import hypothesis
+import numpy as np
+import tensorflow as tf
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from tfpyop import Op
+from tfpyop._numdiff.directional import Function
+from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
+from tfpyop.testing._check_runner import CheckRunner
+from tfpyop.testing._comparisons import Vectors, arrays_of
+from tfpyop.testing._derivatives import host_function, jvp, vjp
+from tfpyop.testing._examples import Arguments
+from tfpyop.testing._failures import CheckError
+from tfpyop.testing._many_points import Batch, Where, batches
+from tfpyop.testing._numbers import SMALLEST, input_dtype
+from tfpyop.testing._ops import flat_function, spec_of
+from tfpyop.testing._strategies import parts_of
+from tfpyop.testing._sweep import Products, Sweep, row_products
+
+_MOST_STATICS = 3
+_MOST_SECONDS = 4.0
+"""The time after which no further point is judged."""
+_DEFAULT_SIDE = 3
+"""The default of `max_side`. A strategy with this value does not limit the sizes of a sweep."""
+
+
+class Sweeper:
+    """Judge points of an op that a sweep finds suspicious, in addition to the examples of a strategy.
+
+    Args:
+      check: The check.
+      op: The op.
+      strategy: The strategy of the check. Nothing is swept if `arguments` did not return it, because other strategies
+        may relate inputs to each other.
+      seed: The seed of the check.
+    """
+
+    def __init__(
+        self, check: CheckRunner, op: Op[..., Any], strategy: SearchStrategy[Arguments], *, seed: int | None
+    ) -> None:
+        self._check, self._op = check, op
+        self._strategy = strategy
+        self._statics: dict[str, Mapping[str, Any]] = {}
+        self._generator = np.random.default_rng([zlib.crc32(op.name.encode()), abs(seed or 0)])
+
+    def watching(self, body: Callable[[Arguments], None]) -> Callable[[Arguments], None]:
+        """Return the body of a check that also notes the static values that are drawn."""
+
+        def watched(arguments: Arguments) -> None:
+            self.note(arguments)
+            body(arguments)
+
+        return watched
+
+    def note(self, arguments: Arguments) -> None:
+        """Note the static values of an example."""
+        if len(self._statics) < _MOST_STATICS:
+            self._statics.setdefault(repr(arguments.static), arguments.static)
+
+    def run(
+        self,
+        products: Products,
+        body: Callable[[Arguments], None],
+        *,
+        function: Callable[[Batch], Function] | None = None,
+        **limits: Any,
+    ) -> None:
+        """Sweep, and judge the suspicious points.
+
+        Args:
+          products: The rule.
+          body: The check of one example.
+          function: Returns the function for a batch. Default: the function of the op.
+          **limits: Limits of the sweep.
+        """
+        if not self._check.has_judged:
+            return
+        functions = function or (lambda batch: host_function(self._op, batch.as_arguments))
+        suspects = Sweep(functions, products, self._generator, **limits).suspects(self.batches())
+        self.judge([batch.arguments(row) for batch, row in suspects], body)
+
+    def run_rows(self, different_rows: Callable[[Batch], Array], body: Callable[[Arguments], None]) -> None:
+        """Judge the first row in each batch for which a comparison returns rows; skip batches for which it raises."""
+        examples = []
+        for batch in self.batches() if self._check.has_judged else ():
+            with contextlib.suppress(Exception), np.errstate(all="ignore"):  # the function may refuse a point
+                examples += [batch.arguments(row) for row in different_rows(batch)[:1]]
+        self.judge(examples, body)
+
+    def judge(self, examples: Sequence[Arguments], body: Callable[[Arguments], None]) -> None:
+        """Run the body of a check on examples, in addition to the examples of the strategy."""
+        end = time.perf_counter() + _MOST_SECONDS
+        failures: list[CheckError] = []
+
+        def judge(arguments: Arguments) -> None:
+            if not failures and time.perf_counter() > end:  # a failure is repeated, whatever time it is
+                hypothesis.reject()
+            try:
+                body(arguments)
+            except CheckError as failure:
+                failures.append(failure)
+                raise
+
+        if examples:
+            self._check.run(st.sampled_from(examples), judge, at_most=2 * len(examples), is_conclusive=False)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches of points that the strategy of the check allows."""
+        parts, spec = parts_of(self._strategy), spec_of(self._op)
+        names = list(spec.parameters.input_names)
+        if parts is None or parts.options.shapes is not None or parts.overridden & set(names):
+            return
+        n_inputs = spec.n_inputs
+        if (
+            n_inputs is None
+            or not n_inputs
+            or len(names) > n_inputs
+            or (len(names) < n_inputs and names and spec.parameters.variadic is None)
+        ):
+            return
+        names += [names[-1] if names else "inputs"] * (n_inputs - len(names))
+        widest = max(parts.dtypes, key=lambda dtype: (is_differentiable(dtype), dtype.kind == "c", dtype.itemsize))
+        wide = np.dtype(np.complex128 if dtype_kind(widest) == "c" else np.float64)
+        dtype = wide if is_differentiable(widest) else widest
+        magnitudes, most = parts.options.magnitudes, parts.options.max_side
+        intervals = [parts.domain.of(name) for name in names]
+        where = Where(
+            intervals,
+            [input_dtype(dtype, interval) for interval in intervals],
+            smallest=max(1e-6, 0 if magnitudes.smallest in (SMALLEST, 1e-2) else magnitudes.smallest),
+            largest=min(1e4, magnitudes.largest),
+            largest_side=64 if most == _DEFAULT_SIDE else most,
+        )
+        for static in list(self._statics.values()):
+            for batch in batches(spec.signature, where, self._generator, is_looped=not spec.is_vectorized):
+                yield Batch(batch.arrays, batch.kinds, batch.has_rows, static)
+
+    def by_vjp(self, batch: Batch, outputs: Sequence[Array], weights: Vectors, direction: Vectors) -> Any:
+        """Return the products of the cotangents of each row with a direction."""
+        call = flat_function(self._op, batch.as_arguments)
+        gradients = arrays_of(vjp(call, [tf.constant(array) for array in batch.arrays], weights))
+        return row_products(gradients, direction, batch)
+
+    def by_jvp(self, batch: Batch, outputs: Sequence[Array], weights: Vectors, direction: Vectors) -> Any:
+        """Return the products of the tangents of each row with the cotangents of the outputs."""
+        call = flat_function(self._op, batch.as_arguments)
+        tangents = jvp(call, [tf.constant(array) for array in batch.arrays], direction)
+        return row_products(weights, tangents, batch)
