@@ -32,7 +32,7 @@ KEEPS_STATE = "the function keeps state or draws random numbers: declare statefu
 _MOST_REJECTED = 0.9
 """The largest ratio of rejected examples for which a check is conclusive."""
 _ENOUGH = 10
-"""Number of judged examples from which a check is conclusive, however many examples were rejected."""
+"""Number of judged examples from which a check is conclusive, however many examples the function refused."""
 _HOPELESS = 30
 """Number of inapplicable examples after which a run without a judged example stops."""
 _MOST_REFUSED = 90
@@ -240,9 +240,10 @@ class CheckRunner:
                 cause="no small sizes match the signature, or the domain contains no value: pass arguments=, for "
                 "example arguments(op, max_side=10)",
             )
-        if n_judged >= _ENOUGH or n_rejected <= _MOST_REJECTED * n_examples:
+        is_refused = 2 * n_refused >= n_rejected
+        if n_rejected <= _MOST_REJECTED * n_examples or (is_refused and n_judged >= _ENOUGH):
             return
-        if self._refusal is not None and 2 * n_refused >= n_rejected:
+        if self._refusal is not None and is_refused:
             is_unknown = spec_of(self._op).n_inputs is None
             nested = (
                 ". For inputs that are tuples or dicts, pass strategies by name: arguments(op, x=...)"
