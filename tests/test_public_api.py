@@ -50,6 +50,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_export",
         "check_gradient",
         "check_jvp",
+        "check_linearity",
         "check_needs",
         "check_op",
         "check_order",

@@ -1345,4 +1345,51 @@ STATES = [
 ]
 
 
-WRONG = [*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *CALLS, *NEEDS, *ADJOINTS, *POINTS, *STATES]
+def _in_single(function):
+    return lambda x: function(x.astype(np.float32)).astype(x.dtype)
+
+
+def in_single(rule, **options):
+    """A sine that computes in single precision, whose differences show nothing."""
+    return differentiable_op(_in_single(np.sin), signature="()->()", grad=rule, domain="[-3, 3]", **options)
+
+
+LINEARITY = [
+    Wrong(
+        "the cotangent is clipped, in single precision",
+        in_single(lambda op, g: tf.clip_by_value(g, -0.5, 0.5) * tf.cos(op.inputs[0])),
+        "check_linearity",
+        says="is not linear in the cotangents of the outputs",
+    ),
+    Wrong(
+        "only positive cotangents pass, in single precision",
+        in_single(lambda op, g: tf.nn.relu(g) * tf.cos(op.inputs[0])),
+        "check_linearity",
+        says="is not linear in the cotangents of the outputs",
+    ),
+    Wrong(
+        "the mean over all rows, in single precision",
+        in_single(lambda op, g: tf.reduce_mean(g) * tf.cos(op.inputs[0])),
+        "check_linearity",
+        says="in one row depends on other rows",
+    ),
+    Wrong(
+        "the magnitude of a tangent",
+        differentiable_op(
+            _in_single(np.sin), signature="()->()", domain="[-3, 3]", jvp=lambda op, t: tf.abs(t) * tf.cos(op.inputs[0])
+        ),
+        "check_linearity",
+        says="is not linear in the tangents of the inputs",
+    ),
+    Wrong(
+        "rules of sine and cosine, in single precision",
+        in_single(lambda op, g: g * tf.cos(op.inputs[0]), jvp=lambda op, t: -t * tf.sin(op.inputs[0])),
+        "check_linearity",
+        says="the JVP rule and the gradient rule contradict each other",
+    ),
+]
+
+WRONG = [
+    *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS),
+    *(*CALLS, *NEEDS, *ADJOINTS, *POINTS, *STATES, *LINEARITY),
+]

@@ -8,6 +8,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._purity_check import check_purity
@@ -30,6 +31,7 @@ __all__ = [
     "check_export",
     "check_gradient",
     "check_jvp",
+    "check_linearity",
     "check_needs",
     "check_op",
     "check_order",

@@ -19,6 +19,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
@@ -41,6 +42,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_jvp,
             check_adjoint,
             check_sparsity,
+            check_linearity,
             check_needs,
             check_second_order,
             check_batching,
