@@ -334,3 +334,58 @@ def test_the_module_is_the_command(directory):
     )
     assert process.returncode == 0, process.stderr
     assert "cli_ops:mod" in process.stdout
+
+
+RULES = """
+from tfpyop import differentiable_op
+
+
+@differentiable_op(signature="()->()", domain="[1, 2]")
+def scaled(x, *, mode="plain"):
+    return 2 * x
+
+
+@scaled.numpy_gradient
+def scaled_gradient(op, grad):
+    if op.static.mode == "never":
+        return -grad
+    return 2 * grad
+"""
+
+
+@pytest.fixture
+def rules(directory):
+    (directory / "cli_rules.py").write_text(RULES)
+    yield "cli_rules"
+    sys.modules.pop("cli_rules", None)
+
+
+_MUTATE = ("--mutate", "--checks", "check_gradient", "--modes", "eager", "--max-examples", "3", "--seed", "1")
+
+
+def test_check_lists_what_was_not_tested_and_the_mutants_that_survived(run, rules):
+    status, output, _ = run("check", rules, *_MUTATE)
+    assert status == 0
+    assert "cli_rules:scaled (!)" in output
+    start = output.splitlines().index("cli_rules:scaled")
+    lines = output.splitlines()[start + 1 : start + 7]
+    assert lines[2].startswith("  Not tested: sizes above ")
+    assert [*lines[:2], *lines[3:]] == [
+        "  WARNING: static option 'mode' was 'plain' in all examples. Annotate it (bool, int, Literal, an Enum), or "
+        "pass arguments=arguments(op, mode=st.sampled_from([...])).",
+        "  WARNING: line 13 of cli_rules.py never ran, in the rule scaled_gradient. Pass domain= or arguments= that "
+        "reach it.",
+        "  Mutants: 4 of 6 wrong variants of the rules were found, 2 survived:",
+        "    cli_rules.py:13: factor: -grad  ->  2 * -grad (this line never ran)",
+        "    cli_rules.py:13: sign: -grad  ->  grad (this line never ran)",
+    ]
+    assert output.rstrip().endswith("; 2 warnings")
+
+
+def test_the_json_of_check_has_what_was_not_tested_and_the_mutants(run, rules):
+    _, output, _ = run("check", rules, "--json", *_MUTATE)
+    [op] = json.loads(output)["ops"]
+    assert [part["option"] for part in op["not_tested"]] == ["mode", None, None]
+    assert [part["is_warning"] for part in op["not_tested"]] == [True, True, False]
+    assert {mutant["status"] for mutant in op["mutation"]["mutants"]} == {"found", "survived"}
+    assert op["checks"][0]["not_tested"][0].startswith("static option 'mode' was 'plain'")

@@ -1,5 +1,6 @@
 """The Python blocks of the README and of every page in docs run as they stand, one after the other in one module."""
 
+import linecache
 import re
 import sys
 import textwrap
@@ -26,6 +27,8 @@ def run(page, monkeypatch):
     for block in BLOCK.finditer(text):
         lines_above = text.count("\n", 0, block.start(2))
         code = "\n" * lines_above + textwrap.dedent(block[2])  # so that line numbers, and inspect, are right
+        lines = code.splitlines(keepends=True)
+        monkeypatch.setitem(linecache.cache, str(page), (len(code), None, lines, str(page)))  # the source of functions
         try:
             exec(compile(code, page, "exec"), vars(module))
         except SyntaxError as error:

@@ -6,7 +6,7 @@ import pytest
 from tests import ops
 from tfpyop import differentiable_op
 from tfpyop.cli.html import write_page
-from tfpyop.testing import Report
+from tfpyop.testing import Mutant, MutationReport, NotTested, Report
 from tfpyop.testing._check_op import outcome_of
 from tfpyop.testing._derivative_plots import gradient_profile
 
@@ -47,6 +47,26 @@ def test_a_page_is_the_same_each_time(tmp_path):
     first = again.read_text()
     write_page(again, {"op": WRONG}, {"op": Report(())})
     assert again.read_text() == first
+
+
+def test_a_page_shows_what_was_not_tested_and_the_survivors(tmp_path):
+    path = tmp_path / "page.html"
+    untested = (NotTested("static option 'n' was <1> in all examples", "Annotate it.", is_warning=True, option="n"),)
+    mutants = (
+        Mutant("ops.py:3", "sign", "a < b", "b", "survived"),
+        Mutant("ops.py:4", "sign", "c", "-c", "found", "check_gradient"),
+    )
+    report = Report((), (*untested, NotTested("NaN"), NotTested("sizes above 3")), MutationReport(mutants))
+    write_page(path, {"op": WRONG}, {"op": report})
+    text = path.read_text()
+    assert "<h1>1 op passed</h1>" in text
+    assert (
+        '<p class="warning">Warning: static option &#x27;n&#x27; was &lt;1&gt; in all examples. Annotate it.</p>'
+        in text
+    )
+    assert '<p class="facts">Not tested: NaN; sizes above 3.</p>' in text
+    assert "1 of 2 wrong variants of the rules were found, 1 survived:" in text
+    assert "<li><code>ops.py:3: sign: a &lt; b  -&gt;  b</code></li>" in text
 
 
 def test_a_profile_of_a_right_op_is_within_the_tolerance():

@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CHECK,...",
         help="names of checks, for example check_gradient; default: all",
     )
+    command.add_argument(
+        "--mutate",
+        action="store_true",
+        help="also run wrong variants of each rule, and list those that no check found, with their lines",
+    )
     command.add_argument("--seed", type=int, metavar="N", help="draw the same examples in every run")
 
     command = commands.add_parser(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
-from tfpyop.testing._check_op import checked_names, outcome_of
+from tfpyop.testing._check_op import checked_names, not_tested_lines, outcome_of, report_of
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import UNBOUND, is_unbound_method
 
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
         require_writable(options.html)
     with printing_aside():
         ops = find_all(options.targets)
-        reports = _run(ops, names, {"max_examples": options.max_examples, "modes": options.modes, "seed": options.seed})
+        given = {"max_examples": options.max_examples, "modes": options.modes, "seed": options.seed}
+        reports = _run(ops, names, {"arguments": None, **given}, mutate=options.mutate)
         if options.html is not None:
             from tfpyop.cli.html import write_page
 
@@ -44,7 +46,9 @@ def run(options: argparse.Namespace) -> int:
     return int(any(report.failures for report in reports.values()))
 
 
-def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any]) -> dict[str, Report]:
+def _run(
+    ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any], *, mutate: bool
+) -> dict[str, Report]:
     """Run every check of every op. Progress is printed to standard error, not to the results."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     reports = {}
@@ -53,14 +57,18 @@ def _run(ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, 
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=len(ops) * len(names))
         for name, op in ops.items():
-            outcomes = []
-            for check in names:
+
+            def run(op: Op[..., Any], check: str, options: dict[str, Any], name: str = name) -> Outcome:
                 progress.update(task, description=f"{name} {check}")
-                outcomes.append(_outcome(op, check, options))
+                outcome = _outcome(op, check, options)
                 progress.advance(task)
-            reports[name] = Report(tuple(outcomes))
+                if mutate and check == names[-1]:
+                    progress.update(task, description=f"{name} mutants")
+                return outcome
+
+            reports[name] = report_of(op, names, options, mutate=mutate, run=run)
             if not console.is_terminal:  # without a progress bar, as in a build log
-                console.print(f"{len(reports)}/{len(ops)} {name}: {_counts(outcomes)}", highlight=False)
+                console.print(f"{len(reports)}/{len(ops)} {name}: {_counts(reports[name].outcomes)}", highlight=False)
     return reports
 
 
@@ -79,15 +87,25 @@ def _print(reports: dict[str, Report], names: Sequence[str]) -> None:
     console = make_console()
     table = make_table("op", *(name.removeprefix("check_").replace("_", " ") for name in names))
     for name, report in reports.items():
-        table.add_row(name, *(_CELLS[outcome.status] for outcome in report.outcomes))
+        table.add_row(
+            f"{name} [yellow](!)[/]" if report.warnings else name,
+            *(_CELLS[outcome.status] for outcome in report.outcomes),
+        )
     console.print(table)
     for line in _skipped(reports):
         console.print(line, markup=False, highlight=False, soft_wrap=True, style="dim")
+    for name, report in reports.items():
+        mutation = [] if report.mutation is None else str(report.mutation).splitlines()
+        lines = [*not_tested_lines(report), *mutation]
+        for line in [f"\n{name}", *(f"  {line}" for line in lines)] if lines else []:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for report in reports.values():
         for failure in report.failures:
             console.print(f"\n{failure}", markup=False, highlight=False, soft_wrap=True)
     outcomes = [outcome for report in reports.values() for outcome in report.outcomes]
-    console.print(f"\n{len(reports)} ops: {_counts(outcomes)}", highlight=False)
+    n_warnings = sum(len(report.warnings) for report in reports.values())
+    warned = f"; {n_warnings} warning{'s' * (n_warnings > 1)}" * bool(n_warnings)
+    console.print(f"\n{len(reports)} op{'s' * (len(reports) != 1)}: {_counts(outcomes)}{warned}", highlight=False)
 
 
 def _skipped(reports: dict[str, Report]) -> list[str]:
@@ -120,6 +138,8 @@ def _as_json(ops: dict[str, Op[..., Any]], reports: dict[str, Report]) -> dict[s
                 "signature": ops[name].signature,
                 "defined_at": str(op_def_of(ops[name]).site),
                 "checks": [_outcome_as_json(outcome) for outcome in report.outcomes],
+                "not_tested": [dataclasses.asdict(part) for part in report.not_tested],
+                "mutation": None if report.mutation is None else dataclasses.asdict(report.mutation),
             }
             for name, report in reports.items()
         ],
@@ -135,6 +155,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
         "rejected": outcome.n_rejected,
         "seconds": round(outcome.seconds, 3),
         "reason": outcome.reason,
+        "not_tested": [str(part) for part in outcome.not_tested],
         "failure": None
         if failure is None
         else {

@@ -18,7 +18,7 @@ from tfpyop.testing import Outcome, Report
 from tfpyop.testing._derivative_plots import GradientProfile, Slice, gradient_profile
 
 _STYLE = """
-:root { color-scheme: light; --line: #d0d7de; --dim: #59636e; --good: #116329; --bad: #a40e26; }
+:root { color-scheme: light; --line: #d0d7de; --dim: #59636e; --good: #116329; --bad: #a40e26; --warn: #9a6700; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1rem; color: #1f2328;
   background: #fff; }
@@ -28,7 +28,9 @@ p.facts { color: var(--dim); overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
 .passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; } .skipped { color: var(--dim); }
+.warning { border-left: 4px solid var(--warn); padding-left: .6rem; overflow-wrap: anywhere; }
 pre { background: #f6f8fa; border-left: 4px solid var(--bad); overflow-x: auto; padding: .6rem; }
+.survivors code { overflow-wrap: anywhere; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 figure { margin: 0; } svg { height: auto; max-width: 100%; } figcaption { color: var(--dim); font-size: .9rem; }
 """
@@ -40,6 +42,8 @@ def write_page(path: str, ops: Mapping[str, Op[..., Any]], reports: Mapping[str,
     sections = "\n".join(_section(name, ops[name], report) for name, report in reports.items())
     n_wrong = sum(bool(report.failures) for report in reports.values())
     said = f"{n_wrong} of {len(reports)} ops are wrong" if n_wrong else f"All {len(reports)} ops passed"
+    if len(reports) == 1:
+        said = f"1 op {'is wrong' if n_wrong else 'passed'}"
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -73,8 +77,27 @@ def _section(name: str, op: Op[..., Any], report: Report) -> str:
 </tbody>
 </table></div>
 {failures}
+{_not_tested(report)}
+{_mutants(report)}
 {_plots(op)}
 </section>"""
+
+
+def _not_tested(report: Report) -> str:
+    """Return what no check tested: a paragraph for each warning, and one for everything else."""
+    warned = [f'<p class="warning">Warning: {html.escape(str(part))}</p>' for part in report.warnings]
+    others = "; ".join(html.escape(str(part)) for part in report.not_tested if not part.is_warning)
+    return "\n".join([*warned, *([f'<p class="facts">Not tested: {others}.</p>'] if others else [])])
+
+
+def _mutants(report: Report) -> str:
+    """Return the results of mutants, or an empty string if there are none."""
+    if report.mutation is None:
+        return ""
+    first, *others = str(report.mutation).splitlines()
+    items = "".join(f"<li><code>{html.escape(line.strip())}</code></li>" for line in others)
+    kind = "warning" if report.mutation.survivors else "facts"
+    return f'<p class="{kind}">{html.escape(first)}</p>' + (f'<ul class="survivors">{items}</ul>' if items else "")
 
 
 def _row(outcome: Outcome) -> str:

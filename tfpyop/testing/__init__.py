@@ -4,11 +4,13 @@ from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op
 from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._linearity_check import check_linearity
+from tfpyop.testing._mutation import Mutant, MutationReport
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._purity_check import check_purity
@@ -22,8 +24,13 @@ __all__ = [
     "Arguments",
     "CheckError",
     "ChecksError",
+    "Drawn",
+    "Mutant",
+    "MutationReport",
+    "NotTested",
     "Outcome",
     "Report",
+    "UntestedWarning",
     "arguments",
     "check_adjoint",
     "check_batching",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,12 +17,14 @@ from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._modes import checked_modes
+from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_text, run_mutants
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._purity_check import check_purity
@@ -60,18 +64,29 @@ class Report:
 
     Attributes:
       outcomes: One outcome for each check, in order.
+      not_tested: What no check tested, warnings first.
+      mutation: The results of mutants of the rules, if they were requested.
     """
 
     outcomes: tuple[Outcome, ...]
+    not_tested: tuple[NotTested, ...] = ()
+    mutation: MutationReport | None = None
 
     @property
     def failures(self) -> list[CheckError]:
         """The failures of all failed checks."""
         return [outcome.failure for outcome in self.outcomes if outcome.failure is not None]
 
+    @property
+    def warnings(self) -> list[NotTested]:
+        """The static options that had one value in all examples, and the lines of rules that never ran."""
+        return [part for part in self.not_tested if part.is_warning]
+
     def __str__(self) -> str:
-        """Return one line for each check, then every failure."""
-        return "\n".join([*map(_line, self.outcomes), *(f"\n{failure}" for failure in self.failures)])
+        """Return one line for each check, what was not tested, the survivors among mutants, and every failure."""
+        mutation = [] if self.mutation is None else [str(self.mutation)]
+        failures = [f"\n{failure}" for failure in self.failures]
+        return "\n".join([*map(_line, self.outcomes), *not_tested_lines(self), *mutation, *failures])
 
 
 class ChecksError(CheckError):
@@ -101,8 +116,12 @@ def check_op(
     max_examples: int | None = None,
     modes: Sequence[str] | None = None,
     seed: int | None = None,
+    mutate: bool = False,
 ) -> Report:
     """Run all checks that apply to an op, and report all failures, not only the first failure.
+
+    The report also says what was not tested. If a static option had one value in all examples, `check_op` gives an
+    `UntestedWarning`.
 
     Args:
       op: The op.
@@ -112,6 +131,9 @@ def check_op(
       modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
       seed: Seed that makes every run draw the same examples. Default: runs differ, and failures are stored in
         Hypothesis' example database.
+      mutate: Whether to run mutants, after all checks have passed: wrong variants of the op's rules with another sign,
+        factor, axis or input, or without a term, a transposition or a conjugate. The report lists the mutants that no
+        check found, with their lines. Default: False, because it takes longer than the checks.
 
     Returns:
       The report, if no check failed.
@@ -131,10 +153,72 @@ def check_op(
     chosen = checked_names(checks)
     checked_modes(modes)
     options = {"arguments": arguments, "max_examples": max_examples, "modes": modes, "seed": seed}
-    report = Report(tuple(outcome_of(op, name, options) for name in chosen))
+    report = report_of(op, chosen, options, mutate=mutate)
     if report.failures:
         raise ChecksError(report)
+    for part in report.warnings:
+        if part.option is not None:
+            warnings.warn(f"{op.name}: {part}", UntestedWarning, stacklevel=2)
     return report
+
+
+def report_of(
+    op: Op[..., Any],
+    names: Sequence[str],
+    options: dict[str, Any],
+    *,
+    mutate: bool = False,
+    run: Callable[[Op[..., Any], str, dict[str, Any]], Outcome] | None = None,
+) -> Report:
+    """Run checks of an op and return the report.
+
+    Args:
+      op: The op.
+      names: The names of the checks.
+      options: The options of every check.
+      mutate: Whether to run mutants if no check failed.
+      run: Runs a check of an op with options. Default: `outcome_of`.
+    """
+    sources = RuleSources.of(op)
+    lines = Lines(sources.sources)
+    with lines.recording():
+        outcomes = tuple((run or outcome_of)(op, name, options) for name in names)
+    not_tested = tuple(_not_tested(op, outcomes, lines, names))
+    has_failed = any(outcome.failure is not None for outcome in outcomes)
+    if not mutate:
+        return Report(outcomes, not_tested)
+    if has_failed:
+        return Report(outcomes, not_tested, MutationReport(unavailable=("a check failed; correct the op first",)))
+    quick = {**options, "seed": 0 if options["seed"] is None else options["seed"], "modes": _quick_modes(options)}
+    judge = functools.partial(_judged, op, quick)
+    mutation = run_mutants(op, sources, lines, outcomes=outcomes, judge=judge, options=options)
+    return Report(outcomes, not_tested, mutation)
+
+
+def _judged(op: Op[..., Any], options: dict[str, Any], name: str) -> Outcome:
+    return outcome_of(op, name, options)
+
+
+def _quick_modes(options: dict[str, Any]) -> Sequence[str]:
+    """Return the modes for mutants: eager, which is enough to find a wrong rule, unless it was left out."""
+    modes = checked_modes(options["modes"])
+    return ("eager",) if "eager" in modes else modes
+
+
+def _not_tested(
+    op: Op[..., Any], outcomes: Sequence[Outcome], lines: Lines, names: Sequence[str]
+) -> Iterator[NotTested]:
+    """Yield what none of the checks tested."""
+    parts = list(functools.reduce(Drawn.joined, [outcome.drawn for outcome in outcomes], Drawn()).not_tested(op))
+    yield from (part for part in parts if part.is_warning)
+    for source, numbers, is_whole in lines.not_run():
+        if not is_whole or set(names) == set(CHECKS):
+            yield NotTested(
+                f"{lines_text(source, numbers)} never ran, in the rule {source.function.__name__}",
+                f"Pass domain= or arguments= that reach {'them' if numbers[1:] else 'it'}.",
+                is_warning=not is_whole,
+            )
+    yield from (part for part in parts if not part.is_warning)
 
 
 def checked_names(checks: Iterable[Check] | Check | None) -> list[str]:
@@ -158,6 +242,12 @@ def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
         return CHECKS[name](op, **options)
     except CheckError as failure:
         return Outcome(name, op.name, "failed", failure=failure, seconds=time.perf_counter() - start)
+
+
+def not_tested_lines(report: Report) -> list[str]:
+    """Return what no check tested: one line for each warning, then one line for everything else."""
+    notes = "; ".join(str(part) for part in report.not_tested if not part.is_warning)
+    return [f"WARNING: {part}" for part in report.warnings] + [f"Not tested: {notes}."] * bool(notes)
 
 
 def _line(outcome: Outcome) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import re
 import time
 import traceback
 import unittest
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
 import hypothesis
@@ -19,6 +20,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop.errors import UnsupportedError
+from tfpyop.testing._drawn import Drawn, NotTested
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
@@ -54,6 +56,8 @@ class Outcome:
       reason: The reason why the check was skipped, or why it proves less than usual.
       failure: The failure, if the check failed.
       seconds: Duration of the check in seconds.
+      drawn: What the examples contained. Empty if the check failed.
+      not_tested: What the examples of this check did not contain.
     """
 
     check: str
@@ -64,6 +68,26 @@ class Outcome:
     reason: str | None = None
     failure: CheckError | None = None
     seconds: float = 0.0
+    drawn: Drawn = field(default_factory=Drawn)
+    not_tested: tuple[NotTested, ...] = ()
+
+
+_IS_QUICK = contextvars.ContextVar("is_quick", default=False)
+
+
+def is_quick() -> bool:
+    """Return whether the first failure is enough, without a diagnosis."""
+    return _IS_QUICK.get()
+
+
+@contextlib.contextmanager
+def quickly() -> Iterator[None]:
+    """Report the first failure that is found, without stored examples and without a search for a simpler one."""
+    token = _IS_QUICK.set(True)
+    try:
+        yield
+    finally:
+        _IS_QUICK.reset(token)
 
 
 @contextlib.contextmanager
@@ -104,6 +128,7 @@ class CheckRunner:
         self._max_examples = usual if max_examples is None else max_examples
         self._seed = seed
         self._n_examples = self._n_rejected = self._n_refused = self._n_pointless = 0
+        self._drawn = Drawn()
         self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
@@ -135,6 +160,7 @@ class CheckRunner:
         def judge(example: ExampleT) -> None:
             for row in example.arguments if isinstance(example, Rows) else [example]:
                 require_arguments(self._op, row)
+                self._drawn = self._drawn.joined(Drawn.of(self._op, row))
             self._n_examples += 1
             with self.named(example):
                 body(example)
@@ -143,12 +169,15 @@ class CheckRunner:
         # Hypothesis finds stored examples by the code of the test, which is the same for all ops and checks
         judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
         test = hypothesis.given(strategy)(judge)
-        phases = [phase for phase in Phase if phase is not Phase.explain and (shrinks or phase is not Phase.shrink)]
+        left_out = {Phase.explain} | ({Phase.shrink} if is_quick() or not shrinks else set())
+        phases = [phase for phase in Phase if phase not in left_out]
         profile = hypothesis.settings.default.max_examples if hypothesis.settings.default else None
         usual = profile if self._max_examples is None else self._max_examples
         limits = [limit for limit in (usual, at_most) if limit is not None]
         max_examples = min(limits, default=None)
         options: dict[str, Any] = {} if max_examples is None else {"max_examples": max_examples}
+        if is_quick():
+            options["database"] = None
         test = hypothesis.settings(
             deadline=None,
             phases=phases,
@@ -200,6 +229,8 @@ class CheckRunner:
             self._n_rejected,
             reason,
             seconds=time.perf_counter() - self._start,
+            drawn=self._drawn,
+            not_tested=tuple(self._drawn.not_tested(self._op)),
         )
 
     def skipped(self, reason: str) -> Outcome:

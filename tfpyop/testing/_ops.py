@@ -5,7 +5,8 @@ This is the only module of the package that uses internals of an `Op`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +16,9 @@ from tfpyop import Op
 from tfpyop._host.function import HostFunction
 from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, RuleSet, SplitRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, RuleSet, SplitRule, TensorFlowRule
 from tfpyop._registry.rule_op_def import numbers_of
+from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop.errors import RegistrationError
@@ -54,6 +56,37 @@ def rules_of(op: Op[..., Any]) -> RuleSet:
     """Return the rules that are attached to the op."""
     rules: RuleSet = op_def_of(op).rules
     return rules
+
+
+@dataclass(frozen=True, slots=True)
+class UserRule:
+    """A derivative rule as the user wrote it.
+
+    Attributes:
+      function: What the user attached.
+      site: Where it was attached.
+      is_remote: Whether the workers of an executor run it.
+    """
+
+    function: Callable[..., Any]
+    site: str
+    is_remote: bool
+
+
+def user_rules(op: Op[..., Any]) -> list[UserRule]:
+    """Return the derivative rules that users wrote, with the rules of numpy rules. A Jacobian rule is listed twice."""
+    return list(_user_rules(rules_of(op)))
+
+
+def _user_rules(rules: RuleSet) -> Iterator[UserRule]:
+    for rule in rules.plain():
+        function: Any = rule.function if isinstance(rule, TensorFlowRule) else None
+        is_remote = False
+        if isinstance(rule, NumpyRule):
+            function, is_remote = rule.op.function, rule.op.spec.executor is not None
+            yield from _user_rules(rule.op.rules)
+        if function is not None and not isinstance(getattr(function, "__func__", function), NumericalRule):
+            yield UserRule(function, str(rule.site), is_remote)
 
 
 def linear_inputs(op: Op[..., Any], arguments: Arguments) -> list[tuple[tuple[str, ...], Sequence[int]]]:
