@@ -24,7 +24,7 @@ def test_the_zoo_is_large():
 def test_a_wrong_op_is_found_out(wrong):
     with pytest.raises(CheckError, match=re.escape(wrong.says)) as caught:
         CHECKS[wrong.check](wrong.op, arguments=wrong.arguments)
-    assert "Shown by: " in str(caught.value) or "in any example" in wrong.says
+    assert "Shown by:" in str(caught.value) or "in any example" in wrong.says
     assert f"Found by: {wrong.check}" in str(caught.value)
 
 

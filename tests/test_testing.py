@@ -53,7 +53,8 @@ def test_a_failure_reads_as_a_report():
     assert lines[1].startswith("  Expected: ")
     assert lines[2].startswith("  Got:      ")
     assert lines[3:5] == ["  Found by: check_gradient, mode eager", "  Likely:   the wrong sign"]
-    assert lines[5] == "  Shown by: squared(tf.constant(np.array(-1.0, np.float64)))"
+    assert lines[5] == "  Shown by:"
+    assert "        outputs = tf.nest.flatten(squared(*args))" in [line.removeprefix("    ") for line in lines[6:]]
 
 
 def test_a_failure_of_rows_shows_the_call_of_all_rows():
@@ -626,7 +627,7 @@ def test_stateful_results_are_not_compared():
 
 def test_the_call_of_a_lambda_can_be_pasted():
     op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, g: g)
-    with pytest.raises(CheckError, match=r"Shown by: op\(tf\.constant"):
+    with pytest.raises(CheckError, match=r"Shown by:\n(?s:.*)tf\.nest\.flatten\(op\(\*args\)\)"):
         check_gradient(op, seed=1)
 
 

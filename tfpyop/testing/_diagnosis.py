@@ -12,6 +12,7 @@ from tfpyop.errors import ContractError
 from tfpyop.testing._failures import is_refusal
 
 _FACTORS = {2.0: "there is an extra factor of 2", 0.5: "a factor of 2 is missing", 3.0: "there is an extra factor of 3"}
+_OTHER_INPUT = "this is the cotangent of input"
 _MIXED = (
     "the function mixes loop dimensions: its outputs depend on more input elements than the signature allows. Declare "
     'these dimensions as core dimensions, for example "(n)->(n)"'
@@ -40,7 +41,7 @@ def likely_causes(
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
         ("the cotangent is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
-        *((f"this is the cotangent of input {n}", got, other) for n, other in enumerate(others)),
+        *((f"{_OTHER_INPUT} {n}", got, other) for n, other in enumerate(others)),
         ("the rule does not use the cotangent that it gets", doubled, got),
         ("the rule uses the cotangent twice", doubled, 4 * got),
     ]
@@ -51,6 +52,11 @@ def likely_causes(
         flipped = np.abs(got) if np.any(got * right < 0) else None
         candidates.append(("the sign is wrong for some elements only", flipped, np.abs(right)))
     return [text for text, left, other in candidates if _alike(left, other)]
+
+
+def is_about_shape(cause: str) -> bool:
+    """Return whether a cause can be seen only at examples in which the same inputs have equal shapes."""
+    return cause.startswith(_OTHER_INPUT)
 
 
 def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:

@@ -15,7 +15,7 @@ class CheckError(TfpyopError, AssertionError):
       expected: The correct value, rendered.
       got: The actual value, rendered.
       cause: The likely cause, if it is known.
-      code: A call that shows the failure, as Python code.
+      code: Python code that shows the failure: a call, or a script that prints what was expected and what it got.
       subject: The op and its location.
     """
 
@@ -42,7 +42,9 @@ class CheckError(TfpyopError, AssertionError):
         lines = [super().__str__(), f"  Found by: {self.check}" + (f", mode {self.mode}" if self.mode else "")]
         if self.cause is not None:
             lines.append(f"  Likely:   {self.cause}")
-        if self.code is not None:
+        if self.code is not None and "\n" in self.code:
+            lines += ["  Shown by:", *(f"    {line}".rstrip() for line in self.code.splitlines())]
+        elif self.code is not None:
             lines.append(f"  Shown by: {self.code}")
         return "\n".join(lines)
 

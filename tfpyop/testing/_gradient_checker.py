@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import hypothesis
 import numpy as np
 import tensorflow as tf
+from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
-from tfpyop.testing._check_runner import CheckRunner, described, is_quick
+from tfpyop.testing._check_runner import CheckRunner, described, is_quick, quietly
 from tfpyop.testing._comparisons import (
     NOISE,
     SUBNORMAL,
@@ -41,14 +44,22 @@ from tfpyop.testing._derivatives import (
     weights_like,
     whole_function,
 )
-from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, likely_causes
+from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, is_about_shape, likely_causes
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._failures import is_refusal
+from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._ops import spec_of
+from tfpyop.testing._scripts import WrongCotangent, gradient_script
+from tfpyop.testing._sweep_points import Sweeper
 
 _N_CONFIRMING = 6
 """Number of additional directions that are tried at a point before a failure is reported."""
+_MOST_UNITS = 8
+"""Maximum number of cotangents of one element that are tried to simplify a failure."""
+_N_OTHER_SHAPES = (2, 3)
+"""Number of examples of other shapes at which a cause is confirmed, in other modes and eagerly."""
+_N_DRAWN = 40
+"""Number of examples that are drawn to find other shapes."""
 _MOST_LOCATED = 64
 """Maximum number of elements that are moved one by one to locate a failure."""
 
@@ -56,13 +67,45 @@ _MOST_LOCATED = 64
 class GradientChecker:
     """Check the gradient of an op at one example after the other.
 
-    A cause is reported only if it also explains the failure at a nearby point, because several causes would explain the
-    failure at the simplest examples.
+    A failure is explained after the simplest example has been found. A cause is reported only if it also explains the
+    failure at a nearby point and at examples of other shapes, because several causes would explain the failure at the
+    simplest examples.
     """
 
     def __init__(self, check: CheckRunner, op: Op[..., Any], mode: str) -> None:
         self._check, self._op, self._mode = check, op, mode
         self._coverage = Coverage(check, "check_gradient", mode=mode)
+        self._found: _Found | None = None
+
+    def run(self, strategy: SearchStrategy[Arguments], sweeper: Sweeper, *, shrinks: bool, at_most: int | None) -> None:
+        """Check the examples that a strategy draws, and show them to a sweeper.
+
+        Raises:
+          CheckError: A cotangent is wrong. The error contains a script that shows it, and the likely cause.
+        """
+        with self._explaining(strategy):
+            self._check.run(strategy, sweeper.watching(self), shrinks=shrinks, at_most=at_most)
+
+    def sweep(self, strategy: SearchStrategy[Arguments], sweeper: Sweeper) -> None:
+        """Check the suspicious points of a sweep.
+
+        Raises:
+          CheckError: A cotangent is wrong, as for `run`.
+        """
+        with self._explaining(strategy):
+            sweeper.run(sweeper.by_vjp, self)
+
+    @contextlib.contextmanager
+    def _explaining(self, strategy: SearchStrategy[Arguments]) -> Iterator[None]:
+        """Explain the failure that is raised."""
+        try:
+            yield
+        except CheckError as error:
+            found = self._found
+            if found is None or found.failure is not error or is_quick():
+                raise
+            with quietly():
+                raise self._explained(found, strategy) from None
 
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
@@ -86,27 +129,40 @@ class GradientChecker:
                 self._check.reject(error)  # a rule may raise at a point without a derivative
             reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
-                self._judge_light_elements(at, number, direction, numerical, counted, gradients)
+                self._judge_light_elements(arguments, at, number, direction, numerical, counted, gradients)
                 continue
             numerical = confirmed(at.function, at.arrays, direction, numerical, n_others=_N_CONFIRMING)
             counted = counted_weights(numerical, weights)
             gradients = self._gradients(at, counted)
             if agree(numerical, counted, gradients, direction):
                 continue
-            if not is_quick():
-                self._locate(at, number, counted)
-            raise self._check.failure(
+            expected, precision = inner(counted, numerical.values), error_of(numerical, counted)
+            failure = self._check.failure(
                 f"the cotangent of {self._input(at, number)} is wrong along a random direction.",
                 mode=self._mode,
-                expected=f"{inner(counted, numerical.values):.9g} +- {error_of(numerical, counted):.1g} by differences",
+                expected=f"{expected:.9g} +- {precision:.1g} by differences",
                 got=f"{inner(gradients, direction):.9g}",
-                cause=next(iter(self._mixing(at)), None),
+                code=gradient_script(
+                    self._op,
+                    arguments,
+                    at.arrays,
+                    WrongCotangent(counted, expected, precision, self._mode, directions=direction),
+                ),
             )
+            self._found = _Found(failure, arguments, at, number, counted)
+            raise failure
         if not is_judged:
             hypothesis.reject()
 
     def _judge_light_elements(
-        self, at: Point, number: int, direction: Vectors, numerical: Slopes, weights: Vectors, gradients: Vectors
+        self,
+        arguments: Arguments,
+        at: Point,
+        number: int,
+        direction: Vectors,
+        numerical: Slopes,
+        weights: Vectors,
+        gradients: Vectors,
     ) -> None:
         """Raise a failure if elements with small derivatives are wrong. Only eager, because each needs a gradient."""
         if self._mode != "eager" or not np.all([np.isfinite(g).all() for g in gradients if g is not None]):
@@ -121,7 +177,12 @@ class GradientChecker:
                 mode=self._mode,
                 expected=f"{found.expected:.9g} +- {found.error:.1g} by differences",
                 got=f"{found.got:.9g}",
-                cause=next(iter(found.causes), None),
+                code=gradient_script(
+                    self._op,
+                    arguments,
+                    at.arrays,
+                    WrongCotangent(found.weights, found.expected, found.error, self._mode, directions=found.direction),
+                ),
             )
 
     def require_all_judged(self) -> None:
@@ -163,22 +224,104 @@ class GradientChecker:
                 cause=cause_of_refusal(error),
             ) from error
 
-    def _locate(self, at: Point, number: int, weights: Vectors) -> None:
-        """Raise a failure that names the first wrong element, if it can be found."""
-        if sum(array.size for array in at.arrays) > _MOST_LOCATED:
-            return
-        found = self._wrong_element(at, number, weights)
-        if found is None:
-            return
-        elsewhere = self._wrong_element(at.moved(), number, weights)
-        causes = [] if elsewhere is None else [cause for cause in found.causes if cause in elsewhere.causes]
-        raise self._check.failure(
-            f"the cotangent of {self._input(at, number)} is wrong at element {list(found.index)}.",
+    def _explained(self, found: _Found, strategy: SearchStrategy[Arguments]) -> CheckError:
+        """Return the failure with the first wrong element for the simplest cotangents, and the likely cause."""
+        at, number = found.at, found.number
+        mixing = next(iter(self._mixing(at)), None)
+        wrong, weights = None, found.weights
+        if sum(array.size for array in at.arrays) <= _MOST_LOCATED:
+            for weights in self._simplest_first(found.weights):
+                wrong = self._wrong_element(at, number, weights)
+                if wrong is not None:
+                    break
+        if wrong is None:
+            failure = found.failure
+            return self._check.failure(
+                failure.problem,
+                mode=self._mode,
+                expected=failure.expected,
+                got=failure.got,
+                cause=mixing,
+                code=failure.code,
+            )
+        place = WrongCotangent(weights, wrong.expected, wrong.error, self._mode, element=(number, wrong.index))
+        return self._check.failure(
+            f"the cotangent of {self._input(at, number)} is wrong at element {list(wrong.index)}.",
             mode=self._mode,
-            expected=f"{found.expected:.9g} +- {found.error:.1g} by differences, for cotangents {_text(weights)}",
-            got="None: no dependence" if found.got is None else f"{found.got:.9g}",
-            cause=next(iter([*self._mixing(at), *causes]), None),
+            expected=f"{wrong.expected:.9g} +- {wrong.error:.1g} by differences, for cotangents {_text(weights)}",
+            got="None: no dependence" if wrong.got is None else f"{wrong.got:.9g}",
+            cause=mixing or self._confirmed_cause(found, strategy),
+            code=gradient_script(self._op, found.arguments, at.arrays, place),
         )
+
+    def _simplest_first(self, weights: Vectors) -> Iterator[Vectors]:
+        """Yield cotangents that are one for one element, one everywhere, and at last the given cotangents."""
+        ones = [None if weight is None else (weight != 0).astype(weight.dtype) for weight in weights]
+        if self._mode == "eager":  # each of them takes a gradient
+            places = [(n, index) for n, one in enumerate(ones) if one is not None for index in np.argwhere(one)]
+            for n, index in places[:_MOST_UNITS]:
+                units = [None if one is None else np.zeros_like(one) for one in ones]
+                unit = units[n]
+                assert unit is not None
+                unit[tuple(index)] = 1
+                yield units
+        yield ones
+        yield weights
+
+    def _confirmed_cause(self, found: _Found, strategy: SearchStrategy[Arguments]) -> str | None:
+        """Return the first cause that explains the failure at this point, nearby, and at examples of other shapes."""
+        here = self._wrong_element(found.at, found.number, found.weights)
+        causes = [] if here is None else here.causes
+        nearby = self._wrong_element(found.at.moved(), found.number, found.weights) if causes else None
+        causes = [] if nearby is None else [cause for cause in causes if cause in nearby.causes]
+        confirmed: set[str] = set()
+        for at in self._other_shapes(found, strategy) if causes else ():
+            weights = self._counted(at, found.number)
+            there = None if weights is None else self._wrong_element(at, found.number, weights)
+            if there is not None:
+                is_like = _equalities(at.arrays) == _equalities(found.at.arrays)
+                confirmed.update(there.causes)
+                causes = [cause for cause in causes if cause in there.causes or (is_about_shape(cause) and not is_like)]
+        return next((cause for cause in causes if cause in confirmed), None)
+
+    def _other_shapes(self, found: _Found, strategy: SearchStrategy[Arguments]) -> list[Point]:
+        """Return examples with other shapes than the failing example, each with shapes of its own.
+
+        Examples in which the same inputs have equal shapes come first.
+        """
+        alike: dict[str, Point] = {}
+        others: dict[str, Point] = {}
+        known = [array.shape for array in found.at.arrays]
+        most = _N_OTHER_SHAPES[self._mode == "eager"]
+
+        @hypothesis.seed(0)
+        @hypothesis.settings(
+            max_examples=_N_DRAWN,
+            deadline=None,
+            database=None,
+            phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(strategy)
+        def draw(arguments: Arguments) -> None:
+            leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(arguments.args)]
+            shapes = [leaf.shape for leaf in leaves]
+            size = sum(map(math.prod, shapes))
+            points = alike if _equalities(leaves) == _equalities(found.at.arrays) else others
+            if shapes != known and str(shapes) not in points and len(points) < most and 1 < size <= _MOST_LOCATED:
+                points[str(shapes)] = Point.of(self._check, self._op, arguments)
+
+        with contextlib.suppress(hypothesis.errors.Unsatisfiable):
+            draw()
+        return [*alike.values(), *others.values()][:most]
+
+    def _counted(self, at: Point, number: int) -> Vectors | None:
+        """Return random cotangents for the outputs that have a derivative by an input; None if there are none."""
+        direction = direction_of(at.arrays, [other == number for other in range(len(at.arrays))])
+        numerical = slopes(at.function, at.arrays, direction)
+        if number >= len(at.arrays) or not any(counts.any() for counts in numerical.counts):
+            return None
+        return counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
 
     def _input(self, at: Point, number: int) -> str:
         """Return the name of an input in reports: its number and, if each parameter is one input, its name."""
@@ -216,6 +359,17 @@ class GradientChecker:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    """A failure at an example, before it is explained."""
+
+    failure: CheckError
+    arguments: Arguments
+    at: Point
+    number: int
+    weights: Vectors
+
+
+@dataclass(frozen=True, slots=True)
 class _Wrong:
     """A wrong element of a cotangent."""
 
@@ -243,6 +397,12 @@ def _by_elements(
             result[index] += unit * inner(weights, moved.values) / np.real(size)
             errors[index] += error_of(moved, weights) / np.real(size)
     return result, errors
+
+
+def _equalities(arrays: Sequence[Array]) -> list[int]:
+    """Return which shapes are equal: for each array the index of the first array of this shape."""
+    shapes = [array.shape for array in arrays]
+    return [shapes.index(shape) for shape in shapes]
 
 
 def _text(weights: Vectors) -> str:

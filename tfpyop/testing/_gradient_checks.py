@@ -110,10 +110,10 @@ def check_gradient(
         at_most = _MOST_EXAMPLES[mode]
         checker = (SurrogateGradientChecker if is_surrogate else GradientChecker)(check, op, mode)
         sweeper = Sweeper(check, op, strategy, seed=seed)
-        check.run(strategy, sweeper.watching(checker), shrinks=mode == "eager", at_most=at_most)
+        checker.run(strategy, sweeper, shrinks=mode == "eager", at_most=at_most)
         checker.require_all_judged()
         if mode == "eager" and not is_surrogate:
-            sweeper.run(sweeper.by_vjp, GradientChecker(check, op, mode))
+            GradientChecker(check, op, mode).sweep(strategy, sweeper)
     return check.passed(REASON if is_surrogate else None)
 
 
