@@ -11,8 +11,7 @@ from tfpyop import differentiable_op
 from tfpyop.testing import CheckError, arguments, check_gradient
 from tfpyop.testing._scripts import importable_name
 
-_NUMBER = r"[-+(]?[\w.+-]+j?\)?"
-_OF_GRADIENTS = [wrong for wrong in WRONG if wrong.check == "check_gradient" and wrong.says.startswith("the cotangent")]
+_OF_GRADIENTS = [wrong for wrong in WRONG if wrong.check == "check_gradient"]
 
 
 def failure_of(op, **options):
@@ -44,8 +43,10 @@ def require_shown(failure, op, capsys):
 @pytest.mark.parametrize("wrong", _OF_GRADIENTS, ids=str)
 def test_every_script_of_the_zoo_shows_the_failure(wrong, capsys):
     failure = failure_of(wrong.op, arguments=wrong.arguments, max_examples=None)
-    if failure.code is not None and "differentiate()" in failure.code:
-        require_shown(failure, wrong.op, capsys)
+    if failure.code is None or "differentiate()" not in failure.code:
+        assert not failure.problem.startswith("the cotangent")
+        pytest.skip("the failure is not a wrong cotangent")
+    require_shown(failure, wrong.op, capsys)
 
 
 def _cubed(rule, **options):
