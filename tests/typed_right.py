@@ -149,6 +149,8 @@ with_options = differentiable_op(
     name="typed:with_options",
 )
 with_rules = differentiable_op(lambda x: x, shape=lambda shape: shape, dtype=None, grad=rule, jvp=rule, domain=None)
+with_sizes = differentiable_op(lambda x: x, signature="(n)->(k)", sizes={"k": lambda n: n}, surrogate=True)
+in_rows = differentiable_op(lambda x, y: x, signature="(),()->()", vectorized="rows", non_differentiable=("y",))
 with_native = differentiable_op(lambda x: x, signature="()->()", prefer="native")
 with_native.native(lambda x: x)
 without = differentiable_op(lambda x: x, signature="()->()", non_differentiable=True, executor=None)

@@ -32,12 +32,14 @@ def options() -> None:
     differentiable_op(identity, numpy_jvp=True)  # wrong: a rule
     differentiable_op(identity, residuals=["lu"])  # wrong: a dict
     differentiable_op(identity, residuals={"lu": "(n,n)"})  # wrong: pairs
-    differentiable_op(identity, vectorized="no")  # wrong: a bool
+    differentiable_op(identity, vectorized="no")  # wrong: a bool or "rows"
     differentiable_op(identity, executor=4)  # wrong: an executor
     differentiable_op(identity, executor=lambda: 4)  # wrong: makes no executor
     differentiable_op(identity, stateful="yes")  # wrong: a bool
+    differentiable_op(identity, sizes=3)  # wrong: a dict
+    differentiable_op(identity, surrogate="yes")  # wrong: a bool
     differentiable_op(identity, prefer="tensorflow")  # wrong: "native" or "numpy"
-    differentiable_op(identity, non_differentiable=None)  # wrong: a bool
+    differentiable_op(identity, non_differentiable=None)  # wrong: a bool or names
     differentiable_op(identity, static_argnames=3)  # wrong: names
     differentiable_op(identity, domain=(0, 1))  # wrong: text
     differentiable_op(identity, name=identity)  # wrong: text
