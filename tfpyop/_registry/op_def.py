@@ -50,11 +50,17 @@ class TensorFlowRule:
       site: Where the rule was attached.
       function: The rule.
       kind: What the user attached, if the rule is derived from it, such as `Jacobian rule`.
+      decorator: The name of the decorator that attached it, if the rule is derived.
+      takes_vectors: Whether the user's rule takes cotangents or tangents.
+      annotates: Whether the function adds notes to the exceptions of the user's rule itself.
     """
 
     site: Site
     function: Callable[..., Any]
     kind: str = ""
+    decorator: str = ""
+    takes_vectors: bool = True
+    annotates: bool = False
 
     def bound(self, instance: Any) -> TensorFlowRule:
         """Return the rule of a method, bound to an instance."""

@@ -44,6 +44,7 @@ class RuleOpDef(OpDef):
       transform: The direction of differentiation.
       site: Where the rule was attached.
       wrt: The parameters of the forward op for whose inputs the rule is. Default: all.
+      loops_itself: Whether the rule takes loop dimensions although the op has `vectorized=False`.
       unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
       instance: The instance to which the method is bound.
     """
@@ -56,6 +57,7 @@ class RuleOpDef(OpDef):
         site: Site,
         *,
         wrt: tuple[str, ...] = (),
+        loops_itself: bool = False,
         unbound: RuleOpDef | None = None,
         instance: Any = None,
     ) -> None:
@@ -65,6 +67,7 @@ class RuleOpDef(OpDef):
         self.forward_op = forward_op
         self.transform = transform
         self.wrt = wrt
+        self._loops_itself = loops_itself
         self._unbound = unbound
         self._instance = instance
         self._ops_with_needs: dict[tuple[str, Needs], ConcreteOp] = {}
@@ -148,7 +151,7 @@ class RuleOpDef(OpDef):
     def _host(self, forward_op: ConcreteOp, executor_map: ExecutorMap | None, needs: Needs | None) -> HostFunction:
         outputs = self._output_spec(forward_op, needs)
         # workers of an executor run single elements
-        loops_itself = getattr(self.function, "loops_itself", False) and self.spec.executor is None
+        loops_itself = self._loops_itself and self.spec.executor is None
         is_looped = not self.spec.is_vectorized and not loops_itself
         return HostFunction(
             self.subject,
@@ -178,7 +181,16 @@ class RuleOpDef(OpDef):
     def bind_with(self, instance: Any, forward_op: OpDef) -> RuleOpDef:
         """Return the op of a method's rule, bound to an instance, for a forward op that is bound already."""
         function = self.function.__get__(instance, type(instance))
-        return RuleOpDef(function, forward_op, self.transform, self.site, wrt=self.wrt, unbound=self, instance=instance)
+        return RuleOpDef(
+            function,
+            forward_op,
+            self.transform,
+            self.site,
+            wrt=self.wrt,
+            loops_itself=self._loops_itself,
+            unbound=self,
+            instance=instance,
+        )
 
 
 def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:

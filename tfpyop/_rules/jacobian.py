@@ -28,7 +28,13 @@ def declare_jacobian(op: OpDef, rule: Any, site: Site, wrt: Wrt = None) -> None:
     """
     names = _checked_names(op, rule, "jacobian", wrt)
     rules: dict[Transform, PlainRule] = {
-        transform: TensorFlowRule(site, TensorFlowProduct(rule, transform, op.spec.full_signature, names), _KIND)
+        transform: TensorFlowRule(
+            site,
+            TensorFlowProduct(rule, transform, op.spec.full_signature, names),
+            _KIND,
+            decorator="jacobian",
+            takes_vectors=False,
+        )
         for transform in Transform
     }
     op.attach_all(rules, names)
@@ -46,7 +52,8 @@ def declare_numpy_jacobian(op: OpDef, rule: Any, site: Site, wrt: Wrt = None) ->
     rules: dict[Transform, NumpyRule] = {}
     for transform in Transform:
         product = NumpyProduct(rule, transform, signature, names, loops_itself=is_looped)
-        rules[transform] = NumpyRule(site, RuleOpDef(product, op, transform, site, wrt=names), _KIND)
+        rule_op = RuleOpDef(product, op, transform, site, wrt=names, loops_itself=is_looped)
+        rules[transform] = NumpyRule(site, rule_op, _KIND)
     op.attach_all({**rules}, names)
     return rules[Transform.VJP].op
 

@@ -48,10 +48,6 @@ class JacobianProduct:
       loops_itself: Whether the user's rule takes core dimensions only.
     """
 
-    decorator = "jacobian"
-    """The decorator for this kind of rule in TensorFlow ops, for error messages."""
-    takes_vectors = False
-
     def __init__(
         self,
         rule: Callable[..., Any],
@@ -106,8 +102,6 @@ class NumpyProduct(JacobianProduct):
     Loop dimensions along which all values are the same are evaluated once. So `tape.jacobian`, which computes a VJP for
     each element of the output at once, evaluates one Jacobian.
     """
-
-    decorator = "numpy_jacobian"
 
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         is_vjp = self.transform is Transform.VJP

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tfpyop._registry.op_def import NumpyRule, OpDef, PlainRule, TensorFlowRule, Transform
@@ -39,13 +38,17 @@ def with_derived_rule(
     if derived is None or derived is transform:
         return {transform: rule}
     signature, site = op.spec.full_signature, rule.site
+    kind = option_text(derived)
+    other: PlainRule
     if isinstance(rule, TensorFlowRule):
-        other: PlainRule = TensorFlowRule(site, TensorFlowTranspose(rule.function, derived, signature, names))
+        decorator = "jvp" if derived is Transform.VJP else "gradient"
+        transpose = TensorFlowTranspose(rule.function, derived, signature, names)
+        other = TensorFlowRule(site, transpose, kind, decorator=decorator, annotates=True)
     else:
         is_looped = not op.spec.is_vectorized
         function = NumpyTranspose(rule.op.function, derived, signature, names, loops_itself=is_looped)
-        other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names))
-    return {transform: rule, derived: replace(other, kind=option_text(derived))}
+        other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names, loops_itself=is_looped), kind)
+    return {transform: rule, derived: other}
 
 
 def require_not_derived(op: OpDef, what: str, names: tuple[str, ...]) -> None:

@@ -43,9 +43,6 @@ class TransposedRule:
       loops_itself: Whether the user's rule takes core dimensions only.
     """
 
-    annotates = True
-    """Whether the rule adds notes to exceptions of the user's rule itself."""
-
     def __init__(
         self,
         rule: Callable[..., Any],
@@ -61,7 +58,6 @@ class TransposedRule:
         self.signature = signature
         self.wrt = wrt
         self.loops_itself = loops_itself
-        self.decorator = "jvp" if self.is_vjp else "gradient"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind the rule to an instance, for methods."""

@@ -94,7 +94,7 @@ def _apply(
     if isinstance(rule, LinearRule):
         return linear_tangents(call, vectors, part)
     given = vectors if part is None else [vectors[number] for number in part]
-    result = apply_rule(call, rule.function, "jvp", given, needs)
+    result = apply_rule(call, rule, "jvp", given, needs)
     with naming(f"JVP of {op.subject}"):
         values = rule_values(result, len(call.outputs), "tangent", "outputs")
         fitted = [

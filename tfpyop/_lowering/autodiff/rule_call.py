@@ -16,7 +16,7 @@ from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_conc
 from tfpyop._lowering.tensors import dtype_of, type_of
 from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule, TensorFlowRule
 from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
 from tfpyop._rules.linear import integer_input
 from tfpyop._rules.missing import detached_rule, inputs_without_rule
@@ -32,12 +32,12 @@ _DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.We
 """For the ops whose derivatives eager code computed: whether a rule reads values in Python, by rule and types."""
 
 
-def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors: Sequence[Any], needs: Needs) -> Any:
+def apply_rule(call: RecordedCall, rule: TensorFlowRule, kind: str, vectors: Sequence[Any], needs: Needs) -> Any:
     """Call a rule in TensorFlow ops, and annotate its exceptions with the op."""
     try:
-        return rule(call.op.context(call.values, needs), *vectors)
+        return rule.function(call.op.context(call.values, needs), *vectors)
     except Exception as error:
-        kind = getattr(rule, "decorator", kind)  # of the rule from which this one is derived
+        kind = rule.decorator or kind
         if isinstance(error, TfpyopError):
             error.with_subject(f"{kind} of {call.op.subject}")
         if not tf.executing_eagerly() and needs_concrete_values(error):
@@ -47,9 +47,9 @@ def apply_rule(call: RecordedCall, rule: Callable[..., Any], kind: str, vectors:
                 remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
             ) from error
         vector = "tangent" if kind == "jvp" else "cotangent"
-        if getattr(rule, "annotates", False):
+        if rule.annotates:
             raise
-        n_vectors = len(vectors) if getattr(rule, "takes_vectors", True) else 0
+        n_vectors = len(vectors) if rule.takes_vectors else 0
         called = describe_rule_call(vector, n_vectors, is_bound=call.op.definition.is_bound)
         hint = f" {OF_TUPLES}" if takes_tuple_for_array(error) else ""
         annotate(error, f"Raised in the {kind} rule of {call.op.subject}, called as {called}.{hint}")

@@ -123,7 +123,7 @@ def _apply(
     if isinstance(rule, NumpyRule):
         return scatter_needed(needs, apply_numpy_rule(call, rule, cotangents, call.outputs, needs))
     assert isinstance(rule, TensorFlowRule)
-    result = apply_rule(call, rule.function, "gradient", cotangents, needs)
+    result = apply_rule(call, rule, "gradient", cotangents, needs)
     numbers = range(len(needs)) if part is None else part
     with naming(f"gradient of {op.subject}"):
         values = rule_values(result, len(numbers), "cotangent", "inputs" if part is None else "inputs in wrt=")
