@@ -40,18 +40,18 @@ kv: Op[..., Any] = differentiable_op(scipy.special.kv)
 FUNCTIONS = {"J": (jv, mpmath.besselj), "K": (kv, mpmath.besselk)}
 
 
-@jv.gradient
-def jv_gradient(op: RuleContext, cotangent: tf.Tensor) -> tuple[None, tf.Tensor]:
+@jv.jacobian
+def jv_partial(op: RuleContext) -> tuple[None, tf.Tensor]:
     """The recurrence for x; derivatives by the order are not offered, they are None as for an integer."""
     v, x = op.inputs
-    return None, cotangent * (jv(v - 1, x) - jv(v + 1, x)) / 2
+    return None, (jv(v - 1, x) - jv(v + 1, x)) / 2
 
 
-@kv.gradient
-def kv_gradient(op: RuleContext, cotangent: tf.Tensor) -> tuple[None, tf.Tensor]:
+@kv.jacobian
+def kv_partial(op: RuleContext) -> tuple[None, tf.Tensor]:
     """The recurrence for x; derivatives by the order are not offered, they are None as for an integer."""
     v, x = op.inputs
-    return None, -cotangent * (kv(v - 1, x) + kv(v + 1, x)) / 2
+    return None, -(kv(v - 1, x) + kv(v + 1, x)) / 2
 
 
 def derivative(op: Op[..., Any], v: tf.Tensor, x: tf.Tensor, times: int) -> tf.Tensor:

@@ -10,8 +10,8 @@ found: as the forces vanish there for all stiffnesses, the implicit function the
 
     dz/dk = -(d^2 E / dz dz)^-1  d^2 E / dz dk
 
-so the rule is one linear system with the Hessian, which is kept from the forward run. The rope's stiffnesses are then
-found by maximum likelihood from noisy positions of its joints under different weights.
+so the rule is the energy itself, and `@op.stationary` solves this system. The rope's stiffnesses are then found by
+maximum likelihood from noisy positions of its joints under different weights.
 """
 
 import argparse
@@ -58,15 +58,14 @@ DEVIATIONS_BOUND = 4.0
 """How many standard deviations a stiffness may be from the true one."""
 
 
-# The optimiser finds one rope at a time: the host goes through the batch. The Hessian is kept for the rule.
+# The optimiser finds one rope at a time: the host goes through the batch.
 @differentiable_op(
     signature="(n),(n)->(n-1,2)",
     vectorized=False,
     compute_dtype="float64",
-    residuals={"hessian": ("(n-1,2,n-1,2)", np.float64)},
     domain={"stiffness": "[100, 1000]", "weights": "[1, 100]"},
 )
-def hang(stiffness: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
+def hang(stiffness: Array, weights: Array) -> Array:
     """Where the joints of a rope are, x and y in metres, from the stiffness and the weight of each segment.
 
     Half of the weight of a segment hangs on either end of it. As all are stretched, the energy has one minimum.
@@ -89,26 +88,19 @@ def hang(stiffness: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
     place = found.x
     for _ in range(NEWTON_STEPS):
         place = place - np.linalg.solve(derivatives["hess"](place), derivatives["jac"](place))
-    joints = place.reshape(-1, 2)
-    return joints, {"hessian": derivatives["hess"](place).reshape(joints.shape * 2)}
+    return place.reshape(-1, 2)
 
 
-@hang.numpy_gradient
-def hang_gradient(op: RuleContext, cotangent: Array) -> tuple[Array, Array]:
-    """The implicit function theorem: one linear system for all stiffnesses and weights together.
-
-    With H a = cotangent, the cotangent of a parameter p is -a d^2 E / dz dp. The stiffness of a segment is in the force
-    along it, and its weight in the forces downwards at its ends.
-    """
-    (joints,) = op.outputs
-    hessian = op.residuals.hessian.reshape(cotangent.size, -1)
-    adjoint = np.linalg.solve(hessian, cotangent.ravel()).reshape(cotangent.shape)
-
-    extensions, directions = extension(joints)
-    ends = np.pad(adjoint, [(1, 1), (0, 0)])  # the masts do not move
-    by_stiffness = -extensions * np.sum(directions * np.diff(ends, axis=0), axis=1)
-    by_weights = -(ends[1:, 1] + ends[:-1, 1]) / 2
-    return by_stiffness, by_weights
+@hang.stationary
+def hang_energy(op: RuleContext) -> tf.Tensor:
+    """The energy of all ropes of the batch, in TensorFlow ops. The joints are where it is least."""
+    (stiffness, weights), (joints,) = op.inputs, op.outputs
+    mast = tf.zeros_like(joints[..., :1, :])
+    places = tf.concat([mast, joints, mast + tf.constant([SPAN, 0], mast.dtype)], -2)
+    lengths = tf.norm(places[..., 1:, :] - places[..., :-1, :], axis=-1)
+    extensions = lengths - rest_length(stiffness.shape[-1])
+    stretching = tf.reduce_sum(stiffness * extensions**2, -1) / 2
+    return stretching + tf.reduce_sum((weights[..., :-1] + weights[..., 1:]) / 2 * joints[..., 1], -1)
 
 
 def straight(segments: int) -> Array:

@@ -118,6 +118,12 @@ def _fourier():
     return op
 
 
+def _solved(kind, rule, function=lambda x: np.sqrt(x), domain="[0.1, 10]", **options):
+    op = differentiable_op(function, signature="()->()", domain=domain)
+    getattr(op, kind)(rule, **options)
+    return op
+
+
 def _second_power():
     op = differentiable_op(lambda x: x**3, signature="()->()")
     first = op.numpy_gradient(lambda op, g: 3 * g * op.inputs[0] ** 2)
@@ -516,6 +522,11 @@ RIGHT = [
     *POINTS,
     Right("partial derivatives in numpy", _power_by_partials()),
     Right("a Jacobian in TensorFlow ops", _with_jacobian()),
+    Right("an equation", _solved("implicit", lambda op: op.outputs[0] ** 2 - op.inputs[0])),
+    Right(
+        "an equation, without a matrix", _solved("implicit", lambda op: op.outputs[0] ** 2 - op.inputs[0], solve="cg")
+    ),
+    Right("an objective", _solved("stationary", lambda op: op.outputs[0] ** 3 / 3 - op.inputs[0] * op.outputs[0])),
     Right("a sparse Jacobian", _with_sparse_jacobian()),
     Right("a gradient from a JVP rule", _power_from_jvp()),
     *(

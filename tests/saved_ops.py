@@ -201,3 +201,34 @@ def total_product(x, y):
 def total_product_gradient(op, grad):
     x, y = op.inputs
     return grad * y, grad * x
+
+
+@differentiable_op(signature="(),()->()")
+def product_with_implicit(x, y):
+    return x * y
+
+
+@product_with_implicit.implicit
+def product_equation(op):
+    (x, y), (z,) = op.inputs, op.outputs
+    return z**2 - x**2 * y**2
+
+
+@differentiable_op(signature="(),()->()")
+def product_with_implicit_by_cg(x, y):
+    return x * y
+
+
+@product_with_implicit_by_cg.implicit(solve="cg")
+def product_equation_by_cg(op):
+    return op.outputs[0] - op.inputs[0] * op.inputs[1]
+
+
+@differentiable_op(signature="(),()->()")
+def product_with_stationary(x, y):
+    return x * y
+
+
+@product_with_stationary.stationary
+def product_objective(op):
+    return (op.outputs[0] - op.inputs[0] * op.inputs[1]) ** 2

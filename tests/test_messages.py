@@ -563,7 +563,18 @@ op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."""
 
 
 @pytest.mark.parametrize(
-    "attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian", "native"]
+    "attach",
+    [
+        "gradient",
+        "numpy_gradient",
+        "jvp",
+        "numpy_jvp",
+        "jacobian",
+        "numpy_jacobian",
+        "implicit",
+        "stationary",
+        "native",
+    ],
 )
 def test_a_rule_that_takes_the_place_of_its_op(attach):
     square = differentiable_op(lambda x: x * x, signature="()->()")
@@ -1468,7 +1479,7 @@ def test_an_unknown_attribute_of_what_a_rule_is_given():
         ("grad", "Did you mean 'gradient'?"),
         (
             "frobnicate",
-            "Known: 'adjoint', 'as_layer', 'describe', 'gradient', 'gradient_name', 'jacobian', 'jvp', 'name'.",
+            "Known: 'adjoint', 'as_layer', 'describe', 'gradient', 'gradient_name', 'implicit', 'jacobian', 'jvp'.",
         ),
     ],
 )
@@ -1687,7 +1698,10 @@ op 'tests.test_messages:plain' ({place(plain)}): cannot parse the core dimension
     check(SignatureError, text, lambda: differentiable_op(plain, **options))
 
 
-@pytest.mark.parametrize("attach", ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian"])
+@pytest.mark.parametrize(
+    "attach",
+    ["gradient", "numpy_gradient", "jvp", "numpy_jvp", "jacobian", "numpy_jacobian", "implicit", "stationary"],
+)
 def test_something_else_than_a_rule(attach):
     op = differentiable_op(lambda x: x)
     text = f"""\

@@ -54,6 +54,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_contract",
         "check_export",
         "check_gradient",
+        "check_implicit",
         "check_jvp",
         "check_linearity",
         "check_needs",
@@ -143,6 +144,7 @@ def test_what_an_op_offers_is_this():
         "describe",
         "gradient",
         "gradient_name",
+        "implicit",
         "jacobian",
         "jvp",
         "name",
@@ -155,6 +157,7 @@ def test_what_an_op_offers_is_this():
         "output_dtypes",
         "rules",
         "signature",
+        "stationary",
     }
 
 

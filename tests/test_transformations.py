@@ -145,6 +145,80 @@ def running_total_adjoint(op, cotangent):
     return op.static.factor * tf.cumsum(cotangent, -1, reverse=True)
 
 
+@differentiable_op(signature="()->()")
+def implicit_asinh(x):
+    return np.arcsinh(x)
+
+
+@implicit_asinh.implicit(verify=1e-12)
+def equation_of_asinh(op):
+    return tf.sinh(op.outputs[0]) - op.inputs[0]
+
+
+@differentiable_op(signature="(n,n),(n)->(n)", vectorized=False)
+def implicit_solve(a, b):
+    return np.linalg.solve(a, b)
+
+
+@implicit_solve.implicit
+def equation_of_solve(op):
+    (a, b), (y,) = op.inputs, op.outputs
+    return product(a, y) - b  # an op with numpy rules
+
+
+@differentiable_op(signature="(n,n),(n)->(n)")
+def minimizer(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@minimizer.stationary
+def objective(op):
+    (a, b), (y,) = op.inputs, op.outputs
+    return tf.einsum("...i,...ij,...j->...", y, a, y) / 2 - tf.reduce_sum(b * y, -1)
+
+
+@differentiable_op(signature="(n,n),(n)->(n)")
+def solve_by_cg(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@solve_by_cg.implicit(solve="cg")
+def equation_for_cg(op):
+    (a, b), (y,) = op.inputs, op.outputs
+    return tf.linalg.matvec(a, y) - b
+
+
+@differentiable_op(signature="(n,n),(n)->(n)")
+def solve_by_normal_cg(a, b):
+    return np.linalg.solve(a, b[..., None])[..., 0]
+
+
+@solve_by_normal_cg.implicit(solve="normal-cg")
+def equation_for_normal_cg(op):
+    (a, b), (y,) = op.inputs, op.outputs
+    return product(a, y) - b  # an op with numpy rules
+
+
+class Root:
+    """An op of a method that solves an equation of two outputs, and another op with a numpy rule in the equation."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @differentiable_op(signature="()->(),()")
+    def solve(self, x):
+        y = x / (self.factor + np.tanh(x) ** 2)
+        return y, np.sin(y)
+
+    @solve.implicit
+    def equations(self, op):
+        (x,), (y, z) = op.inputs, op.outputs
+        return y * (self.factor + tanh(x) ** 2) - x, tf.asin(z) - y
+
+
+ROOT = Root(2.0)
+
+
 def rolled(x):  # not tf.roll, which TensorFlow maps along the wrong axis
     return tf.concat([x[..., -1:], x[..., :-1]], -1)
 
@@ -247,6 +321,15 @@ KINDS = {  # each keeps the shape of its input
         lambda x: product(MATRIX / 9 + tf.linalg.diag(x) / 9, tf.sin(x)),
         lambda x: tf.linalg.matvec(MATRIX / 9 + tf.linalg.diag(x) / 9, tf.sin(x)),
     ),
+    "implicit": (implicit_asinh, tf.asinh),
+    "implicit matrix": (lambda x: implicit_solve(MATRIX + tf.linalg.diag(x), x), solve_natively),
+    "implicit, solve='cg'": (lambda x: solve_by_cg(MATRIX + tf.linalg.diag(x), x), solve_natively),
+    "implicit, solve='normal-cg'": (lambda x: solve_by_normal_cg(MATRIX + tf.linalg.diag(x), x), solve_natively),
+    "implicit method": (
+        lambda x: tf.add(*ROOT.solve(x)),
+        lambda x: x / (2 + tf.tanh(x) ** 2) + tf.sin(x / (2 + tf.tanh(x) ** 2)),
+    ),
+    "stationary": (lambda x: minimizer(MATRIX + tf.linalg.diag(x), x), solve_natively),
     "adjoint of a method": (lambda x: SMOOTHER.smooth(x, x * x), smooth_natively),
 }
 SECOND_ORDER_RULE_MISSING = {

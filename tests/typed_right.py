@@ -100,6 +100,22 @@ def product_by_y(op: RuleContext) -> Any:
 product_rule: Op[..., Any] = product_by_y
 
 
+@differentiable_op(signature="(),()->()")
+def quotient(x: ArrayLike, y: ArrayLike) -> Floats:
+    result: Floats = np.divide(x, y)
+    return result
+
+
+@quotient.implicit(wrt="x", solve="cg", verify=1e-6)
+def quotient_equation(op: RuleContext) -> Any:
+    return op.outputs[0] * op.inputs[1] - op.inputs[0]
+
+
+@quotient.stationary(wrt="y", solve=lambda matvec, right: right)
+def quotient_objective(op: RuleContext) -> Any:
+    return (op.outputs[0] * op.inputs[1] - op.inputs[0]) ** 2
+
+
 @differentiable_op(signature="()->()")
 def cube(x: ArrayLike) -> Floats:
     result: Floats = np.power(x, 3)

@@ -917,6 +917,60 @@ ADJOINTS = [
 ]
 
 
+def solved_with(rule, function=lambda x: np.sqrt(x), domain="[0.1, 10]", kind="implicit", **options):
+    """An op with an equation."""
+    op = differentiable_op(function, signature="()->()", domain=domain)
+    getattr(op, kind)(rule, **options)
+    return op
+
+
+def _unfinished(x):
+    y = np.ones_like(x)
+    for _ in range(3):
+        y = (y + x / y) / 2
+    return y
+
+
+EQUATIONS = [
+    Wrong(
+        "the residual of another equation",
+        solved_with(lambda op: op.outputs[0] ** 3 - op.inputs[0]),
+        "check_implicit",
+        says="the residual is not zero at the value of output 0",
+    ),
+    Wrong(
+        "a residual with the wrong sign",
+        solved_with(lambda op: op.outputs[0] ** 2 + op.inputs[0]),
+        "check_implicit",
+        says="this is the residual of another equation",
+    ),
+    Wrong(
+        "a solver that did not converge",
+        solved_with(lambda op: op.outputs[0] ** 2 - op.inputs[0], lambda x: _unfinished(x), "[10, 1000]"),
+        "check_implicit",
+        says="the tolerance of the solver is too large",
+    ),
+    Wrong(
+        "a solver that did not converge, by verify=",
+        solved_with(lambda op: op.outputs[0] ** 2 - op.inputs[0], lambda x: _unfinished(x), "[10, 1000]", verify=1e-9),
+        "check_gradient",
+        says="the residual is not zero at the value that the function returned",
+    ),
+    Wrong(
+        "a residual that is zero, with a constant instead of an input",
+        solved_with(lambda op: op.outputs[0] - tf.stop_gradient(tf.sqrt(op.inputs[0]))),
+        "check_gradient",
+        says="gradient",
+    ),
+    Wrong(
+        "the objective of another minimum",
+        solved_with(lambda op: (op.outputs[0] - op.inputs[0]) ** 2, kind="stationary"),
+        "check_implicit",
+        says="the residual is not zero at the value of output 0",
+    ),
+]
+
+
 def _trace(x):
     return np.trace(x, axis1=-2, axis2=-1)
 
@@ -1390,6 +1444,6 @@ LINEARITY = [
 ]
 
 WRONG = [
-    *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS),
+    *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
     *(*CALLS, *NEEDS, *ADJOINTS, *POINTS, *STATES, *LINEARITY),
 ]

@@ -16,6 +16,7 @@ from tfpyop._registry.op_def import REGISTRY, OpDef, Transform
 from tfpyop._registry.token import Token
 from tfpyop._rules.declaration import Wrt, declare_native, declare_numpy_rule, declare_rule
 from tfpyop._rules.description import RuleDescription, as_html, as_text, rules_of
+from tfpyop._rules.implicit import Solver, declare_equation
 from tfpyop._rules.jacobian import declare_jacobian, declare_numpy_jacobian
 from tfpyop._rules.linear import declare_adjoint, declare_numpy_adjoint
 from tfpyop._spec.source_location import Site, is_in_class
@@ -426,6 +427,113 @@ class Op(Generic[P, R]):
         [2.0, 1.0]
         """
         return self._attach(declare_numpy_adjoint, rule, linear_in, sys._getframe(1))
+
+    @overload
+    def implicit(
+        self, rule: Function, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Function: ...
+
+    @overload
+    def implicit(
+        self, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Callable[[Function], Function]: ...
+
+    def implicit(
+        self, rule: Any = None, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Any:
+        """Attach the equation that the outputs solve, in TensorFlow ops. All derivatives follow from it.
+
+        Use it for root finders and other solvers. The derivatives do not depend on how the function finds the solution.
+        They follow by the implicit function theorem, to every order.
+
+        Args:
+          rule: `rule(op)`. Return the residual of the equation for each output, computed from `op.inputs` and
+            `op.outputs` by TensorFlow ops or other ops of tfpyop. It is zero at the solution, and has the shape and
+            dtype of the output. The element of a loop dimension must not depend on the other elements. A single output
+            needs no tuple. The residual of an integer output is ignored.
+          wrt: The parameters for whose inputs the rule is, as in `gradient`.
+          solve: How linear systems with the Jacobian J of the residual by the outputs are solved. Default: J is
+            computed for each element of the loop dimensions, by one VJP of the residual for each element of the output.
+            `"cg"`: conjugate gradients, if J is symmetric and positive definite. `"normal-cg"`: conjugate gradients on
+            the normal equations, for any invertible J. Or a function `solve(matvec, b)` that returns x with
+            `matvec(x) == b`, in TensorFlow ops; b is a real vector, of all loop elements together.
+          verify: The largest absolute value of the residual. A larger residual raises GradientError when a derivative
+            is computed. Default: no check; `check_implicit` checks it.
+
+        Returns:
+          The rule, unchanged. If only options are passed, a decorator.
+
+        Raises:
+          RegistrationError: The op already has a VJP or JVP rule for these inputs, is declared non-differentiable, has
+            floating residuals or is the op of a numpy rule; or an option is invalid.
+
+        >>> import numpy as np
+        >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
+        >>> cube_root = differentiable_op(lambda x: np.cbrt(x), signature="()->()")
+        >>> @cube_root.implicit
+        ... def cube_root_equation(op):
+        ...     return op.outputs[0] ** 3 - op.inputs[0]
+        >>> x = tf.Variable(8.0)
+        >>> with tf.GradientTape() as tape:
+        ...     y = cube_root(x)
+        >>> print(f"{tape.gradient(y, x):.4f}")
+        0.0833
+        """
+        return self._attach_equation("implicit", rule, wrt, sys._getframe(1), solve=solve, verify=verify)
+
+    @overload
+    def stationary(
+        self, rule: Function, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Function: ...
+
+    @overload
+    def stationary(
+        self, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Callable[[Function], Function]: ...
+
+    def stationary(
+        self, rule: Any = None, *, wrt: Wrt = None, solve: Solver | None = None, verify: float | None = None
+    ) -> Any:
+        """Attach the objective that the outputs minimize, maximize or make stationary, in TensorFlow ops.
+
+        This is `implicit` with the gradient of the objective by the outputs as residual. The solution must be in the
+        interior of its domain, where this gradient is zero.
+
+        Args:
+          rule: `rule(op)`. Return the objective, computed from `op.inputs` and `op.outputs`: one real number for each
+            element of the loop dimensions.
+          wrt: The parameters for whose inputs the rule is, as in `gradient`.
+          solve: As in `implicit`. `"cg"` is for minimizers.
+          verify: The largest absolute value of the gradient of the objective, as in `implicit`.
+
+        Returns:
+          The rule, unchanged. If only options are passed, a decorator.
+
+        Raises:
+          RegistrationError: As for `implicit`.
+
+        >>> import numpy as np
+        >>> import tensorflow as tf
+        >>> from tfpyop import differentiable_op
+        >>> mean = differentiable_op(lambda x: x.mean(-1), signature="(n)->()")
+        >>> @mean.stationary
+        ... def squared_distances(op):
+        ...     return tf.reduce_sum((op.inputs[0] - op.outputs[0][..., None]) ** 2, -1)
+        >>> x = tf.Variable([1.0, 2.0])
+        >>> with tf.GradientTape() as tape:
+        ...     y = mean(x)
+        >>> tape.gradient(y, x).numpy().tolist()
+        [0.5, 0.5]
+        """
+        return self._attach_equation("stationary", rule, wrt, sys._getframe(1), solve=solve, verify=verify)
+
+    def _attach_equation(self, decorator: str, rule: Any, wrt: Wrt, frame: FrameType, **options: Any) -> Any:
+        """Declare an equation, or return a decorator that does so if only options are passed."""
+        if rule is None:
+            return lambda rule: self._attach_equation(decorator, rule, wrt, sys._getframe(1), **options)
+        declare_equation(self._definition, decorator, rule, self._site_of(rule, frame), wrt, **options)
+        return rule
 
     def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
         """Declare a rule for one direction, or return a decorator that does so if `wrt=` is passed alone."""

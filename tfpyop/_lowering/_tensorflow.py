@@ -6,6 +6,7 @@ an error that names the symbol.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -13,7 +14,7 @@ import inspect
 import operator
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -310,6 +311,19 @@ def nodes_of_called(graph: tf.Graph, name: str) -> Sequence[Any]:
 def is_watched(tensors: Sequence[tf.Tensor]) -> bool:
     """Return whether any active tape or forward accumulator watches one of these tensors."""
     return bool(PossibleTapeGradientTypes(list(tensors)))
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Record on tapes, also where TensorFlow has stopped it, such as in the gradient of a function that it builds."""
+    is_stopped = pywrap_tfe.TFE_Py_TapeSetIsStopped()
+    try:
+        if is_stopped:
+            pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
+        yield
+    finally:
+        if is_stopped:
+            pywrap_tfe.TFE_Py_TapeSetStopOnThread()
 
 
 def map_rows(function: Callable[[Sequence[tf.Tensor]], Any], rows: Sequence[tf.Tensor]) -> Any:

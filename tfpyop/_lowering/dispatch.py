@@ -14,11 +14,16 @@ import tensorflow as tf
 
 from tfpyop._lowering import eager, graph, native
 from tfpyop._lowering._tensorflow import Weakref
+from tfpyop._lowering.autodiff.iterative_solve import solve_iteratively as solve_iteratively
+from tfpyop._lowering.autodiff.linearization import Linearization
+from tfpyop._lowering.autodiff.linearization import escapes as escapes
+from tfpyop._lowering.autodiff.linearization import map_rows as map_rows
 from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
 from tfpyop._lowering.usual_inputs import usual_tensors
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError
 
+linearize = Linearization
 _symbolic_calls: list[Callable[[ConcreteOp, Sequence[Any]], list[Any]]] = []
 
 

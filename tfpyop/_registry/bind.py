@@ -6,10 +6,54 @@ The lowering needs TensorFlow, which is imported at the first call. Another modu
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from tfpyop._registry.op_def import ConcreteOp
+
+TensorFunction = Callable[[Sequence[Any]], Sequence[Any]]
+"""A function of tensors that returns tensors."""
+
+
+class Linearization(Protocol):
+    """Declare the interface of a function of tensors at a point, as rules that tfpyop derives use it."""
+
+    point: list[Any]
+    """The tensors at which the function is linearized."""
+    values: list[Any]
+    """The values of the function."""
+
+    def vjp(self, cotangents: Sequence[Any]) -> list[Any]:
+        """Return a cotangent for each tensor of the point; None where no value depends on it."""
+        ...
+
+    def jvp(self, tangents: Sequence[Any]) -> list[Any]:
+        """Return a tangent for each value; None for zero."""
+        ...
+
+
+class LinearSystem(Protocol):
+    """Declare the interface of a linear system whose matrix is the Jacobian of a function by its last tensors."""
+
+    function: TensorFunction
+    n_others: int
+    """The number of tensors, the first ones, by which the function is not differentiated."""
+    solver: Any
+    """`"cg"`, `"normal-cg"`, or a user's function `solve(matvec, b)`."""
+    precision: float
+    """The relative rounding error of the products."""
+
+    def join(self, vectors: Sequence[Any]) -> Any:
+        """Return vectors of the values, or of the last tensors, as one vector."""
+        ...
+
+    def split(self, vector: Any) -> list[Any]:
+        """Return a vector as a vector for each value, or for each of the last tensors."""
+        ...
+
+    def require_solved(self, solution: Any, error: Any) -> Any:
+        """Return the solution unchanged. Raise GradientError if the relative error is too large."""
+        ...
 
 
 class Lowering(Protocol):
@@ -18,6 +62,22 @@ class Lowering(Protocol):
     @property
     def tf(self) -> Any:
         """TensorFlow, for rules in TensorFlow ops that tfpyop derives. They are made before TensorFlow is imported."""
+        ...
+
+    def linearize(self, function: TensorFunction, point: Sequence[Any]) -> Linearization:
+        """Linearize a function of tensors at a point."""
+        ...
+
+    def escapes(self, function: TensorFunction, linearization: Linearization, owner: Hashable, kind: Hashable) -> bool:
+        """Return whether values of a function depend on its tensors in a way that TensorFlow cannot follow."""
+        ...
+
+    def solve_iteratively(self, system: LinearSystem, point: Sequence[Any], right: Any, *, is_transposed: bool) -> Any:
+        """Return the solution of a linear system, without its matrix."""
+        ...
+
+    def map_rows(self, function: Callable[[Any], Sequence[Any]], rows: Any) -> list[Any]:
+        """Map a function over the rows of a tensor, in one call of each op."""
         ...
 
     def call(self, op: ConcreteOp, leaves: Sequence[Any]) -> list[Any]:

@@ -139,6 +139,10 @@ class Registry(Generic[NamedT, TokenT]):
         """Make an op of tfpyop itself available to tokens, but not to users."""
         self._internal[op.name] = op
 
+    def is_internal(self, name: str) -> bool:
+        """Return whether this is the name of an op of tfpyop itself."""
+        return name in self._internal
+
     def find(self, name: str) -> NamedT:
         """Return the op of this name, which may be the op of a rule.
 

@@ -17,8 +17,9 @@ class RuleDescription:
 
     Attributes:
       defines: What the rule defines: `"gradient"`, `"JVP"` or `"native"`.
-      kind: What was attached: `"TensorFlow rule"`, `"numpy rule"`, `"Jacobian rule"`, `"adjoint rule"`, or the option
-        that requests a numerical derivative or the missing rule of a pair.
+      kind: What was attached: `"TensorFlow rule"`, `"numpy rule"`, `"Jacobian rule"`, `"adjoint rule"`,
+        `"implicit rule"`, `"stationary rule"`, or the option that requests a numerical derivative or the missing rule
+        of a pair.
       location: The file and line where it was attached.
       wrt: The parameters for whose inputs the rule is. Empty if it is for all inputs.
     """

@@ -60,8 +60,21 @@ class Layout:
     is_complete: bool
 
     @classmethod
-    def of(cls, signature: Signature | None, inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]) -> Layout:
+    def of(
+        cls,
+        signature: Signature | None,
+        inputs: Sequence[Shape | None],
+        outputs: Sequence[Shape | None],
+        *,
+        rule: str,
+    ) -> Layout:
         """Return the layout of a call with values of these shapes.
+
+        Args:
+          signature: The signature of the op, with residuals among its outputs.
+          inputs: The shapes of the inputs, as far as they are known.
+          outputs: The shapes of the outputs.
+          rule: The rule that needs the layout, for the error.
 
         Raises:
           ContractError: The op has no signature, and a rank is unknown.
@@ -69,7 +82,7 @@ class Layout:
         if signature is None:
             if None in (*inputs, *outputs):
                 raise ContractError(
-                    "a Jacobian rule cannot be used here, because the rank of an input or output is unknown.",
+                    f"{rule} cannot be used here, because the rank of an input or output is unknown.",
                     remedy="Pass signature= to differentiable_op, or set the rank with tf.ensure_shape.",
                 )
             ranks = [[len(shape or ()) for shape in shapes] for shapes in (inputs, outputs)]

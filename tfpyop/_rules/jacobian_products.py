@@ -5,38 +5,28 @@ They multiply the blocks by the vectors in numpy on the host, or in TensorFlow o
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from tfpyop._registry.bind import lowering
 from tfpyop._registry.op_def import Transform
+from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
 from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block, is_sparse
-from tfpyop._rules.loop_elements import (
-    assembled,
-    dtype_of,
-    known_loop,
-    layout_of,
-    loop_elements,
-    numbers_in_rule,
-    shape_of,
-    with_whole_loop,
-)
+from tfpyop._rules.loop_elements import assembled, known_loop, loop_elements, with_whole_loop
 from tfpyop._spec.coercion import Array, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
-from tfpyop.errors import ContractError, annotate, message_of
+from tfpyop.errors import ContractError
 
 _BLOCK_REMEDY = "Return an array or tensor for it, or None where the derivative is zero."
 _OUTPUT_AXES, _INPUT_AXES = "abcdefghijklm", "nopqrstuvwxyz"
 
 
-class JacobianProduct:
+class JacobianProduct(DerivedRule):
     """Compute a VJP or JVP by the Jacobian that a user's rule returns. Called like the rule that it stands for.
 
     Args:
@@ -48,6 +38,8 @@ class JacobianProduct:
       loops_itself: Whether the user's rule takes core dimensions only.
     """
 
+    what = "a Jacobian rule"
+
     def __init__(
         self,
         rule: Callable[..., Any],
@@ -57,35 +49,8 @@ class JacobianProduct:
         *,
         loops_itself: bool = False,
     ) -> None:
-        functools.update_wrapper(self, rule, updated=())
-        self.rule = rule
-        self.transform = transform
-        self.signature = signature
-        self.wrt = wrt
+        super().__init__(rule, transform, signature, wrt)
         self.loops_itself = loops_itself
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bind the rule to an instance, for methods."""
-        return self if instance is None else MethodType(self, instance)
-
-    def __call__(self, *arguments: Any) -> list[Any]:
-        """Return a cotangent for each input, or a tangent for each output; None for zero."""
-        position = next(number for number, value in enumerate(arguments) if isinstance(value, RuleContext))
-        bound, op, vectors = arguments[:position], arguments[position], arguments[position + 1 :]
-        return self._products(functools.partial(self._evaluate, bound), op, vectors)
-
-    def _evaluate(self, bound: Sequence[Any], op: RuleContext) -> Any:
-        try:
-            return self.rule(*bound, op)
-        except TypeError as error:
-            traceback = error.__traceback__
-            is_outside = traceback is not None and traceback.tb_next is None  # no line of the rule ran
-            if is_outside and "argument" in message_of(error):
-                annotate(error, f"A Jacobian rule is called as rule({'self, ' if bound else ''}op).")
-            raise
-
-    def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
-        raise NotImplementedError
 
     def _needed_blocks(self, result: Any, op: RuleContext, numbers: Sequence[int]) -> Iterator[Block]:
         """Yield the blocks that are not zero, for differentiable outputs and for inputs that are needed."""
@@ -105,13 +70,13 @@ class NumpyProduct(JacobianProduct):
 
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         is_vjp = self.transform is Transform.VJP
-        numbers, layout = numbers_in_rule(op, self.wrt), layout_of(self.signature, op)
+        numbers, layout = self.numbers(op), self.layout(op)
         loop = known_loop(layout)
         n_results = len(numbers) if is_vjp else len(op.outputs)
         found: list[list[tuple[Any, Array]]] = [[] for _ in range(n_results)]
         whole = list(vectors) if is_vjp else with_whole_loop(vectors, numbers, layout)
         for index, context in loop_elements(op, layout, is_looped=self.loops_itself):
-            part = layout_of(self.signature, context)
+            part = self.layout(context)
             sums: list[Any] = [None] * n_results
             for block in self._needed_blocks(evaluate(context), context, numbers):
                 vector = whole[block.output if is_vjp else block.position]
@@ -135,7 +100,7 @@ class TensorFlowProduct(JacobianProduct):
 
     def _products(self, evaluate: Callable[[RuleContext], Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         is_vjp = self.transform is Transform.VJP
-        numbers, layout = numbers_in_rule(op, self.wrt), layout_of(self.signature, op)
+        numbers, layout = self.numbers(op), self.layout(op)
         results: list[Any] = [None] * (len(numbers) if is_vjp else len(op.outputs))
         for block in self._needed_blocks(evaluate(op), op, numbers):
             vector = vectors[block.output if is_vjp else block.position]

@@ -12,23 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._rules.jacobian_blocks import Layout
-from tfpyop._spec.coercion import Array, DType
+from tfpyop._spec.coercion import Array
 from tfpyop._spec.rule_context import NamedValues, RuleContext
-from tfpyop._spec.signature import Signature
-
-
-def layout_of(signature: Signature | None, op: RuleContext) -> Layout:
-    """Return the layout of the values of a call, as far as shapes are known."""
-    return Layout.of(signature, [shape_of(value) for value in op.inputs], [shape_of(value) for value in op.outputs])
-
-
-def numbers_in_rule(op: RuleContext, wrt: Sequence[str]) -> Sequence[int]:
-    """Return the indices of the inputs that a rule is for, given the names of their parameters (none: all inputs)."""
-    if not wrt:
-        return range(len(op.inputs))
-    assert op._by_name is not None
-    by_name = op._by_name()
-    return [number for name in wrt for number in by_name.get(name, ())]
 
 
 def loop_elements(
@@ -113,18 +98,6 @@ def assembled(parts: Sequence[tuple[Any, Array]], shape: tuple[int, ...]) -> Arr
 def known_loop(layout: Layout) -> tuple[int, ...]:
     """Return the loop dimensions of a call on the host, where they are known."""
     return tuple(size or 0 for size in layout.loop or ())
-
-
-def shape_of(value: Any) -> tuple[int | None, ...] | None:
-    """Return the shape of an array or tensor, as far as it is known."""
-    rank = getattr(value.shape, "rank", len(value.shape) if isinstance(value.shape, tuple) else None)
-    return None if rank is None else tuple(value.shape)
-
-
-def dtype_of(value: Any) -> DType:
-    """Return the numpy dtype of an array or tensor."""
-    dtype: DType = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
-    return dtype
 
 
 def _keep_shared(shared: list[bool], value: Array, rank: int) -> None:

@@ -14,9 +14,7 @@ from tfpyop._rules.loop_elements import (
     assembled,
     groups_of,
     known_loop,
-    layout_of,
     loop_elements,
-    numbers_in_rule,
     with_values,
     with_whole_loop,
 )
@@ -92,7 +90,7 @@ class NumpyTranspose(TransposedRule):
     """
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
-        numbers, layout = numbers_in_rule(op, self.wrt), layout_of(self.signature, op)
+        numbers, layout = self.numbers(op), self.layout(op)
         given = list(vectors) if self.is_vjp else with_whole_loop(vectors, numbers, layout)
         by_input, by_output = [layout.input_core(number) for number in numbers], layout.output_cores
         cores, other_cores = (by_input, by_output) if self.is_vjp else (by_output, by_input)
@@ -115,7 +113,7 @@ class NumpyTranspose(TransposedRule):
         self, evaluate: Evaluate, op: RuleContext, numbers: Sequence[int], basis: _Basis
     ) -> Sequence[Array | None]:
         """Return the results of the rule for all basis vectors, stacked in a first dimension; None for zero."""
-        layout, n_vectors, vectors = layout_of(self.signature, op), sum(basis.widths), basis.vectors()
+        layout, n_vectors, vectors = self.layout(op), sum(basis.widths), basis.vectors()
         if not n_vectors:
             return [None] * len(self.sides(op, numbers)[1])
         if self.signature is not None and not self.loops_itself and layout.is_complete:

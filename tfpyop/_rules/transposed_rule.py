@@ -8,12 +8,12 @@ and i, because the function may not be analytic.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, MethodType
+from types import MappingProxyType
 from typing import Any
 
 from tfpyop._registry.op_def import Transform
+from tfpyop._rules.derived_rule import DerivedRule
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import describe_rule_call
 from tfpyop._spec.signature import Signature
@@ -31,7 +31,7 @@ def option_text(transform: Transform) -> str:
     return f'{option}="{value}"'
 
 
-class TransposedRule:
+class TransposedRule(DerivedRule):
     """Compute a VJP from a JVP rule, or a JVP from a VJP rule, by basis vectors. Called like the rule that it is.
 
     Args:
@@ -52,22 +52,9 @@ class TransposedRule:
         *,
         loops_itself: bool = False,
     ) -> None:
-        functools.update_wrapper(self, rule, updated=())
-        self.rule = rule
-        self.transform = transform
-        self.signature = signature
-        self.wrt = wrt
+        super().__init__(rule, transform, signature, wrt)
+        self.what = option_text(transform)
         self.loops_itself = loops_itself
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bind the rule to an instance, for methods."""
-        return self if instance is None else MethodType(self, instance)
-
-    def __call__(self, *arguments: Any) -> list[Any]:
-        """Return a cotangent for each input, or a tangent for each output; None for zero."""
-        position = next(number for number, value in enumerate(arguments) if isinstance(value, RuleContext))
-        bound, op, vectors = arguments[:position], arguments[position], arguments[position + 1 :]
-        return self._products(functools.partial(self._evaluate, bound), op, vectors)
 
     @property
     def is_vjp(self) -> bool:
@@ -79,7 +66,7 @@ class TransposedRule:
         inputs = [op.inputs[number] for number in numbers]
         return (inputs, op.outputs) if self.is_vjp else (op.outputs, inputs)
 
-    def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any]) -> Any:
+    def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any] = ()) -> Any:
         """Call the user's rule. Explain in a note on its exceptions with what it was called."""
         try:
             return self.rule(*bound, op, *vectors)
@@ -102,6 +89,3 @@ class TransposedRule:
     def explain(self, error: Exception) -> None:
         """Add the note on basis vectors to an error about the result of the user's rule."""
         annotate(error, self._explanation)
-
-    def _products(self, evaluate: Callable[..., Any], op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
-        raise NotImplementedError

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._registry.bind import lowering
-from tfpyop._rules.loop_elements import dtype_of, numbers_in_rule, shape_of, with_values
+from tfpyop._rules.derived_rule import dtype_of, shape_of
+from tfpyop._rules.loop_elements import with_values
 from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
@@ -72,7 +73,7 @@ class TensorFlowTranspose(TransposedRule):
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         tf = lowering().tf
-        numbers, shapes = numbers_in_rule(op, self.wrt), _Shapes.of(self.signature, op)
+        numbers, shapes = self.numbers(op), _Shapes.of(self.signature, op)
         values = self.sides(op, numbers)[0]
         by_input = [shapes.inputs[number] for number in numbers]
         cores, other_cores = (by_input, shapes.outputs) if self.is_vjp else (shapes.outputs, by_input)

@@ -9,6 +9,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._implicit_check import check_implicit
 from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._mutation import Mutant, MutationReport
 from tfpyop.testing._needs_check import check_needs
@@ -37,6 +38,7 @@ __all__ = [
     "check_contract",
     "check_export",
     "check_gradient",
+    "check_implicit",
     "check_jvp",
     "check_linearity",
     "check_needs",

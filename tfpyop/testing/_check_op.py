@@ -22,6 +22,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
+from tfpyop.testing._implicit_check import check_implicit
 from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_text, run_mutants
@@ -47,6 +48,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_adjoint,
             check_sparsity,
             check_linearity,
+            check_implicit,
             check_needs,
             check_second_order,
             check_batching,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from functools import partial
+from types import MethodType, ModuleType
 from typing import Any
 
 import tensorflow as tf
@@ -18,9 +19,12 @@ from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, RuleSet, SplitRule, TensorFlowRule
 from tfpyop._registry.rule_op_def import numbers_of
+from tfpyop._rules.implicit_derivatives import ImplicitDerivative
 from tfpyop._rules.numerical import NumericalRule
-from tfpyop._spec.coercion import Array
+from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
+from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop.errors import RegistrationError
 from tfpyop.testing._examples import Arguments
 
@@ -104,6 +108,29 @@ def lacks_second_derivative(op: Op[..., Any]) -> bool:
     return not rules.has_adjoint and all(
         isinstance(part, NumpyRule) and part.op.rules.vjp is None and part.op.rules.native is None for part in parts
     )
+
+
+def equations_of(op: Op[..., Any]) -> list[Callable[[RuleContext], list[Any]]]:
+    """Return, for each implicit or stationary rule of the op, a function that returns the Newton step of a call."""
+    vjp = rules_of(op).vjp
+    parts = [] if vjp is None else vjp.parts.values() if isinstance(vjp, SplitRule) else [vjp]
+    found: list[Callable[[RuleContext], list[Any]]] = []
+    for part in parts:
+        function = part.function if isinstance(part, TensorFlowRule) else None
+        bound = (function.__self__,) if isinstance(function, MethodType) else ()
+        rule = function.__func__ if isinstance(function, MethodType) else function
+        if isinstance(rule, ImplicitDerivative):
+            found.append(partial(rule.newton_step, *bound))
+    return found
+
+
+def context_of(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array]) -> RuleContext:
+    """Return the context that a rule in TensorFlow ops receives for a call with these inputs."""
+    concrete_op, _ = concrete_op_of(op, arguments)
+    results = [tf.constant(result) for result in concrete_op.host(arrays)]
+    outputs = concrete_op.visible(results)
+    parts = RuleInputs([tf.constant(array) for array in arrays], outputs, results[len(outputs) :], ())
+    return concrete_op.context(parts, tuple([is_differentiable(array.dtype) for array in arrays]))
 
 
 def subject_of(op: Op[..., Any]) -> str:

@@ -9,17 +9,18 @@ from tfpyop._lowering.autodiff.deferred_errors import deferred_for, is_deferred_
 from tfpyop._lowering.autodiff.gradient_node import ATTRIBUTE, NodeGradient
 from tfpyop._lowering.traced_outputs import read_call
 from tfpyop._lowering.xla.nodes import TOKEN_ATTRIBUTE
+from tfpyop._registry.op_def import REGISTRY
 from tfpyop._registry.token import Token
 
 
 def tokens_of(meta_graph: Any) -> Iterator[Token]:
-    """Iterate over the tokens of the ops that a graph and its functions call or differentiate."""
+    """Iterate over the tokens of the users' ops that a graph and its functions call or differentiate."""
     for node in nodes_of(meta_graph.graph_def):
         tokens = host_tokens(node)
         if ATTRIBUTE in node.attr:
             tokens.append(Token.parse(NodeGradient.parse(node.attr[ATTRIBUTE].s).token))
         calls = [deferred_for(token) if is_deferred_error(token) else token for token in tokens]
-        yield from (token for token in calls if token is not None)
+        yield from (token for token in calls if token is not None and not REGISTRY.is_internal(token.name))
 
 
 def nodes_of(graph: Any) -> Iterator[Any]:
