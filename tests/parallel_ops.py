@@ -23,6 +23,18 @@ def total_gradient(op, grad):
     return 2 * op.inputs[0] * grad
 
 
+@differentiable_op(signature="(n,n),(n)->(n)", vectorized=False, executor=POOL, residuals={"inverse": object})
+def solve(a, b):
+    inverse = np.linalg.inv(a)
+    return inverse @ b, {"inverse": [inverse]}
+
+
+@solve.numpy_gradient
+def solve_gradient(op, grad):
+    by_b = op.residuals.inverse[0].T @ grad
+    return -by_b[:, None] * op.outputs[0], by_b
+
+
 @differentiable_op(signature="()->(2)", vectorized=False, executor=POOL, dtype="int64", non_differentiable=True)
 def place(x):
     return np.array([os.getpid(), "tensorflow" in sys.modules])

@@ -665,6 +665,22 @@ RIGHT = [
         residuals={"cosine": ("()", np.float64)},
         numpy_grad=lambda op, g: g * op.residuals.cosine,
     ),
+    given(
+        "an object",
+        lambda x: (np.sin(x), {"slope": lambda vector: np.cos(x) * vector}),
+        signature="()->()",
+        residuals={"slope": object},
+        numpy_grad=lambda op, g: op.residuals.slope(g),
+        numpy_jvp=lambda op, t: op.residuals.slope(t),
+    ),
+    given(
+        "an object for each element",
+        lambda x: (x * np.sum(x), {"x": [x]}),
+        signature="(n)->(n)",
+        vectorized=False,
+        residuals={"x": object},
+        numpy_grad=lambda op, g: g * np.sum(op.residuals.x[0]) + np.sum(g * op.residuals.x[0]),
+    ),
     given("numerical derivatives", lambda x: np.sin(x), signature="()->()", domain="[-10, 10]", grad="numerical"),
     given("a complex step", lambda x: x * np.exp(-x), signature="()->()", domain="[-5, 5]", grad="complex-step"),
     given(

@@ -232,3 +232,17 @@ def product_with_stationary(x, y):
 @product_with_stationary.stationary
 def product_objective(op):
     return (op.outputs[0] - op.inputs[0] * op.inputs[1]) ** 2
+
+
+@differentiable_op(signature="(n),(n)->(n)", residuals={"divide": object})
+def divided(x, y):
+    def divide(values):
+        return values / y
+
+    return divide(x), {"divide": divide}
+
+
+@divided.numpy_gradient
+def divided_gradient(op, grad):
+    by_x = op.residuals.divide(grad)
+    return by_x, -by_x * op.outputs[0]

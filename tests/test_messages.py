@@ -5,6 +5,7 @@ In the texts `{op}` stands for the op that is wrong: its name, and the file and 
 
 import importlib
 import inspect
+import itertools
 import pickle
 import re
 import runpy
@@ -366,6 +367,15 @@ RESIDUALS = {
     "other names": (
         ContractError,
         differentiable_op(lambda x: (x, {"LU": x}), signature="(n)->(n)", residuals={"lu": ("(n)", float)}),
+        """\
+{op}: the function returned residuals that differ from the declaration.
+  Expected: (outputs, {'lu': ...})
+  Got:      residuals 'LU'
+  Undeclared: 'LU'. Missing: 'lu'.""",
+    ),
+    "no object": (
+        ContractError,
+        differentiable_op(lambda x: (x, {"LU": x}), signature="(n)->(n)", residuals={"lu": object}),
         """\
 {op}: the function returned residuals that differ from the declaration.
   Expected: (outputs, {'lu': ...})
@@ -1457,6 +1467,30 @@ def test_an_unknown_residual_or_static_argument(mode, attach, read, problem):
     assert f"{subject(op)}: {problem}" in str(caught.value).replace("\\'", "'")
 
 
+@every_gradient_mode
+def test_an_object_in_a_rule_in_tensorflow_ops(mode):
+    op = differentiable_op(lambda x: (x, {"lu": x}), signature="()->()", residuals={"lu": object})
+    op.gradient(lambda op, cotangent: op.residuals.lu)
+    text = f"""\
+{subject(op)}: residual 'lu' is a Python object, which a rule in TensorFlow ops cannot use.
+  Attach the rule with @op.numpy_gradient or @op.numpy_jvp, or save arrays: \
+residuals={{"lu": ("(n,n)", np.float64)}}."""
+    check(GradientError, text, lambda: modes.gradient(mode, op, X), is_exact=False)
+
+
+def test_an_object_of_a_function_whose_outputs_change():
+    calls = itertools.count(1)
+    op = differentiable_op(lambda x: (next(calls) * x, {"lu": x}), signature="()->()", residuals={"lu": object})
+    rule = op.numpy_gradient(lambda op, cotangent: op.residuals.lu)
+    text = f"""\
+{subject(op)}: output 0 changed when the function was called again to create an object for a rule.
+  Expected: the same outputs for the same inputs
+  Got:      another value of float32[]
+  Make the function depend on its inputs only, or save arrays instead of a Python object: \
+residuals={{"lu": ("(n,n)", np.float64)}}."""
+    check(ContractError, text, lambda: rule(1.0, 5.0, np.uint64(0), 1.0))
+
+
 def test_an_op_without_residuals():
     op = differentiable_op(lambda x: x, grad=lambda op, cotangent: op.residuals.lu)
     text = f"{subject(op)}: no residual 'lu'. Declared: none."
@@ -1621,9 +1655,17 @@ DECORATIONS = {
         plain,
         {"signature": "(n,n),(n)->(n)", "residuals": {"lu": "(n,n)"}},
         """\
-{op}: the declaration of residual 'lu' is not a pair of core dimensions and a dtype.
+{op}: the declaration of residual 'lu' is neither a pair of core dimensions and a dtype, nor object.
   Got:      '(n,n)'
-  Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.""",
+  Declare it for example as residuals={"lu": ("(n,n)", np.float64)}, or as {"lu": object}.""",
+    ),
+    "an object of a stateful op": (
+        plain,
+        {"signature": "(n,n),(n)->(n)", "residuals": {"lu": object}, "stateful": True},
+        """\
+{op}: residual 'lu' is a Python object, but the op is declared stateful.
+  Remove stateful=True, or pass the state on as an array residual. An object that is gone is created again by another \
+call of the function, which would change the state.""",
     ),
     "an unknown static name": (
         plain,

@@ -66,7 +66,7 @@ from tfpyop import Op, RegistrationError, TfpyopError, differentiable_op, get_op
             (
                 plain,
                 {"signature": "(n),()->()", "residuals": {name: declared}},
-                f"the declaration of residual {name!r} is not a pair",
+                f"the declaration of residual {name!r} is neither a pair",
             )
             for name, declared in [
                 ("a", "(n)"),

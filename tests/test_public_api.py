@@ -62,6 +62,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_order",
         "check_parity",
         "check_purity",
+        "check_residuals",
         "check_second_order",
         "check_sparsity",
         "check_threads",

@@ -818,6 +818,53 @@ NEEDS = [
     ),
 ]
 
+_WORKSPACE, _LAST = {}, {}
+
+
+def _in_a_workspace(x):
+    _WORKSPACE["x"] = x  # which the next call overwrites
+    return x * x, {"kept": _WORKSPACE}
+
+
+def _of_the_last_call(x):
+    kept = _LAST.get(x.shape, x)
+    _LAST[x.shape] = x
+    return x * x, {"kept": {"x": kept}}
+
+
+def square_by_object(function, **rules):
+    return differentiable_op(function, signature="()->()", residuals={"kept": object}, **rules)
+
+
+def _by_object(op, vector):
+    return 2 * op.residuals.kept["x"] * vector
+
+
+OBJECTS = [
+    Wrong(
+        "an object that the next call overwrites",
+        square_by_object(_in_a_workspace, numpy_grad=_by_object),
+        "check_residuals",
+        says="a call with other inputs changes a derivative in cotangent 0",
+    ),
+    Wrong(
+        "an object of the call before",
+        square_by_object(_of_the_last_call, numpy_grad=_by_object),
+        "check_residuals",
+        says="an object that is created again changes a derivative in cotangent 0",
+    ),
+    Wrong(
+        "an object of the call before, in forward mode",
+        square_by_object(_of_the_last_call, numpy_jvp=_by_object),
+        "check_residuals",
+        says="changes a derivative in tangent 0",
+    ),
+    Wrong(
+        "an object that belongs to other inputs",
+        square_by_object(lambda x: (x * x, {"kept": {"x": x + 1}}), numpy_grad=_by_object),
+    ),
+]
+
 _MATRIX = np.array([[1 + 2j, 0.5], [0, 1 - 1j]])
 _REAL = np.array([[1e6, 2.0], [1e-3, -1.0]])
 
@@ -1445,5 +1492,5 @@ LINEARITY = [
 
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(*CALLS, *NEEDS, *ADJOINTS, *POINTS, *STATES, *LINEARITY),
+    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY),
 ]

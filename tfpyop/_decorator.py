@@ -42,7 +42,7 @@ class OpOptions(TypedDict, total=False):
     numpy_grad: Callable[..., Any] | None
     jvp: Callable[..., Any] | Literal["from-vjp"] | None
     numpy_jvp: Callable[..., Any] | None
-    residuals: Mapping[str, tuple[str, Any]] | None
+    residuals: Mapping[str, tuple[str, Any] | type[object]] | None
     vectorized: bool | Literal["rows"]
     executor: Executor | Callable[[], Executor] | None
     stateful: bool
@@ -111,8 +111,10 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         this evaluates it for each core element of the outputs.
       numpy_jvp: The JVP rule in numpy, as for `Op.numpy_jvp`.
       residuals: The values that the function saves for its rules, for example `{"lu": ("(n,n)", np.float64)}`: core
-        dimensions with the names of the signature, and a dtype (None: the result type of the inputs). The function then
-        returns `(outputs, {"lu": ...})`. Default: no residuals.
+        dimensions with the names of the signature, and a dtype (None: the result type of the inputs). `{"lu": object}`
+        declares any Python object, for numpy rules: it lives as long as the tape or graph may need it, and is created
+        again by another call of the function if it is gone. The function then returns `(outputs, {"lu": ...})`.
+        Default: no residuals.
       vectorized: Whether the function supports loop dimensions. If False, the function and its numpy rules receive core
         dimensions only, and are called once for every element of the loop dimensions. If `"rows"`, they receive exactly
         one loop dimension: inputs are broadcast, and all loop dimensions are flattened into one. Default: True.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._host.function import HostFunction, Plan
+from tfpyop._host.kept_objects import are_handles, copied, repeated, stacked
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, describe_types
 from tfpyop._spec.payload import InAxes
@@ -82,7 +83,11 @@ class BatchedHostFunction(HostFunction):
         )
         promised = self.unbatched.infer_outputs(rows)
         return [
-            output if type_.shape is None or None in type_.shape else output.reshape(counts + _known(type_.shape))
+            repeated(output, counts)
+            if output.ndim == 0 and are_handles(output)  # one object for all rows
+            else output
+            if type_.shape is None or None in type_.shape
+            else output.reshape(counts + _known(type_.shape))
             for output, type_ in zip(outputs, promised, strict=True)
         ]
 
@@ -141,11 +146,11 @@ class BatchedHostFunction(HostFunction):
 
     def _run_rows(self, views: Sequence[Array], rows: ArraySpecs, counts: tuple[int, ...]) -> list[Array]:
         results = [
-            [np.array(array) for array in self.unbatched([self._row(*row, index) for row in enumerate(views)])]
+            [copied(array) for array in self.unbatched([self._row(*row, index) for row in enumerate(views)])]
             for index in np.ndindex(*counts)
         ]
         if results:
-            return [np.stack(values).reshape(counts + values[0].shape) for values in zip(*results, strict=True)]
+            return [stacked(values).reshape(counts + values[0].shape) for values in zip(*results, strict=True)]
         promised = self.unbatched.infer_outputs(rows)
         return [np.zeros((*counts, *_known(type_.shape or ())), type_.dtype) for type_ in promised]
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._host.heartbeat import Heartbeat
+from tfpyop._host.kept_objects import copied
 from tfpyop._host.shared_arrays import MemoryMappedArray, load, shared_directory, store
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.executor_source import ExecutorSource
@@ -174,7 +175,7 @@ def run_chunk(task: Chunk) -> ChunkResult:
         with task.heartbeat() as begin:
             for number, example in enumerate(zip(*arrays, strict=True), task.begin):
                 begin(number)
-                values = [np.array(result) for result in host(list(example))]  # it may reuse its memory
+                values = [copied(result) for result in host(list(example))]  # it may reuse its memory
                 results.append([store(value, task.directory, f"{number}-{n}") for n, value in enumerate(values)])
     except BaseException as error:
         return ChunkResult(results, error, "".join(traceback.format_exception(error)))

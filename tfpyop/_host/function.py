@@ -7,19 +7,21 @@ op's output spec: their number, their dtypes, their shapes. It does not depend o
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfpyop._host.executor_map import ExecutorMap
+from tfpyop._host.kept_objects import KeptObjects, copied, require_same_outputs, stacked
 from tfpyop._spec.coercion import STRING, Array, DType, advise_computed, is_half, widen
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec
 from tfpyop._spec.signature import Signature, SymbolicShape
-from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of
+from tfpyop.errors import ContractError, TfpyopError, annotate, describe_shape, message_of, naming
 
 _READ_ONLY = re.compile(
     r"(assignment destination|(\w+ )?array) is read-only|buffer source array is read-only|"
@@ -36,6 +38,7 @@ _OF_SHAPES = re.compile(
 _OF_ARGUMENTS = re.compile(r"(positional|keyword) argument")
 """The messages of Python for calls with the wrong arguments."""
 _MOST_PLANS = 1024
+_LOGGER = logging.getLogger("tfpyop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class HostFunction:
         self._takes_out = takes_out
         self._hint = hint
         self._plans: dict[Any, Plan] = {}
+        self.object_numbers = tuple(output_spec.object_numbers)
+        self._objects = KeptObjects() if self.object_numbers else None
 
     def with_function(self, function: Callable[..., Any], executor_map: ExecutorMap | None) -> HostFunction:
         """Return a copy for another function with the same spec, such as the method of another instance.
@@ -109,6 +114,7 @@ class HostFunction:
         vars(host).update(vars(self))
         host._function = function
         host._executor_map = executor_map
+        host._objects = None if self._objects is None else KeptObjects()
         return host
 
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
@@ -172,19 +178,51 @@ class HostFunction:
                 values = _exact_outputs(result, plan.whole)
                 if values is not None:
                     return values  # the same result as from `coerce`, but faster
-            return self.output_spec.coerce(self.output_spec.unpack(result, plan.inputs), plan.inputs, plan.outputs)
+            unpacked = self.output_spec.unpack(result, plan.inputs)
+            if self._objects is not None:
+                unpacked = self._with_handles(unpacked, views)
+            return self.output_spec.coerce(unpacked, plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
 
+    def objects(self, inputs: Sequence[Array], handles: Array, outputs: Sequence[Array] | None) -> Mapping[str, Any]:
+        """Return the Python objects among the residuals of a call, by name.
+
+        If they are gone, the function is called again. The call gets copies of the inputs, because the objects may
+        hold on to them.
+
+        Args:
+          inputs: The inputs of the call.
+          handles: The handle of one of the objects.
+          outputs: The outputs of the call, with which the outputs of the second call are compared; None to skip this.
+        """
+        assert self._objects is not None
+        found = self._objects.find(handles, inputs)
+        if found is not None:
+            return found
+        views, plan = self.prepare([np.array(array) for array in inputs])
+        assert not plan.loop, "the rule takes the same dimensions as the function"
+        _LOGGER.debug("%s: the function is called again to create an object for a rule", self.subject)
+        created = self.run(plan, views)
+        if outputs is not None:
+            with naming(self.subject):
+                require_same_outputs(outputs, created)
+        return self._objects.retain(handles, created[self.object_numbers[0]])
+
     def evaluate(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return the function's outputs and residuals without casts and checks, for numerical derivatives."""
+        """Return the function's outputs and residuals without casts and checks, for numerical derivatives.
+
+        A handle of 0 stands for an object.
+        """
         types = [ArraySpec.of(array) for array in arrays]
         rows, loop = self._rows(types), self._loop(types)
         if rows is not None:
             values = self._apply(self._flattened(arrays, rows), None)
             return [_split(np.array(value), rows) for value in self.output_spec.unpack(values, types)]
         if not loop:
-            return [np.array(value) for value in self.output_spec.unpack(self._apply(list(arrays), None), types)]
+            numbers = self.object_numbers
+            values = self.output_spec.unpack(self._apply(list(arrays), None), types)
+            return [np.array(0 if number in numbers else value) for number, value in enumerate(values)]
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
@@ -234,7 +272,8 @@ class HostFunction:
         if 0 in loop:
             return _empty(plan, loop)
         rows = self._flattened(views, loop)
-        results = [_split(array, loop) for array in self.run(self.plan(rows), rows)]
+        arrays = enumerate(self.run(self.plan(rows), rows))
+        results = [array if number in self.object_numbers else _split(array, loop) for number, array in arrays]
         return self.output_spec.coerce(results, plan.inputs, plan.outputs)
 
     def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
@@ -257,12 +296,20 @@ class HostFunction:
             examples = self._executor_map.run(list(drawn), self.subject)
         else:
             examples = [
-                [np.array(array) for array in self.run(self.plan(example), example)]  # it may reuse its memory
+                [copied(array) for array in self.run(self.plan(example), example)]  # it may reuse its memory
                 for example in drawn
             ]
         if examples:
             return self.output_spec.coerce(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         return _empty(plan, plan.loop)
+
+    def _with_handles(self, values: Sequence[Any], views: Sequence[Array]) -> list[Any]:
+        """Return the outputs and residuals of a call, with handles in place of its objects."""
+        assert self._objects is not None
+        numbers, first = self.object_numbers, len(values) - len(self.output_spec.residual_names)
+        objects = {self.output_spec.residual_names[number - first]: values[number] for number in numbers}
+        handle = self._objects.keep(views, objects)
+        return [handle if number in numbers else value for number, value in enumerate(values)]
 
     def _apply(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
         return self._function(arguments, out) if self._takes_out else self._function(arguments)
@@ -378,7 +425,7 @@ def _stacked(examples: Sequence[Sequence[Array]], loop: tuple[int, ...]) -> list
                 got=" and ".join(sorted(map(describe_shape, shapes))[:2]),
                 remedy="Pad the outputs in the function so that they have equal shapes.",
             )
-    return [np.stack(values).reshape(loop + values[0].shape) for values in zip(*examples, strict=True)]
+    return [stacked(values).reshape(loop + values[0].shape) for values in zip(*examples, strict=True)]
 
 
 def read_only(arrays: Iterable[Any]) -> list[Array]:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpyop._host.function import HostFunction
+from tfpyop._host.kept_objects import are_handles
 from tfpyop._lowering._tensorflow import (
     CompositeTensor,
     EagerTensor,
@@ -122,7 +123,12 @@ def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
 
 
 def detached(array: Array) -> Array:
-    """Return the array, or a copy if TensorFlow would adopt its memory. TensorFlow copies all other memory itself."""
+    """Return the array, or a copy if TensorFlow would adopt its memory. TensorFlow copies all other memory itself.
+
+    Handles keep their memory, with the objects.
+    """
+    if are_handles(array):
+        return array
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array
 

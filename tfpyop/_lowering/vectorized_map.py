@@ -120,12 +120,14 @@ def _over_rows(
     of_row: Callable[[RecordedCall, Sequence[Any]], list[tf.Tensor | None]],
 ) -> list[tf.Tensor | None]:
     """Apply a derivative of one row to every row."""
-    residuals = list(vars(context.residuals).values())
-    values = [*context.inputs, *context.outputs, *residuals, *vectors]
-    flags = [*level, *[True] * (len(context.outputs) + len(residuals)), *vector_level]
+    given = context._call
+    assert given is not None
+    n_outputs, n_residuals = len(given.outputs), len(given.residuals)
+    values = [*given.inputs, *given.outputs, *given.residuals, *vectors]
+    flags = [*level, *[True] * (n_outputs + n_residuals), *vector_level]
 
     def row(whole: Sequence[Any]) -> list[tf.Tensor | None]:
-        parts = RuleInputs.flat(whole, len(level), len(context.outputs), len(residuals))
+        parts = RuleInputs.flat(whole, len(level), n_outputs, n_residuals)
         call = RecordedCall(REGISTRY.current(op), parts.inputs, parts.outputs, parts.residuals)
         return of_row(call, parts.vectors)
 

@@ -175,11 +175,13 @@ class FunctionOpDef(OpDef):
         outputs = OpOutputSpec(
             spec.concrete_signature(static),
             None if shape is None else lambda shapes: shape(*shapes, **static),
-            (*spec.dtypes, *(dtype for _, dtype in spec.residuals.values())),
+            (*spec.dtypes, *(residual.dtype for residual in spec.residuals.values())),
             spec.tree,
             tuple(spec.residuals),
             self.function if isinstance(self.function, np.ufunc) else None,
             spec.residual_signature,
+            spec.object_names,
+            spec.is_vectorized,
         )
         return HostFunction(
             self.subject,

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
 
 from tfpyop._host.batched import BatchedHostFunction
 from tfpyop._host.executor_map import ExecutorMap
@@ -22,13 +24,13 @@ from tfpyop._registry.registry import NamedOp, Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.payload import InAxes, Needs, with_in_axes
-from tfpyop._spec.rule_context import NamedValues, RuleContext
-from tfpyop._spec.rule_outputs import RuleInputs
+from tfpyop._spec.rule_context import LazyValues, NamedValues, RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.static_values import PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
-from tfpyop.errors import RegistrationError, naming
+from tfpyop.errors import GradientError, RegistrationError, naming
 
 T = TypeVar("T")
 
@@ -223,15 +225,76 @@ class ConcreteOp:
     def context(
         self, call: RuleInputs[Any], needs: Needs, evaluate: Callable[..., list[Array]] | None = None
     ) -> RuleContext:
-        """Return the context that the rules of this op receive for one call."""
-        residuals = self._no_residuals
-        if call.residuals:
-            values = dict(zip(self.residual_names, call.residuals, strict=True))
-            residuals = NamedValues(values, "residual", self.subject)
+        """Return the context that the rules of this op receive for one call.
+
+        Args:
+          call: The values of the call.
+          needs: The inputs that the rule must consider.
+          evaluate: For a numpy rule: the function that evaluates the op's own function. Only numpy rules get objects.
+        """
+        name_residuals = partial(self._named_residuals, evaluate is not None)
         static = NamedValues(self.static, "static argument", self.subject)
-        inputs = tuple(call.inputs)
+        inputs = tuple(self._with_objects(call.inputs, evaluate is not None))
         by_name = partial(self.definition.spec.parameters.numbers_of_inputs, self.tree, len(inputs))
-        return RuleContext(self.name, inputs, tuple(call.outputs), residuals, static, needs, evaluate, by_name)
+        return RuleContext(
+            self.name,
+            inputs,
+            tuple(call.outputs),
+            name_residuals(call),
+            static,
+            needs,
+            evaluate,
+            by_name,
+            call,
+            name_residuals,
+        )
+
+    def _named_residuals(self, is_numpy: bool, call: RuleInputs[Any]) -> NamedValues:
+        if not call.residuals:
+            return self._no_residuals
+        values = dict(zip(self.residual_names, call.residuals, strict=True))
+        made = {}
+        for number in self.host.object_numbers:
+            name = self.residual_names[number - len(call.outputs)]
+            handle = values.pop(name)
+            made[name] = partial(self._object, name, call, handle) if is_numpy else partial(self._refuse_object, name)
+        if made:
+            return LazyValues(values, "residual", self.subject, made)
+        return NamedValues(values, "residual", self.subject)
+
+    def _object(self, name: str, call: RuleInputs[Array], handle: Array) -> Any:
+        """Return a Python object among the residuals of a call."""
+        is_linear = self.rules.has_adjoint  # an adjoint may get tangents as inputs, with the outputs of the call
+        return self.host.objects(call.inputs, handle, None if is_linear else call.outputs)[name]
+
+    def _refuse_object(self, name: str) -> NoReturn:
+        raise GradientError(
+            f"residual {name!r} is a Python object, which a rule in TensorFlow ops cannot use.",
+            subject=self.subject,
+            remedy="Attach the rule with @op.numpy_gradient or @op.numpy_jvp, or save arrays: "
+            f'residuals={{"{name}": ("(n,n)", np.float64)}}.',
+        )
+
+    def _with_objects(self, inputs: Sequence[Any], is_numpy: bool) -> Sequence[Any]:
+        """For the op of a numpy rule: return its inputs with the objects in place of handles; in TensorFlow, with None.
+
+        A rule of the rule receives them.
+        """
+        op, spec = self.forward_op, self.host.output_spec
+        if op is None or not isinstance(spec, RuleOutputSpec) or not op.has_objects:
+            return inputs
+        parts = spec.split(inputs, [np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype)) for value in inputs])
+        named: list[Any] = list(parts.residuals)
+        residuals = op._named_residuals(is_numpy, parts)
+        for number in op.host.object_numbers:
+            place = number - len(parts.outputs)
+            named[place] = residuals[op.residual_names[place]] if is_numpy else None
+        return [*op._with_objects(parts.inputs, is_numpy), *parts.outputs, *named, *parts.vectors]
+
+    @cached_property
+    def has_objects(self) -> bool:
+        """Whether Python objects are among the residuals, or among the inputs of a rule's op."""
+        return bool(self.host.object_numbers) or (self.forward_op is not None and self.forward_op.has_objects)
 
     @cached_property
     def _no_residuals(self) -> NamedValues:

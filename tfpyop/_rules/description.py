@@ -110,7 +110,8 @@ def _options(spec: OpSpec) -> Iterator[str]:
     if spec.compute_dtype is not None:
         yield f"compute_dtype={spec.compute_dtype}"
     if spec.residuals:
-        yield f"residuals: {', '.join(spec.residuals)}"
+        shown = [f"{name} (object)" if kept.is_object else name for name, kept in spec.residuals.items()]
+        yield f"residuals: {', '.join(shown)}"
     if not spec.is_vectorized:
         yield "vectorized=False"
     if spec.takes_rows:

@@ -66,7 +66,11 @@ def _require_possible(op: OpDef, decorator: str) -> None:
             subject=op.subject,
             remedy="Attach a rule with @rule.gradient (TensorFlow ops) or @rule.numpy_gradient (arrays).",
         )
-    floating = [name for name, (_, dtype) in op.spec.residuals.items() if dtype is None or is_differentiable(dtype)]
+    floating = [
+        name
+        for name, residual in op.spec.residuals.items()
+        if residual.dtype is None or is_differentiable(residual.dtype)
+    ]
     if floating:
         raise RegistrationError(
             f"the op saves the residual {floating[0]!r}, which TensorFlow cannot differentiate in @op.{decorator}.",

@@ -13,7 +13,8 @@ import numpy as np
 
 from tfpyop._rules.jacobian_blocks import Layout
 from tfpyop._spec.coercion import Array
-from tfpyop._spec.rule_context import NamedValues, RuleContext
+from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs
 
 
 def loop_elements(
@@ -61,17 +62,23 @@ def groups_of(op: RuleContext, layout: Layout) -> list[tuple[Sequence[Any], Sequ
     return [
         (op.inputs, layout.input_ranks),
         (op.outputs, layout.output_ranks),
-        (tuple(op.residuals.values()), layout.residual_ranks),
+        (residual_values(op), layout.residual_ranks),
     ]
+
+
+def residual_values(op: RuleContext) -> Sequence[Any]:
+    """Return the residuals of a call, with handles in place of Python objects."""
+    assert op._call is not None
+    return op._call.residuals
 
 
 def with_values(op: RuleContext, groups: Sequence[Sequence[Any]]) -> RuleContext:
     """Return the context of a call with other inputs, outputs and residuals."""
     inputs, outputs, residuals = groups
-    named = op.residuals
-    if residuals:
-        named = NamedValues(dict(zip(op.residuals, residuals, strict=True)), "residual", op.residuals._subject)
-    return replace(op, inputs=tuple(inputs), outputs=tuple(outputs), residuals=named)
+    assert op._name_residuals is not None
+    call = RuleInputs(inputs, outputs, residuals, ())
+    named = op._name_residuals(call)
+    return replace(op, inputs=tuple(inputs), outputs=tuple(outputs), residuals=named, _call=call)
 
 
 def with_whole_loop(vectors: Sequence[Any], numbers: Sequence[int], layout: Layout) -> list[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfpyop._registry.bind import lowering
 from tfpyop._rules.derived_rule import dtype_of, shape_of
-from tfpyop._rules.loop_elements import with_values
+from tfpyop._rules.loop_elements import residual_values, with_values
 from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
@@ -48,7 +48,7 @@ class _Shapes:
     def of(cls, signature: Signature | None, op: RuleContext) -> _Shapes:
         """Return the dimensions of the values of a call."""
         tf = lowering().tf
-        groups = [op.inputs, op.outputs, tuple(op.residuals.values())]
+        groups = [op.inputs, op.outputs, residual_values(op)]
         loop = tf.zeros([0], tf.int32)
         if signature is None:
             inputs, outputs, residuals = ([tf.shape(value) for value in group] for group in groups)
@@ -138,7 +138,7 @@ class TensorFlowTranspose(TransposedRule):
         groups = [
             (op.inputs, shapes.inputs),
             (op.outputs, shapes.outputs),
-            (tuple(op.residuals.values()), shapes.residuals),
+            (residual_values(op), shapes.residuals),
         ]
         whole = [
             [tf.broadcast_to(value, tf.concat([loop, core], 0)) for value, core in zip(*group, strict=True)]

@@ -18,6 +18,7 @@ from tfpyop._spec.computed_sizes import SizeFunction, read_sizes
 from tfpyop._spec.domain import Domain
 from tfpyop._spec.executor_source import ExecutorSource
 from tfpyop._spec.options import (
+    Residual,
     check_function,
     check_input_count,
     read_compute_dtype,
@@ -61,8 +62,7 @@ class OpSpec:
     dtypes: tuple[DType | None, ...] = (None,)
     tree: TreeSpec = LEAF
     """The nesting of the outputs."""
-    residuals: Mapping[str, tuple[str, DType | None]] = field(default_factory=dict)
-    """The core dimensions and the dtype of each residual. None stands for the result type of the inputs."""
+    residuals: Mapping[str, Residual] = field(default_factory=dict)
     sizes: Mapping[str, SizeFunction] = field(default_factory=dict)
     """The functions that compute output sizes."""
     compute_dtype: DType | None = None
@@ -103,7 +103,8 @@ class OpSpec:
             parameters = Parameters.of(function, read_names(options["static_argnames"]))
             check_input_count(parameters, signature, is_method=is_in_class(function))
             is_vectorized, takes_rows = read_vectorized(options["vectorized"], signature)
-            residuals = read_residuals(options["residuals"], signature, options["shape"])
+            is_stateful = read_flag("stateful", options["stateful"])
+            residuals = read_residuals(options["residuals"], signature, options["shape"], is_stateful=is_stateful)
             return cls(
                 name=name,
                 module=module,
@@ -121,7 +122,7 @@ class OpSpec:
                 is_vectorized=is_vectorized,
                 takes_rows=takes_rows,
                 executor=read_executor(options["executor"], is_vectorized=is_vectorized),
-                is_stateful=read_flag("stateful", options["stateful"]),
+                is_stateful=is_stateful,
                 prefers_native=read_prefer(options["prefer"]),
                 domain=Domain.read(options["domain"], parameters.input_names),
                 undefined=read_non_differentiable(options["non_differentiable"], parameters)[1],
@@ -163,6 +164,11 @@ class OpSpec:
         return self.n_counted if self.parameters.is_plain else None
 
     @cached_property
+    def object_names(self) -> tuple[str, ...]:
+        """The names of the residuals that are Python objects."""
+        return tuple([name for name, residual in self.residuals.items() if residual.is_object])
+
+    @cached_property
     def bound(self) -> OpSpec:
         """For a method: the spec of the ops that are bound to instances."""
         return replace(self, is_local=True, parameters=self.parameters.without_first())
@@ -195,7 +201,7 @@ class OpSpec:
         """Without a signature: the dimensions of the residuals, in a signature without inputs."""
         if self.signature is not None or not self.residuals:
             return None
-        return Signature.parse(f"->{','.join(core for core, _ in self.residuals.values())}")
+        return Signature.parse(f"->{','.join(residual.core for residual in self.residuals.values())}")
 
     def concrete_signature(self, static: Mapping[str, Any]) -> Signature | None:
         """Return the full signature with the sizes that are computed for these static values."""
@@ -234,9 +240,9 @@ class OpSpec:
         return function(*args, **kwargs, **more)
 
 
-def _with_residuals(signature: Signature | None, residuals: Mapping[str, tuple[str, DType | None]]) -> Signature | None:
+def _with_residuals(signature: Signature | None, residuals: Mapping[str, Residual]) -> Signature | None:
     """Return a signature with residuals among its outputs."""
-    return None if signature is None else signature.with_outputs([core for core, _ in residuals.values()])
+    return None if signature is None else signature.with_outputs([residual.core for residual in residuals.values()])
 
 
 def _check_name(name: Any) -> None:

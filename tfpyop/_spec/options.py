@@ -6,12 +6,14 @@ import contextlib
 import keyword
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfpyop._spec.coercion import DType, dtype_kind, parse_dtype
 from tfpyop._spec.executor_source import ExecutorSource
+from tfpyop._spec.outputs import HANDLE
 from tfpyop._spec.parameters import Parameters
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.tree import LEAF, TreeSpec, flat, flatten
@@ -91,12 +93,27 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
     return dtypes, structure
 
 
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Store the declaration of a residual.
+
+    Attributes:
+      core: The core dimensions, in parentheses.
+      dtype: The dtype in TensorFlow. None stands for the result type of the inputs.
+      is_object: Whether it is a Python object. TensorFlow gets a handle of the object.
+    """
+
+    core: str
+    dtype: DType | None
+    is_object: bool = False
+
+
 def read_residuals(
-    residuals: Any, signature: Signature | None, shape: Any = None
-) -> Mapping[str, tuple[str, DType | None]]:
+    residuals: Any, signature: Signature | None, shape: Any = None, *, is_stateful: bool = False
+) -> Mapping[str, Residual]:
     if residuals is None:
         return {}
-    example = 'Declare it for example as residuals={"lu": ("(n,n)", np.float64)}.'
+    example = 'Declare it for example as residuals={"lu": ("(n,n)", np.float64)}, or as {"lu": object}.'
     if not isinstance(residuals, Mapping):
         raise RegistrationError("residuals= is not a dict.", got=f"{residuals!r:.80}", remedy=example)
     if signature is None and shape is None:
@@ -107,28 +124,43 @@ def read_residuals(
         )
     read = {}
     for name, declared in residuals.items():
+        if declared is object:
+            read[_residual_name(name)] = Residual("()", HANDLE, is_object=True)
+            continue
         is_pair = isinstance(declared, tuple) and len(declared) == 2 and isinstance(declared[0], str)
         dtype = parse_dtype(declared[1]) if is_pair else None
         if not is_pair:
             raise RegistrationError(
-                f"the declaration of residual {name!r} is not a pair of core dimensions and a dtype.",
+                f"the declaration of residual {name!r} is neither a pair of core dimensions and a dtype, nor object.",
                 got=f"{declared!r:.80}",
                 remedy=example,
             )
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            raise RegistrationError(
-                f"the residual name {name!r} is not a Python identifier.",
-                remedy="Use letters, digits and _, and no Python keyword, because rules read the residual as "
-                "op.residuals.name.",
-            )
+        _residual_name(name)
         if not _is_core(declared[0], signature):
             raise SignatureError(
                 f"cannot parse the core dimensions of residual {name!r}.",
                 expected='dimensions in parentheses, for example "(n,n)", with names from the signature or new names',
                 got=f"{declared[0]!r:.80}, with " + (f"signature {signature.text!r}" if signature else "shape="),
             )
-        read[name] = (declared[0], dtype)
+        read[name] = Residual(declared[0], dtype)
+    objects = [name for name, residual in read.items() if residual.is_object]
+    if objects and is_stateful:
+        raise RegistrationError(
+            f"residual {objects[0]!r} is a Python object, but the op is declared stateful.",
+            remedy="Remove stateful=True, or pass the state on as an array residual. An object that is gone is created "
+            "again by another call of the function, which would change the state.",
+        )
     return read
+
+
+def _residual_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise RegistrationError(
+            f"the residual name {name!r} is not a Python identifier.",
+            remedy="Use letters, digits and _, and no Python keyword, because rules read the residual as "
+            "op.residuals.name.",
+        )
+    return name
 
 
 def _is_core(text: str, signature: Signature | None) -> bool:

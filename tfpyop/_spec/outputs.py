@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -48,8 +48,12 @@ class ArraySpec:
 
 
 ArraySpecs = Sequence[ArraySpec]
+T = TypeVar("T")
 
 _LARGEST_SIZE = 2**63 - 1
+
+HANDLE = np.dtype(np.uint64)
+"""The dtype of handles. A residual that is a Python object is a handle in TensorFlow."""
 
 
 class OutputSpec(Protocol):
@@ -58,6 +62,11 @@ class OutputSpec(Protocol):
     @property
     def residual_names(self) -> tuple[str, ...]:
         """The names of the residuals."""
+        ...
+
+    @property
+    def object_numbers(self) -> Sequence[int]:
+        """The indices of the residuals that are Python objects, among outputs and residuals."""
         ...
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
@@ -116,8 +125,18 @@ class OpOutputSpec:
     ufunc: np.ufunc | None = None
     residual_signature: Signature | None = None
     """Without a signature of the op: the dimensions of the residuals, in a signature without inputs."""
+    object_names: tuple[str, ...] = ()
+    """The names of the residuals that are Python objects."""
+    is_vectorized: bool = True
+    """Whether the function takes loop dimensions, and so returns one object for all of them."""
 
     has_input_shapes = False
+
+    @property
+    def object_numbers(self) -> Sequence[int]:
+        """The indices of the residuals that are Python objects."""
+        first = self.n_outputs(())
+        return [first + number for number, name in enumerate(self.residual_names) if name in self.object_names]
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:
         """Return the number of outputs if a result is one array or a flat tuple, without residuals; otherwise None."""
@@ -138,7 +157,7 @@ class OpOutputSpec:
         """Return the sizes from the signature. Without a signature, return sizes only for inputs of known shapes."""
         shapes = [type_.shape for type_ in inputs]
         if self.signature is not None:
-            return self.signature.symbolic_shapes(shapes)
+            return self._with_shapes_of_objects(self.signature.symbolic_shapes(shapes))
         return [_all_known(shape) for shape in self._shapes(shapes)]
 
     def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
@@ -155,7 +174,7 @@ class OpOutputSpec:
                     got="tfpyop.UNDEFINED",
                     remedy="Only derivative rules return UNDEFINED. Return an array, for example with np.nan in it.",
                 )
-            if value is None:
+            if value is None and number not in self.object_numbers:
                 raise ContractError(
                     f"{self._what(number)} is None.",
                     expected="an array or number",
@@ -241,7 +260,7 @@ class OpOutputSpec:
 
     def _shapes(self, shapes: Sequence[Shape | None]) -> Sequence[Shape | None]:
         if self.signature is not None:
-            return self.signature.output_shapes(self.signature.bind(shapes))
+            return self._with_shapes_of_objects(self.signature.output_shapes(self.signature.bind(shapes)))
         residuals: Sequence[Shape | None] = ()
         if self.residual_signature is not None:
             residuals = self.residual_signature.output_shapes(self.residual_signature.bind([]))
@@ -265,6 +284,11 @@ class OpOutputSpec:
                 "for each input.",
             ) from error
         return _read_shapes(result, n_outputs, is_partial=is_partial)
+
+    def _with_shapes_of_objects(self, shapes: Sequence[T]) -> list[T | tuple[()]]:
+        """Return shapes in which an object has one handle, if there is one object for all loop dimensions."""
+        single = self.object_numbers if self.is_vectorized and self.object_names else ()
+        return [() if number in single else shape for number, shape in enumerate(shapes)]
 
     def _dtypes(self, inputs: Sequence[DType]) -> Sequence[DType]:
         if all(declared is not None for declared in self.dtypes):  # numpy considers None equal to float64

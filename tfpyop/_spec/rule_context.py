@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfpyop._spec.coercion import Array
+from tfpyop._spec.rule_outputs import RuleInputs
 
 
 class NamedValues(Mapping[str, Any]):
@@ -63,6 +64,51 @@ class NamedValues(Mapping[str, Any]):
         return f"{self._subject}: no {self._kind} {name!r}. Declared: {declared}."
 
 
+class LazyValues(NamedValues):
+    """Provide further values that are made when they are read for the first time."""
+
+    __slots__ = ("_made",)
+
+    def __init__(
+        self, values: Mapping[str, Any], kind: str, subject: str, made: Mapping[str, Callable[[], Any]]
+    ) -> None:
+        """Store the values, and the functions that return the further values."""
+        object.__setattr__(self, "_made", made)  # which all attributes need
+        super().__init__(values, kind, subject)
+
+    def __getattribute__(self, name: str) -> Any:
+        """Return a value, also if a method of mappings has its name."""
+        if name in object.__getattribute__(self, "_made"):
+            return self[name]
+        return super().__getattribute__(name)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of this name. Raise KeyError with the known names if it does not exist."""
+        if name in self._made and name not in vars(self):
+            vars(self)[name] = self._made[name]()
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over all names."""
+        return iter(dict.fromkeys([*vars(self), *self._made]))
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(list(iter(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the values, which are made for this."""
+        return NamedValues, ({name: self[name] for name in self}, self._kind, self._subject)
+
+    def __repr__(self) -> str:
+        """Return the names and values as text. Values that were not read are not made."""
+        values = [f"{name}={vars(self)[name]!r}" if name in vars(self) else f"{name}=object" for name in self]
+        return f"{type(self).__name__}({', '.join(values)})"
+
+    def _explain(self, name: object) -> str:
+        return f"{self._subject}: no {self._kind} {name!r}. Declared: {', '.join(map(repr, self))}."
+
+
 @dataclass(frozen=True, slots=True)
 class RuleContext:
     """Store the data of a call that a rule receives as its first argument, as in TensorFlow's gradient functions.
@@ -74,6 +120,7 @@ class RuleContext:
       inputs: The inputs of the op, flat; dicts are flattened by sorted key.
       outputs: The outputs of the op, flat, in the order of the signature.
       residuals: The values that the function saved for its rules, by name: `op.residuals.lu` or `op.residuals["lu"]`.
+        Python objects are available in numpy rules only.
       static: The static arguments by name, including defaults: `op.static.axis` or `op.static["axis"]`.
       needs: One bool for each input. For a VJP rule, False means that the cotangent of the input is certainly not used,
         so that the rule may return None or any value for it. For a JVP rule, False means that the input does not vary:
@@ -90,6 +137,10 @@ class RuleContext:
     """For a numpy rule: a function that evaluates the op's own function on flat inputs, without casts and checks."""
     _by_name: Callable[[], Mapping[str, Sequence[int]]] | None = field(default=None, repr=False, compare=False)
     """A function that returns the indices of the inputs of each parameter."""
+    _call: RuleInputs[Any] | None = field(default=None, repr=False, compare=False)
+    """The values of the call, with handles in place of Python objects."""
+    _name_residuals: Callable[[RuleInputs[Any]], NamedValues] | None = field(default=None, repr=False, compare=False)
+    """A function that returns the residuals by name, for a part of the call."""
 
     if not TYPE_CHECKING:  # type checkers report unknown names themselves
 

@@ -60,6 +60,7 @@ class RuleOutputSpec(ABC):
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
+    object_numbers = ()
     has_input_shapes = True
     vector: ClassVar[str]
     """The kind of vector that the rule takes and returns: `cotangent` or `tangent`."""
@@ -93,8 +94,10 @@ class RuleOutputSpec(ABC):
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
         parts = self._parts(inputs)
         given = [str(type_) if is_differentiable(type_.dtype) else "None" for type_ in parts.vectors]
+        first, objects = len(parts.outputs), self.primal.object_numbers
+        residuals = ["object" if first + n in objects else str(type_) for n, type_ in enumerate(parts.residuals)]
         named = (
-            *(("inputs", parts.inputs), ("outputs", parts.outputs), ("residuals", parts.residuals)),
+            *(("inputs", parts.inputs), ("outputs", parts.outputs), ("residuals", residuals)),
             (f"{self.vector}s", given),
         )
         return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in named if values)
@@ -266,6 +269,7 @@ class SameAsInputsSpec:
     count: int
 
     residual_names = ()
+    object_numbers = ()
     has_input_shapes = True
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int:
@@ -308,8 +312,14 @@ class SameAsInputsSpec:
 
 
 def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:
-    """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them."""
-    promised = primal.infer_outputs(parts.inputs)
+    """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them.
+
+    Handles of objects may have any shape, because they only say where to find an object for these primals.
+    """
+    promised = [
+        ArraySpec(type_.dtype, None if number in primal.object_numbers else type_.shape)
+        for number, type_ in enumerate(primal.infer_outputs(parts.inputs))
+    ]
     given = [*parts.outputs, *parts.residuals, *parts.vectors]
     wanted = [*promised, *like]
     for number, (value, want) in enumerate(zip(given, wanted, strict=True)):

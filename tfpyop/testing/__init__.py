@@ -15,6 +15,7 @@ from tfpyop.testing._mutation import Mutant, MutationReport
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._purity_check import check_purity
+from tfpyop.testing._residuals_check import check_residuals
 from tfpyop.testing._sparsity_check import check_sparsity
 from tfpyop.testing._strategies import arguments, cotangents, tangents
 from tfpyop.testing._test_class import make_test_class
@@ -46,6 +47,7 @@ __all__ = [
     "check_order",
     "check_parity",
     "check_purity",
+    "check_residuals",
     "check_second_order",
     "check_sparsity",
     "check_threads",

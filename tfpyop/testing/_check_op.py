@@ -29,6 +29,7 @@ from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_t
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._purity_check import check_purity
+from tfpyop.testing._residuals_check import check_residuals
 from tfpyop.testing._sparsity_check import check_sparsity
 from tfpyop.testing._threads_check import check_threads
 
@@ -50,6 +51,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_linearity,
             check_implicit,
             check_needs,
+            check_residuals,
             check_second_order,
             check_batching,
             check_threads,

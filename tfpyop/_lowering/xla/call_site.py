@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._host.function import HostFunction, read_only
+from tfpyop._host.kept_objects import retain
 from tfpyop._lowering._tensorflow import are_tapes_stopped, with_tapes
 from tfpyop._lowering.profiling import run_host
 from tfpyop._lowering.status import failure, outputs_changed_error, user_traceback
@@ -64,7 +65,7 @@ class HostCall:
         self._shapes = [type_.shape for type_ in buffers.outputs]
         self._is_zero_copy = False
         """Whether the function gets borrowed buffers, without copies."""
-        self._trials = _TRIALS
+        self._trials = 0 if host.object_numbers else _TRIALS  # inputs are kept with the objects
         """Number of further calls that may leave arrays in reference cycles. 0 if all calls get copies from now on."""
 
     def run(self, host: HostFunction, frame: Frame) -> None:
@@ -104,11 +105,10 @@ class HostCall:
                 arrays = with_tapes(run_host, host, self._plan, inputs, out or None)
             else:
                 arrays = run_host(host, self._plan, inputs, out or None)
+            if host.object_numbers:
+                retain(arrays[host.object_numbers[0]])  # XLA copies handles, so that their memory is released
             if targets:
-                for number, array in enumerate(arrays):
-                    if array.shape != self._shapes[number]:
-                        raise self._changed([ArraySpec.of(array)])
-                    targets[number][...] = array
+                self._write(arrays, targets)
             elif arrays:
                 self._write_unwritten(arrays, out, frame)
         except TfpyopError as error:
@@ -125,6 +125,12 @@ class HostCall:
         else:
             return None
         return problem
+
+    def _write(self, arrays: Sequence[Array], targets: Sequence[Array]) -> None:
+        for number, array in enumerate(arrays):
+            if array.shape != self._shapes[number]:
+                raise self._changed([ArraySpec.of(array)])
+            targets[number][...] = array
 
     def _write_unwritten(self, arrays: Sequence[Array], out: Sequence[Array], frame: Frame) -> None:
         """Write results where XLA expects them, unless the function has already written them there."""
