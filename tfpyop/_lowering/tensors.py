@@ -30,7 +30,7 @@ from tfpyop._lowering.composites import WITHOUT_VALUES, handle_error, refuse_com
 from tfpyop._lowering.profiling import run_host
 from tfpyop._spec.array_like import require_levels
 from tfpyop._spec.coercion import STRING, Array, DType, DTypeContext, coerce_input, coerce_output, dtype_kind
-from tfpyop._spec.outputs import ArraySpec
+from tfpyop._spec.outputs import HANDLE, ArraySpec
 from tfpyop._spec.rule_values import fit_vector
 from tfpyop.errors import CoercionError, TfpyopError, UnsupportedError, shown
 
@@ -127,7 +127,7 @@ def detached(array: Array) -> Array:
 
     Handles keep their memory, with the objects.
     """
-    if are_handles(array):
+    if array.dtype is HANDLE and are_handles(array):
         return array
     is_adopted = array.nbytes < 4096 or array.ctypes.data % _adopted_alignment() == 0
     return np.array(array) if is_adopted else array
