@@ -180,7 +180,7 @@ class HostFunction:
                     return values  # the same result as from `coerce`, but faster
             unpacked = self.output_spec.unpack(result, plan.inputs)
             if self._objects is not None:
-                unpacked = self._with_handles(unpacked, views)
+                unpacked = self._with_handles(unpacked, arguments)
             return self.output_spec.coerce(unpacked, plan.inputs, plan.outputs)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
@@ -303,12 +303,15 @@ class HostFunction:
             return self.output_spec.coerce(_stacked(examples, plan.loop), plan.inputs, plan.outputs)
         return _empty(plan, plan.loop)
 
-    def _with_handles(self, values: Sequence[Any], views: Sequence[Array]) -> list[Any]:
-        """Return the outputs and residuals of a call, with handles in place of its objects."""
+    def _with_handles(self, values: Sequence[Any], arguments: Sequence[Array]) -> list[Any]:
+        """Return the outputs and residuals of a call, with handles in place of its objects.
+
+        A rule finds the objects by the inputs in the dtype in which it computes.
+        """
         assert self._objects is not None
         numbers, first = self.object_numbers, len(values) - len(self.output_spec.residual_names)
         objects = {self.output_spec.residual_names[number - first]: values[number] for number in numbers}
-        handle = self._objects.keep(views, objects)
+        handle = self._objects.keep(arguments, objects)
         return [handle if number in numbers else value for number, value in enumerate(values)]
 
     def _apply(self, arguments: list[Array], out: Sequence[Array] | None) -> Any:
