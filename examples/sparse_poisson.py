@@ -49,7 +49,6 @@ DEVIATION, LENGTH, MODES = 0.7, 0.2, 16
 
 STEPS = 300
 LEARNING_RATE = 0.1
-CACHED_FACTORIZATIONS = 4
 ERROR_BOUND = 0.1
 """The largest relative error of the conductivity allowed."""
 GRADIENT_BOUND = 1e-6
@@ -57,8 +56,10 @@ GRADIENT_BOUND = 1e-6
 
 
 # The solver takes one conductivity at a time. Other loop dimensions are gone through by the host.
-@differentiable_op(signature="(n,n),(s,n,n)->(s,n,n)", vectorized=False, compute_dtype="float64")
-def temperature(conductivity: Array, sources: Array) -> Array:
+@differentiable_op(
+    signature="(n,n),(s,n,n)->(s,n,n)", residuals={"factors": object}, vectorized=False, compute_dtype="float64"
+)
+def temperature(conductivity: Array, sources: Array) -> tuple[Array, dict[str, SuperLU]]:
     """The temperatures for each source, by finite volumes.
 
     The heat through the faces of a cell is what the source brings into it. All differences of temperature between
@@ -70,7 +71,8 @@ def temperature(conductivity: Array, sources: Array) -> Array:
     the way through a face, hence their resistances add: c is the harmonic mean of their conductivities. Patankar
     (1980), "Numerical Heat Transfer and Fluid Flow", section 4.2-3.
     """
-    return solve(conductivity, sources / len(conductivity) ** 2)
+    factors = factorize(conductivity)
+    return solve(factors, sources / len(conductivity) ** 2), {"factors": factors}
 
 
 @temperature.numpy_gradient
@@ -82,7 +84,7 @@ def temperature_gradient(op: RuleContext, cotangent: Array) -> tuple[Array, Arra
     """
     conductivity, _ = op.inputs
     (temperatures,) = op.outputs
-    adjoint = solve(conductivity, cotangent)
+    adjoint = solve(op.residuals.factors, cotangent)
 
     differences = face_differences(len(conductivity))
     flat_temperatures, flat_adjoint = (field.reshape(len(field), -1).T for field in (temperatures, adjoint))
@@ -92,22 +94,14 @@ def temperature_gradient(op: RuleContext, cotangent: Array) -> tuple[Array, Arra
     return by_conductivity, adjoint / len(conductivity) ** 2
 
 
-def solve(conductivity: Array, right: Array) -> Array:
+def solve(factors: SuperLU, right: Array) -> Array:
     """Solve A x = right for a stack of right-hand sides."""
-    factors = factorize(conductivity.tobytes(), len(conductivity))
     return factors.solve(right.reshape(len(right), -1).T).T.reshape(right.shape)
 
 
-@lru_cache(maxsize=CACHED_FACTORIZATIONS)
-def factorize(content: bytes, size: int) -> SuperLU:
-    """The sparse factorization of A for a conductivity given by its bytes.
-
-    A factorization is not an array, so it cannot be a residual of the op. The gradient rule finds it here again; it is
-    computed anew if `CACHED_FACTORIZATIONS` or more other conductivities were met in between. No more than these are
-    ever kept. Ops may run on several threads: `lru_cache` allows that, and what it keeps is only read.
-    """
-    conductivity = np.frombuffer(content).reshape(size, size)
-    differences = face_differences(size)
+def factorize(conductivity: Array) -> SuperLU:
+    """The sparse factorization of A. It is a residual of the op: the gradient rule uses it again."""
+    differences = face_differences(len(conductivity))
     matrix = differences.T @ scipy.sparse.diags_array(face_conductances(conductivity)) @ differences
     # Positive definite: the order may be chosen for the fewest entries, no pivots are needed.
     return splu(matrix.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
@@ -290,8 +284,6 @@ def main() -> None:
     found = find(start, measured, deviation, arguments.steps)
     columns = {"true": true_conductivity(SIZE), "start": start, "found": found}
     error = compare(columns, measured, deviation)
-    cache = factorize.cache_info()
-    print(f"{cache.misses} factorizations for {cache.misses + cache.hits} solutions")
 
     draw(arguments.output, columns, measured, deviation)
     print(f"Picture: {arguments.output}")

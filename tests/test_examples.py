@@ -42,7 +42,7 @@ PRINTED = {
     "sparse_poisson": r"Adjoint derivative and central difference: \S+e-\d\d apart, at most 1e-06 allowed\n"
     r" +true +start +found\n((smallest|largest) k, W/\(m K\)( +\d\.\d\d){3}\n){2}"
     r"relative error of k +0\.0% +\d\d\.\d% +\d\.\d%\nmisfit of T over its error( +\d\.\d\d){3}\n"
-    r"\d+ factorizations for \d+ solutions\nPicture: \S+\n",
+    r"Picture: \S+\n",
     "transport": r"Op and all assignments one by one: \S+ apart, at most 1e-12 allowed\n"
     r" +true +closed form +found\n((turn|zoom|centre), [a-z ]+( +\d+\.\d+){3}\n){4}Picture: \S+\n"
     r"Stars found and by closed form: \S+e-\d\d pixels apart, at most 1e-02 allowed\n",

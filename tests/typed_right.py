@@ -176,10 +176,10 @@ by_method = differentiable_op(lambda x: x, signature="()->()", grad=tfpyop.numer
 hypot = differentiable_op(np.hypot, grad="numerical")
 
 
-@differentiable_op(signature="(n)->(),(n)", residuals={"total": ("()", np.float64)})
-def normalised(x: Floats) -> tuple[tuple[Floats, Floats], dict[str, Floats]]:
+@differentiable_op(signature="(n)->(),(n)", residuals={"total": ("()", np.float64), "kept": object})
+def normalised(x: Floats) -> tuple[tuple[Floats, Floats], dict[str, Any]]:
     total = x.sum(-1)
-    return (total, x / total[..., None]), {"total": total}
+    return (total, x / total[..., None]), {"total": total, "kept": object()}
 
 
 class Model:
