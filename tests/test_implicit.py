@@ -412,6 +412,13 @@ def test_invalid_solvers(solve, remedy):
         solved(solve=solve)
 
 
+@pytest.mark.parametrize("solve", ["cg", "normal-cg"])
+def test_forward_mode_over_a_gradient_in_a_graph(solve):
+    op, a = solved(solve=solve), tf.constant(MATRIX)
+    with pytest.raises(GradientError, match=r"forward mode over a gradient or around a function is not available"):
+        modes.call("graph", lambda b: tangents(lambda b: weighted_gradient(lambda b: op(a, tf.sin(b)), b)[0], b), X[0])
+
+
 # -- singular Jacobians
 
 SINGULAR = r"the Jacobian of the residual by the outputs is singular.\n  Expected: a reciprocal condition number"

@@ -177,28 +177,6 @@ def objective(op):
     return tf.einsum("...i,...ij,...j->...", y, a, y) / 2 - tf.reduce_sum(b * y, -1)
 
 
-@differentiable_op(signature="(n,n),(n)->(n)")
-def solve_by_cg(a, b):
-    return np.linalg.solve(a, b[..., None])[..., 0]
-
-
-@solve_by_cg.implicit(solve="cg")
-def equation_for_cg(op):
-    (a, b), (y,) = op.inputs, op.outputs
-    return tf.linalg.matvec(a, y) - b
-
-
-@differentiable_op(signature="(n,n),(n)->(n)")
-def solve_by_normal_cg(a, b):
-    return np.linalg.solve(a, b[..., None])[..., 0]
-
-
-@solve_by_normal_cg.implicit(solve="normal-cg")
-def equation_for_normal_cg(op):
-    (a, b), (y,) = op.inputs, op.outputs
-    return product(a, y) - b  # an op with numpy rules
-
-
 class Root:
     """An op of a method that solves an equation of two outputs, and another op with a numpy rule in the equation."""
 
@@ -323,8 +301,6 @@ KINDS = {  # each keeps the shape of its input
     ),
     "implicit": (implicit_asinh, tf.asinh),
     "implicit matrix": (lambda x: implicit_solve(MATRIX + tf.linalg.diag(x), x), solve_natively),
-    "implicit, solve='cg'": (lambda x: solve_by_cg(MATRIX + tf.linalg.diag(x), x), solve_natively),
-    "implicit, solve='normal-cg'": (lambda x: solve_by_normal_cg(MATRIX + tf.linalg.diag(x), x), solve_natively),
     "implicit method": (
         lambda x: tf.add(*ROOT.solve(x)),
         lambda x: x / (2 + tf.tanh(x) ** 2) + tf.sin(x / (2 + tf.tanh(x) ** 2)),

@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import push_forwardprop_state, recording, stop_recording
+from tfpyop._lowering._tensorflow import inputs_with_tangents, push_forwardprop_state, recording, stop_recording
 from tfpyop._lowering.autodiff.linearization import Linearization
 from tfpyop._registry.bind import LinearSystem
-from tfpyop.errors import ContractError
+from tfpyop.errors import ContractError, GradientError
 
 Product = Callable[[tf.Tensor], tf.Tensor]
 
@@ -35,6 +35,12 @@ def solve_iteratively(
     Raises:
       GradientError: The solution is wrong. In a graph, it is raised when the graph runs.
     """
+    copies = [tf.identity(tensor) for tensor in (*point, right)]  # unwatched by an accumulator that is at work
+    if not tf.executing_eagerly() and inputs_with_tangents(copies):  # TensorFlow would differentiate the iterations
+        raise GradientError(
+            "forward mode over a gradient or around a function is not available in graphs with solve=.",
+            remedy="Omit solve=, use a tape over the gradient, or call the op eagerly.",
+        )
     known: list[tf.Tensor] = []
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
@@ -44,6 +50,8 @@ def solve_iteratively(
 
         def backward(cotangent: tf.Tensor) -> list[tf.Tensor]:
             by_right = solve_iteratively(system, point, cotangent, is_transposed=not is_transposed)
+            if not known:  # accumulators call this before the solution is returned
+                known.append(solve_iteratively(system, point, right, is_transposed=is_transposed))
             copies = [tf.identity(tensor) for tensor in point]
             with recording(), push_forwardprop_state(), tf.GradientTape() as tape:
                 tape.watch(copies)
@@ -55,7 +63,7 @@ def solve_iteratively(
 
         return solution, backward
 
-    known.append(solved(*point, right))
+    known[:] = [solved(*point, right)]
     return known[0]
 
 
