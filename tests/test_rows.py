@@ -122,6 +122,31 @@ print(x.numpy().tolist(), tape.gradient(x, b).numpy().tolist())
 """
 
 
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("loops", [((), ()), ((2, 1), (3,)), ((0,), ())], ids=str)
+def test_all_rows_have_one_object(mode, loops):
+    n_calls = []
+
+    def function(a, b):
+        n_calls.append(1)
+        inverse = np.linalg.inv(a)
+        return np.einsum("bij,bj->bi", inverse, b), {"inverse": inverse}
+
+    op = differentiable_op(function, signature="(n,n),(n)->(n)", vectorized="rows", residuals={"inverse": object})
+
+    @op.numpy_gradient
+    def gradient(op, cotangent):
+        by_b = np.einsum("bji,bj->bi", op.residuals.inverse, cotangent)
+        return -by_b[:, :, None] * op.outputs[0][:, None, :], by_b
+
+    a, b = given(*loops)
+    found = modes.gradient(mode, op, a, b)
+    n_runs = 3 if mode.endswith("again") else 1
+    assert len(n_calls) == (0 if 0 in loops[0] else n_runs)
+    for value, reference in zip(found, modes.gradient(mode, solved_rows, a, b), strict=True):
+        np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5)
+
+
 def test_another_process_flattens_the_rows(tmp_path):
     module = tf.Module()
     spec = [tf.TensorSpec([2, 2]), tf.TensorSpec([None, None, 2])]
