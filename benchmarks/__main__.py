@@ -20,7 +20,7 @@ from rich.progress import Progress
 from benchmarks.groups import GROUPS, Group
 from benchmarks.libraries import FOREIGN
 from benchmarks.measuring import Library, is_installed
-from benchmarks.report import LEGEND, Rounds, as_json, draw, show, versions
+from benchmarks.report import LEGEND, Calls, Rounds, as_json, draw, show, versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         libraries = _start({row.library for group in chosen for row in group.rows}, stack, console)
         for group in chosen:
             turns = _measure(group, libraries, options.rounds or group.rounds, progress)
-            show(console, group, turns)
-            measured.append(as_json(group, turns))
+            calls = _count(group, libraries, turns)
+            show(console, group, turns, calls)
+            measured.append(as_json(group, turns, calls))
             if options.json is not None:
                 options.json.write_text(json.dumps({"versions": versions(), "groups": measured}, indent=1))
             if options.charts is not None:
@@ -95,6 +96,13 @@ def _measure(group: Group, libraries: Mapping[str, Library], rounds: int, progre
         turns.append({row.key: costs[row.key] for row in rows})
     progress.remove_task(task)
     return turns
+
+
+def _count(group: Group, libraries: Mapping[str, Library], turns: Rounds) -> Calls:
+    """Count the calls of the rows that could be measured, if the group counts."""
+    if not group.counts:
+        return {}
+    return {row.key: libraries[row.library].count(row.case) for row in group.rows if row.key in turns[0]}
 
 
 def _positive(text: str) -> int:

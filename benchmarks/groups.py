@@ -16,18 +16,20 @@ class Row:
       name: How it is called in tables.
       case: The case of its library.
       library: The process that measures it.
-      at: Where it stands on the axis of its group.
+      at: Where it stands on the axis of its group: a number, or a text if the group has lines instead of a scale.
     """
 
     name: str
     case: str
     library: str = "tensorflow"
-    at: int | None = None
+    at: int | str | None = None
 
     @property
     def key(self) -> str:
         """What tells it from the other rows of its group."""
-        return self.name if self.at is None else f"{self.name}, {self.at:,}"
+        if self.at is None:
+            return self.name
+        return f"{self.name}, {self.at:,}" if isinstance(self.at, int) else f"{self.name}, {self.at}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Group:
       rounds: How many turns.
       axis: What rows grow with, if they do; those of one name are a curve then.
       compares: Whether ratios of its rows say anything.
+      counts: Whether calls are counted: every case then has another one, `calls` and its name. The first name of
+        its rows should not make more calls than the others.
     """
 
     key: str
@@ -62,10 +66,28 @@ class Group:
     rounds: int = 25
     axis: str | None = None
     compares: bool = True
+    counts: bool = False
 
 
 _WAYS = ("keyword", "static argument", "method", "dict")
 _KINDS = ("two tensors", "variable", "array", "number")
+_DERIVATIVES = ("gradient", "JVP", "Jacobian", "HVP")
+_RULES: Mapping[str, Sequence[str]] = {
+    "VJP in numpy": ("gradient", "Jacobian", "HVP"),
+    "VJP in TensorFlow": _DERIVATIVES,
+    "split rules": ("gradient", "Jacobian"),
+    "Jacobian in TensorFlow": _DERIVATIVES,
+    "Jacobian in numpy": _DERIVATIVES,
+    "equation": _DERIVATIVES,
+    "objective": _DERIVATIVES,
+    "adjoint in numpy": _DERIVATIVES,
+    "JVP in numpy": ("JVP",),
+    "numerical": ("gradient", "JVP", "Jacobian"),
+    "complex step": ("gradient", "JVP", "Jacobian"),
+}
+"""The kinds of rules, each with the derivatives that follow from it."""
+_NOT_IN_JAX = {"VJP in TensorFlow, JVP", "equation, JVP", "objective, JVP", "adjoint in numpy, Jacobian"}
+_NO_PEER = {"numerical", "complex step"}
 US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
 _FOREIGN = [
     Row("jax.pure_callback", "{} jax", "jax"),
@@ -91,6 +113,18 @@ def _peers(kind: str, *, has_gradient: bool = False, libraries: Sequence[str] = 
 
 def _curves(cases: Mapping[str, str], places: Sequence[int], library: str = "tensorflow") -> list[Row]:
     return [Row(name, case.format(at), library, at) for at in places for name, case in cases.items()]
+
+
+def _rules() -> list[Row]:
+    rows = []
+    for kind, derivatives in _RULES.items():
+        for place in (f"{kind}, {derivative}" for derivative in derivatives):
+            rows.append(Row(_OURS, f"rules {place}", "tensorflow", place))
+            if kind not in _NO_PEER and place not in _NOT_IN_JAX:
+                rows.append(Row("JAX", f"rules {place}", "jax", place))
+            if kind not in _NO_PEER:
+                rows.append(Row("PyTensor", f"rules {place}", "pytensor", place))
+    return rows
 
 
 GROUPS = [
@@ -210,6 +244,15 @@ GROUPS = [
         [Target("tfpyop, 1,000", 0.05, "recipe, 1,000")],
         rounds=5,
         axis="rows",
+    ),
+    Group(
+        "rules",
+        "Derivatives of functions of 8 floats by kind of rule, compiled",
+        US,
+        _rules(),
+        rounds=9,
+        axis="rule, derivative",
+        counts=True,
     ),
     Group(
         "trace",

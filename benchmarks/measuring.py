@@ -19,7 +19,9 @@ T = TypeVar("T")
 Run = Callable[[], Any]
 Measure = Callable[[], float]
 """Measures once; seconds, or whatever the group is about."""
-Case = Callable[[], Measure]
+Count = Callable[[], tuple[int, int]]
+"""Counts the calls of a function and of its rules."""
+Case = Callable[[], Measure | Count]
 """Sets a case up."""
 
 _BEST_OF = 3
@@ -82,11 +84,23 @@ class Library:
         Raises:
           RuntimeError: It failed, with the text of that.
         """
+        return float(self._ask(case))
+
+    def count(self, case: str) -> tuple[int, int]:
+        """Count the calls of the function of a case, and of its rules.
+
+        Raises:
+          RuntimeError: It failed, with the text of that.
+        """
+        function, rules = self._ask(f"calls {case}")
+        return function, rules
+
+    def _ask(self, case: str) -> Any:
         self._connection.send(case)
         answer = self._connection.recv()
         if isinstance(answer, str):
             raise RuntimeError(f"{case}: {answer}")
-        return float(answer)
+        return answer
 
 
 def is_installed(library: str) -> bool:
@@ -101,9 +115,9 @@ def _serve(connection: Connection, library: str) -> None:
         connection.send(cases)
         return
     connection.send("")
-    measures: dict[str, Measure] = {}
+    measures: dict[str, Measure | Count] = {}
 
-    def measured(name: str) -> float:
+    def measured(name: str) -> float | tuple[int, int]:
         if name not in measures:
             measures[name] = cases[name]()
         return measures[name]()

@@ -18,8 +18,10 @@ from benchmarks.groups import Group, Target
 
 Rounds = Sequence[Mapping[str, float]]
 """What each row took, turn by turn."""
+Calls = Mapping[str, tuple[int, int]]
+"""How many calls of its function and of its rules a row made; empty if the group does not count."""
 
-_PACKAGES = ("tfpyop", "tensorflow", "numpy", "scipy", "jax", "torch", "autograd", "pytensor")
+_PACKAGES = ("tfpyop", "tensorflow", "numpy", "scipy", "jax", "jaxopt", "torch", "autograd", "pytensor")
 
 LEGEND = """Medians of turns, of which each is the best of three. A ratio is the median of those of each turn: below 1
 the first one costs less. Spread: between what eight in ten turns lay; all of them, if there were less than ten."""
@@ -44,9 +46,9 @@ def cost(group: Group, rounds: Rounds, row: str) -> float:
     return statistics.median(turn[row] for turn in rounds) / group.unit[1]
 
 
-def show(console: Console, group: Group, rounds: Rounds) -> None:
+def show(console: Console, group: Group, rounds: Rounds, calls: Calls) -> None:
     """Print the table of a group, and what came of its targets."""
-    table = _table(group, rounds) if group.axis is None else _table_of_curves(group, rounds)
+    table = _table(group, rounds) if group.axis is None else _table_of_curves(group, rounds, calls)
     table.title = group.title
     for column in table.columns[1:]:
         column.justify = "right"
@@ -55,6 +57,8 @@ def show(console: Console, group: Group, rounds: Rounds) -> None:
         line = _said_of(group, rounds, target)
         if line is not None:
             console.print(f"  {line}", markup=False, highlight=False)
+    for line in _more_calls(group, calls):
+        console.print(f"  {line}", markup=False, highlight=False)
     console.print()
 
 
@@ -85,19 +89,51 @@ def _add_left_out(table: Table, group: Group, rounds: Rounds) -> None:
             table.add_row(row.key, "left out")
 
 
-def _table_of_curves(group: Group, rounds: Rounds) -> Table:
+def _table_of_curves(group: Group, rounds: Rounds, calls: Calls) -> Table:
     """A line for each place on the axis, a column for each curve, and what the first curve is to the others there."""
     assert group.axis is not None
     first, *others = curves = list(dict.fromkeys(row.name for row in group.rows))
-    table = Table(group.axis, *(f"{name}, {group.unit[0]}" for name in curves), box=SIMPLE, pad_edge=False)
+    table = Table(group.axis, box=SIMPLE, pad_edge=False)
+    shown = [first] if calls else curves
+    for name in curves if calls else ():
+        table.add_column(f"{name}, calls")
+    for name in shown:
+        table.add_column(f"{name}, {group.unit[0]}")
     for name in others:
         table.add_column(f"{first} / {name}")
+    table.columns[0].no_wrap = True
     for at in dict.fromkeys(row.at for row in group.rows):
-        keys = [row.key for row in group.rows if row.at == at]
-        costs = [f"{cost(group, rounds, key):,.2f}" for key in keys]
-        ratios = [ratio(rounds, keys[0], key) for key in keys[1:]]
-        table.add_row(f"{at:,}", *costs, *(f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios))
+        keys = {row.name: row.key for row in group.rows if row.at == at and row.key in rounds[0]}
+        counts = [_written(calls.get(keys.get(name, ""))) for name in curves] if calls else []
+        costs = [f"{cost(group, rounds, keys[name]):,.2f}" if name in keys else "" for name in shown]
+        ratios = [ratio(rounds, keys[first], keys[name]) if name in keys else None for name in others]
+        table.add_row(
+            f"{at:,}" if isinstance(at, int) else at, *counts, *costs, *(_ratio_text(found, calls) for found in ratios)
+        )
     return table
+
+
+def _ratio_text(found: tuple[float, float, float] | None, calls: Calls) -> str:
+    """The ratio and its spread; without the spread, for which there is no place, if the table has calls."""
+    if found is None:
+        return ""
+    middle, low, high = found
+    return f"{middle:.2f}" if calls else f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _written(calls: tuple[int, int] | None) -> str:
+    return "" if calls is None else f"{calls[0]} + {calls[1]}"
+
+
+def _more_calls(group: Group, calls: Calls) -> list[str]:
+    """What came of the target that the first name makes no more calls than the others."""
+    first = group.rows[0].name
+    ours = {row.at: calls[row.key] for row in group.rows if row.name == first and row.key in calls}
+    return [
+        f"NOT reached: {row.at}: {first} makes {_written(ours[row.at])} calls, {row.name} {_written(calls[row.key])}"
+        for row in group.rows
+        if row.key in calls and sum(calls[row.key]) < sum(ours[row.at])
+    ]
 
 
 def _said_of(group: Group, rounds: Rounds, target: Target) -> str | None:
@@ -112,7 +148,7 @@ def _said_of(group: Group, rounds: Rounds, target: Target) -> str | None:
     return f"{state}: {what} is {got:.2f}{unit}, wanted at most {target.most:.3g}{unit}"
 
 
-def as_json(group: Group, rounds: Rounds) -> dict[str, Any]:
+def as_json(group: Group, rounds: Rounds, calls: Calls) -> dict[str, Any]:
     """All that was measured in a group."""
     return {
         "key": group.key,
@@ -122,6 +158,7 @@ def as_json(group: Group, rounds: Rounds) -> dict[str, Any]:
             name: {
                 "median": cost(group, rounds, name),
                 "rounds": [turn[name] / group.unit[1] for turn in rounds],
+                **({"calls": calls[name]} if calls else {}),
             }
             for name in rounds[0]
         },
@@ -133,7 +170,7 @@ def draw(group: Group, rounds: Rounds, path: Path) -> None:
     """Draw the medians of a group with the spread of the turns, as curves if there is something they grow with."""
     from matplotlib.figure import Figure
 
-    size = (7, 1 + 0.32 * len(rounds[0])) if group.axis is None else (7, 4)
+    size = (7, 1 + 0.32 * len(rounds[0])) if group.axis is None else (7, 9 if group.counts else 4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(title=group.title)
     axes.spines[["top", "right"]].set_visible(False)
@@ -160,14 +197,22 @@ def _draw_bars(axes: Any, group: Group, rounds: Rounds) -> None:
 
 
 def _draw_curves(axes: Any, group: Group, rounds: Rounds) -> None:
+    places = [at for at in dict.fromkeys(row.at for row in group.rows) if at is not None]
     for name in dict.fromkeys(row.name for row in group.rows):
-        rows = [row for row in group.rows if row.name == name]
+        rows = [row for row in group.rows if row.name == name and row.key in rounds[0]]
         keys = [row.key for row in rows]
-        values = [cost(group, rounds, key) for key in keys]
-        axes.errorbar(
-            [row.at for row in rows], values, _spreads(group, rounds, keys), marker="o", capsize=2, label=name
-        )
-    places = sorted({row.at for row in group.rows if row.at is not None})
+        values, spreads = [cost(group, rounds, key) for key in keys], _spreads(group, rounds, keys)
+        if isinstance(places[0], str):
+            axes.errorbar(values, [places.index(row.at) for row in rows], xerr=spreads, fmt="o", capsize=2, label=name)
+        else:
+            axes.errorbar([row.at for row in rows], values, spreads, marker="o", capsize=2, label=name)
+    axes.legend(frameon=False)
+    if isinstance(places[0], str):
+        axes.set_yticks(range(len(places)), places)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{group.unit[0]}, less is better")
+        return
     if places[-1] >= 10 * places[0]:
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -176,7 +221,6 @@ def _draw_curves(axes: Any, group: Group, rounds: Rounds) -> None:
         axes.set_ylim(bottom=0)
     axes.set_xlabel(group.axis)
     axes.set_ylabel(f"{group.unit[0]}, less is better")
-    axes.legend(frameon=False)
 
 
 def _spreads(group: Group, rounds: Rounds, keys: Sequence[str]) -> list[list[float]]:

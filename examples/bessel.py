@@ -34,24 +34,25 @@ POINTS = [(0.0, 0.5), (0.0, 10.0), (0.5, 2.0), (1.0, 0.01), (1.0, 3.0), (2.5, 7.
 """Pairs of order v and argument x."""
 DRAWN_ORDERS = [0.0, 1.0, 2.5, 5.0]
 
-# NumPy's ufuncs bring their signature along, here (),()->(): order and argument broadcast.
+# NumPy's ufuncs bring their signature along, here (),()->(): the order x1 and the argument x2 broadcast. A derivative
+# by the order is an error, because no rule is for it.
 jv: Op[..., Any] = differentiable_op(scipy.special.jv)
 kv: Op[..., Any] = differentiable_op(scipy.special.kv)
 FUNCTIONS = {"J": (jv, mpmath.besselj), "K": (kv, mpmath.besselk)}
 
 
-@jv.jacobian
-def jv_partial(op: RuleContext) -> tuple[None, tf.Tensor]:
-    """The recurrence for x; derivatives by the order are not offered, they are None as for an integer."""
+@jv.jacobian(wrt="x2")
+def jv_by_argument(op: RuleContext) -> tf.Tensor:
+    """The recurrence for x."""
     v, x = op.inputs
-    return None, (jv(v - 1, x) - jv(v + 1, x)) / 2
+    return (jv(v - 1, x) - jv(v + 1, x)) / 2
 
 
-@kv.jacobian
-def kv_partial(op: RuleContext) -> tuple[None, tf.Tensor]:
-    """The recurrence for x; derivatives by the order are not offered, they are None as for an integer."""
+@kv.jacobian(wrt="x2")
+def kv_by_argument(op: RuleContext) -> tf.Tensor:
+    """The recurrence for x."""
     v, x = op.inputs
-    return None, -(kv(v - 1, x) + kv(v + 1, x)) / 2
+    return -(kv(v - 1, x) + kv(v + 1, x)) / 2
 
 
 def derivative(op: Op[..., Any], v: tf.Tensor, x: tf.Tensor, times: int) -> tf.Tensor:

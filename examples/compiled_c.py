@@ -64,8 +64,8 @@ void lj_energies(size_t clusters, size_t n, const double *positions, double *ene
     }
 }
 
-/* Their derivatives by the positions, times a cotangent for each cluster. */
-void lj_derivatives(size_t clusters, size_t n, const double *positions, const double *cotangents, double *derivatives)
+/* Their derivatives by the positions. */
+void lj_derivatives(size_t clusters, size_t n, const double *positions, double *derivatives)
 {
     double d[3], squared;
     for (size_t c = 0; c < clusters; c++, positions += 3 * n, derivatives += 3 * n) {
@@ -74,7 +74,7 @@ void lj_derivatives(size_t clusters, size_t n, const double *positions, const do
         for (size_t i = 0; i < n; i++)
             for (size_t j = 0; j < i; j++) {
                 double s = inverse_sixth(positions + 3 * i, positions + 3 * j, d, &squared);
-                double factor = cotangents[c] * (24 * s - 48 * s * s) / squared;
+                double factor = (24 * s - 48 * s * s) / squared;
                 for (int k = 0; k < 3; k++) {
                     derivatives[3 * i + k] += factor * d[k];
                     derivatives[3 * j + k] -= factor * d[k];
@@ -115,14 +115,13 @@ def energy(positions: Array) -> Array:
     return energies
 
 
-@energy.numpy_gradient
-def energy_gradient(op: RuleContext, cotangent: Array) -> Array:
-    """Minus the forces on the atoms, times the cotangents, by C."""
+@energy.numpy_jacobian
+def energy_derivatives(op: RuleContext) -> Array:
+    """Minus the forces on the atoms, by C."""
     (positions,) = op.inputs
+    *loop, n, _ = positions.shape
     derivatives = np.empty(positions.shape)
-    cotangents = np.ascontiguousarray(cotangent)
-    n = positions.shape[-2]
-    library().lj_derivatives(cotangents.size, n, np.ascontiguousarray(positions), cotangents, derivatives)
+    library().lj_derivatives(math.prod(loop), n, np.ascontiguousarray(positions), derivatives)
     return derivatives
 
 
@@ -139,9 +138,8 @@ def library() -> ctypes.CDLL:
         if process.returncode:
             raise RuntimeError(f"{shlex.join(command)} cannot compile the C functions:\n{process.stderr}")
         functions = ctypes.CDLL(str(path))
-    functions.lj_energies.argtypes = [ctypes.c_size_t, ctypes.c_size_t, READ, WRITTEN]
-    functions.lj_derivatives.argtypes = [ctypes.c_size_t, ctypes.c_size_t, READ, READ, WRITTEN]
-    functions.lj_energies.restype = functions.lj_derivatives.restype = None
+    for function in (functions.lj_energies, functions.lj_derivatives):
+        function.argtypes, function.restype = [ctypes.c_size_t, ctypes.c_size_t, READ, WRITTEN], None
     return functions
 
 

@@ -4,8 +4,8 @@
 
 While the shutter was open the camera moved and rolled, so the photograph is the mean of the scene seen from one pose
 after another. As the camera rolls, each place is blurred along another arc, and no convolution does that. A x samples x
-by `scipy.ndimage.map_coordinates`. Its adjoint, which SciPy has not, is the gradient of the op. The sharp image is the
-one that minimises
+by `scipy.ndimage.map_coordinates`. Its adjoint, which SciPy has not, defines all derivatives of the op. The sharp image
+is the one that minimises
 
     |A x - blurred|^2 / (2 noise^2) + weight TV(x)
 
@@ -72,28 +72,16 @@ def shake(image: Array, *, poses: int = POSES) -> Array:
     return scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest").mean(axis=0)
 
 
-@differentiable_op(signature="(h,w)->(h,w)", vectorized=False, compute_dtype="float64")
-def shake_adjoint(image: Array, *, poses: int = POSES) -> Array:
+@shake.numpy_adjoint
+def shake_adjoint(op: RuleContext, cotangent: Array) -> Array:
     """The adjoint A' y: what `shake` reads from four pixels with four weights is written to them with these."""
-    height, width = image.shape
+    poses, (height, width) = op.static.poses, cotangent.shape
     rows, columns = seen_places(height, width, poses)
-    total = np.zeros(image.size)
+    total = np.zeros(cotangent.size)
     for (row, row_weight), (column, column_weight) in product(neighbours(rows, height), neighbours(columns, width)):
-        amounts = image / poses * row_weight * column_weight
-        total += np.bincount((row * width + column).ravel(), amounts.ravel(), minlength=image.size)
-    return total.reshape(image.shape)
-
-
-@shake.gradient
-def shake_gradient(op: RuleContext, cotangent: tf.Tensor) -> tf.Tensor:
-    """The adjoint of a linear op is its gradient."""
-    return shake_adjoint(cotangent, poses=op.static.poses)
-
-
-@shake_adjoint.gradient
-def shake_adjoint_gradient(op: RuleContext, cotangent: tf.Tensor) -> tf.Tensor:
-    """The adjoint of the adjoint; so both ops can be differentiated to any order, and forward too."""
-    return shake(cotangent, poses=op.static.poses)
+        amounts = cotangent / poses * row_weight * column_weight
+        total += np.bincount((row * width + column).ravel(), amounts.ravel(), minlength=cotangent.size)
+    return total.reshape(cotangent.shape)
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.groups import GROUPS
-from benchmarks.libraries import FOREIGN, scaling_cases, startup_cases, tensorflow_cases
+from benchmarks.libraries import FOREIGN, scaling_cases, startup_cases, tensorflow_cases, tensorflow_rules
 from tests.processes import run_python
 
 CASES = {"tensorflow": tensorflow_cases, "scaling": scaling_cases, "startup": startup_cases}
@@ -37,5 +37,35 @@ def test_an_unknown_group_is_an_error_that_lists_the_groups():
 def test_every_row_is_a_case_and_every_target_a_row(group):
     names = [row.key for row in group.rows]
     assert len(set(names)) == len(names)
-    assert all(row.case in CASES[row.library].cases() for row in group.rows if row.library not in FOREIGN)
+    ours = [row.case for row in group.rows if row.library not in FOREIGN]
+    ours += [f"calls {case}" for case in ours if group.counts]
+    cases = {case for library in {row.library for row in group.rows} - {*FOREIGN} for case in CASES[library].cases()}
+    assert set(ours) <= cases
     assert {target.row for target in group.targets} | {target.over for target in group.targets} <= {*names, None}
+
+
+CALLS = {
+    "VJP in numpy, gradient": (1, 1),
+    "VJP in numpy, Jacobian": (1, 1),
+    "VJP in TensorFlow, JVP": (1, 0),
+    "VJP in TensorFlow, HVP": (1, 0),
+    "split rules, gradient": (1, 1),
+    "Jacobian in TensorFlow, Jacobian": (1, 0),
+    "Jacobian in numpy, gradient": (1, 1),
+    "Jacobian in numpy, JVP": (1, 1),
+    "Jacobian in numpy, Jacobian": (1, 1),
+    "equation, gradient": (1, 0),
+    "equation, HVP": (1, 0),
+    "objective, Jacobian": (1, 0),
+    "adjoint in numpy, gradient": (1, 1),
+    "adjoint in numpy, JVP": (2, 0),
+    "adjoint in numpy, Jacobian": (1, 1),
+    "JVP in numpy, JVP": (1, 1),
+    "complex step, Jacobian": (18, 0),
+}
+"""The fewest calls of the function and of its numpy rules. The JVP returns the output too."""
+
+
+@pytest.mark.parametrize("derivative", CALLS)
+def test_a_derivative_makes_the_fewest_calls(derivative):
+    assert tensorflow_rules.cases()[f"calls rules {derivative}"]()() == CALLS[derivative]

@@ -33,6 +33,10 @@ PRINTED = {
     "implicit_optimum": r"Implicit derivative and central difference: \S+e-\d\d apart, at most 1e-06 allowed\n"
     r"segment  true k  found k, N/m  standard deviations apart\n( +\d +\d+\.0 +\d+\.\d ± +\d+\.\d +\d\.\d\n){8}"
     r"Largest: \d\.\d standard deviations, at most 4 allowed\nPicture: \S+\n",
+    "invasion": r"Hessian and difference of gradients: \S+e-\d\d apart, at most 1e-06 allowed\n"
+    r"\d+ Newton steps with \d+ Hessian products leave \d\.\de-\d\d of the gradient\n"
+    r"(Brought in at x = \d+ km, y = \d+ km: \d\.\d km from the true place\n){2}Picture: \S+\n"
+    r"At most 1e-03 of the gradient and 4 km allowed\n",
     "modulo": rf"TF 1 graph and Session{REMAINDERS}eagerly{REMAINDERS}tf\.function{REMAINDERS}"
     r"Picture: \S+\nAll three agree with the expected numbers\.\n",
     "lynx_hare": r"per year  fitted  published       inside\n"

@@ -45,7 +45,7 @@ CASES = {
     "compiled_c:energy": {"positions": CLUSTERS},
     "digits:strokes": {"domain": {"pictures": "[0, 1]", "angles": "[-4, 4]"}},
     "deblur:shake": {"allow_empty": False, "max_side": 5},
-    "deblur:shake_adjoint": {"allow_empty": False, "max_side": 5},
+    "invasion:spread": {"domain": {"diffusivity": "integers [1, 9]"}, "allow_empty": False},
     "implicit_optimum:hang": {"shapes": st.sampled_from([((2,), (2,)), ((3, 4), (4,)), ((5,), (2, 5))])},
     "waves:propagate": {"dtypes": ["complex128"], "allow_empty": False, "largest": 2},
 }

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.libraries.common import X, Y, large, mod, mod_gradient
 from benchmarks.libraries.host_calls import host_calls
+from benchmarks.libraries.jax_rules import cases as rule_cases
 from benchmarks.measuring import Case, Measure, Run, marginal, seconds, timed
 
 CHAIN = 50
@@ -47,6 +48,7 @@ def cases() -> Mapping[str, Case]:
     """All cases, by name."""
     gradient = jax.grad(lambda x, y: differentiable(x, y).sum(), argnums=(0, 1))
     return {
+        **rule_cases(),
         "eager jax": lambda: timed(_ready(by_callback), 50),
         "eager gradient jax": lambda: timed(_ready(gradient), 5),
         "graph gradient jax": lambda: marginal(_gradient_chain, CHAIN, 5),

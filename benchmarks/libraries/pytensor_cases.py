@@ -12,6 +12,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
 from benchmarks.libraries.common import X, Y, mod, mod_gradient
+from benchmarks.libraries.pytensor_rules import cases as rule_cases
 from benchmarks.measuring import Case, Run, marginal, timed
 
 CHAIN = 50
@@ -54,6 +55,7 @@ class ModGradient(Op):
 def cases() -> Mapping[str, Case]:
     """All cases, by name."""
     return {
+        **rule_cases(),
         "eager pytensor": lambda: timed(_chain(1), 200),
         "eager gradient pytensor": lambda: timed(_gradient(1), 200),
         "graph pytensor": lambda: marginal(_chain, CHAIN, 20),

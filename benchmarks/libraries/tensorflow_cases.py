@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.libraries.common import OPS_OF_GRAPH, ROWS, SIZES, X, Y, large, mod, mod_gradient
+from benchmarks.libraries.tensorflow_rules import cases as rule_cases
 from benchmarks.measuring import Case, Measure, Run, marginal, seconds, timed
 from tfpyop import differentiable_op
 
@@ -102,6 +103,7 @@ OPS: Mapping[str, Op] = {
 def cases() -> Mapping[str, Case]:
     """All cases, by name."""
     return {
+        **rule_cases(),
         **{f"eager {name}": _eager(op) for name, op in OPS.items()},
         **{f"eager gradient {name}": _eager_gradient(op) for name, op in OPS.items() if name != "numpy_function"},
         **_kind_cases(),
