@@ -82,12 +82,15 @@ _RULES: Mapping[str, Sequence[str]] = {
     "objective": _DERIVATIVES,
     "adjoint in numpy": _DERIVATIVES,
     "JVP in numpy": ("JVP",),
+    "from-jvp, numpy": ("gradient", "JVP", "Jacobian"),
+    "from-vjp, numpy": ("gradient", "JVP", "Jacobian"),
+    "numerical, tridiagonal": ("gradient", "Jacobian"),
     "numerical": ("gradient", "JVP", "Jacobian"),
     "complex step": ("gradient", "JVP", "Jacobian"),
 }
 """The kinds of rules, each with the derivatives that follow from it."""
 _NOT_IN_JAX = {"VJP in TensorFlow, JVP", "equation, JVP", "objective, JVP", "adjoint in numpy, Jacobian"}
-_NO_PEER = {"numerical", "complex step"}
+_NO_PEER = {"from-jvp, numpy", "from-vjp, numpy", "numerical, tridiagonal", "numerical", "complex step"}
 US, MS, KB = ("us", 1e-6), ("ms", 1e-3), ("KB", 1e3)
 _FOREIGN = [
     Row("jax.pure_callback", "{} jax", "jax"),

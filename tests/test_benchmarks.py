@@ -61,9 +61,13 @@ CALLS = {
     "adjoint in numpy, JVP": (2, 0),
     "adjoint in numpy, Jacobian": (1, 1),
     "JVP in numpy, JVP": (1, 1),
+    "from-jvp, numpy, gradient": (1, 1),
+    "from-vjp, numpy, JVP": (1, 1),
+    "numerical, tridiagonal, Jacobian": (1 + 22 * (3 + 1), 0),
     "complex step, Jacobian": (18, 0),
 }
-"""The fewest calls of the function and of its numpy rules. The JVP returns the output too."""
+"""The fewest calls of the function and of its numpy rules. The JVP returns the output too.
+A tridiagonal pattern has three colours, and one more direction confirms it."""
 
 
 @pytest.mark.parametrize("derivative", CALLS)

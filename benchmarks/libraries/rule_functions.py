@@ -105,6 +105,14 @@ def running_sum_adjoint(vector: Array) -> Array:
     return np.cumsum(vector[..., ::-1], axis=-1)[..., ::-1]
 
 
+def three_points(x: Array) -> Array:
+    """A function whose Jacobian is tridiagonal."""
+    y = np.sin(x)
+    y[..., 1:] += x[..., :-1] ** 2
+    y[..., :-1] -= x[..., 1:]
+    return y
+
+
 def product(x: Array, y: Array) -> Array:
     """A function of two inputs, of which only the first one is differentiated."""
     return x * y

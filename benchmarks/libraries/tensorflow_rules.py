@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+import tfpyop
 from benchmarks.libraries.rule_functions import (
     Run,
     V,
@@ -22,6 +24,7 @@ from benchmarks.libraries.rule_functions import (
     softmax_jacobian,
     softmax_vjp,
     softmax_vjp_vjp,
+    three_points,
 )
 from benchmarks.measuring import Case
 from tfpyop import differentiable_op
@@ -107,6 +110,23 @@ def _jvp_in_numpy() -> Function:
     return op
 
 
+def _vjp_from_jvp() -> Function:
+    op = _softmax(grad="from-jvp")
+    op.numpy_jvp(rule(lambda op, t: softmax_vjp(op.outputs[0], t)))
+    return op
+
+
+def _jvp_from_vjp() -> Function:
+    op = _softmax(jvp="from-vjp")
+    op.numpy_gradient(rule(lambda op, g: softmax_vjp(op.outputs[0], g)))
+    return op
+
+
+def _numerical_with_sparsity() -> Function:
+    banded = np.abs(np.subtract.outer(np.arange(len(V)), np.arange(len(V)))) <= 1
+    return differentiable_op(counted(three_points), signature="(n)->(n)", grad=tfpyop.numerical(sparsity=banded))
+
+
 def _gradient(function: Function, x: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -144,6 +164,9 @@ OPS: Mapping[str, Callable[[], Function]] = {
     "objective": _objective,
     "adjoint in numpy": _adjoint_in_numpy,
     "JVP in numpy": _jvp_in_numpy,
+    "from-jvp, numpy": _vjp_from_jvp,
+    "from-vjp, numpy": _jvp_from_vjp,
+    "numerical, tridiagonal": _numerical_with_sparsity,
     "numerical": lambda: _softmax(grad="numerical"),
     "complex step": lambda: _softmax(grad="complex-step"),
 }
