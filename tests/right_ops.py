@@ -131,6 +131,25 @@ def _second_power():
     return op
 
 
+def _constant_exponent():
+    op = differentiable_op(lambda x, p: x**2 * p, signature="(),()->()", domain={"x": "[-2, 2]", "p": "[1, 2]"})
+    op.gradient(lambda op, g: 2 * op.inputs[0] * op.inputs[1] * g, wrt="x")
+    return op
+
+
+def _cumulated_product():
+    op = differentiable_op(
+        lambda x, y: np.cumsum(x * np.sin(y), -1), signature="(n),(n)->(n)", domain={"x": "[-2, 2]", "y": "[-2, 2]"}
+    )
+
+    def pulled(g):
+        return np.flip(np.cumsum(np.flip(g, -1), -1), -1)
+
+    op.numpy_adjoint(lambda op, g: pulled(g) * np.sin(op.inputs[1]), linear_in="x")
+    op.numpy_gradient(lambda op, g: pulled(g) * op.inputs[0] * np.cos(op.inputs[1]), wrt="y")
+    return op
+
+
 def _native_square():
     op = differentiable_op(lambda x: x * x, signature="()->()", grad=lambda op, g: 2 * g * op.inputs[0])
     op.native(lambda x: tf.square(x))
@@ -734,6 +753,8 @@ RIGHT = [
     ),
     Right("a second rule in TensorFlow", _second_power()),
     Right("rules for some inputs", _split_product()),
+    Right("no rule for one of the inputs", _constant_exponent()),
+    Right("an adjoint for one input, and a gradient rule for the other", _cumulated_product()),
     Right("a native implementation", _native_square()),
     Right("a bound method", Scaled(3.0).scaled),
 ]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
+from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
 from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._derivatives import (
@@ -45,8 +46,10 @@ class Point:
       tensors: The inputs as tensors.
       function: The host function, for numerical derivatives.
       call: The op, for TensorFlow's derivatives.
+      push: The op, for forward mode.
       outputs: The outputs of the op at this point. Cotangents have the same dtypes.
-      undefined: The indices of the inputs by which the op declares that it has no derivative.
+      undefined: The indices of the inputs by which the op has no gradient.
+      without_tangents: The indices of the inputs by which the op has no derivative in forward mode.
     """
 
     arrays: list[Array]
@@ -54,7 +57,9 @@ class Point:
     function: Function
     call: Flat
     outputs: list[Array]
+    push: Flat
     undefined: Sequence[int] = ()
+    without_tangents: Sequence[int] = ()
 
     @classmethod
     def of(cls, check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> Point:
@@ -72,9 +77,17 @@ class Point:
             hypothesis.reject()
         if not all(any(is_differentiable(array.dtype) for array in side) for side in (arrays, values)):
             check.skip_example("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
-        undefined = undefined_inputs(op, arguments)
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
-        return cls(arrays, tensors, function, call, [output.numpy() for output in call(tensors)], undefined)
+        return cls(
+            arrays,
+            tensors,
+            function,
+            call,
+            [output.numpy() for output in call(tensors)],
+            flat_function(op, arguments, Transform.JVP),
+            undefined_inputs(op, arguments, Transform.VJP),
+            undefined_inputs(op, arguments, Transform.JVP),
+        )
 
     def moved(self) -> Point:
         """Return a nearby generic point."""
@@ -89,10 +102,16 @@ class Point:
 
     @property
     def wanted(self) -> list[bool]:
-        """Whether each input has derivatives."""
-        return [
-            is_differentiable(array.dtype) and number not in self.undefined for number, array in enumerate(self.arrays)
-        ]
+        """Whether the op has a gradient by each input."""
+        return self._differentiable_except(self.undefined)
+
+    @property
+    def varied(self) -> list[bool]:
+        """Whether the op has a derivative by each input in forward mode."""
+        return self._differentiable_except(self.without_tangents)
+
+    def _differentiable_except(self, numbers: Sequence[int]) -> list[bool]:
+        return [is_differentiable(array.dtype) and number not in numbers for number, array in enumerate(self.arrays)]
 
 
 def _widened(array: Array) -> Array:

@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
+from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._check_runner import CheckRunner, Outcome
@@ -53,7 +54,7 @@ from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
 from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import checked_modes, is_applicable
-from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of
+from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of, undefined_inputs
 from tfpyop.testing._strategies import smooth_arguments
 from tfpyop.testing._surrogate_checks import REASON, SurrogateGradientChecker, check_surrogate_jvp
 from tfpyop.testing._sweep import row_products
@@ -156,9 +157,9 @@ def check_jvp(
 
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)
-        direction = direction_of(at.arrays, at.wanted)
+        direction = direction_of(at.arrays, at.varied)
         numerical = confirmed(at.function, at.arrays, direction, slopes(at.function, at.arrays, direction))
-        tangents = jvp(at.call, at.tensors, direction)
+        tangents = jvp(at.push, at.tensors, direction)
         require_some(numerical)
         coverage.note_outputs(at.outputs, numerical.counts)
         for number, tangent in enumerate(tangents):
@@ -179,7 +180,7 @@ def check_jvp(
                     cause=next(iter(likely_causes(got, values)), None),
                 )
         _require_light_tangents(check, at, direction, numerical)
-        if rules_of(op).vjp is not None:
+        if rules_of(op).vjp is not None and set(at.undefined) <= set(at.without_tangents):
             _require_adjoint(check, at, numerical, direction=direction, tangents=tangents)
 
     strategy = smooth_arguments(op) if arguments is None else arguments
@@ -317,7 +318,8 @@ def _sweep_second_order(sweeper: Sweeper, op: Op[..., Any], body: Callable[[Argu
         arrays, arguments = batch.arrays, batch.as_arguments
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
         outputs = [output.numpy() for output in call(tensors)]
-        at = Point(arrays, tensors, host_function(op, arguments), call, outputs)
+        undefined = undefined_inputs(op, arguments, Transform.VJP)
+        at = Point(arrays, tensors, host_function(op, arguments), call, outputs, call, undefined)
         return FirstGradient(at, weights_like(outputs, generator_of(arrays, 1)))
 
     def function(batch: Batch) -> Function:
@@ -333,8 +335,8 @@ def _sweep_second_order(sweeper: Sweeper, op: Op[..., Any], body: Callable[[Argu
 
 def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, numerical: Slopes) -> None:
     """Raise a failure if a small part of a tangent is wrong."""
-    push = functools.partial(jvp, at.call, at.tensors)
-    light = LightTangents(at.function, at.arrays, push, at.undefined)
+    push = functools.partial(jvp, at.push, at.tensors)
+    light = LightTangents(at.function, at.arrays, push, at.without_tangents)
     found = light.mismatch(direction, numerical)
     if found is not None:
         raise check.failure(

@@ -100,7 +100,7 @@ def _require_linear_gradient(check: CheckRunner, at: Point) -> None:
 def _require_linear_tangents(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless the tangents of a combination are the combination of the tangents."""
     generator = generator_of(at.arrays, 2)
-    first, second = _moves(at, generator), _moves(at, generator)
+    first, second = _moves(at, at.varied, generator), _moves(at, at.varied, generator)
     a, b = generator.uniform(0.5, 2, 2) * generator.choice([-1.0, 1.0], 2)
     whole = _tangents(check, at, _combined(a, first, b, second))
     expected = _combined(a, _tangents(check, at, first), b, _tangents(check, at, second))
@@ -112,7 +112,7 @@ def _require_linear_tangents(check: CheckRunner, at: Point) -> None:
 
 def _require_transposed(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless (u, J v) = (u J, v)."""
-    weights, moves = weights_like(at.outputs, generator_of(at.arrays, 3)), _moves(at, generator_of(at.arrays, 4))
+    weights, moves = _vectors_of_both(at)
     tangents, gradients = _tangents(check, at, moves), _gradients(check, at, weights)
     forward, backward = inner(weights, tangents), inner(gradients, moves)
     scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(moves))
@@ -128,8 +128,8 @@ def _require_transposed(check: CheckRunner, at: Point) -> None:
 def _is_kink(at: Point) -> bool:
     """Return whether a nearby point has other products, as at kinks, where the rules may use other conventions."""
     moved = at.moved()
-    weights, moves = weights_like(at.outputs, generator_of(at.arrays, 3)), _moves(at, generator_of(at.arrays, 4))
-    tangents = jvp(moved.call, moved.tensors, moves)
+    weights, moves = _vectors_of_both(at)
+    tangents = jvp(moved.push, moved.tensors, moves)
     gradients = arrays_of(vjp(moved.call, moved.tensors, weights))
     forward, backward = inner(weights, tangents), inner(gradients, moves)
     scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(moves))
@@ -200,11 +200,16 @@ def _combined(a: float, first: Vectors, b: float, second: Vectors) -> list[Array
     ]
 
 
-def _moves(at: Point, generator: np.random.Generator) -> list[Array | None]:
+def _moves(at: Point, moved: Sequence[bool], generator: np.random.Generator) -> list[Array | None]:
     return [
-        random_move(array, generator) if is_wanted else None
-        for array, is_wanted in zip(at.arrays, at.wanted, strict=True)
+        random_move(array, generator) if is_moved else None for array, is_moved in zip(at.arrays, moved, strict=True)
     ]
+
+
+def _vectors_of_both(at: Point) -> tuple[list[Array | None], list[Array | None]]:
+    """Return cotangents, and tangents of the inputs that have a derivative in both directions."""
+    moved = [is_wanted and is_varied for is_wanted, is_varied in zip(at.wanted, at.varied, strict=True)]
+    return weights_like(at.outputs, generator_of(at.arrays, 3)), _moves(at, moved, generator_of(at.arrays, 4))
 
 
 def _gradients(check: CheckRunner, at: Point, weights: Vectors) -> list[Array | None]:
@@ -216,6 +221,6 @@ def _gradients(check: CheckRunner, at: Point, weights: Vectors) -> list[Array | 
 
 def _tangents(check: CheckRunner, at: Point, moves: Vectors) -> list[Array | None]:
     try:
-        return jvp(at.call, at.tensors, moves)
+        return jvp(at.push, at.tensors, moves)
     except Exception as error:
         check.reject(error)

@@ -317,7 +317,7 @@ class _Compared:
                 lambda: [one for number in numbers for one in self._by_one_input(at, number, weights)]
             )
         if rules_of(self._op).jvp is not None:
-            found["check_jvp"] = _unless_raised(lambda: jvp(at.call, at.tensors, direction_of(at.arrays, at.wanted)))
+            found["check_jvp"] = _unless_raised(lambda: jvp(at.push, at.tensors, direction_of(at.arrays, at.varied)))
         if self._has_second_order:
             found["check_second_order"] = _unless_raised(
                 lambda: first.pulled_back(weights_like(wanted, generator_of(at.arrays, 2)))

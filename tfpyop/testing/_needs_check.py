@@ -67,7 +67,7 @@ def check_needs(
 
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)
-        if sum(at.wanted) < 2:
+        if max(sum(at.wanted), sum(at.varied)) < 2:
             check.skip_example("the op has less than two floating inputs")
         if rules.vjp is not None:
             _check_cotangents(check, at)
@@ -123,14 +123,14 @@ def _cotangents(at: Point, needs: Sequence[bool], weights: Sequence[Array | None
 
 
 def _check_tangents(check: CheckRunner, at: Point) -> None:
-    moves = direction_of(at.arrays, at.wanted)
-    for needs in _combinations(at.wanted):
+    moves = direction_of(at.arrays, at.varied)
+    for needs in _combinations(at.varied):
         directions = zip(moves, needs, strict=True)
         moved = [None if move is None else move if varies else np.zeros_like(move) for move, varies in directions]
         try:
-            whole = jvp(at.call, at.tensors, moved)
+            whole = jvp(at.push, at.tensors, moved)
             found = jvp(
-                at.call, at.tensors, [move if varies else None for move, varies in zip(moved, needs, strict=True)]
+                at.push, at.tensors, [move if varies else None for move, varies in zip(moved, needs, strict=True)]
             )
         except GradientError as error:
             check.reject(error)

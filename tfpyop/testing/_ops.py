@@ -5,7 +5,7 @@ This is the only module of the package that uses internals of an `Op`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType, ModuleType
@@ -17,7 +17,16 @@ from tfpyop import Op
 from tfpyop._host.function import HostFunction
 from tfpyop._op import op_def_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, RuleSet, SplitRule, TensorFlowRule
+from tfpyop._registry.op_def import (
+    ConcreteOp,
+    NumpyRule,
+    PlainRule,
+    Rule,
+    RuleSet,
+    SplitRule,
+    TensorFlowRule,
+    Transform,
+)
 from tfpyop._registry.rule_op_def import numbers_of
 from tfpyop._rules.implicit_derivatives import ImplicitDerivative
 from tfpyop._rules.numerical import NumericalRule
@@ -144,13 +153,13 @@ def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, 
     return definition.bind_arguments(arguments.args, arguments.static)
 
 
-def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
+def flat_function(op: Op[..., Any], arguments: Arguments, transform: Transform = Transform.VJP) -> Flat:
     """Return the op as a function of flat tensors, with the static values and the nesting of a call.
 
-    Derivatives by inputs that the op declares non-differentiable are stopped, because they raise.
+    Derivatives in this direction by inputs that have none are stopped, because they raise.
     """
     concrete_op, _ = concrete_op_of(op, arguments)
-    undefined = undefined_inputs(op, arguments)
+    undefined = undefined_inputs(op, arguments, transform)
 
     def function(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         inputs = [tf.stop_gradient(tensor) if number in undefined else tensor for number, tensor in enumerate(tensors)]
@@ -159,10 +168,33 @@ def flat_function(op: Op[..., Any], arguments: Arguments) -> Flat:
     return function
 
 
-def undefined_inputs(op: Op[..., Any], arguments: Arguments) -> Sequence[int]:
-    """Return the indices of the flat inputs by which the op declares that it has no derivative."""
+def undefined_inputs(op: Op[..., Any], arguments: Arguments, transform: Transform) -> Sequence[int]:
+    """Return the indices of the flat inputs by which the op has no derivative in one direction.
+
+    The op declares these inputs non-differentiable, or no rule is for them.
+    """
     concrete_op, leaves = concrete_op_of(op, arguments)
-    return numbers_of(concrete_op, spec_of(op).undefined, len(leaves))
+    named = numbers_of(concrete_op, spec_of(op).undefined, len(leaves))
+    return sorted({*named, *_inputs_without_rule(concrete_op, transform, len(leaves))})
+
+
+def _inputs_without_rule(op: ConcreteOp, transform: Transform, n_inputs: int) -> set[int]:
+    """Return the indices of the inputs that none of the rules for some inputs is for."""
+    vjp, jvp = op.rules.vjp, op.rules.jvp
+    if not isinstance(op.rules.of(transform), SplitRule):
+        return set()
+    rules = [*_rules_by_names(jvp if transform is Transform.JVP else vjp)]
+    if transform is Transform.JVP:  # derived from these gradient rules
+        is_elementwise = op.signature is not None and op.signature.is_elementwise
+        rules += [pair for pair in _rules_by_names(vjp) if is_elementwise or isinstance(pair[1], TensorFlowRule)]
+    known = [number for names, _ in rules for number in (numbers_of(op, names, n_inputs) if names else range(n_inputs))]
+    return set(range(n_inputs)).difference(known)
+
+
+def _rules_by_names(rule: Rule | None) -> Iterable[tuple[tuple[str, ...], PlainRule]]:
+    if rule is None:
+        return []
+    return rule.parts.items() if isinstance(rule, SplitRule) else [((), rule)]
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:

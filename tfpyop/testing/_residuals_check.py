@@ -107,10 +107,10 @@ def _cotangents(at: Point) -> Derivative:
 
 def _tangents(at: Point) -> Derivative:
     """Return a function that returns the tangents of a call, which it makes each time."""
-    moves = direction_of(at.arrays, at.wanted)
+    moves = direction_of(at.arrays, at.varied)
 
     def tangents() -> list[Array]:
-        return [np.zeros(0) if tangent is None else tangent for tangent in jvp(at.call, at.tensors, moves)]
+        return [np.zeros(0) if tangent is None else tangent for tangent in jvp(at.push, at.tensors, moves)]
 
     return tangents
 

@@ -42,11 +42,11 @@ class SurrogateGradientChecker(GradientChecker):
 def check_surrogate_jvp(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> None:
     """Raise CheckError if a tangent of an op with a surrogate JVP rule is not linear in the tangents of the inputs."""
     at = Point.of(check, op, arguments)
-    first = direction_of(at.arrays, at.wanted)
+    first = direction_of(at.arrays, at.varied)
     scaled = [None if move is None else np.arange(1, move.size + 1).reshape(move.shape) * move for move in first]
     require_linear(
         check,
-        lambda vectors: jvp(at.call, at.tensors, vectors),
+        lambda vectors: jvp(at.push, at.tensors, vectors),
         [first, scaled],
         lambda number: f"the tangent of output {number} is not linear in the tangents of the inputs",
     )

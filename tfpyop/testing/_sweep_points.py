@@ -16,6 +16,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._numdiff.directional import Function
+from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
 from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Vectors, arrays_of
@@ -154,6 +155,6 @@ class Sweeper:
 
     def by_jvp(self, batch: Batch, outputs: Sequence[Array], weights: Vectors, direction: Vectors) -> Any:
         """Return the products of the tangents of each row with the cotangents of the outputs."""
-        call = flat_function(self._op, batch.as_arguments)
+        call = flat_function(self._op, batch.as_arguments, Transform.JVP)
         tangents = jvp(call, [tf.constant(array) for array in batch.arrays], direction)
         return row_products(weights, tangents, batch)
