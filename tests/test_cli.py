@@ -372,7 +372,7 @@ def test_check_lists_what_was_not_tested_and_the_mutants_that_survived(run, rule
     lines = output.splitlines()[start + 1 : start + 7]
     assert lines[2].startswith("  Not tested: sizes above ")
     assert [*lines[:2], *lines[3:]] == [
-        "  WARNING: static option 'mode' was 'plain' in all examples. Annotate it (bool, int, Literal, an Enum), or "
+        "  WARNING: static parameter 'mode' was 'plain' in all examples. Annotate it (bool, int, Literal, an Enum), or "
         "pass arguments=arguments(op, mode=st.sampled_from([...])).",
         "  WARNING: line 13 of cli_rules.py never ran, in the rule scaled_gradient. Pass domain= or arguments= that "
         "reach it.",
@@ -389,4 +389,4 @@ def test_the_json_of_check_has_what_was_not_tested_and_the_mutants(run, rules):
     assert [part["option"] for part in op["not_tested"]] == ["mode", None, None]
     assert [part["is_warning"] for part in op["not_tested"]] == [True, True, False]
     assert {mutant["status"] for mutant in op["mutation"]["mutants"]} == {"found", "survived"}
-    assert op["checks"][0]["not_tested"][0].startswith("static option 'mode' was 'plain'")
+    assert op["checks"][0]["not_tested"][0].startswith("static parameter 'mode' was 'plain'")

@@ -73,7 +73,7 @@ def test_the_report_contains_the_script():
         lines[start + 3],
     ]
     assert re.fullmatch(
-        r"    # run this where cubed is op 'cubed' \(.*test_failure_scripts\.py:\d+\)", lines[start + 3]
+        r"    # run this where cubed refers to op 'cubed' \(.*test_failure_scripts\.py:\d+\)", lines[start + 3]
     )
     assert failure.code.splitlines()[4:] == [
         "args = (tf.constant(np.array(-1.0, np.float64)),)",

@@ -125,7 +125,7 @@ def plus_one():
 @pytest.mark.slow
 def test_a_newer_version_is_used_after_a_self_test_with_one_warning(connect_again, caplog, monkeypatch):
     connect_again(EARLIER)
-    with pytest.raises(UnsupportedError, match="which was not tested yet"):
+    with pytest.raises(UnsupportedError, match="which has not been tested yet"):
         ffi.register(lambda *_: None, is_compiling=False)
     newer_version.problem.cache_clear()
     with caplog.at_level(logging.WARNING, "tfpyop"):
@@ -134,7 +134,8 @@ def test_a_newer_version_is_used_after_a_self_test_with_one_warning(connect_agai
     (record,) = (record for record in caplog.records if record.name == "tfpyop")
     assert record.getMessage() == (
         f"TensorFlow {tf.__version__} has {VERSION}. This version of tfpyop was tested on XLA FFI 0.1 to 0.5. A "
-        "self-test in another process passed, so ops are compiled. Install a newer tfpyop if there is one."
+        "self-test in another process passed, so ops can be compiled. Install a newer version of tfpyop if "
+        "one is available."
     )
     # another process finds the result
     connect_again(EARLIER)
@@ -174,7 +175,7 @@ def test_a_failed_self_test_is_reported_and_runs_once(connect_again, monkeypatch
 def test_a_frozen_program_is_not_started_again(connect_again, monkeypatch):
     connect_again(EARLIER)
     monkeypatch.setattr("sys.frozen", True, raising=False)
-    with pytest.raises(UnsupportedError, match="failed a self-test: there is no Python interpreter for it"):
+    with pytest.raises(UnsupportedError, match="failed a self-test: no Python interpreter was found to run it"):
         compiled(plus_one())(X)
 
 
@@ -185,10 +186,10 @@ def test_a_passed_test_counts_for_its_own_version_only(connect_again, monkeypatc
     newer_version.problem.cache_clear()
     assert newer_version.problem(VERSION, EARLIER[0, 0], may_test=False) == ""
     other = VERSION._replace(minor=VERSION.minor + 1)
-    assert newer_version.problem(other, EARLIER[0, 0], may_test=False) == "which was not tested yet"
+    assert newer_version.problem(other, EARLIER[0, 0], may_test=False) == "which has not been tested yet"
     monkeypatch.setattr(newer_version, "__version__", "0.0")
     newer_version.problem.cache_clear()
-    assert newer_version.problem(VERSION, EARLIER[0, 0], may_test=False) == "which was not tested yet"
+    assert newer_version.problem(VERSION, EARLIER[0, 0], may_test=False) == "which has not been tested yet"
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(connect_again, monkeypatch, tmp_path):

@@ -51,7 +51,7 @@ def test_a_page_is_the_same_each_time(tmp_path):
 
 def test_a_page_shows_what_was_not_tested_and_the_survivors(tmp_path):
     path = tmp_path / "page.html"
-    untested = (NotTested("static option 'n' was <1> in all examples", "Annotate it.", is_warning=True, option="n"),)
+    untested = (NotTested("static parameter 'n' was <1> in all examples", "Annotate it.", is_warning=True, option="n"),)
     mutants = (
         Mutant("ops.py:3", "sign", "a < b", "b", "survived"),
         Mutant("ops.py:4", "sign", "c", "-c", "found", "check_gradient"),
@@ -61,7 +61,7 @@ def test_a_page_shows_what_was_not_tested_and_the_survivors(tmp_path):
     text = path.read_text()
     assert "<h1>1 op passed</h1>" in text
     assert (
-        '<p class="warning">Warning: static option &#x27;n&#x27; was &lt;1&gt; in all examples. Annotate it.</p>'
+        '<p class="warning">Warning: static parameter &#x27;n&#x27; was &lt;1&gt; in all examples. Annotate it.</p>'
         in text
     )
     assert '<p class="facts">Not tested: NaN; sizes above 3.</p>' in text

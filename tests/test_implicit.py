@@ -386,7 +386,7 @@ def test_a_solver_that_finds_no_solution(mode, solve):
     op = differentiable_op(lambda b: b * 0 + 1, signature="(n)->(n)")
     op.implicit(lambda op: 0 * op.outputs[0] - op.inputs[0], solve=solve)
     message = (
-        r"the linear solver of solve= found no solution. The Jacobian of the residual by the outputs may be singular.\n"
+        r"the linear solver in solve= found no solution. The Jacobian of the residual by the outputs may be singular.\n"
         r"  Expected: an error relative to the right-hand side up to 1.49e-08\n"
     )
     with pytest.raises((GradientError, tf.errors.InvalidArgumentError), match=message):
@@ -415,7 +415,7 @@ def test_invalid_solvers(solve, remedy):
 @pytest.mark.parametrize("solve", ["cg", "normal-cg"])
 def test_forward_mode_over_a_gradient_in_a_graph(solve):
     op, a = solved(solve=solve), tf.constant(MATRIX)
-    with pytest.raises(GradientError, match=r"forward mode over a gradient or around a function is not available"):
+    with pytest.raises(GradientError, match=r"forward mode over a gradient or around a tf.function is not available"):
         modes.call("graph", lambda b: tangents(lambda b: weighted_gradient(lambda b: op(a, tf.sin(b)), b)[0], b), X[0])
 
 

@@ -902,7 +902,7 @@ def test_a_shape_function_that_xla_cannot_ask():
 {subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
   Expected: sizes that can be computed from the input sizes
   Got:      float32[?] for inputs float32[?]
-  shape= gives the output shape for known sizes only. Write a signature, for example "()->()" for an elementwise \
+  XLA can use shape= for known sizes only. Write a signature, for example "()->()" for an elementwise \
 function, or make all sizes known with input_signature= or tf.ensure_shape."""
     check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([None])))
 
@@ -913,8 +913,8 @@ def test_a_run_time_size_under_xla():
 {subject(op)}: output 0 has an unknown shape; XLA needs it at compile time.
   Expected: sizes that can be computed from the input sizes
   Got:      float32[?] for inputs float32[3]
-  Signature '(n)->(k)' leaves k to the run time. Write what it is in terms of the inputs, as in "(n)->(n//2+1)", \
-compute it with sizes=, or pad the output to such a size."""
+  Signature '(n)->(k)' leaves k to the run time. Write it as a formula of input sizes, as in "(n)->(n//2+1)", \
+compute it with sizes=, or pad the output to a size that is known."""
     check(SignatureError, text, lambda: trace_for_xla(op, tf.TensorSpec([3])))
 
 
@@ -1485,7 +1485,7 @@ def test_an_object_of_a_function_whose_outputs_change():
     text = f"""\
 {subject(op)}: output 0 changed when the function was called again to create an object for a rule.
   Expected: the same outputs for the same inputs
-  Got:      another value of float32[]
+  Got:      a different value of float32[]
   Make the function depend on its inputs only, or save arrays instead of a Python object: \
 residuals={{"lu": ("(n,n)", np.float64)}}."""
     check(ContractError, text, lambda: rule(1.0, 5.0, np.uint64(0), 1.0))
@@ -1664,8 +1664,8 @@ DECORATIONS = {
         {"signature": "(n,n),(n)->(n)", "residuals": {"lu": object}, "stateful": True},
         """\
 {op}: residual 'lu' is a Python object, but the op is declared stateful.
-  Remove stateful=True, or pass the state on as an array residual. An object that is gone is created again by another \
-call of the function, which would change the state.""",
+  Remove stateful=True, or save an array instead of the object. If an object no longer exists, the function is called \
+again, which would change the state.""",
     ),
     "an unknown static name": (
         plain,
@@ -1865,8 +1865,8 @@ def test_a_name_that_is_taken():
 op 'tests.messages:taken' ({place(another)}): another op already has the name 'tests.messages:taken'.
   Expected: one definition for each name
   Got:      one at {place(plain)} and one at {place(another)}
-  Rename one of the functions, or pass a different name= for one of the ops. Do not pass name= for ops created inside \
-a function."""
+  Rename one of the functions, or pass a different name= for each op. Omit name= for ops that a function creates in \
+every call."""
     check(RegistrationError, text, lambda: differentiable_op(another, name="tests.messages:taken"))
 
 

@@ -35,7 +35,7 @@ def test_a_static_option_that_never_varied_is_a_warning_and_the_op_passes():
     with pytest.warns(UntestedWarning) as caught:
         report = contract(op)
     text = (
-        "static option 'axis' was -1 in all examples. Annotate it (bool, int, Literal, an Enum), or pass "
+        "static parameter 'axis' was -1 in all examples. Annotate it (bool, int, Literal, an Enum), or pass "
         "arguments=arguments(op, axis=st.sampled_from([...]))."
     )
     assert [str(warning.message) for warning in caught] == [f"{op.name}: {text}"]

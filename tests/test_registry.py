@@ -99,8 +99,8 @@ def test_a_conflict_shows_both_places(registry):
     message = (
         "another op already has the name 'acme:f'.\n  Expected: one definition for each name\n"
         "  Got:      one at acme/ops.py:3 and one at <stdin>:12\n"
-        "  Rename one of the functions, or pass a different name= for one of the ops. Do not pass name= for ops "
-        "created inside a function."
+        "  Rename one of the functions, or pass a different name= for each op. Omit name= for ops "
+        "that a function creates in every call."
     )
     with pytest.raises(RegistrationError, match=exactly(message)):
         registry.register("acme:f", FakeDefinition(Site("<stdin>", 12, FIRST)))

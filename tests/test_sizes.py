@@ -173,7 +173,7 @@ def test_a_function_that_does_not_return_a_size_is_an_error(returned):
     op = differentiable_op(lambda x, *, m=1: x, signature="(n)->(k)", sizes={"k": lambda n, *, m: returned})
     message = (
         f"op {op.name!r} ({op._definition.site}): the function of 'k' in sizes= did not return a size.\n"
-        f"  Expected: an integer of 0 or more, below 2**63\n  Got:      {returned!r} for n = 2, m = 1\n{WITHOUT_SIZE}"
+        f"  Expected: an integer from 0 to 2**63 - 1\n  Got:      {returned!r} for n = 2, m = 1\n{WITHOUT_SIZE}"
     )
     with pytest.raises(SignatureError, match=exactly(message)):
         op([1.0, 2.0])
@@ -217,7 +217,7 @@ MISUSE = {
         {"signature": "(n,o?)->(k)", **of(lambda o: o)},
         "the function of 'k' in sizes= takes 'o', which is an optional size.",
     ),
-    "any number of sizes": (of(lambda *n: 1), "the function of 'k' in sizes= takes any number of arguments."),
+    "any number of sizes": (of(lambda *n: 1), "the function of 'k' in sizes= takes a variable number of arguments."),
     "no parameters": (of(min), "cannot read the parameters of the function of 'k' in sizes=."),
     "an unknown static parameter": (of(lambda n, *, time: n), "the op has no static parameter 'time'."),
 }
@@ -228,7 +228,7 @@ def test_misuse_is_an_error_when_the_op_is_defined(options, problem):
     with pytest.raises(RegistrationError) as caught:
         differentiable_op(doubled, **{"signature": "(n)->(k)", **options})
     assert caught.value.problem == problem
-    assert caught.value.remedy is not None or problem.endswith("is not a function.")
+    assert caught.value.remedy is not None
 
 
 def test_the_description_shows_the_sizes():

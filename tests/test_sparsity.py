@@ -237,8 +237,8 @@ def test_values_that_are_no_pattern(method, pattern):
             {"signature": "(n),(n)->(n)"},
             True,
             "sparsity= has the wrong number of patterns.\n  Expected: a tuple of 2 patterns, one for each input\n"
-            "  Got:      one bool\n  Pass True where all elements may depend on all elements, and None where none does "
-            "or for integers.",
+            "  Got:      one bool\n  Pass True where all elements may depend on all elements, and None for no "
+            "dependence or integers.",
         ),
         (
             {"signature": "()->()"},

@@ -1433,7 +1433,7 @@ STATES = [
         "a solver that starts from its last solution",
         plain(_warm_root, domain="[-10, 10]"),
         "check_order",
-        says="the same call after another call gives another result",
+        says="the same call returns another result after another call",
     ),
     Wrong("a global buffer that is copied out", _through_a_buffer(), "check_threads", says="in parallel"),
     Wrong(

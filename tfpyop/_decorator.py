@@ -105,15 +105,16 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         cast to the corresponding complex dtype. Default: no cast.
       grad: The VJP rule in TensorFlow ops, as for `Op.gradient`. To compute VJP and JVP numerically from values of the
         function, pass `"numerical"`, `"complex-step"`, or the result of `tfpyop.numerical` or `tfpyop.complex_step`.
-        To compute the VJP by the JVP rule, pass `"from-jvp"`: this evaluates it for each core element of the inputs.
+        To derive the VJP from the JVP rule, pass `"from-jvp"`: a VJP then evaluates the JVP rule for each core element
+        of the inputs.
       numpy_grad: The VJP rule in numpy, as for `Op.numpy_gradient`.
-      jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`. To compute the JVP by the gradient rule, pass `"from-vjp"`:
-        this evaluates it for each core element of the outputs.
+      jvp: The JVP rule in TensorFlow ops, as for `Op.jvp`. To derive the JVP from the gradient rule, pass `"from-vjp"`:
+        a JVP then evaluates the gradient rule for each core element of the outputs.
       numpy_jvp: The JVP rule in numpy, as for `Op.numpy_jvp`.
       residuals: The values that the function saves for its rules, for example `{"lu": ("(n,n)", np.float64)}`: core
         dimensions with the names of the signature, and a dtype (None: the result type of the inputs). `{"lu": object}`
-        declares any Python object, for numpy rules: it lives as long as the tape or graph may need it, and is created
-        again by another call of the function if it is gone. The function then returns `(outputs, {"lu": ...})`.
+        declares any Python object, for numpy rules. It is kept as long as the tape or graph needs it. If it no longer
+        exists, the function is called again to create it. The function then returns `(outputs, {"lu": ...})`.
         Default: no residuals.
       vectorized: Whether the function supports loop dimensions. If False, the function and its numpy rules receive core
         dimensions only, and are called once for every element of the loop dimensions. If `"rows"`, they receive exactly
@@ -126,10 +127,10 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
         may fold, drop and reorder calls.
       prefer: `"native"` to call the implementation attached with `@op.native` by default, which is then required.
         Default: the numpy function.
-      non_differentiable: Whether gradients are None, as for integer inputs. Or the names of parameters by whose inputs
-        the op has no derivative: requesting this derivative raises an error, and what rules return for these inputs is
+      non_differentiable: Whether gradients are None, as for integer inputs. Or the names of parameters whose inputs
+        have no derivative: requesting this derivative raises an error, and what rules return for these inputs is
         ignored. Default: False. Requesting the gradient of an op without a rule then raises an error.
-      surrogate: Whether the rules are not the derivatives of the function on purpose, as for a straight-through
+      surrogate: Whether the rules are deliberately not the derivatives of the function, as for a straight-through
         estimator. `tfpyop.testing` then checks only that they are valid and linear. Default: False.
       static_argnames: Names of further static parameters.
       domain: The valid range of the inputs, for tests that draw inputs: `"(0, inf)"`, `"[-1, 1]"`,

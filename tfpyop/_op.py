@@ -449,7 +449,7 @@ class Op(Generic[P, R]):
         Args:
           rule: `rule(op)`. Return the residual of the equation for each output, computed from `op.inputs` and
             `op.outputs` by TensorFlow ops or other ops of tfpyop. It is zero at the solution, and has the shape and
-            dtype of the output. The element of a loop dimension must not depend on the other elements. A single output
+            dtype of the output. The elements of loop dimensions must not depend on each other. A single output
             needs no tuple. The residual of an integer output is ignored.
           wrt: The parameters for whose inputs the rule is, as in `gradient`.
           solve: How linear systems with the Jacobian J of the residual by the outputs are solved. Default: J is
@@ -458,7 +458,7 @@ class Op(Generic[P, R]):
             the normal equations, for any invertible J. Or a function `solve(matvec, b)` that returns x with
             `matvec(x) == b`, in TensorFlow ops; b is a real vector, of all loop elements together.
           verify: The largest absolute value of the residual. A larger residual raises GradientError when a derivative
-            is computed. Default: no check; `check_implicit` checks it.
+            is computed. Default: no limit; `check_implicit` finds wrong solutions.
 
         Returns:
           The rule, unchanged. If only options are passed, a decorator.

@@ -55,7 +55,7 @@ class Plan:
     whole: ArraySpecs | None = None
     """The specs of all arrays in a result, if a result that matches them can be returned without further processing."""
     rows: tuple[int, ...] | None = None
-    """The loop dimensions that the host flattens into one, because the function takes one; None if there is one."""
+    """The loop dimensions that the host flattens into one; None if the inputs need no flattening."""
 
 
 class HostFunction:
@@ -188,8 +188,8 @@ class HostFunction:
     def objects(self, inputs: Sequence[Array], handles: Array, outputs: Sequence[Array] | None) -> Mapping[str, Any]:
         """Return the Python objects among the residuals of a call, by name.
 
-        If they are gone, the function is called again. The call gets copies of the inputs, because the objects may
-        hold on to them.
+        If they no longer exist, the function is called again. The call gets copies of the inputs, because the objects
+        may hold on to them.
 
         Args:
           inputs: The inputs of the call.
@@ -246,7 +246,7 @@ class HostFunction:
         return tuple(size or 0 for size in signature.bind([type_.shape for type_ in inputs]).loop or ())
 
     def _rows(self, inputs: ArraySpecs) -> tuple[int, ...] | None:
-        """Return the loop dimensions that must be flattened; None if each input has one, of one size except 0."""
+        """Return the loop dimensions that must be flattened; None if all inputs have the same single, nonempty one."""
         signature = None if self._in_rows is None else self._in_rows([type_.dtype for type_ in inputs])
         if signature is None:
             return None

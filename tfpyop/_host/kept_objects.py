@@ -45,7 +45,7 @@ class KeptCall:
         self.objects = objects
 
     def belongs_to(self, owner: KeptObjects, inputs: Sequence[Array]) -> bool:
-        """Return whether the objects are of a call of this function with these inputs."""
+        """Return whether the objects come from a call of this function with these inputs."""
         return self.owner is owner and len(self.inputs) == len(inputs) and all(map(_is_same, self.inputs, inputs))
 
 
@@ -76,7 +76,7 @@ class KeptObjects:
         return None
 
     def retain(self, handles: Array, created: Array) -> Mapping[str, Any]:
-        """Return objects that were created again, and keep them for the handles of the objects that are gone.
+        """Return objects that were created again, and keep them for the handles of the lost objects.
 
         Args:
           handles: The handles that did not lead to objects.
@@ -147,7 +147,7 @@ def calls_of(array: Array) -> Mapping[int, KeptCall]:
 
 
 def copied(array: Array) -> Array:
-    """Return a copy of an array, or the array itself if it has handles, which nobody else can write."""
+    """Return a copy of an array, or the array itself if it has handles, which no other code can write to."""
     return array if are_handles(array) else np.array(array)
 
 
@@ -185,7 +185,7 @@ def require_same_outputs(outputs: Sequence[Array], created: Sequence[Array]) -> 
             raise ContractError(
                 f"output {number} changed when the function was called again to create an object for a rule.",
                 expected="the same outputs for the same inputs",
-                got=f"another value of {describe(again.dtype, again.shape)}",
+                got=f"a different value of {describe(again.dtype, again.shape)}",
                 remedy="Make the function depend on its inputs only, or save arrays instead of a Python object: "
                 'residuals={"lu": ("(n,n)", np.float64)}.',
             )

@@ -89,7 +89,7 @@ def _gradient(op: ConcreteOp, node: tf.Operation, cotangents: Sequence[Any], n_o
         forwarded_inputs(node, n_results),
         results[:n_outputs],
         results[n_outputs:],
-        keeps_sparse=not is_saving(),  # else the cotangents are added to others
+        keeps_sparse=not is_saving(),  # otherwise they are added to dense cotangents
     )
     by_rule = input_cotangents(call, cotangents[:n_outputs])
     return [None] * n_results + add_forwarded(by_rule, cotangents[n_results:])

@@ -125,7 +125,7 @@ def _released(arrays: list[Array], out: Sequence[Array]) -> list[Array]:
 def detached(array: Array) -> Array:
     """Return the array, or a copy if TensorFlow would adopt its memory. TensorFlow copies all other memory itself.
 
-    Handles keep their memory, with the objects.
+    Handles keep their memory, which owns the objects.
     """
     if array.dtype is HANDLE and are_handles(array):
         return array
@@ -176,14 +176,14 @@ def _references_unkept() -> tuple[int, int]:
 
 
 def _counts_references() -> bool:
-    """Return whether references to an array, to a part of it and to its base are found, and no others."""
+    """Return whether `are_referenced` finds references to an array, to a part of it and to its base, and no others."""
     free, kept, in_part, in_base = ([np.empty(2).view()] for _ in range(4))
     others = kept[0], in_part[0][:1], in_base[0].base
     return not are_referenced(free) and all(map(are_referenced, (kept, in_part, in_base))) and len(others) == 3
 
 
 _UNKEPT = _references_unkept()
-_COUNTS_REFERENCES = True  # read by the test of it
+_COUNTS_REFERENCES = True  # read by _counts_references
 _COUNTS_REFERENCES = _counts_references()
 """Whether `are_referenced` can be relied on. If not, functions get copies of XLA's memory, and `out` is copied."""
 

@@ -1,4 +1,4 @@
-"""Compute cotangents with a sparsity pattern: move all columns of one colour at once, and confirm the pattern.
+"""Compute cotangents with a sparsity pattern: move all columns of one color at once, and confirm the pattern.
 
 The elements of a direction are as long as the magnitudes of the inputs, rounded to powers of two. So elements of
 different magnitude move by the same relative step, and their derivatives are scaled back exactly.
@@ -18,13 +18,13 @@ from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 
 _AGREED = 1e-4
-"""The maximum difference of the derivative along all columns from the sum over the colours, relative to its scale."""
+"""The maximum difference of the derivative along all columns from the sum over the colors, relative to its scale."""
 _CREDIBLE = 1e-3
 """The maximum error of the comparison, relative to the largest scale of a row."""
 
 
 class Slopes(Protocol):
-    """Declare what is used of a derivative along a direction, which `directional.Derivative` has."""
+    """Declare the part of the interface of `directional.Derivative` that this module uses."""
 
     @property
     def values(self) -> list[Array]:
@@ -43,7 +43,7 @@ class Slopes(Protocol):
 
     @property
     def contradicted(self) -> list[Array]:
-        """Where values contradict a derivative that is otherwise credible; empty if the method does not look."""
+        """Where values contradict a derivative that is otherwise credible; empty if the method does not check this."""
         ...
 
 
@@ -89,12 +89,12 @@ def _flat(arrays: Sequence[Array], ranks: Sequence[int], loop: tuple[int, ...]) 
 
 
 class ColoredCotangent:
-    """Collect the cotangent of one input from the derivatives along its colours.
+    """Collect the cotangent of one input from the derivatives along its colors.
 
     Args:
       differentiate: Returns the derivatives of all outputs along a direction of the input.
       values: The input, with its core dimensions flattened.
-      coloring: The colours of its core elements.
+      coloring: The colors of its core elements.
       rows: The rows of the outputs.
       smallest: The magnitude that is assumed for elements closer to zero.
 
@@ -126,7 +126,7 @@ class ColoredCotangent:
                     self._add(color, members, number, unit)
 
     def _add(self, color: int, members: Array, number: int, unit: complex) -> None:
-        """Differentiate along one colour. Add the rows to their columns, and to the derivative along all columns."""
+        """Differentiate along one color. Add the rows to their columns, and to the derivative along all columns."""
         is_member = np.isin(np.arange(self._coloring.n_columns), members)
         found = self._differentiate(np.where(is_member, unit * self._lengths, 0))
         rows = self._rows
@@ -149,7 +149,7 @@ class ColoredCotangent:
         return np.asarray(columns / self._lengths)
 
     def confirm(self, what: str) -> None:
-        """Compare the derivative along all columns together with the sum over the colours.
+        """Compare the derivative along all columns together with the sum over the colors.
 
         Args:
           what: The input in error messages.

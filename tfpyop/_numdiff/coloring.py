@@ -1,6 +1,6 @@
-"""Sparsity patterns: read them, and colour the columns, so that columns of one colour can be moved together.
+"""Read sparsity patterns, and color their columns, so that columns of one color can be moved together.
 
-Two columns may have the same colour if no row has both. Then each row of the derivative along all columns of one colour
+Two columns may have the same color if no row has both. Then each row of the derivative along all columns of one color
 is an element of the Jacobian.
 
 Source: A. R. Curtis, M. J. D. Powell and J. K. Reid, "On the estimation of sparse Jacobian matrices", IMA Journal of
@@ -23,8 +23,8 @@ from tfpyop._spec.coercion import Array
 from tfpyop.errors import ContractError, RegistrationError, annotate, describe_kind, describe_shape, message_of
 
 _MOST_SIZES = 64
-"""The number of sets of sizes for which a pattern and its colours are kept."""
-_BLOCKS_REMEDY = "Pass True where all elements may depend on all elements, and None where none does or for integers."
+"""The number of sets of sizes for which a pattern and its colors are cached."""
+_BLOCKS_REMEDY = "Pass True where all elements may depend on all elements, and None for no dependence or integers."
 _FORM = "the core dimensions of the output by the core dimensions of the input"
 
 Core = tuple[int, ...]
@@ -32,13 +32,13 @@ Core = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coloring:
-    """Store the colours of the columns of one input.
+    """Store the colors of the columns of one input.
 
     Attributes:
       n_columns: The number of core elements of the input.
-      owners: For each colour: for each row, the column of this colour that the row depends on, or -1. The rows are the
+      owners: For each color: for each row, the column of this color that the row depends on, or -1. The rows are the
         core elements of all outputs.
-      members: For each colour: the columns of this colour.
+      members: For each color: the columns of this color.
     """
 
     n_columns: int
@@ -47,7 +47,7 @@ class Coloring:
 
     @classmethod
     def of(cls, pattern: Array) -> Coloring:
-        """Colour the columns of a pattern of rows by columns, in two orders, and keep the better one."""
+        """Color the columns of a pattern of rows by columns, in two orders, and keep the better one."""
         columns = [np.flatnonzero(pattern[:, column]) for column in range(pattern.shape[1])]
         by_size = sorted(range(len(columns)), key=lambda column: -len(columns[column]))
         found = [_colored(columns, order, pattern.shape[0]) for order in (range(len(columns)), by_size)]
@@ -60,11 +60,11 @@ class Coloring:
 
     @property
     def is_dense(self) -> bool:
-        """Whether every column has a colour of its own."""
+        """Whether every column has a color of its own."""
         return len(self.owners) == self.n_columns
 
     def add(self, color: int, rows: Array, into: Array) -> None:
-        """Add values of the rows, in the last dimension, to their columns of one colour."""
+        """Add values of the rows, in the last dimension, to their columns of one color."""
         owner = self.owners[color]
         order = np.argsort(owner, kind="stable")
         order = order[owner[order] >= 0]
@@ -85,7 +85,7 @@ class Sparsity:
         self._known: dict[Any, Sequence[Coloring]] = {}
         if not callable(value):
             for block in _leaves(value):
-                _require_pattern(block, maker)
+                _require_pattern(block, f"{maker}(sparsity=...)")
 
     def require_counts(self, n_inputs: int, n_outputs: int) -> None:
         """Raise RegistrationError unless there is a pattern for each output and input."""
@@ -133,7 +133,7 @@ class Sparsity:
     def colorings(
         self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]
     ) -> Sequence[Coloring]:
-        """Return the colours of each input. They are kept for each set of sizes. Takes the arguments of `patterns`."""
+        """Return the colors of each input. They are kept for each set of sizes. Takes the arguments of `patterns`."""
         key = (tuple(inputs), tuple(outputs), tuple(wanted), tuple(sorted(sizes.items())))
         known = self._known.get(key)
         if known is None:
@@ -145,7 +145,7 @@ class Sparsity:
 
 
 def _colored(columns: Sequence[Array], order: Sequence[int], n_rows: int) -> list[Array]:
-    """Give each column the first colour that no column in one of its rows has. Return the owners of each colour."""
+    """Give each column the first color that no column in one of its rows has. Return the owners of each color."""
     owners: list[Array] = []
     for column in order:
         rows = columns[column]
@@ -164,17 +164,17 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, tuple | list) else [value]
 
 
-def _require_pattern(block: Any, maker: str) -> None:
+def _require_pattern(block: Any, what: str) -> None:
     """Raise RegistrationError unless a value can be the pattern of one output and one input."""
     is_array = isinstance(block, np.ndarray) and block.dtype.kind in "biuf" and block.ndim > 0
     if block is None or block is True or is_array or _is_sparse(block):
         return
     raise RegistrationError(
-        f"{maker}(sparsity=...) is not a sparsity pattern.",
+        f"{what} is not a sparsity pattern.",
         expected="a scipy.sparse matrix or a numpy array, True (all elements) or None (no element); a tuple of these, "
         "one for each input; or a function of the signature's sizes that returns it",
         got=f"{block!r:.80}",
-        remedy="Pass a matrix that is not zero where the output may depend on the input.",
+        remedy="Use a matrix that is not zero where the output may depend on the input.",
     )
 
 
@@ -223,7 +223,7 @@ def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int]) -> Arr
     shape = (math.prod(output), math.prod(core))
     if block is None or block is True:
         return np.full(shape, block is True)
-    _require_pattern(block, "the function in numerical")
+    _require_pattern(block, "the result of the function in sparsity=")
     if tuple(block.shape) != shape and (_is_sparse(block) or tuple(block.shape) != (*output, *core)):
         swapped = tuple(block.shape) in (shape[::-1], (*core, *output))
         raise ContractError(

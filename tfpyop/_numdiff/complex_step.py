@@ -150,8 +150,8 @@ def complex_step(*, step: float = 1e-30, sparsity: Any = None) -> ComplexStep:
     Args:
       step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the scale
         on which the function changes. There is no cancellation, so only underflow limits the step.
-      sparsity: The sparsity pattern of the Jacobian, as in `tfpyop.numerical`. A gradient then costs as many
-        evaluations as the columns have colours, and one that confirms the pattern.
+      sparsity: The sparsity pattern of the Jacobian, as in `tfpyop.numerical`. A gradient then costs one
+        evaluation for each color of the columns, and one that confirms the pattern.
 
     Returns:
       A value for `grad=`.

@@ -52,7 +52,7 @@ class Function:
     output_ranks: Sequence[int]
     values: Sequence[Array] | None = None
     colorings: Sequence[Coloring] | None = None
-    """The colours of the core elements of each input, from the sparsity pattern, if the user declared one."""
+    """The colors of the core elements of each input, from the sparsity pattern, if the user declared one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def over_core(values: Array, rank: int) -> Array:
 def _cotangent(
     method: Method, function: Function, point: Sequence[Array], cotangents: Sequence[Array | None], number: int
 ) -> Array:
-    """Return the cotangent of one input. Its core elements are varied separately, or by the colours of a pattern."""
+    """Return the cotangent of one input. Its core elements are varied separately, or by the colors of a pattern."""
     ranks = function.input_ranks
     loop = np.broadcast_shapes(*(values.shape[: values.ndim - rank] for values, rank in zip(point, ranks, strict=True)))
     shape = loop + point[number].shape[point[number].ndim - ranks[number] :]

@@ -125,8 +125,8 @@ class Registry(Generic[NamedT, TokenT]):
                     f"another op already has the name {name!r}.",
                     expected="one definition for each name",
                     got=f"one at {known.site} and one at {definition.site}",
-                    remedy="Rename one of the functions, or pass a different name= for one of the ops. Do not "
-                    "pass name= for ops created inside a function.",
+                    remedy="Rename one of the functions, or pass a different name= for each op. Omit name= for ops "
+                    "that a function creates in every call.",
                 )
             other.pop(name, None)
             own[name] = definition

@@ -129,8 +129,8 @@ class ImplicitDerivative(DerivedRule):
                 f"{what} is None.",
                 expected=str(expected),
                 got="None",
-                remedy="Return an equation for each output that is not an integer, and check that the rule has a "
-                "return statement.",
+                remedy="Return a residual for each output that is not an integer. Check that the rule has a return "
+                "statement.",
             )
         tensor = tf.convert_to_tensor(value)
         got = ArraySpec(dtype_of(tensor), shape_of(tensor))
@@ -139,8 +139,8 @@ class ImplicitDerivative(DerivedRule):
                 f"{what} has the wrong {'shape' if got.dtype == expected.dtype else 'dtype'}.",
                 expected=str(expected),
                 got=str(got),
-                remedy="Return each residual in the shape and dtype of its output. An equation has as many components "
-                "as unknowns.",
+                remedy="Return each residual in the shape and dtype of its output. There must be one equation for "
+                "each unknown.",
             )
         if None in (*(got.shape or (None,)), *(expected.shape or (None,))):
             tensor = _reshaped(tensor, output)
@@ -335,7 +335,7 @@ def _reshaped(tensor: Any, output: Any) -> Any:
     """Return a residual whose shape is known only when the graph runs, after checking it."""
     tf = lowering().tf
     wanted, shape = tf.shape(output), tf.shape(tensor)
-    problem = "the residual has another shape than its output. Expected, got:"
+    problem = "the residual does not have the shape of its output. Expected, got:"
     same_rank = tf.equal(tf.rank(tensor), tf.rank(output))
     is_same = tf.cond(same_rank, lambda: tf.reduce_all(tf.equal(shape, wanted)), lambda: False)
     with tf.control_dependencies([tf.debugging.Assert(is_same, [problem, wanted, shape])]):

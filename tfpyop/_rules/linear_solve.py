@@ -113,18 +113,18 @@ def _wrong_residual(owner: str, limit: float, got: str) -> GradientError:
         subject=owner,
         expected=f"absolute values up to {limit:.3g}",
         got=got,
-        remedy="Check that the residual is the equation that the function solves, and the tolerance of the solver. "
-        "verify= is the largest absolute value of the residual that is allowed.",
+        remedy="Check that the residual belongs to the equation that the function solves. Reduce the tolerance of the "
+        "solver, or increase verify=, the largest absolute value of the residual that is allowed.",
     )
 
 
 def _wrong_solution(owner: str, limit: float, got: str) -> GradientError:
     return GradientError(
-        "the linear solver of solve= found no solution. The Jacobian of the residual by the outputs may be singular.",
+        "the linear solver in solve= found no solution. The Jacobian of the residual by the outputs may be singular.",
         subject=owner,
         expected=f"an error relative to the right-hand side up to {limit:.3g}",
         got=got,
-        remedy="If the Jacobian is invertible, let the solver make more iterations, or omit solve=.",
+        remedy="If the Jacobian is invertible, allow more iterations in the solver, or omit solve=.",
     )
 
 
@@ -147,7 +147,7 @@ def _again(op: RuleContext, matrix: Any, right: Any) -> Any:
 
 
 def _define(function: Callable[..., Any], signature: str, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> Any:
-    """Define an op of tfpyop itself. Tokens find it, users do not."""
+    """Define an op of tfpyop itself, which is found by its token but is not listed for users."""
     site = Site.of(function, sys._getframe())
     name = f"tfpyop:{function.__name__.strip('_')}"
     spec = OpSpec(

@@ -89,7 +89,7 @@ def undefined_derivative(op: ConcreteOp) -> GradientError:
         subject=op.subject,
         expected="no request for this derivative",
         got=f"the op declares non_differentiable={names!r}",
-        remedy="Do not differentiate by this input, for example with tf.stop_gradient around it.",
+        remedy="Do not differentiate by this input: pass it through tf.stop_gradient.",
     )
 
 
@@ -98,7 +98,7 @@ def undefined_by_rule(op: ConcreteOp) -> GradientError:
     return GradientError(
         "a requested derivative is not defined: a rule of the op returned UNDEFINED for it.",
         subject=op.subject,
-        remedy="Do not request this derivative: stop it with tf.stop_gradient.",
+        remedy="Do not request this derivative: pass the input through tf.stop_gradient.",
     )
 
 

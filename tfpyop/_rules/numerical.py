@@ -218,7 +218,7 @@ def _colorings(
     n_loop: int,
     numbers: Sequence[int],
 ) -> Sequence[Coloring]:
-    """Return the colours of each input, for the outputs with these indices."""
+    """Return the colors of each input, for the outputs with these indices."""
     sizes = {} if signature is None else signature.bind([array.shape for array in op.inputs]).sizes
     inputs = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
     return sparsity.colorings(sizes, inputs, [array.shape[n_loop:] for array in op.outputs], numbers)

@@ -135,7 +135,7 @@ class NumpyTranspose(TransposedRule):
     ) -> list[Array | None]:
         """Call the user's rule with all values broadcast to the same loop dimensions, and check what it returns.
 
-        A rule may sum over loop dimensions that its input does not have, so that no value may have less of them.
+        A rule may sum over loop dimensions that its input does not have, so all values must have all loop dimensions.
         """
         loop = stack + known_loop(layout)
         groups = [

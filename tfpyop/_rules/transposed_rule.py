@@ -32,7 +32,7 @@ def option_text(transform: Transform) -> str:
 
 
 class TransposedRule(DerivedRule):
-    """Compute a VJP from a JVP rule, or a JVP from a VJP rule, by basis vectors. Called like the rule that it is.
+    """Compute a VJP from a JVP rule, or a JVP from a VJP rule, by basis vectors. Called like a rule for its direction.
 
     Args:
       rule: The user's rule for the other direction.
@@ -67,7 +67,7 @@ class TransposedRule(DerivedRule):
         return (inputs, op.outputs) if self.is_vjp else (op.outputs, inputs)
 
     def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any] = ()) -> Any:
-        """Call the user's rule. Explain in a note on its exceptions with what it was called."""
+        """Call the user's rule. Add a note to its exceptions that shows how the rule was called."""
         try:
             return self.rule(*bound, op, *vectors)
         except Exception as error:

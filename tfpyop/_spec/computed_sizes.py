@@ -17,7 +17,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.size_terms import LARGEST_SIZE
 from tfpyop.errors import RegistrationError, SignatureError, nearest
 
-_EXAMPLE = 'For example signature="(n,d)->(k)", sizes={"k": lambda d, *, degree: d**degree}.'
+_EXAMPLE = 'Write, for example, signature="(n,d)->(k)", sizes={"k": lambda d, *, degree: d**degree}.'
 _MOST_VALUES = 1024
 """The maximum number of cached values of a size function."""
 
@@ -89,7 +89,7 @@ class ComputedSize:
         if not 0 <= size <= LARGEST_SIZE:
             raise SignatureError(
                 f"the function of {name!r} in sizes= did not return a size.",
-                expected="an integer of 0 or more, below 2**63",
+                expected="an integer from 0 to 2**63 - 1",
                 got=f"{result!r:.80} for {shown}",
                 remedy="Fix the function, or pass inputs and static values for which it returns a size.",
             )
@@ -105,8 +105,8 @@ def read_sizes(sizes: Any, signature: Signature | None, parameters: Parameters) 
       parameters: The parameters of the op's function.
 
     Raises:
-      RegistrationError: A name is not a new name in the outputs, or its function takes something else than sizes of
-        inputs and static parameters.
+      RegistrationError: A name is not a new name in the outputs, or its function takes a parameter that is neither the
+        size of an input nor a static parameter.
     """
     if sizes is None:
         return {}
@@ -130,7 +130,9 @@ def read_sizes(sizes: Any, signature: Signature | None, parameters: Parameters) 
 def _size_function(name: str, function: Any, signature: Signature, parameters: Parameters) -> SizeFunction:
     subject = f"the function of {name!r} in sizes="
     if not callable(function):
-        raise RegistrationError(f"the value of {name!r} in sizes= is not a function.", got=f"{function!r:.80}")
+        raise RegistrationError(
+            f"the value of {name!r} in sizes= is not a function.", got=f"{function!r:.80}", remedy=_EXAMPLE
+        )
     try:
         taken = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -143,7 +145,7 @@ def _size_function(name: str, function: Any, signature: Signature, parameters: P
     by_keyword = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
     if len(by_position) + len(by_keyword) < len(taken):
         raise RegistrationError(
-            f"{subject} takes any number of arguments.",
+            f"{subject} takes a variable number of arguments.",
             expected="parameters with the names of input sizes, and keyword-only static parameters",
             got=str(inspect.signature(function)),
             remedy=_EXAMPLE,
@@ -154,7 +156,7 @@ def _size_function(name: str, function: Any, signature: Signature, parameters: P
             raise RegistrationError(
                 f"{subject} takes {parameter!r}, which is "
                 + ("an optional size." if is_optional else "not the size of an input."),
-                expected=f"sizes that all inputs of signature {signature.text!r} have by name",
+                expected=f"names of input sizes in signature {signature.text!r} that are not optional",
                 remedy=f"{nearest(parameter, signature.required_names)} Static parameters are keyword-only in the "
                 "function.",
             )

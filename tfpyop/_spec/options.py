@@ -147,8 +147,8 @@ def read_residuals(
     if objects and is_stateful:
         raise RegistrationError(
             f"residual {objects[0]!r} is a Python object, but the op is declared stateful.",
-            remedy="Remove stateful=True, or pass the state on as an array residual. An object that is gone is created "
-            "again by another call of the function, which would change the state.",
+            remedy="Remove stateful=True, or save an array instead of the object. If an object no longer exists, the "
+            "function is called again, which would change the state.",
         )
     return read
 
@@ -219,7 +219,7 @@ def read_flag(option: str, value: Any) -> bool:
     """
     if not isinstance(value, bool | np.bool_):
         raise RegistrationError(
-            f"{option}= is neither True nor False.", got=f"{value!r:.80}", remedy="Give one of them."
+            f"{option}= is neither True nor False.", got=f"{value!r:.80}", remedy="Pass one of them."
         )
     return bool(value)
 
@@ -229,7 +229,7 @@ def read_vectorized(value: Any, signature: Signature | None) -> tuple[bool, bool
     takes_rows = isinstance(value, str) and value == "rows"
     if not takes_rows and not isinstance(value, bool | np.bool_):
         raise RegistrationError(
-            "vectorized= is neither True nor False nor 'rows'.", got=f"{value!r:.80}", remedy="Give one of them."
+            "vectorized= is neither True nor False nor 'rows'.", got=f"{value!r:.80}", remedy="Pass one of them."
         )
     if (takes_rows or not value) and signature is None:
         does = "flattens all other dimensions into one" if takes_rows else "loops over all other dimensions"

@@ -65,7 +65,7 @@ class NamedValues(Mapping[str, Any]):
 
 
 class LazyValues(NamedValues):
-    """Provide further values that are made when they are read for the first time."""
+    """Provide further values that are computed when they are read for the first time."""
 
     __slots__ = ("_made",)
 

@@ -23,7 +23,7 @@ class Undefined(enum.Enum):
 
 
 UNDEFINED = Undefined.UNDEFINED
-"""A rule returns it for an input whose derivative does not exist. Requesting this derivative raises `GradientError`."""
+"""The value that a rule returns for a derivative that does not exist. Requesting it raises `GradientError`."""
 
 
 def undefined_vector(vector: str, number: int) -> GradientError:
@@ -31,8 +31,8 @@ def undefined_vector(vector: str, number: int) -> GradientError:
     of = f"the derivative by input {number}" if vector == "cotangent" else f"the tangent of output {number}"
     return GradientError(
         f"{of} is not defined: the rule returned UNDEFINED for it.",
-        remedy="Do not request this derivative: stop it with tf.stop_gradient. If the op never has it, declare "
-        "non_differentiable= with the names of the inputs. Graphs can then compute the other derivatives without it.",
+        remedy="Do not request this derivative: pass the input through tf.stop_gradient. If the derivative never "
+        "exists, name the inputs in non_differentiable=. Graphs can then compute the other derivatives.",
     )
 
 
@@ -52,7 +52,7 @@ def read_non_differentiable(value: Any, parameters: Parameters) -> tuple[bool, t
             "non_differentiable= is invalid.",
             expected="True, False, or a tuple of different names of parameters",
             got=f"{value!r:.80}",
-            remedy=f"Inputs of the op: {', '.join(map(repr, known)) or 'unknown'}.",
+            remedy=f"Name some inputs of the op: {', '.join(map(repr, known)) or 'unknown'}.",
         )
     for name in names:
         if name not in known:
@@ -62,7 +62,7 @@ def read_non_differentiable(value: Any, parameters: Parameters) -> tuple[bool, t
     if set(names) == set(known):
         raise RegistrationError(
             "non_differentiable= names all inputs.",
-            remedy="Omit it and the rules: the gradient of an op without a rule raises. For gradients of None, pass "
-            "non_differentiable=True.",
+            remedy="Omit non_differentiable= and the rules: the gradient of an op without a rule raises an error. For "
+            "gradients of None, pass non_differentiable=True.",
         )
     return False, tuple(names)

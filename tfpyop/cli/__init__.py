@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--mutate",
         action="store_true",
-        help="also run wrong variants of each rule, and list those that no check found, with their lines",
+        help="also run wrong variants of each rule, and list the variants that no check found, with their lines",
     )
     command.add_argument("--seed", type=int, metavar="N", help="draw the same examples in every run")
 

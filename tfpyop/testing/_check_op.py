@@ -83,7 +83,7 @@ class Report:
 
     @property
     def warnings(self) -> list[NotTested]:
-        """The static options that had one value in all examples, and the lines of rules that never ran."""
+        """The static parameters that had one value in all examples, and the lines of rules that never ran."""
         return [part for part in self.not_tested if part.is_warning]
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ def check_op(
 ) -> Report:
     """Run all checks that apply to an op, and report all failures, not only the first failure.
 
-    The report also says what was not tested. If a static option had one value in all examples, `check_op` gives an
+    The report also lists what was not tested. If a static parameter had one value in all examples, `check_op` issues an
     `UntestedWarning`.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the examples of checks contained, and what follows about inputs and options that were not tested."""
+"""Record what the examples of checks contained, and which inputs and static parameters were not tested."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfpyop.testing._static import is_fixed
 _ARRAYS = (np.ndarray, np.generic, float, int, complex, tf.Tensor)
 """The types of inputs that count. Ragged and sparse tensors do not."""
 _MOST_VALUES = 2
-"""Number of different values of a static option that are kept: two show that the option varied."""
+"""Number of different values of a static parameter that are kept: two show that the parameter varied."""
 
 
 class UntestedWarning(UserWarning):
@@ -27,13 +27,13 @@ class UntestedWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class NotTested:
-    """Something that no example tested.
+    """A part of an op that no example tested.
 
     Attributes:
       what: What was not tested, such as `complex inputs`.
       remedy: What to do to test it. None if nothing needs to be done.
-      is_warning: Whether the op has it for certain, so that it should be tested.
-      option: The name of the static option, if it is one.
+      is_warning: Whether the op certainly has this part, so that it should be tested.
+      option: The name of the static parameter that did not vary, if it is about a static parameter.
     """
 
     what: str
@@ -48,14 +48,14 @@ class NotTested:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What the examples of one check, or of several checks, contained.
+    """The contents of the examples of one check, or of several checks.
 
     Attributes:
       n_examples: Number of examples.
       largest_size: The largest size of a dimension.
       kinds: The kinds of dtypes, as letters of numpy: `"f"` floating, `"c"` complex, `"i"`, `"u"`, `"b"`.
       has_nan: Whether an input contained NaN.
-      static: For each static option, up to two different values as text.
+      static: For each static parameter, up to two different values as text.
     """
 
     n_examples: int = 0
@@ -103,7 +103,7 @@ class Drawn:
         for name, values in self.static.items():
             if len(values) == 1 and not is_fixed(op, name):
                 yield NotTested(
-                    f"static option {name!r} was {values[0]} in all examples",
+                    f"static parameter {name!r} was {values[0]} in all examples",
                     "Annotate it (bool, int, Literal, an Enum), or pass arguments=arguments(op, "
                     f"{name}=st.sampled_from([...])).",
                     is_warning=True,

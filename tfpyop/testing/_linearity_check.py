@@ -1,4 +1,4 @@
-"""The check of linearity: what holds for every derivative rule, without differences of the function.
+"""The check of linearity: properties that every derivative rule has, without differences of the function.
 
 It also judges rules of noisy functions and of functions that compute in single precision.
 """
@@ -29,7 +29,10 @@ _TOLERANCE = 1e-3
 """Largest relative difference: rules may compute in single precision."""
 _NOISE = 1e-12
 """Precision lost by cancellation inside a rule, relative to the largest cotangents and tangents."""
-_NONLINEAR = "the rule uses a cotangent twice, not at all, its sign or magnitude, or compares it with a number"
+_NONLINEAR = (
+    "the rule multiplies a cotangent by itself, has a term without a cotangent, uses the sign or magnitude of a "
+    "cotangent, or compares a cotangent with a number"
+)
 _MIXED = "the rule mixes rows: it sums or takes a maximum over all dimensions instead of the core dimensions"
 
 
@@ -46,8 +49,8 @@ def check_linearity(
 
     Proves, for the drawn examples, that the gradient rule is linear in the cotangents of all outputs together, that
     gradients of rows do not depend on other rows, that the JVP rule is linear in the tangents, and that both rules
-    satisfy (u, J v) = (u J, v), up to a relative difference of 1e-3. It judges functions that are noisy or compute in
-    single precision, too. A rule for another function may have all these properties.
+    satisfy (u, J v) = (u J, v), up to a relative difference of 1e-3. It also judges noisy functions and functions that
+    compute in single precision. A rule for another function may have all these properties.
 
     Args:
       op: The op. Skipped if it has no derivative rule, or is declared stateful.

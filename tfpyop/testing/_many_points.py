@@ -1,7 +1,8 @@
 """Many points: batches of inputs at which mistakes are likely, drawn with numpy and evaluated in one call.
 
-A batch has one row for each point. Rows hold magnitudes from 1e-6 on, whole and half numbers, equal and nearly equal
-numbers, zeros, and numbers close to 0, 1 and the ends of the domain. Sizes of core dimensions climb a ladder.
+A batch has one row for each point. Rows contain magnitudes from 1e-6 to 1e4, whole and half numbers, equal numbers,
+nearly equal numbers, zeros, and numbers close to 0, 1, pi and the ends of the domain. The sizes of core dimensions
+come from `LADDER`.
 """
 
 from __future__ import annotations

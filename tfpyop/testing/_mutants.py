@@ -242,7 +242,7 @@ def _of_result(value: ast.expr) -> Iterator[Change]:
 
 
 def _of_unpacking(node: ast.Assign) -> Iterator[Change]:
-    """Yield the changes of `x, y = op.inputs`: each two neighbours swapped."""
+    """Yield the changes of `x, y = op.inputs`: any two neighbors swapped."""
     [target, *others] = node.targets
     if others or not isinstance(target, ast.Tuple) or not isinstance(node.value, ast.Attribute):
         return

@@ -147,7 +147,7 @@ class _Call:
 
     @property
     def key(self) -> Any:
-        """What one graph is for: ranks, dtypes and static values."""
+        """The ranks, dtypes and static values that calls in one graph share."""
         return (
             tuple((tensor.dtype, tensor.shape.rank) for tensor in self.tensors),
             repr(dict(self._arguments.static)),
@@ -162,7 +162,7 @@ class _Call:
         return _pulled(tape, outputs, self.weights if weights is None else weights, tensors)
 
     def require_same_outputs(self, check: CheckRunner) -> None:
-        """Raise a failure if the function returns something else than before the calls in between."""
+        """Raise a failure if the function does not return the same as before the calls in between."""
         try:
             again = plain_outputs(self._op, self._arguments)
         except Exception as error:
@@ -171,7 +171,7 @@ class _Call:
                 got=described(error),
                 cause=KEEPS_STATE,
             ) from error
-        problem = "the same call after another call gives another result"
+        problem = "the same call returns another result after another call"
         require_equal(check, self.outputs, again, problem, is_exact=False, cause=KEEPS_STATE)
 
     def require_gradients(self, check: CheckRunner, got: Sequence[Any], problem: str, *, mode: str, cause: str) -> None:
@@ -231,7 +231,7 @@ def _require_reusable(check: CheckRunner, calls: Sequence[_Call], graphs: dict[A
                 got=described(error),
                 cause=_BAKED_IN,
             ) from error
-        problem = "the gradient by a graph that was traced for other values differs from the eager gradient"
+        problem = "the gradient in a graph that was traced for other values differs from the eager gradient"
         call.require_gradients(check, found, problem, mode="graph", cause=_BAKED_IN)
 
 

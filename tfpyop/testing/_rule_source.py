@@ -1,7 +1,7 @@
 """The source of a user's function: its syntax tree, and variants of its code that run in place of the function.
 
 A variant replaces the code object of the function while a `with` block runs. Everything that holds the function then
-runs the variant: ops, methods, closures and decorators. Owns no knowledge of ops.
+runs the variant: ops, methods, closures and decorators. Does not depend on ops.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def _keeping(node: FunctionNode, names: tuple[str, ...]) -> FunctionNode:
 
 
 def _is_same(code: CodeType, other: CodeType) -> bool:
-    """Return whether two code objects do the same."""
+    """Return whether two code objects behave in the same way."""
     names = ("co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount", "co_kwonlyargcount")
     if any(getattr(code, name) != getattr(other, name) for name in names):
         return False

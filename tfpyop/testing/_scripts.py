@@ -99,7 +99,7 @@ def importable_name(op: Op[..., Any]) -> tuple[str, str]:
     if is_found and module != "__main__":
         return path, f"from {module} import {path.partition('.')[0]}"
     name = own if own.isidentifier() else "op"
-    return name, f"# run this where {name} is {subject_of(op)}"
+    return name, f"# run this where {name} refers to {subject_of(op)}"
 
 
 def _constants(values: Any) -> str:

@@ -126,7 +126,7 @@ def _require_pattern(
                 raise check.failure(
                     f"output {output} at core element {list(where[n_loop:])} depends on input {number} at core element "
                     f"{list(map(int, index))}, which the sparsity pattern excludes.",
-                    expected=f"{old[where]:.9g}, as before the input element was moved",
+                    expected=f"{old[where]:.9g}, the value before the input element was moved",
                     got=f"{new[where]:.9g}",
                     cause="the pattern is incomplete, or transposed: rows are outputs, columns are inputs",
                 )

@@ -15,7 +15,7 @@ from tfpyop.testing._derivatives import direction_of, generator_of, jvp, weights
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._gradient_checker import GradientChecker
 
-REASON = "surrogate=True: the rules are not compared with derivatives, only checked for contract and linearity"
+REASON = "surrogate=True: the rules are not compared with derivatives, only checked for validity and linearity"
 """The note on a passed check of a surrogate rule."""
 _FACTORS = (0.75, -1.5)
 """The factors of the two vectors in the check of linearity."""
@@ -86,7 +86,7 @@ def require_linear(
             index = first_of(wrong)
             raise check.failure(
                 f"{problem(number)}, at element {list(index)}.",
-                expected=f"{expected[index]:.9g}, from the results for the two vectors of which this one is a sum",
+                expected=f"{expected[index]:.9g}, the combination of the results for two vectors",
                 got=f"{both[index]:.9g}",
                 **details,
             )

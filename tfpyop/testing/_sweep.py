@@ -1,7 +1,7 @@
 """The sweep: compare a rule with plain differences at many points in one call, and return points that look wrong.
 
-The comparison is fast and rough. It never decides: the points that it returns are judged one by one with Ridders'
-method, as drawn examples are.
+The comparison is fast and only approximate. The points that it returns are judged one by one with Ridders' method, like
+the drawn examples.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Sweeper:
         failures: list[CheckError] = []
 
         def judge(arguments: Arguments) -> None:
-            if not failures and time.perf_counter() > end:  # a failure is repeated, whatever time it is
+            if not failures and time.perf_counter() > end:  # Hypothesis repeats a failure, also after the end
                 hypothesis.reject()
             try:
                 body(arguments)

@@ -237,7 +237,7 @@ def _is_elementwise(op: ConcreteOp) -> bool:
 def unwatched_inputs(call: RecordedCall) -> list[int] | None:
     """Return the inputs that no tape watches, if the op has no rule or no derivative for some inputs; else None.
 
-    Where cotangents cannot be computed, whether they are needed decides between an error and a result.
+    A cotangent that cannot be computed is an error only if it is needed.
     """
     rule = call.op.rules.vjp
     missing = inputs_without_part(call, rule) if isinstance(rule, SplitRule) else []

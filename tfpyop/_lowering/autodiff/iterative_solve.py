@@ -35,10 +35,10 @@ def solve_iteratively(
     Raises:
       GradientError: The solution is wrong. In a graph, it is raised when the graph runs.
     """
-    copies = [tf.identity(tensor) for tensor in (*point, right)]  # unwatched by an accumulator that is at work
+    copies = [tf.identity(tensor) for tensor in (*point, right)]  # which active accumulators do not watch
     if not tf.executing_eagerly() and inputs_with_tangents(copies):  # TensorFlow would differentiate the iterations
         raise GradientError(
-            "forward mode over a gradient or around a function is not available in graphs with solve=.",
+            "forward mode over a gradient or around a tf.function is not available in graphs with solve=.",
             remedy="Omit solve=, use a tape over the gradient, or call the op eagerly.",
         )
     known: list[tf.Tensor] = []
@@ -106,10 +106,10 @@ def _fitting(solution: Any, right: tf.Tensor) -> tf.Tensor:
     tensor = tf.cast(tf.convert_to_tensor(solution), right.dtype)
     if not tensor.shape.is_compatible_with(right.shape):
         raise ContractError(
-            "the solver of solve= returned a vector of the wrong shape.",
+            "the solver in solve= returned a vector of the wrong shape.",
             expected=f"{right.dtype.name}{right.shape}",
             got=f"{tensor.dtype.name}{tensor.shape}",
-            remedy="It is called as solve(matvec, b). Return the vector x with matvec(x) = b.",
+            remedy="Return the vector x with matvec(x) = b. The solver is called as solve(matvec, b).",
         )
     tensor.set_shape(right.shape)
     return tensor

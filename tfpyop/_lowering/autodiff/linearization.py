@@ -33,7 +33,7 @@ class Linearization:
     """
 
     def __init__(self, function: TensorFunction, point: Sequence[tf.Tensor]) -> None:
-        self.point = [tf.identity(tensor) for tensor in point]  # which the accumulator that is at work does not watch
+        self.point = [tf.identity(tensor) for tensor in point]  # which active accumulators do not watch
         with recording(), push_forwardprop_state(), tf.GradientTape(persistent=True) as self._tape:
             self._tape.watch(self.point)
             self.values = list(function(self.point))

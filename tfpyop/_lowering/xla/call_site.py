@@ -106,7 +106,7 @@ class HostCall:
             else:
                 arrays = run_host(host, self._plan, inputs, out or None)
             if host.object_numbers:
-                retain(arrays[host.object_numbers[0]])  # XLA copies handles, so that their memory is released
+                retain(arrays[host.object_numbers[0]])  # XLA copies handles and releases their memory
             if targets:
                 self._write(arrays, targets)
             elif arrays:

@@ -13,8 +13,8 @@ from types import CodeType
 def guarded_from_the_start(code: CodeType) -> CodeType:
     """Return the code of a function that is a single try statement, with its first instructions guarded too.
 
-    Python checks for Ctrl-C when it enters a function, and raises before the try begins. This is so since 3.11, whose
-    exception table this function extends. Python 3.10 raises inside the try. If a newer Python has another format, the
+    Python checks for Ctrl-C when it enters a function, and raises before the try begins. This is so since 3.11. This
+    function extends the exception table. Python 3.10 raises inside the try. If a newer Python has another format, the
     code is returned unchanged: an interrupt in the first instructions of a call is then lost.
     """
     if sys.version_info < (3, 11) or not _is_known_format(code):

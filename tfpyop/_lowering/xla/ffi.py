@@ -110,7 +110,7 @@ def _layout(version: ApiVersion, *, is_compiling: bool) -> Layout:
         raise _unsupported(f"{version}, {problem}")
     _WARNINGS[:] = [
         f"TensorFlow {tf.__version__} has {version}. This version of tfpyop was tested on {_TESTED_API}. A self-test "
-        "in another process passed, so ops are compiled. Install a newer tfpyop if there is one."
+        "in another process passed, so ops can be compiled. Install a newer version of tfpyop if one is available."
     ]
     return layout
 
@@ -131,7 +131,8 @@ def connect(api: Api, layout: Layout, handle: Callable[[int], int | None], *, ta
         raise UnsupportedError(
             "XLA refused the handler for host calls.",
             got=f"TensorFlow {tf.__version__}",
-            remedy="Call the op outside functions with jit_compile=True, or attach an implementation with @op.native.",
+            remedy="Call the op outside functions with jit_compile=True, or attach a TensorFlow implementation with "
+            "@op.native and call the op within tfpyop.prefer_native().",
         )
     _HANDLERS.append(function)
 

@@ -15,7 +15,7 @@ from tfpyop._lowering.xla.structs import Span
 
 
 class ApiVersion(NamedTuple):
-    """What XLA reports about its interface: the version, and the size of its table of functions in bytes."""
+    """Store the version of XLA's interface, and the size of its table of functions in bytes, as XLA reports them."""
 
     major: int
     minor: int
@@ -27,7 +27,7 @@ class ApiVersion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a version of the interface decides.
+    """Store what differs between the versions of the interface.
 
     Attributes:
       sizes: The sizes of the table of functions, in bytes. Minor versions append functions.

@@ -1,7 +1,7 @@
 """Versions of XLA's interface that are newer than this package: used if a self-test in another process passes.
 
-A wrong layout may crash a process, so the process of the user is not the place to find out. Owns the process and the
-cache of its results.
+A wrong layout may crash a process, so the self-test does not run in the process of the user. Owns the other process and
+the cache of its results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def problem(version: ApiVersion, layout: Layout, *, may_test: bool) -> str:
         if path.read_text() == key:
             return ""
     if not may_test:
-        return "which was not tested yet"
+        return "which has not been tested yet"
     found = _failure(layout)
     if found:
         return f"which failed a self-test: {found}"
@@ -59,7 +59,7 @@ def _cache() -> Path:
 def _failure(layout: Layout) -> str:
     """Run the self-test in another process; return what failed, or an empty text."""
     if getattr(sys, "frozen", False) or not sys.executable:
-        return "there is no Python interpreter for it"
+        return "no Python interpreter was found to run it"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-c", _PROGRAM, *layout.stages]

@@ -187,8 +187,8 @@ def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
     if signature is not None and signature.run_time_names:
         names = ", ".join(sorted(signature.run_time_names))
         return (
-            f"Signature {signature.text!r} leaves {names} to the run time. Write what it is in terms of the inputs, as "
-            'in "(n)->(n//2+1)", compute it with sizes=, or pad the output to such a size.'
+            f"Signature {signature.text!r} leaves {names} to the run time. Write it as a formula of input sizes, as in "
+            '"(n)->(n//2+1)", compute it with sizes=, or pad the output to a size that is known.'
         )
     if signature is not None:
         needed = {name for size in signature.computed.values() for name in size.unknown_without}
@@ -199,7 +199,7 @@ def _remedy(output_spec: OutputSpec, types: ArraySpecs) -> str:
     example = ",".join(["()"] * len(types))
     if isinstance(output_spec, OpOutputSpec) and output_spec.shape is not None:
         return (
-            f'shape= gives the output shape for known sizes only. Write a signature, for example "{example}->()" for '
+            f'XLA can use shape= for known sizes only. Write a signature, for example "{example}->()" for '
             "an elementwise function, or make all sizes known with input_signature= or tf.ensure_shape."
         )
     return f'Pass a signature to the op, for example signature="{example}->()" if it works element by element.'
