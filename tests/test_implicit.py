@@ -536,7 +536,7 @@ def raised(error, result, *, kind="implicit", function=lambda x: np.sqrt(x), sig
 
 @pytest.fixture(autouse=True)
 def _several_ops_of_one_name(monkeypatch):
-    monkeypatch.setattr("tfpyop._registry.registry.Registry.register", lambda *_: None)
+    monkeypatch.setattr("tfpyop._registry.registry.Registry.register", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
