@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -57,7 +58,7 @@ def is_gone(reference):
 def nothing_is_left():
     yield
     gc.collect()
-    assert NAME not in REGISTRY.names()
+    assert NAME not in REGISTRY.listed()
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "XLA", "session"])
@@ -105,7 +106,7 @@ def test_the_memory_of_a_function_made_by_a_function_is_freed():
 def test_a_graph_and_a_tape_keep_the_op():
     function = tf.function(Solver().op).get_concrete_function(tf.constant(X))
     gc.collect()
-    assert NAME in REGISTRY.names()
+    assert NAME in REGISTRY.listed()
     assert function(tf.constant(X)).numpy().tolist() == [2, 4]
     del function
     gc.collect()
@@ -171,3 +172,29 @@ def test_functions_of_a_module_that_a_function_names_are_kept():
     differentiable_op(np.sinc, signature="()->()", name="tests.instances:sinc")
     gc.collect()
     assert "tests.instances:sinc" in registered_ops()
+
+
+def test_ops_are_listed_while_threads_define_and_drop_ops():
+    is_done = threading.Event()
+    failures = []
+
+    def read():
+        try:
+            while not is_done.is_set():
+                list(registered_ops().values())
+                list(registered_ops().items())
+                repr(registered_ops())
+        except Exception as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(300):
+            differentiable_op(lambda x: x, name=f"instances.listed.{number % 7}.{number}")
+    finally:
+        is_done.set()
+        for reader in readers:
+            reader.join()
+    assert not failures

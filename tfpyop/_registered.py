@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 
 from tfpyop._op import Op
@@ -10,13 +10,11 @@ from tfpyop._registry.op_def import REGISTRY
 
 
 class OpsView(Mapping[str, Op[..., Any]]):
-    """Provide a read-only view of the registered ops by name."""
+    """Provide a read-only view of the registered ops by name. Other threads may define ops while it is read."""
 
     def __getitem__(self, name: str) -> Op[..., Any]:
         """Return the op of this name. Raise KeyError if no op has this name."""
-        if name not in REGISTRY.names():
-            raise KeyError(name)
-        op: Op[..., Any] = REGISTRY.find(name).op
+        op: Op[..., Any] = REGISTRY.listed()[name].op
         return op
 
     def __repr__(self) -> str:
@@ -25,11 +23,23 @@ class OpsView(Mapping[str, Op[..., Any]]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names in the order in which the ops were defined."""
-        return iter(REGISTRY.names())
+        return iter(REGISTRY.listed())
 
     def __len__(self) -> int:
         """Return the number of registered ops."""
-        return len(REGISTRY.names())
+        return len(REGISTRY.listed())
+
+    def items(self) -> ItemsView[str, Op[..., Any]]:
+        """Return the names and ops at this moment."""
+        return _ops().items()
+
+    def values(self) -> ValuesView[Op[..., Any]]:
+        """Return the ops at this moment."""
+        return _ops().values()
+
+
+def _ops() -> dict[str, Op[..., Any]]:
+    return {name: definition.op for name, definition in REGISTRY.listed().items()}
 
 
 def get_op(name: str) -> Op[..., Any]:

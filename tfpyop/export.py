@@ -123,7 +123,7 @@ def _how_to_get(unknown: Sequence[RequiredOp], rules: Sequence[str]) -> str:
         f"Name the modules that define them: load(..., modules={importable})." if importable else None,
         f"The module {', '.join(map(repr, imported))} is imported, but does not define "
         f"{', '.join(map(repr, renamed))}, which may have been renamed or removed since the model was saved. "
-        f"{nearest(renamed[0], REGISTRY.names())}"
+        f"{nearest(renamed[0], REGISTRY.listed())}"
         if renamed
         else None,
         "Some of the ops exist only in the process that saved the model. To list them, call tfpyop.export.check there."

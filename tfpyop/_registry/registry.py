@@ -153,7 +153,7 @@ class Registry(Generic[NamedT, TokenT]):
         if known is None:
             raise RegistrationError(
                 f"no op named {name!r} is registered.",
-                remedy=f"{nearest(str(name), self.names())} An op is registered when its module is imported.",
+                remedy=f"{nearest(str(name), self.listed())} An op is registered when its module is imported.",
             )
         return known
 
@@ -165,9 +165,10 @@ class Registry(Generic[NamedT, TokenT]):
         """Return whether an op has this name."""
         return self._known(name) is not None
 
-    def names(self) -> list[str]:
-        """Return all listed names, in the order in which the ops were defined. Ops of instances come last."""
-        return [*self._definitions, *self._passing.keys()]
+    def listed(self) -> dict[str, NamedT]:
+        """Return the listed ops by name, in the order in which they were defined. Ops of instances come last."""
+        with self._lock:
+            return {**self._definitions, **dict(self._passing.items())}
 
     def unique(self, name: str) -> str:
         """Return the name with a unique suffix. Other processes do not use the same suffix."""
@@ -248,7 +249,7 @@ class Registry(Generic[NamedT, TokenT]):
         if owner is not None:
             return token.without_rule(owner.subject, rule)
         if token.module in sys.modules:
-            return token.undefined(nearest(token.op, self.names()))
+            return token.undefined(nearest(token.op, self.listed()))
         return token.unknown()
 
     def is_stable(self, op: TokenT) -> bool:
