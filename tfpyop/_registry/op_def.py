@@ -123,6 +123,13 @@ class SplitRule:
 Rule = PlainRule | SplitRule
 
 
+def parts_of(rule: Rule | None) -> Mapping[tuple[str, ...], PlainRule]:
+    """Return the rules that make up a rule, by the names of the parameters that they are for (none: all)."""
+    if rule is None:
+        return {}
+    return rule.parts if isinstance(rule, SplitRule) else {(): rule}
+
+
 @dataclass(slots=True)
 class RuleSet:
     """Store the rules of an op. All its concrete ops share one set. Rules are added to it after the op is defined."""
@@ -142,20 +149,15 @@ class RuleSet:
     @property
     def has_adjoint(self) -> bool:
         """Whether one of the rules is an adjoint rule."""
-        parts = self.jvp.parts.values() if isinstance(self.jvp, SplitRule) else [self.jvp]
-        return any(isinstance(part, LinearRule) for part in parts)
+        return any(isinstance(part, LinearRule) for part in parts_of(self.jvp).values())
 
     def is_linear(self, wrt: tuple[str, ...]) -> bool:
         """Return whether an adjoint rule is for the inputs of these parameters (without names: for all inputs)."""
-        rule = self.jvp
-        if isinstance(rule, SplitRule):
-            return isinstance(rule.parts.get(wrt), LinearRule)
-        return isinstance(rule, LinearRule) and not wrt
+        return isinstance(parts_of(self.jvp).get(wrt), LinearRule)
 
     def plain(self) -> list[PlainRule]:
         """Return all derivative rules, including the rules for some inputs."""
-        found = [rule for rule in (self.vjp, self.jvp) if rule is not None]
-        return [part for rule in found for part in (rule.parts.values() if isinstance(rule, SplitRule) else (rule,))]
+        return [*parts_of(self.vjp).values(), *parts_of(self.jvp).values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -522,9 +524,7 @@ class OpDef(NamedOp):
 
 def _of_adjoint(known: Rule, rule: Rule) -> str:
     """Return the explanation for a JVP rule next to an adjoint rule, which defines the JVP without a rule for it."""
-    parts = [
-        part for each in (known, rule) for part in (each.parts.values() if isinstance(each, SplitRule) else [each])
-    ]
+    parts = [*parts_of(known).values(), *parts_of(rule).values()]
     is_defined_twice = any(isinstance(part, LinearRule) for part in parts)
     return " An adjoint rule defines the JVP too: it is the op itself." if is_defined_twice else ""
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tfpyop._registry.op_def import LinearRule, NumpyRule, OpDef, PlainRule, SplitRule
+from tfpyop._registry.op_def import LinearRule, NumpyRule, OpDef, PlainRule, parts_of
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.op_spec import OpSpec
 
@@ -83,10 +83,7 @@ def as_html(op: OpDef) -> str:
 def _rules(op: OpDef) -> Iterator[RuleDescription]:
     rules = op.rules
     for defines, rule in (("gradient", rules.vjp), ("JVP", rules.jvp), ("native", rules.native)):
-        if rule is None:
-            continue
-        parts: Mapping[tuple[str, ...], PlainRule] = rule.parts if isinstance(rule, SplitRule) else {(): rule}
-        for wrt, part in parts.items():
+        for wrt, part in parts_of(rule).items():
             kind = "adjoint rule" if defines == "gradient" and rules.is_linear(wrt) else _kind(part)
             yield RuleDescription(defines, kind, str(part.site), wrt)
 

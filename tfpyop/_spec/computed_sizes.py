@@ -64,11 +64,13 @@ class ComputedSize:
         if len(known) < len(self.source.inputs):
             return None
         key = tuple(known)
-        if key not in self._known:
+        value = self._known.get(key)
+        if value is None:
+            value = self._computed(key)
             if len(self._known) >= _MOST_VALUES:
                 self._known.clear()
-            self._known[key] = self._computed(key)
-        return self._known[key]
+            self._known[key] = value
+        return value
 
     def _computed(self, values: tuple[int, ...]) -> int:
         given = [f"{name} = {value}" for name, value in zip(self.source.inputs, values, strict=True)]

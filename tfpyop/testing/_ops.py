@@ -5,7 +5,7 @@ This is the only module of the package that uses internals of an `Op`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType, ModuleType
@@ -20,12 +20,11 @@ from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import (
     ConcreteOp,
     NumpyRule,
-    PlainRule,
-    Rule,
     RuleSet,
     SplitRule,
     TensorFlowRule,
     Transform,
+    parts_of,
 )
 from tfpyop._registry.rule_op_def import numbers_of
 from tfpyop._rules.implicit_derivatives import ImplicitDerivative
@@ -105,26 +104,24 @@ def _user_rules(rules: RuleSet) -> Iterator[UserRule]:
 def linear_inputs(op: Op[..., Any], arguments: Arguments) -> list[tuple[tuple[str, ...], Sequence[int]]]:
     """Return the names of the parameters that each adjoint rule is for (none: all), and the indices of their inputs."""
     concrete_op, leaves = concrete_op_of(op, arguments)
-    rule, n_inputs = concrete_op.rules.vjp, len(leaves)
-    parts = [names for names in rule.parts if rules_of(op).is_linear(names)] if isinstance(rule, SplitRule) else [()]
+    n_inputs = len(leaves)
+    parts = [names for names in parts_of(concrete_op.rules.vjp) if rules_of(op).is_linear(names)]
     return [(names, numbers_of(concrete_op, names, n_inputs) if names else range(n_inputs)) for names in parts]
 
 
 def lacks_second_derivative(op: Op[..., Any]) -> bool:
     """Return whether all gradient rules of the op are numpy rules without gradient rules of their own."""
     rules = rules_of(op)
-    parts = rules.vjp.parts.values() if isinstance(rules.vjp, SplitRule) else [rules.vjp]
     return not rules.has_adjoint and all(
-        isinstance(part, NumpyRule) and part.op.rules.vjp is None and part.op.rules.native is None for part in parts
+        isinstance(part, NumpyRule) and part.op.rules.vjp is None and part.op.rules.native is None
+        for part in parts_of(rules.vjp).values()
     )
 
 
 def equations_of(op: Op[..., Any]) -> list[Callable[[RuleContext], list[Any]]]:
     """Return, for each implicit or stationary rule of the op, a function that returns the Newton step of a call."""
-    vjp = rules_of(op).vjp
-    parts = [] if vjp is None else vjp.parts.values() if isinstance(vjp, SplitRule) else [vjp]
     found: list[Callable[[RuleContext], list[Any]]] = []
-    for part in parts:
+    for part in parts_of(rules_of(op).vjp).values():
         function = part.function if isinstance(part, TensorFlowRule) else None
         bound = (function.__self__,) if isinstance(function, MethodType) else ()
         rule = function.__func__ if isinstance(function, MethodType) else function
@@ -180,21 +177,16 @@ def undefined_inputs(op: Op[..., Any], arguments: Arguments, transform: Transfor
 
 def _inputs_without_rule(op: ConcreteOp, transform: Transform, n_inputs: int) -> set[int]:
     """Return the indices of the inputs that none of the rules for some inputs is for."""
-    vjp, jvp = op.rules.vjp, op.rules.jvp
     if not isinstance(op.rules.of(transform), SplitRule):
         return set()
-    rules = [*_rules_by_names(jvp if transform is Transform.JVP else vjp)]
+    rules = [*parts_of(op.rules.of(transform)).items()]
     if transform is Transform.JVP:  # derived from these gradient rules
         is_elementwise = op.signature is not None and op.signature.is_elementwise
-        rules += [pair for pair in _rules_by_names(vjp) if is_elementwise or isinstance(pair[1], TensorFlowRule)]
+        rules += [
+            pair for pair in parts_of(op.rules.vjp).items() if is_elementwise or isinstance(pair[1], TensorFlowRule)
+        ]
     known = [number for names, _ in rules for number in (numbers_of(op, names, n_inputs) if names else range(n_inputs))]
     return set(range(n_inputs)).difference(known)
-
-
-def _rules_by_names(rule: Rule | None) -> Iterable[tuple[tuple[str, ...], PlainRule]]:
-    if rule is None:
-        return []
-    return rule.parts.items() if isinstance(rule, SplitRule) else [((), rule)]
 
 
 def plain_outputs(op: Op[..., Any], arguments: Arguments) -> list[Array]:

@@ -31,7 +31,7 @@ from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatt
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
-from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, PlainRule, SplitRule, TensorFlowRule
+from tfpyop._registry.op_def import ConcreteOp, NumpyRule, OpDef, PlainRule, SplitRule, TensorFlowRule, parts_of
 from tfpyop._rules.missing import (
     detached_rule,
     missing_gradient,
@@ -226,8 +226,7 @@ def has_jvp(op: ConcreteOp) -> bool:
     """Return whether an op has a JVP rule, or a gradient rule from which the JVP can be derived."""
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
-    rules = op.rules.vjp.parts.values() if isinstance(op.rules.vjp, SplitRule) else (op.rules.vjp,)
-    return _is_elementwise(op) or all(isinstance(rule, TensorFlowRule) for rule in rules)
+    return _is_elementwise(op) or all(isinstance(rule, TensorFlowRule) for rule in parts_of(op.rules.vjp).values())
 
 
 def _is_elementwise(op: ConcreteOp) -> bool:
