@@ -112,7 +112,7 @@ def test_a_failure_shows_a_call_by_the_name_of_the_op():
     op = differentiable_op(lambda x: x, signature="()->()", grad=wrong, name="tests.testing:same")
     with pytest.raises(CheckError) as failure:
         check_gradient(op, seed=1)
-    assert failure.value.code.startswith("same(")
+    assert "tf.nest.flatten(same(*args))" in failure.value.code
 
 
 @pytest.mark.parametrize("check", [check_batching, check_purity])
@@ -142,7 +142,7 @@ def test_what_does_not_apply_is_skipped_with_a_reason():
 
 
 def test_a_numpy_rule_without_a_rule_of_its_own_has_no_second_derivative():
-    assert "this numpy rule has no gradient rule" in check_second_order(ops.numpy_mod, max_examples=20).reason
+    assert "the numpy rule has no gradient rule" in check_second_order(ops.numpy_mod, max_examples=20).reason
 
 
 def test_points_that_are_not_smooth_are_rejected_and_counted():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from numpy.typing import ArrayLike, NDArray
 
@@ -249,10 +250,12 @@ def checks() -> Report:
     """Strategies and checks, with their options."""
     call = Arguments((1.0,), {})
     vectors: list[SearchStrategy[tuple[NDArray[Any] | None, ...]]] = [cotangents(cube, call), tangents(cube, call)]
-    drawn = arguments(mod, dtypes=["float32"], domain={"x": "[0, 1]", "y": "[1, 2]"}, max_side=2)
+    drawn = arguments(
+        mod, dtypes=["float32"], domain={"x": "[0, 1]", "y": "[1, 2]"}, max_side=2, shift=st.sampled_from([0.0, 0.5])
+    )
     check_gradient(cube, max_examples=2)
     make_test_class([cube, mod], checks=CHECKS, arguments={"mod": drawn}, seed=1)
-    report = check_op(mod, arguments=drawn, checks=["check_contract"], modes=["eager"], max_examples=2, seed=1)
+    report = check_op(mod, arguments=drawn, checks=["check_contract"], modes=["eager"], max_examples=9, seed=1)
     seconds: float = sum(outcome.seconds for outcome in report.outcomes)
     assert seconds >= 0
     assert len(vectors) == 2

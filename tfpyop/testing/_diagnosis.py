@@ -77,13 +77,15 @@ def cause_of_mixing(function: Function, point: Sequence[Array]) -> list[str]:
             if is_differentiable(values.dtype):
                 values[element] += 1e-3 * np.where(values[element] == 0, 1, np.abs(values[element]))
         try:
-            outputs = zip(function.call(here), function.call(there), strict=True)
+            outputs = list(zip(function.call(here), function.call(there), strict=True))
         except Exception as error:
             if not is_refusal(error):
                 raise
             return []  # the function may raise next to the point
         is_other = np.ones(loop, bool)
         is_other[element] = False
+        if any(a.shape[: len(loop)] != loop or b.shape != a.shape for a, b in outputs):
+            return []  # the function breaks its signature, which check_contract reports
         if not all(np.allclose(a[is_other], b[is_other], rtol=1e-9, atol=0, equal_nan=True) for a, b in outputs):
             return [_MIXED]
     return []

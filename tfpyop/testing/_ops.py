@@ -20,6 +20,7 @@ from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import (
     ConcreteOp,
     NumpyRule,
+    OpDef,
     RuleSet,
     SplitRule,
     TensorFlowRule,
@@ -45,18 +46,18 @@ UNBOUND = "the op is an unbound method: check the op of an instance"
 
 
 def spec_of(op: Op[..., Any]) -> OpSpec:
-    """Return the spec of an op.
+    """Return the spec of an op. Raise RegistrationError if the object is not an op."""
+    spec: OpSpec = _definition_of(op).spec
+    return spec
 
-    Raises:
-      RegistrationError: The object is not an op.
-    """
+
+def _definition_of(op: Op[..., Any]) -> OpDef:
     if type(op) is not Op:
         remedy = "Pass an op that differentiable_op returned."
         if isinstance(op, ModuleType | str):
             remedy += " To check all ops of a module, use make_test_class(module)."
         raise RegistrationError(f"{op!r:.80} is not an op.", remedy=remedy)
-    definition: OpSpec = op_def_of(op).spec
-    return definition
+    return op_def_of(op)
 
 
 def is_unbound_method(op: Op[..., Any]) -> bool:
@@ -66,7 +67,7 @@ def is_unbound_method(op: Op[..., Any]) -> bool:
 
 def rules_of(op: Op[..., Any]) -> RuleSet:
     """Return the rules that are attached to the op."""
-    rules: RuleSet = op_def_of(op).rules
+    rules: RuleSet = _definition_of(op).rules
     return rules
 
 
