@@ -12,7 +12,7 @@ from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
 from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
-from tfpyop.testing import CheckError, check_implicit, check_op
+from tfpyop.testing import CheckError, check_gradient, check_implicit, check_op
 
 KINDS = ["implicit", "stationary"]
 MATRIX = np.array([[4.0, 1, 0.5], [1, 3, 1], [0.5, 1, 5]])
@@ -393,6 +393,12 @@ def test_a_solver_that_finds_no_solution(mode, solve):
         modes.call(mode, lambda b: weighted_gradient(op, b)[0], X)
 
 
+def test_a_solver_that_does_not_return_zeros_for_zeros():
+    op = solved(solve=lambda matvec, right: 0 * right - 1)
+    with pytest.raises(GradientError, match=r"the linear solver of solve= found no solution"):
+        weighted_gradient(lambda a, b: 0 * op(a, b), tf.constant(MATRIX), tf.constant(X[0]))
+
+
 def test_a_solver_that_returns_another_shape():
     op = solved(solve=lambda matvec, right: right[:1])
     with pytest.raises(
@@ -412,11 +418,88 @@ def test_invalid_solvers(solve, remedy):
         solved(solve=solve)
 
 
+def mixed(function, a, b):
+    """Second derivatives by the input that the inner derivative is not by."""
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(a)
+        with tf.GradientTape() as inner:
+            inner.watch(b)
+            with tf.autodiff.ForwardAccumulator(b, tf.cos(b)) as accumulator:
+                y = function(a, b)
+            value = tf.reduce_sum(y**2)
+        by_cotangent, by_tangent = inner.gradient(value, b), accumulator.jvp(y)
+    return outer.gradient(by_cotangent, a), outer.gradient(by_tangent, a)
+
+
+@pytest.mark.parametrize("n", [2, 65])
+def test_eager_jacobians_with_and_without_a_loop(n):
+    a = np.diag(np.linspace(1, 2, n)) + 0.1 / n
+    assert_derivatives(solved(), natively, a, np.cos(np.arange(n)))
+
+
+@pytest.mark.parametrize("solve", SOLVERS)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_second_derivatives_by_an_input_that_the_first_derivative_does_not_need(mode, solve):
+    found = modes.call(mode, lambda a, b: mixed(solved(solve=solve), a, b), MATRIX, X[0])
+    for value, expected in zip(found, mixed(natively, tf.constant(MATRIX), tf.constant(X[0])), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-7, atol=1e-9)
+
+
+def along(function):
+    return lambda x: function(tf.constant(MATRIX) + tf.linalg.diag(x), tf.sin(x))
+
+
+def gradient(function, x):
+    return weighted_gradient(function, x)[0]
+
+
+def tangent(function, x):
+    return tangents(function, x)[0]
+
+
+NESTED = {
+    "forward over reverse, function inside": lambda f, x: tangent(lambda x: gradient(tf.function(f), x), x),
+    "forward over reverse, function around": lambda f, x: tangent(tf.function(lambda x: gradient(f, x)), x),
+    "reverse over forward": lambda f, x: gradient(lambda x: tangent(f, x), x),
+    "forward over forward": lambda f, x: tangent(lambda x: tangent(f, x), x),
+    "gradients of gradients": tf.function(lambda f, x: tf.gradients(tf.gradients(f(x), x), x)[0]),
+    "a gradient of rows": lambda f, x: gradient(lambda x: tf.vectorized_map(f, tf.stack([x, 2 * x])), x),
+    "a gradient of a gradient of rows": lambda f, x: gradient(
+        lambda x: gradient(lambda x: tf.vectorized_map(f, tf.stack([x, 2 * x])), x), x
+    ),
+    "gradients of gradients over rows": lambda f, x: tf.vectorized_map(
+        lambda x: gradient(lambda x: gradient(f, x), x), tf.stack([x, 2 * x])
+    ),
+    "a gradient of rows of gradients": lambda f, x: gradient(
+        lambda x: tf.vectorized_map(lambda x: gradient(f, x), tf.stack([x, 2 * x])), x
+    ),
+    "tangents of rows of gradients": lambda f, x: tangent(
+        lambda x: tf.vectorized_map(lambda x: gradient(f, x), tf.stack([x, 2 * x])), x
+    ),
+    "a gradient of rows of rows of gradients": lambda f, x: gradient(
+        lambda x: tf.vectorized_map(lambda x: tf.vectorized_map(lambda x: gradient(f, x), x), tf.stack([[x], [2 * x]])),
+        x,
+    ),
+    "a Jacobian of a gradient": lambda f, x: jacobian(lambda x: gradient(f, x), x),
+}
+
+
+def jacobian(function, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.jacobian(y, x)
+
+
 @pytest.mark.parametrize("solve", ["cg", "normal-cg"])
-def test_forward_mode_over_a_gradient_in_a_graph(solve):
-    op, a = solved(solve=solve), tf.constant(MATRIX)
-    with pytest.raises(GradientError, match=r"forward mode over a gradient or around a tf.function is not available"):
-        modes.call("graph", lambda b: tangents(lambda b: weighted_gradient(lambda b: op(a, tf.sin(b)), b)[0], b), X[0])
+@pytest.mark.parametrize("is_traced", [False, True])
+@pytest.mark.parametrize("name", NESTED)
+def test_solutions_without_a_matrix_are_differentiated_in_every_nesting(name, is_traced, solve):
+    def transform(op):
+        return tf.function(lambda x: NESTED[name](along(op), x)) if is_traced else lambda x: NESTED[name](along(op), x)
+
+    x = tf.constant(X[0])
+    np.testing.assert_allclose(transform(solved(solve=solve))(x), transform(natively)(x), rtol=1e-7, atol=1e-9)
 
 
 # -- singular Jacobians
@@ -473,6 +556,16 @@ def test_a_cotangent_of_zero_needs_no_solution(mode):
         return tape.gradient(loss, x)
 
     assert modes.call(mode, masked, np.array([4.0, 0.0, 1.0])).tolist() == [0.25, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "residual", [lambda x, y: (y**2 - x) ** 2, lambda x, y: y**4 - 2 * x * y**2 + x**2], ids=["square", "expanded"]
+)
+def test_a_jacobian_that_is_singular_up_to_rounding_is_found_by_check_gradient(residual):
+    op = differentiable_op(lambda x: np.sqrt(x), signature="()->()", domain="[1, 10]")
+    op.implicit(lambda op: residual(op.inputs[0], op.outputs[0]))
+    with pytest.raises(CheckError, match=r"the Jacobian of the residual by the outputs is singular"):
+        check_gradient(op, max_examples=50, seed=1)
 
 
 def test_the_units_of_equations_and_unknowns_do_not_matter():

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfpyop._lowering import eager, graph, native
 from tfpyop._lowering._tensorflow import Weakref
-from tfpyop._lowering.autodiff.iterative_solve import solve_iteratively as solve_iteratively
+from tfpyop._lowering.autodiff.linear_solution import solve_iteratively as solve_iteratively
 from tfpyop._lowering.autodiff.linearization import Linearization
 from tfpyop._lowering.autodiff.linearization import escapes as escapes
 from tfpyop._lowering.autodiff.linearization import map_rows as map_rows

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from tfpyop._registry.op_def import ConcreteOp
+from tfpyop._spec.rule_outputs import RuleInputs
 
 TensorFunction = Callable[[Sequence[Any]], Sequence[Any]]
 """A function of tensors that returns tensors."""
@@ -33,8 +34,21 @@ class Linearization(Protocol):
 
 
 class LinearSystem(Protocol):
-    """Declare the interface of a linear system whose matrix is the Jacobian of a function by its last tensors."""
+    """Declare the interface of a linear system whose matrix is the Jacobian of a function by its last tensors.
 
+    The system belongs to an implicit rule of one call.
+    """
+
+    op: ConcreteOp
+    """The op that was called."""
+    names: tuple[str, ...]
+    """The parameters for whose inputs the rule is; empty for all."""
+    call: RuleInputs[Any]
+    """The tensors of the call, without vectors."""
+    places: Sequence[int]
+    """The indices of the tensors that the function takes, among all tensors of the call."""
+    point: Sequence[Any]
+    """These tensors."""
     function: TensorFunction
     n_others: int
     """The number of tensors, the first ones, by which the function is not differentiated."""
@@ -72,7 +86,7 @@ class Lowering(Protocol):
         """Return whether values of a function depend on its tensors in a way that TensorFlow cannot follow."""
         ...
 
-    def solve_iteratively(self, system: LinearSystem, point: Sequence[Any], right: Any, *, is_transposed: bool) -> Any:
+    def solve_iteratively(self, system: LinearSystem, right: Any, *, is_transposed: bool) -> Any:
         """Return the solution of a linear system, without its matrix."""
         ...
 

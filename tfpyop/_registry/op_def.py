@@ -249,6 +249,7 @@ class ConcreteOp:
             by_name,
             call,
             name_residuals,
+            self,
         )
 
     def _named_residuals(self, is_numpy: bool, call: RuleInputs[Any]) -> NamedValues:

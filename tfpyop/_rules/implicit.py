@@ -10,7 +10,8 @@ from typing import Any, Literal
 from tfpyop._registry.op_def import OpDef, PlainRule, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
-from tfpyop._rules.implicit_derivatives import EquationOptions, ImplicitDerivative, StationaryDerivative
+from tfpyop._rules.implicit_derivatives import ImplicitDerivative, StationaryDerivative
+from tfpyop._rules.linear_system import EquationOptions
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, nearest

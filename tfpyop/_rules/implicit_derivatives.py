@@ -7,39 +7,26 @@ t -> -(dF/dy)^-1 (dF/dx) t. Both read x and y only, so TensorFlow differentiates
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from tfpyop._registry.bind import Linearization, TensorFunction, lowering
-from tfpyop._registry.op_def import Transform
+from tfpyop._registry.op_def import ConcreteOp, Rule, SplitRule, TensorFlowRule, Transform
 from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
 from tfpyop._rules.linear_solve import require_small, solve
+from tfpyop._rules.linear_system import CallSystem, EquationOptions, with_tensors
 from tfpyop._rules.unknowns import Unknowns
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, GradientError, describe_kind
 
 Evaluate = Callable[[RuleContext], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class EquationOptions:
-    """Store the options of an implicit rule.
-
-    Attributes:
-      subject: The rule and the op, for errors.
-      verify: The largest absolute value of the residual, or None if it is not checked.
-      solver: How linear systems are solved without a matrix: `"cg"`, `"normal-cg"`, or a user's function. None: by a
-        matrix for each loop element.
-    """
-
-    subject: str
-    verify: float | None = None
-    solver: Any = None
 
 
 class ImplicitDerivative(DerivedRule):
@@ -81,17 +68,39 @@ class ImplicitDerivative(DerivedRule):
 
     def _equation(self, evaluate: Evaluate, op: RuleContext, needed: Sequence[int]) -> tuple[Equation, Sequence[int]]:
         """Return the equation as a function of the inputs that are needed, and the indices of its unknowns."""
-        outputs = [number for number, value in enumerate(op.outputs) if is_differentiable(dtype_of(value))]
+        outputs = _differentiable(op.outputs)
         point = [op.inputs[number] for number in needed] + [op.outputs[number] for number in outputs]
         unknowns = Unknowns(self.layout(op), op.outputs, outputs)
 
         def function(tensors: Sequence[Any]) -> list[Any]:
-            context = _with_tensors(op, [*needed, *(len(op.inputs) + number for number in outputs)], tensors)
+            context = with_tensors(op, [*needed, *(len(op.inputs) + number for number in outputs)], tensors)
             return self.residuals(evaluate, context, outputs)
 
-        equation = Equation(function, point, unknowns, len(needed), self.options)
+        system = None if self.options.solver is None else self._system(evaluate, op)
+        equation = Equation(function, point, unknowns, len(needed), self.options, system)
         self.require_connected(function, equation.linearization, op)
         return equation, outputs
+
+    def system(self, *arguments: Any) -> CallSystem:
+        """Return the linear system of a call, for solvers without a matrix.
+
+        Args:
+          *arguments: The arguments of a rule, without vectors.
+        """
+        evaluate, op, _ = self._parsed(arguments)
+        return self._system(evaluate, op)
+
+    def _system(self, evaluate: Evaluate, op: RuleContext) -> CallSystem:
+        """Return the linear system. Its derivatives may be by all inputs, whichever inputs this derivative is by."""
+        inputs, outputs = _differentiable(op.inputs), _differentiable(op.outputs)
+        places = [*inputs, *(len(op.inputs) + number for number in outputs)]
+        op = replace(op, needs=tuple([number in inputs for number in range(len(op.inputs))]))
+
+        def function(tensors: Sequence[Any]) -> list[Any]:
+            return self.residuals(evaluate, with_tensors(op, places, tensors), outputs)
+
+        unknowns = Unknowns(self.layout(op), op.outputs, outputs)
+        return CallSystem(function, op, places, len(inputs), unknowns, self.options, self.wrt)
 
     def newton_step(self, *arguments: Any) -> list[Any]:
         """Return how far a step of Newton's method moves each output from the value that the function returned.
@@ -182,7 +191,7 @@ class StationaryDerivative(ImplicitDerivative):
         tf = lowering().tf
 
         def objective(tensors: Sequence[Any]) -> list[Any]:
-            context = _with_tensors(op, [len(op.inputs) + number for number in outputs], tensors)
+            context = with_tensors(op, [len(op.inputs) + number for number in outputs], tensors)
             return [self._objective(evaluate(context), context)]
 
         linearization = lowering().linearize(objective, [op.outputs[number] for number in outputs])
@@ -227,6 +236,7 @@ class Equation:
       unknowns: The outputs as vectors.
       n_inputs: The number of inputs that are needed.
       options: The options of the rule.
+      system: The linear system, if it is solved without a matrix.
     """
 
     def __init__(
@@ -236,10 +246,10 @@ class Equation:
         unknowns: Unknowns,
         n_inputs: int,
         options: EquationOptions,
+        system: CallSystem | None,
     ) -> None:
         self.linearization = lowering().linearize(function, point)
-        self._function = function
-        self._point = point
+        self._system = system
         self._unknowns = unknowns
         self._n_inputs = n_inputs
         self._options = options
@@ -271,10 +281,9 @@ class Equation:
 
     def _solve(self, right: Any, transform: Transform) -> Any:
         is_vjp = transform is Transform.VJP
-        if self._options.solver is not None:
-            system = _System(self._function, self._n_inputs, self._unknowns, self._options)
+        if self._system is not None:
             whole = lowering().tf.reshape(right, [-1])
-            solution = lowering().solve_iteratively(system, self._point, whole, is_transposed=is_vjp)
+            solution = lowering().solve_iteratively(self._system, whole, is_transposed=is_vjp)
             return lowering().tf.reshape(solution, lowering().tf.shape(right))
         return solve(
             self._jacobian(is_transposed=is_vjp),
@@ -298,37 +307,48 @@ class Equation:
         return tf.transpose(rows, [1, 2, 0] if is_transposed else [1, 0, 2])
 
 
-class _System:
-    """The Jacobian of the residuals by the outputs of all loop elements, for solvers without a matrix."""
-
-    def __init__(self, function: TensorFunction, n_inputs: int, unknowns: Unknowns, options: EquationOptions) -> None:
-        self.function = function
-        self.n_others = n_inputs
-        self.solver = options.solver
-        self.precision = unknowns.precision
-        self._unknowns = unknowns
-        self._subject = options.subject
-
-    def join(self, vectors: Sequence[Any]) -> Any:
-        """Return one vector for each output (None: zeros) as one vector."""
-        return lowering().tf.reshape(self._unknowns.join(vectors), [-1])
-
-    def split(self, vector: Any) -> list[Any]:
-        """Return a vector as one vector for each output."""
-        return self._unknowns.split(self._unknowns.as_matrix(vector))
-
-    def require_solved(self, solution: Any, error: Any) -> Any:
-        """Return the solution unchanged. Raise GradientError if the relative error is too large."""
-        limit = self.precision**0.5
-        return require_small(solution, error, owner=self._subject, limit=limit, what="linear")
+def implicit_derivative(rule: Rule | None) -> tuple[ImplicitDerivative, tuple[Any, ...]] | None:
+    """Return the derivative that a rule computes from an equation, and the instance of a method, or None."""
+    function = rule.function if isinstance(rule, TensorFlowRule) else None
+    bound = (function.__self__,) if isinstance(function, MethodType) else ()
+    derivative = function.__func__ if isinstance(function, MethodType) else function
+    return (derivative, bound) if isinstance(derivative, ImplicitDerivative) else None
 
 
-def _with_tensors(op: RuleContext, places: Sequence[int], tensors: Sequence[Any]) -> RuleContext:
-    """Return the context with other tensors at these indices of the inputs and outputs."""
-    values = [*op.inputs, *op.outputs]
-    for place, tensor in zip(places, tensors, strict=True):
-        values[place] = tensor
-    return replace(op, inputs=tuple(values[: len(op.inputs)]), outputs=tuple(values[len(op.inputs) :]))
+def linear_system_of(op: ConcreteOp, names: tuple[str, ...], call: RuleInputs[Any]) -> CallSystem:
+    """Return the linear system of an implicit rule with `solve=` for a call.
+
+    Args:
+      op: The op that was called.
+      names: The parameters for whose inputs the rule is; empty for all.
+      call: The tensors of the call, without vectors.
+
+    Raises:
+      GradientError: The op has no such rule.
+    """
+    derivative, bound = _with_solver(op, names)
+    return derivative.system(*bound, op.context(call, ()))
+
+
+def solver_of(op: ConcreteOp, names: tuple[str, ...]) -> Any:
+    """Return `solve=` of the implicit rule for the inputs of these parameters. See `linear_system_of`."""
+    return _with_solver(op, names)[0].options.solver
+
+
+def _with_solver(op: ConcreteOp, names: tuple[str, ...]) -> tuple[ImplicitDerivative, tuple[Any, ...]]:
+    rule = op.rules.vjp
+    found = implicit_derivative(rule.parts.get(names) if isinstance(rule, SplitRule) else rule)
+    if found is None or found[0].wrt != names or found[0].options.solver is None:
+        raise GradientError(
+            "the op has no implicit rule with solve=, but the graph contains a solution of such a rule.",
+            subject=op.subject,
+            remedy="The op has changed since the graph was made. Trace the function again, or save the model again.",
+        )
+    return found
+
+
+def _differentiable(values: Sequence[Any]) -> list[int]:
+    return [number for number, value in enumerate(values) if is_differentiable(dtype_of(value))]
 
 
 def _reshaped(tensor: Any, output: Any) -> Any:

@@ -141,6 +141,8 @@ class RuleContext:
     """The values of the call, with handles in place of Python objects."""
     _name_residuals: Callable[[RuleInputs[Any]], NamedValues] | None = field(default=None, repr=False, compare=False)
     """A function that returns the residuals by name, for a part of the call."""
+    _op: object = field(default=None, repr=False, compare=False)
+    """The concrete op that was called, for rules that tfpyop derives."""
 
     if not TYPE_CHECKING:  # type checkers report unknown names themselves
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
@@ -28,7 +28,7 @@ from tfpyop._registry.op_def import (
     parts_of,
 )
 from tfpyop._registry.rule_op_def import numbers_of
-from tfpyop._rules.implicit_derivatives import ImplicitDerivative
+from tfpyop._rules.implicit_derivatives import implicit_derivative
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop._spec.op_spec import OpSpec
@@ -123,10 +123,9 @@ def equations_of(op: Op[..., Any]) -> list[Callable[[RuleContext], list[Any]]]:
     """Return, for each implicit or stationary rule of the op, a function that returns the Newton step of a call."""
     found: list[Callable[[RuleContext], list[Any]]] = []
     for part in parts_of(rules_of(op).vjp).values():
-        function = part.function if isinstance(part, TensorFlowRule) else None
-        bound = (function.__self__,) if isinstance(function, MethodType) else ()
-        rule = function.__func__ if isinstance(function, MethodType) else function
-        if isinstance(rule, ImplicitDerivative):
+        implicit = implicit_derivative(part)
+        if implicit is not None:
+            rule, bound = implicit
             found.append(partial(rule.newton_step, *bound))
     return found
 

@@ -1,6 +1,6 @@
 """Solve the linear systems of implicit rules by products with vectors, without a matrix.
 
-The iterations are not differentiated. The derivatives of a solution are solutions of other linear systems.
+The iterations are not differentiated.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._lowering._tensorflow import inputs_with_tangents, push_forwardprop_state, recording, stop_recording
+from tfpyop._lowering._tensorflow import stop_recording
 from tfpyop._lowering.autodiff.linearization import Linearization
 from tfpyop._registry.bind import LinearSystem
-from tfpyop.errors import ContractError, GradientError
+from tfpyop.errors import ContractError
 
 Product = Callable[[tf.Tensor], tf.Tensor]
 
@@ -21,50 +21,22 @@ _ITERATIONS_PER_UNKNOWN = 10
 """Maximum number of iterations of conjugate gradients. Without rounding, one for each unknown suffices."""
 
 
-def solve_iteratively(
-    system: LinearSystem, point: Sequence[tf.Tensor], right: tf.Tensor, *, is_transposed: bool
-) -> tf.Tensor:
+def iterate(system: LinearSystem, right: tf.Tensor, *, is_transposed: bool) -> tf.Tensor:
     """Return the solution of a system whose matrix is the Jacobian of a function by some of its tensors.
 
+    No derivative passes through the iterations, also if `vectorized_map` creates their nodes again where tapes record.
+
     Args:
-      system: The function, and the solver.
-      point: The tensors at which the function is linearized.
+      system: The function, the tensors at which it is linearized, and the solver.
       right: The right-hand side, a vector.
       is_transposed: Whether the matrix is the transposed Jacobian.
 
     Raises:
       GradientError: The solution is wrong. In a graph, it is raised when the graph runs.
     """
-    copies = [tf.identity(tensor) for tensor in (*point, right)]  # which active accumulators do not watch
-    if not tf.executing_eagerly() and inputs_with_tangents(copies):  # TensorFlow would differentiate the iterations
-        raise GradientError(
-            "forward mode over a gradient or around a tf.function is not available in graphs with solve=.",
-            remedy="Omit solve=, use a tape over the gradient, or call the op eagerly.",
-        )
-    known: list[tf.Tensor] = []
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
-    def solved(*arguments: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-        with stop_recording():
-            solution = _solution(system, arguments[:-1], arguments[-1], is_transposed=is_transposed)
-
-        def backward(cotangent: tf.Tensor) -> list[tf.Tensor]:
-            by_right = solve_iteratively(system, point, cotangent, is_transposed=not is_transposed)
-            if not known:  # accumulators call this before the solution is returned
-                known.append(solve_iteratively(system, point, right, is_transposed=is_transposed))
-            copies = [tf.identity(tensor) for tensor in point]
-            with recording(), push_forwardprop_state(), tf.GradientTape() as tape:
-                tape.watch(copies)
-                value = _product(system, Linearization(system.function, copies), is_transposed=is_transposed)(known[0])
-            by_point = tape.gradient(
-                value, copies, output_gradients=-by_right, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-            return [*map(tf.convert_to_tensor, by_point), by_right]
-
-        return solution, backward
-
-    known[:] = [solved(*point, right)]
-    return known[0]
+    with stop_recording():
+        *point, fixed = [tf.stop_gradient(tensor) for tensor in (*system.point, right)]
+        return _solution(system, point, fixed, is_transposed=is_transposed)
 
 
 def conjugate_gradients(product: Product, right: tf.Tensor, precision: float) -> tf.Tensor:
@@ -76,19 +48,20 @@ def conjugate_gradients(product: Product, right: tf.Tensor, precision: float) ->
 
 def _solution(system: LinearSystem, point: Sequence[tf.Tensor], right: tf.Tensor, *, is_transposed: bool) -> tf.Tensor:
     at = Linearization(system.function, point)
-    product = _product(system, at, is_transposed=is_transposed)
+    product = product_of(system, at, is_transposed=is_transposed)
     if system.solver == "cg":
         solution = conjugate_gradients(product, right, system.precision)
     elif system.solver == "normal-cg":
-        other = _product(system, at, is_transposed=not is_transposed)
+        other = product_of(system, at, is_transposed=not is_transposed)
         solution = conjugate_gradients(lambda vector: other(product(vector)), other(right), system.precision)
     else:
         solution = _fitting(system.solver(product, right), right)
-    error = tf.math.divide_no_nan(product(solution) - right, tf.norm(right))
+    size = tf.norm(right)
+    error = (product(solution) - right) / tf.where(size > 0, size, tf.ones_like(size))
     return system.require_solved(solution, error)
 
 
-def _product(system: LinearSystem, at: Linearization, *, is_transposed: bool) -> Product:
+def product_of(system: LinearSystem, at: Linearization, *, is_transposed: bool) -> Product:
     """Return the product of the Jacobian, or of the transposed Jacobian, and a vector."""
     n_others = system.n_others
 

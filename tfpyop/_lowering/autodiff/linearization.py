@@ -17,6 +17,7 @@ Vectors = Sequence[tf.Tensor | None]
 TensorFunction = Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
 
 _MOST_KINDS = 1024
+_MOST_LOOPED = 64
 _ESCAPING: weakref.WeakKeyDictionary[Hashable, dict[Hashable, bool]] = weakref.WeakKeyDictionary()
 """Whether functions that run eagerly read values of tensors in Python, by the owner of the function and types."""
 
@@ -90,7 +91,14 @@ def escapes(function: TensorFunction, linearization: Linearization, owner: Hasha
 
 
 def map_rows(function: Callable[[tf.Tensor], Sequence[tf.Tensor]], rows: tf.Tensor) -> list[tf.Tensor]:
-    """Map a function over the rows of a tensor, in one call of each op."""
+    """Map a function over the rows of a tensor, in one call of each op. Eager code loops over a few rows instead.
+
+    `tf.vectorized_map` traces the function in each eager call, which takes longer than a loop over up to 64 rows.
+    """
     if tf.executing_eagerly():
-        return list(tf.vectorized_map(function, rows))
+        n_rows = rows.shape[0]
+        if not 0 < n_rows <= _MOST_LOOPED:
+            return list(tf.vectorized_map(function, rows))
+        results = [function(row) for row in tf.unstack(rows)]
+        return [tf.stack(of_rows) for of_rows in zip(*results, strict=True)]
     return list(map_rows_in_graph(lambda row: function(row[0]), [rows]))
