@@ -12,6 +12,8 @@ from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
 from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop._op import op_def_of
+from tfpyop._rules.implicit_derivatives import solver_of
 from tfpyop.testing import CheckError, check_gradient, check_implicit, check_op
 
 KINDS = ["implicit", "stationary"]
@@ -830,6 +832,25 @@ def test_a_singular_jacobian_is_an_error_in_a_loaded_model(tmp_path):
         z = loaded.value(x, x)
     with pytest.raises((GradientError, tf.errors.InvalidArgumentError), match=SINGULAR):
         tape.gradient(z, x)
+
+
+def test_the_derivative_of_a_saved_derivative_by_cg(tmp_path):
+    op, spec = saved_ops.product_with_implicit_by_cg, tf.TensorSpec([1])
+    module = tf.Module()
+    module.derivative = tf.function(lambda x, y: weighted_gradient(op, x, y)[0], input_signature=[spec, spec])
+    tf.saved_model.save(module, str(tmp_path), options=tf.saved_model.SaveOptions(experimental_custom_gradients=True))
+    loaded, x, y = tf.saved_model.load(str(tmp_path)), tf.constant([2.0]), tf.constant([3.0])
+    with tf.GradientTape() as tape:
+        tape.watch([x, y])
+        z = loaded.derivative(x, y)
+    by_x, by_y = tape.gradient(z, [x, y], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    assert (z.numpy(), by_x.numpy(), by_y.numpy()) == ([3], [0], [1])
+
+
+def test_a_solution_in_the_graph_of_an_op_without_such_a_rule():
+    op = op_def_of(asinh("implicit")).specialize(None, {})
+    with pytest.raises(GradientError, match=r"the op has no implicit rule with solve=, but the graph contains"):
+        solver_of(op, ())
 
 
 # -- checks
