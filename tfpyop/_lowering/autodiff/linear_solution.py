@@ -133,7 +133,7 @@ def _cotangents(
 def _tangent(
     op: ConcreteOp, kind: _Kind, solution: tf.Tensor, tensors: Sequence[tf.Tensor], tangents: Vectors
 ) -> tf.Tensor | None:
-    """Return the tangent of a solution. The tangents of a batch accumulator have one dimension more."""
+    """Return the tangent of a solution."""
     dense = [None if tangent is None else tf.convert_to_tensor(tangent) for tangent in tangents]
     return _of_rows(_row_tangent, op, kind, [solution, *tensors, *dense], kind.n_levels)[0]
 
