@@ -83,16 +83,39 @@ def with_jacobian():
 
 def with_jvp():
     op = by_rows(grad=lambda op, g: (g * op.inputs[1], g * op.inputs[0]))
-
-    @op.numpy_jvp
-    def jvp(op, t, u):
-        assert t.ndim == u.ndim == 2
-        return t * op.inputs[1] + u * op.inputs[0]
-
+    op.numpy_jvp(jvp_of_rows)
     return op
 
 
-KINDS = {"numerical": by_rows(grad="numerical"), "Jacobian": with_jacobian(), "JVP": with_jvp()}
+def jvp_of_rows(op, t, u):
+    assert t.ndim == u.ndim == op.inputs[0].ndim == 2
+    return t * op.inputs[1] + u * op.inputs[0]
+
+
+def gradient_of_rows(op, g):
+    assert g.ndim == op.inputs[0].ndim == 2
+    return g * op.inputs[1], g * op.inputs[0]
+
+
+def from_jvp():
+    op = by_rows(grad="from-jvp")
+    op.numpy_jvp(jvp_of_rows)
+    return op
+
+
+def from_vjp():
+    op = by_rows(jvp="from-vjp")
+    op.numpy_gradient(gradient_of_rows)
+    return op
+
+
+KINDS = {
+    "numerical": by_rows(grad="numerical"),
+    "Jacobian": with_jacobian(),
+    "JVP": with_jvp(),
+    'grad="from-jvp"': from_jvp(),
+    'jvp="from-vjp"': from_vjp(),
+}
 
 
 @pytest.mark.parametrize("op", KINDS.values(), ids=KINDS)
@@ -107,6 +130,32 @@ def test_all_kinds_of_numpy_rules_get_rows(op):
         z = op(x, y)
     np.testing.assert_allclose(accumulator.jvp(z), np.broadcast_to(y, x.shape), rtol=1e-5)
     check_op(op, max_examples=4, checks=["check_contract", "check_gradient", "check_jvp", "check_batching"], seed=1)
+
+
+@pytest.mark.parametrize("residuals", [{}, {"twice": object}], ids=["no object", "an object"])
+def test_derived_rules_are_called_once_with_all_basis_vectors_as_rows(residuals):
+    shapes = []
+    values = [{"twice": 2}] if residuals else []
+    op = differentiable_op(
+        lambda x: ((x**2).sum(1), *values) if values else (x**2).sum(1),
+        signature="(n)->()",
+        vectorized="rows",
+        grad="from-jvp",
+        residuals=residuals,
+    )
+
+    @op.numpy_jvp
+    def jvp(op, t):
+        shapes.append(op.inputs[0].shape)
+        assert t.shape == op.inputs[0].shape
+        factor = op.residuals.twice if residuals else 2
+        return factor * (op.inputs[0] * t).sum(1)
+
+    x = np.arange(1, 13, dtype="float32").reshape(2, 2, 3)
+    for loop in ((), (2,), (2, 2)):
+        given = x[(0,) * (2 - len(loop))]
+        np.testing.assert_allclose(modes.gradient("tape, eager", op, given)[0], 2 * given)
+    assert shapes == [(3, 3), (6, 3), (12, 3)]
 
 
 _LOAD = """

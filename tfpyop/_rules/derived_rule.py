@@ -27,19 +27,32 @@ class DerivedRule(ABC):
       signature: The signature of the op, with residuals among its outputs. Without one, all dimensions are core
         dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
+      loops_itself: Whether the user's function takes core dimensions only, so that the derived rule loops.
+      takes_rows: Whether the user's function takes exactly one loop dimension.
     """
 
-    what = ""
-    """The user's function in error messages."""
-
     def __init__(
-        self, rule: Callable[..., Any], transform: Transform, signature: Signature | None, wrt: tuple[str, ...]
+        self,
+        rule: Callable[..., Any],
+        transform: Transform,
+        signature: Signature | None,
+        wrt: tuple[str, ...],
+        *,
+        loops_itself: bool = False,
+        takes_rows: bool = False,
     ) -> None:
         functools.update_wrapper(self, rule, updated=())
         self.rule = rule
         self.transform = transform
         self.signature = signature
         self.wrt = wrt
+        self.loops_itself = loops_itself
+        self.takes_rows = takes_rows
+
+    @property
+    @abstractmethod
+    def what(self) -> str:
+        """The user's function in error messages."""
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind the rule to an instance, for methods."""

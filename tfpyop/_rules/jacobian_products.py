@@ -18,7 +18,6 @@ from tfpyop._rules.loop_elements import assembled, known_loop, loop_elements, wi
 from tfpyop._spec.coercion import Array, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
-from tfpyop._spec.signature import Signature
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError
 
@@ -36,21 +35,10 @@ class JacobianProduct(DerivedRule):
         dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
       loops_itself: Whether the user's rule takes core dimensions only.
+      takes_rows: Whether the user's rule takes exactly one loop dimension.
     """
 
     what = "a Jacobian rule"
-
-    def __init__(
-        self,
-        rule: Callable[..., Any],
-        transform: Transform,
-        signature: Signature | None,
-        wrt: tuple[str, ...],
-        *,
-        loops_itself: bool = False,
-    ) -> None:
-        super().__init__(rule, transform, signature, wrt)
-        self.loops_itself = loops_itself
 
     def _needed_blocks(self, result: Any, op: RuleContext, numbers: Sequence[int]) -> Iterator[Block]:
         """Yield the blocks that are not zero, for differentiable outputs and for inputs that are needed."""

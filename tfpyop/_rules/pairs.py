@@ -46,7 +46,9 @@ def with_derived_rule(
         other = TensorFlowRule(site, transpose, kind, decorator=decorator, annotates=True)
     else:
         is_looped = not op.spec.is_vectorized
-        function = NumpyTranspose(rule.op.function, derived, signature, names, loops_itself=is_looped)
+        function = NumpyTranspose(
+            rule.op.function, derived, signature, names, loops_itself=is_looped, takes_rows=op.spec.takes_rows
+        )
         other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names, loops_itself=is_looped), kind)
     return {transform: rule, derived: other}
 

@@ -85,8 +85,8 @@ class _Basis:
 class NumpyTranspose(TransposedRule):
     """Transpose a rule in numpy.
 
-    The user's rule is called once if it supports loop dimensions. Otherwise it is called once for each basis vector,
-    and each element of the loop dimensions.
+    The user's rule is called once if it supports loop dimensions, or one of them. Otherwise it is called once for each
+    basis vector, and each element of the loop dimensions.
     """
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
@@ -138,9 +138,10 @@ class NumpyTranspose(TransposedRule):
         A rule may sum over loop dimensions that its input does not have, so all values must have all loop dimensions.
         """
         loop = stack + known_loop(layout)
+        leading = (math.prod(loop),) if self.takes_rows else loop
         groups = [
             [
-                np.broadcast_to(value, loop + value.shape[value.ndim - rank :])
+                _in_shape(value, loop, leading, value.shape[value.ndim - rank :])
                 for value, rank in zip(*group, strict=True)
             ]
             for group in groups_of(op, layout)
@@ -149,15 +150,18 @@ class NumpyTranspose(TransposedRule):
         like, results = self.sides(context, numbers)
         added = tuple(range(len(stack), len(loop)))
         given = [
-            None if vector is None else np.broadcast_to(np.expand_dims(vector, added), value.shape)
+            None
+            if vector is None
+            else _in_shape(np.expand_dims(vector, added), loop, leading, value.shape[len(leading) :])
             for vector, value in zip(vectors, like, strict=True)
         ]
         returned = evaluate(context, given)
         try:
-            return self._checked(returned, results)
+            values = self._checked(returned, results)
         except TfpyopError as error:
             self.explain(error)
             raise
+        return [None if value is None else value.reshape(loop + value.shape[len(leading) :]) for value in values]
 
     def _checked(self, returned: Any, results: Sequence[Array]) -> list[Array | None]:
         """Return the vectors that the user's rule returned for all results, or None for zero."""
@@ -171,6 +175,13 @@ class NumpyTranspose(TransposedRule):
             else:
                 values.append(coerce_cotangent(value, ArraySpec.of(like), number, len(results), like.shape))
         return values
+
+
+def _in_shape(value: Array, loop: tuple[int, ...], leading: tuple[int, ...], core: tuple[int, ...]) -> Array:
+    """Return a value broadcast to the loop dimensions, reshaped to the leading dimensions, read-only."""
+    whole = np.broadcast_to(value, loop + core).reshape(leading + core)
+    whole.setflags(write=False)
+    return whole
 
 
 def _stacked(values: Sequence[Array | None]) -> Array | None:

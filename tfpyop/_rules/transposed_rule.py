@@ -8,7 +8,7 @@ and i, because the function may not be analytic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +16,6 @@ from tfpyop._registry.op_def import Transform
 from tfpyop._rules.derived_rule import DerivedRule
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import describe_rule_call
-from tfpyop._spec.signature import Signature
 from tfpyop.errors import annotate
 
 OPTIONS: Mapping[Transform, tuple[str, str]] = MappingProxyType(
@@ -41,20 +40,13 @@ class TransposedRule(DerivedRule):
         dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
       loops_itself: Whether the user's rule takes core dimensions only.
+      takes_rows: Whether the user's rule takes exactly one loop dimension.
     """
 
-    def __init__(
-        self,
-        rule: Callable[..., Any],
-        transform: Transform,
-        signature: Signature | None,
-        wrt: tuple[str, ...],
-        *,
-        loops_itself: bool = False,
-    ) -> None:
-        super().__init__(rule, transform, signature, wrt)
-        self.what = option_text(transform)
-        self.loops_itself = loops_itself
+    @property
+    def what(self) -> str:
+        """The option that requests the rule, for error messages."""
+        return option_text(self.transform)
 
     @property
     def is_vjp(self) -> bool:
@@ -81,10 +73,12 @@ class TransposedRule(DerivedRule):
 
     @property
     def _explanation(self) -> str:
-        return (
-            f"{option_text(self.transform)} calls the {self._known} rule with basis vectors, in a further loop "
-            "dimension of all values if the rule supports loop dimensions."
+        place = (
+            "in further rows of all values"
+            if self.takes_rows
+            else "in a further loop dimension of all values if the rule supports loop dimensions"
         )
+        return f"{self.what} calls the {self._known} rule with basis vectors, {place}."
 
     def explain(self, error: Exception) -> None:
         """Add the note on basis vectors to an error about the result of the user's rule."""
