@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop import UNDEFINED, ContractError, GradientError, RegistrationError, differentiable_op
 
 FROM = {"from-jvp": {"grad": "from-jvp"}, "from-vjp": {"jvp": "from-vjp"}}
 PAIRS = [(option, where) for option in FROM for where in ("numpy", "TensorFlow")]
@@ -415,6 +415,30 @@ def test_a_gradient_rule_need_not_compute_what_does_not_vary(where):
     y = tf.constant(X + 1)
     np.testing.assert_allclose(tangents(lambda y: op(X, y), y)[0], X * np.arange(1, 7).reshape(2, 3))
     assert seen == [(False, True)]
+
+
+@pytest.mark.parametrize("where", ["numpy", "TensorFlow"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("ignored", [UNDEFINED, np.zeros(7), None], ids=["undefined", "wrong shape", "None"])
+@pytest.mark.parametrize("options", [{}, {"non_differentiable": ("y",)}], ids=["needs", "non_differentiable"])
+def test_values_that_are_not_needed_are_not_read(where, mode, ignored, options):
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()", jvp="from-vjp", **options)
+    attach(op, "from-vjp", where, None, lambda op, c: (c * op.inputs[1], ignored))
+    (found,) = modes.call(mode, lambda x, y: tangents(lambda x: op(x, y), x), X, X + 1)
+    np.testing.assert_allclose(found, (X + 1) * np.arange(1, 7).reshape(2, 3))
+
+
+@pytest.mark.parametrize("where", ["numpy", "TensorFlow"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+def test_a_vector_that_is_needed_and_undefined_is_an_error(where, mode):
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()", jvp="from-vjp")
+    attach(op, "from-vjp", where, None, lambda op, c: (c * op.inputs[1], UNDEFINED))
+    with pytest.raises((GradientError, tf.errors.OpError), match="the derivative by input 1 is not defined"):
+        modes.call(mode, lambda x, y: tangents(op, x, y), X, X + 1)
+    op = differentiable_op(lambda x: x, signature="()->()", grad="from-jvp")
+    attach(op, "from-jvp", where, lambda op, t: UNDEFINED, None)
+    with pytest.raises((GradientError, tf.errors.OpError), match="the tangent of output 0 is not defined"):
+        modes.call(mode, lambda x: weighted_gradient(op, x), X)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop._spec.coercion import Array, is_differentiable, is_half
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
-from tfpyop._spec.rule_values import coerce_cotangent, coerce_tangent, rule_values
+from tfpyop._spec.rule_values import coerce_cotangent, coerce_tangent
 from tfpyop.errors import TfpyopError
 
 Evaluate = Callable[[RuleContext, Sequence[Any]], Any]
@@ -157,18 +157,17 @@ class NumpyTranspose(TransposedRule):
         ]
         returned = evaluate(context, given)
         try:
-            values = self._checked(returned, results)
+            values = self._checked(self.wanted_values(context, numbers, returned), results)
         except TfpyopError as error:
             self.explain(error)
             raise
         return [None if value is None else value.reshape(loop + value.shape[len(leading) :]) for value in values]
 
-    def _checked(self, returned: Any, results: Sequence[Array]) -> list[Array | None]:
+    def _checked(self, returned: Sequence[tuple[int, Any]], results: Sequence[Array]) -> list[Array | None]:
         """Return the vectors that the user's rule returned for all results, or None for zero."""
-        kind = ("tangent", "outputs") if self.is_vjp else ("cotangent", "inputs in wrt=" if self.wrt else "inputs")
         values: list[Array | None] = []
-        for number, (value, like) in enumerate(zip(rule_values(returned, len(results), *kind), results, strict=True)):
-            if value is None or not is_differentiable(like.dtype):
+        for (number, value), like in zip(returned, results, strict=True):
+            if value is None:
                 values.append(None)
             elif self.is_vjp:
                 values.append(coerce_tangent(value, ArraySpec.of(like), number))

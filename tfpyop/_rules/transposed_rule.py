@@ -13,9 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from tfpyop._registry.op_def import Transform
-from tfpyop._rules.derived_rule import DerivedRule
+from tfpyop._rules.derived_rule import DerivedRule, dtype_of
+from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_context import RuleContext
-from tfpyop._spec.rule_values import describe_rule_call
+from tfpyop._spec.rule_values import describe_rule_call, rule_values
+from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import annotate
 
 OPTIONS: Mapping[Transform, tuple[str, str]] = MappingProxyType(
@@ -57,6 +59,33 @@ class TransposedRule(DerivedRule):
         """Return the values that the basis vectors belong to, and the values that the results of the rule belong to."""
         inputs = [op.inputs[number] for number in numbers]
         return (inputs, op.outputs) if self.is_vjp else (op.outputs, inputs)
+
+    def wanted_values(self, op: RuleContext, numbers: Sequence[int], returned: Any) -> Sequence[tuple[int, Any]]:
+        """Return the vectors that the user's rule returned, each with the index of its output or input.
+
+        A vector is None if it is zero, not needed, or belongs to integers.
+
+        Args:
+          op: The call of the user's rule.
+          numbers: The indices of the inputs that the rule is for.
+          returned: What the user's rule returned.
+
+        Raises:
+          ContractError: The number of vectors is wrong.
+          GradientError: A vector that is needed is UNDEFINED.
+        """
+        kind, like = (
+            ("tangent", "outputs") if self.is_vjp else ("cotangent", "inputs in wrt=" if self.wrt else "inputs")
+        )
+        places = range(len(op.outputs)) if self.is_vjp else numbers
+        found: list[tuple[int, Any]] = []
+        results = self.sides(op, numbers)[1]
+        for place, result, value in zip(places, results, rule_values(returned, len(places), kind, like), strict=True):
+            is_wanted = is_differentiable(dtype_of(result)) and (self.is_vjp or op.needs[place])
+            if is_wanted and value is UNDEFINED:
+                raise undefined_vector(kind, place)
+            found.append((place, value if is_wanted else None))
+        return found
 
     def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any] = ()) -> Any:
         """Call the user's rule. Add a note to its exceptions that shows how the rule was called."""

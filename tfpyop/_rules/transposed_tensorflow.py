@@ -19,7 +19,7 @@ from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
-from tfpyop._spec.rule_values import rule_values, wrong_cotangent_shape, wrong_tangent_shape
+from tfpyop._spec.rule_values import wrong_cotangent_shape, wrong_tangent_shape
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import TfpyopError
 
@@ -152,17 +152,16 @@ class TensorFlowTranspose(TransposedRule):
         ]
         returned = evaluate(context, given)
         try:
-            return self._checked(tf, returned, results)
+            return self._checked(tf, self.wanted_values(context, numbers, returned), results)
         except TfpyopError as error:
             self.explain(error)
             raise
 
-    def _checked(self, tf: Any, returned: Any, results: Sequence[Any]) -> list[Any]:
+    def _checked(self, tf: Any, returned: Sequence[tuple[int, Any]], results: Sequence[Any]) -> list[Any]:
         """Return the vectors that the user's rule returned for all results, or None for zero."""
-        kind = ("tangent", "outputs") if self.is_vjp else ("cotangent", "inputs in wrt=" if self.wrt else "inputs")
         values: list[Any] = []
-        for number, (value, like) in enumerate(zip(rule_values(returned, len(results), *kind), results, strict=True)):
-            if value is None or not is_differentiable(dtype_of(like)):
+        for (number, value), like in zip(returned, results, strict=True):
+            if value is None:
                 values.append(None)
                 continue
             tensor = tf.cast(tf.convert_to_tensor(value), like.dtype)
