@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
-from tfpyop import UNDEFINED, ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop import UNDEFINED, CoercionError, ContractError, GradientError, RegistrationError, differentiable_op
 
 FROM = {"from-jvp": {"grad": "from-jvp"}, "from-vjp": {"jvp": "from-vjp"}}
 PAIRS = [(option, where) for option in FROM for where in ("numpy", "TensorFlow")]
@@ -607,6 +607,22 @@ def test_a_second_rule_is_an_error(decorator, what):
 def test_wrong_options(options, message):
     with pytest.raises(RegistrationError, match=message):
         differentiable_op(lambda x: x, signature="()->()", **options)
+
+
+@pairs
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+def test_an_imaginary_part_is_not_dropped(option, where, mode):
+    op = differentiable_op(lambda x: x * x, signature="()->()", **FROM[option])
+    if where == "TensorFlow":
+        rule = lambda op, v: tf.complex(2 * op.inputs[0] * v, tf.ones_like(v))  # noqa: E731
+    else:
+        rule = lambda op, v: 2 * op.inputs[0] * v + 1j  # noqa: E731
+    attach(op, option, where, rule, rule)
+    derivative = weighted_gradient if option == "from-jvp" else tangents
+    what = "tangent 0" if option == "from-jvp" else "the cotangent of input 0"
+    message = f"{what} is complex, but the {'output' if option == 'from-jvp' else 'input'} is real"
+    with pytest.raises((CoercionError, tf.errors.OpError), match=message if where == "TensorFlow" else what):
+        modes.call(mode, lambda x: derivative(op, x)[0], X)
 
 
 @pytest.mark.parametrize("where", ["numpy", "TensorFlow"])

@@ -19,6 +19,7 @@ from tfpyop._lowering.autodiff.linearization import Linearization
 from tfpyop._lowering.autodiff.linearization import escapes as escapes
 from tfpyop._lowering.autodiff.linearization import map_rows as map_rows
 from tfpyop._lowering.tensors import as_tensors, holds_tensor, is_symbolic, type_of
+from tfpyop._lowering.tensors import tensor_of_vector as tensor_of_vector
 from tfpyop._lowering.usual_inputs import usual_tensors
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop.errors import CoercionError, UnsupportedError

@@ -90,6 +90,10 @@ class Lowering(Protocol):
         """Return the solution of a linear system, without its matrix."""
         ...
 
+    def tensor_of_vector(self, value: Any, like: Any, what: str, like_what: str) -> Any:
+        """Return the cotangent or tangent that a rule returned as a tensor. Raise CoercionError if it is invalid."""
+        ...
+
     def map_rows(self, function: Callable[[Any], Sequence[Any]], rows: Any) -> list[Any]:
         """Map a function over the rows of a tensor, in one call of each op."""
         ...

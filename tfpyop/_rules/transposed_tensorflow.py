@@ -164,7 +164,8 @@ class TensorFlowTranspose(TransposedRule):
             if value is None:
                 values.append(None)
                 continue
-            tensor = tf.cast(tf.convert_to_tensor(value), like.dtype)
+            named = (f"tangent {number}", "output") if self.is_vjp else (f"the cotangent of input {number}", "input")
+            tensor = tf.cast(lowering().tensor_of_vector(value, like, *named), like.dtype)
             expected, got = ArraySpec(dtype_of(like), shape_of(like)), ArraySpec(dtype_of(like), shape_of(tensor))
             if got.shape is not None and not is_compatible(got.shape, expected.shape):
                 if self.is_vjp:
