@@ -580,6 +580,8 @@ BOTH = r'grad="from-jvp" derives the gradient rule from a JVP rule, but {} also 
         ("numpy_jacobian", "a Jacobian rule, which defines both, is"),
         ("adjoint", "an adjoint rule, which defines both, is"),
         ("numpy_adjoint", "an adjoint rule, which defines both, is"),
+        ("implicit", "an implicit rule, which defines both, is"),
+        ("stationary", "a stationary rule, which defines both, is"),
     ],
 )
 def test_a_second_rule_is_an_error(decorator, what):

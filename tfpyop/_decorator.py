@@ -14,11 +14,10 @@ import numpy as np
 from tfpyop._numdiff.directional import Method
 from tfpyop._op import Op
 from tfpyop._registry.function_op_def import FunctionOpDef
-from tfpyop._registry.op_def import REGISTRY, RuleSet, Transform
+from tfpyop._registry.op_def import OPTIONS, REGISTRY, RuleSet, Transform, option_text
 from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method, require_sparsity
 from tfpyop._rules.pairs import requested_transform
-from tfpyop._rules.transposed_rule import OPTIONS, option_text
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.undefined import read_non_differentiable
 from tfpyop.errors import RegistrationError, naming, nearest

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -42,6 +42,18 @@ class Transform(enum.Enum):
 
     VJP = "vjp"
     JVP = "jvp"
+
+
+OPTIONS: Mapping[Transform, tuple[str, str]] = MappingProxyType(
+    {Transform.VJP: ("grad", "from-jvp"), Transform.JVP: ("jvp", "from-vjp")}
+)
+"""The option and its value that request the rule for a direction from the rule for the other one."""
+
+
+def option_text(transform: Transform) -> str:
+    """Return the option that requests the rule for a direction, as the user writes it."""
+    option, value = OPTIONS[transform]
+    return f'{option}="{value}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +463,7 @@ class OpDef(NamedOp):
 
         Raises:
           RegistrationError: The op already has a rule for one of these directions (and these inputs), is declared
-            non-differentiable, or is bound to an instance.
+            non-differentiable, is bound to an instance, or has an option that requests one of these rules.
         """
         if self.rules.non_differentiable:
             raise RegistrationError(
@@ -460,9 +472,27 @@ class OpDef(NamedOp):
                 remedy="Remove one of the two.",
             )
         self._require_unbound()
+        if not wrt:  # rules for some inputs are compared one by one
+            self._require_not_derived(rules)
         attached = {transform: self._joined(transform, rule, wrt) for transform, rule in rules.items()}
         self.rules.vjp = attached.get(Transform.VJP, self.rules.vjp)
         self.rules.jvp = attached.get(Transform.JVP, self.rules.jvp)
+
+    def _require_not_derived(self, rules: Mapping[Transform, PlainRule]) -> None:
+        """Raise RegistrationError if an option requests the rule for a direction that one of these rules defines."""
+        derived = self.rules.derived
+        if derived is None or derived not in rules or rules[derived].kind == option_text(derived):
+            return
+        names = ("gradient", "JVP") if derived is Transform.VJP else ("JVP", "gradient")
+        is_linear = any(isinstance(rule, LinearRule) for rule in rules.values())
+        what = "adjoint rule" if is_linear else rules[derived].kind or f"{names[0]} rule"
+        defines = ", which defines both," if len(rules) > 1 else ""
+        raise RegistrationError(
+            f"{option_text(derived)} derives the {names[0]} rule from a {names[1]} rule, but "
+            f"{'an' if what[0] in 'aeiou' else 'a'} {what}{defines} is also attached.",
+            subject=self.subject,
+            remedy=f"Remove one of the two: {option_text(derived)} or the rule.",
+        )
 
     def _joined(self, transform: Transform, rule: PlainRule, wrt: tuple[str, ...]) -> Rule:
         """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""

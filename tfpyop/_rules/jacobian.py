@@ -12,7 +12,6 @@ from tfpyop._registry.op_def import NumpyRule, OpDef, PlainRule, TensorFlowRule,
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
 from tfpyop._rules.jacobian_products import NumpyProduct, TensorFlowProduct
-from tfpyop._rules.pairs import require_not_derived
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError
 
@@ -67,6 +66,4 @@ def _checked_names(op: OpDef, rule: Any, decorator: str, wrt: Wrt) -> tuple[str,
             subject=op.subject,
             remedy="Attach a rule with @rule.gradient (TensorFlow ops) or @rule.numpy_gradient (arrays).",
         )
-    names = names_of_inputs(op, wrt)
-    require_not_derived(op, "a Jacobian rule, which defines both,", names)
-    return names
+    return names_of_inputs(op, wrt)

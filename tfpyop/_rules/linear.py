@@ -11,7 +11,6 @@ from typing import Any
 from tfpyop._registry.op_def import ConcreteOp, LinearRule, NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
-from tfpyop._rules.pairs import require_not_derived
 from tfpyop._spec.coercion import DType
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import GradientError, RegistrationError
@@ -67,6 +66,4 @@ def _linear_names(op: OpDef, rule: Any, linear_in: Wrt, decorator: str) -> tuple
             subject=op.subject,
             remedy="The JVP would call the function again, with another state. Use @op.gradient or @op.numpy_gradient.",
         )
-    names = names_of_inputs(op, linear_in, option="linear_in")
-    require_not_derived(op, "an adjoint rule, which defines both,", names)
-    return names
+    return names_of_inputs(op, linear_in, option="linear_in")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MethodType
 
-from tfpyop._registry.op_def import ConcreteOp, SplitRule, Transform
+from tfpyop._registry.op_def import ConcreteOp, SplitRule, Transform, option_text
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.jacobian_products import JacobianProduct
 from tfpyop._rules.numerical import NumericalRule
-from tfpyop._rules.transposed_rule import TransposedRule, option_text
+from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop.errors import GradientError
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfpyop._registry.op_def import NumpyRule, OpDef, PlainRule, TensorFlowRule, Transform
+from tfpyop._registry.op_def import OPTIONS, NumpyRule, OpDef, PlainRule, TensorFlowRule, Transform, option_text
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.transposed_numpy import NumpyTranspose
-from tfpyop._rules.transposed_rule import OPTIONS, option_text
 from tfpyop._rules.transposed_tensorflow import TensorFlowTranspose
 from tfpyop.errors import RegistrationError
 
@@ -33,8 +32,6 @@ def with_derived_rule(
 ) -> Mapping[Transform, PlainRule]:
     """Return a rule, with the rule for the other direction if the options of the op request it."""
     derived = op.rules.derived
-    if derived is transform:
-        require_not_derived(op, "a gradient rule" if transform is Transform.VJP else "a JVP rule", names)
     if derived is None or derived is transform:
         return {transform: rule}
     signature, site = op.spec.full_signature, rule.site
@@ -51,25 +48,6 @@ def with_derived_rule(
         )
         other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names, loops_itself=is_looped), kind)
     return {transform: rule, derived: other}
-
-
-def require_not_derived(op: OpDef, what: str, names: tuple[str, ...]) -> None:
-    """Raise RegistrationError if an option requests a rule that another rule for all inputs defines.
-
-    Args:
-      op: The op.
-      what: The other rule, for the error.
-      names: The parameters for whose inputs the other rule is. Rules for some inputs are compared one by one.
-    """
-    derived = op.rules.derived
-    if derived is None or names:
-        return
-    rules = ("gradient", "JVP") if derived is Transform.VJP else ("JVP", "gradient")
-    raise RegistrationError(
-        f"{option_text(derived)} derives the {rules[0]} rule from a {rules[1]} rule, but {what} is also attached.",
-        subject=op.subject,
-        remedy=f"Remove one of the two: {option_text(derived)} or the rule.",
-    )
 
 
 def _is_text(value: Any, text: str) -> bool:

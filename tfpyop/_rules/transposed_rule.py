@@ -8,28 +8,16 @@ and i, because the function may not be analytic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
-from tfpyop._registry.op_def import Transform
+from tfpyop._registry.op_def import Transform, option_text
 from tfpyop._rules.derived_rule import DerivedRule, dtype_of
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import describe_rule_call, rule_values
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import annotate
-
-OPTIONS: Mapping[Transform, tuple[str, str]] = MappingProxyType(
-    {Transform.VJP: ("grad", "from-jvp"), Transform.JVP: ("jvp", "from-vjp")}
-)
-"""The option and its value that request the rule for a direction."""
-
-
-def option_text(transform: Transform) -> str:
-    """Return the option that requests the rule for a direction, as the user writes it."""
-    option, value = OPTIONS[transform]
-    return f'{option}="{value}"'
 
 
 class TransposedRule(DerivedRule):
