@@ -35,18 +35,21 @@ class KeptCall:
       owner: The objects of the function that was called.
       inputs: The inputs of the call. No code writes to them.
       objects: The objects by name.
+      generation: The generation of the store in which the call was made.
     """
 
-    __slots__ = ("__weakref__", "inputs", "objects", "owner")
+    __slots__ = ("__weakref__", "generation", "inputs", "objects", "owner")
 
     def __init__(self, owner: KeptObjects, inputs: Sequence[Array], objects: Mapping[str, Any]) -> None:
         self.owner = owner
         self.inputs = inputs
         self.objects = objects
+        self.generation = _STORE.generation
 
     def belongs_to(self, owner: KeptObjects, inputs: Sequence[Array]) -> bool:
-        """Return whether the objects come from a call of this function with these inputs."""
-        return self.owner is owner and len(self.inputs) == len(inputs) and all(map(_is_same, self.inputs, inputs))
+        """Return whether the objects come from a call of this function with these inputs, and were not forgotten."""
+        is_valid = self.owner is owner and self.generation == _STORE.generation
+        return is_valid and len(self.inputs) == len(inputs) and all(map(_is_same, self.inputs, inputs))
 
 
 class KeptObjects:
@@ -100,15 +103,16 @@ class _Memory(np.ndarray[Any, Any]):
 
 
 class _Store:
-    """The calls whose objects exist, by their handles."""
+    """The calls whose objects exist, by their handles. Calls of earlier generations are forgotten."""
 
     def __init__(self) -> None:
         self.calls: weakref.WeakValueDictionary[int, KeptCall] = weakref.WeakValueDictionary()
+        self.generation = 0
         self.n_ignoring = 0
 
     def forget(self) -> None:
-        """Forget all handles. A forked process must not use the objects of its parent, such as connections."""
-        self.calls = weakref.WeakValueDictionary()
+        """Forget all calls. A forked process must not use the objects of its parent, such as connections."""
+        self.generation += 1
 
 
 _STORE = _Store()
