@@ -48,6 +48,13 @@ def nothing_is_left():
     Kept.alive.clear()
 
 
+def plain_gradient_of(op, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = op(x)
+    return tape.gradient(y, [x])
+
+
 @pytest.fixture
 def created_again(caplog):
     """The debug messages about functions that are called again."""
@@ -701,6 +708,26 @@ def test_options(options, dtype, created_again):
     forget_handles()
     np.testing.assert_allclose(tf.cast(tape.gradient(y, x), "float32"), tf.cast(first, "float32"), rtol=2e-2)
     assert len(created_again()) == 1
+
+
+@pytest.mark.parametrize("kind", ["numpy_jacobian", "from-jvp", "from-vjp"])
+@pytest.mark.parametrize("declared", [object, ("()", np.int64)], ids=["object", "integer"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+def test_derived_rules_of_an_op_without_a_signature(mode, kind, declared):
+    options = {"from-jvp": {"grad": "from-jvp"}, "from-vjp": {"jvp": "from-vjp"}}.get(kind, {})
+    op = differentiable_op(
+        lambda x: (x**2, {"two": np.int64(2)}), shape=lambda shape: shape, residuals={"two": declared}, **options
+    )
+    if kind == "numpy_jacobian":
+        op.numpy_jacobian(lambda op: np.diag(op.residuals.two * op.inputs[0]))
+    else:
+        attach = op.numpy_jvp if kind == "from-jvp" else op.numpy_gradient
+        attach(lambda op, vector: op.residuals.two * op.inputs[0] * vector)
+    (by_x,) = modes.call(mode, lambda x: plain_gradient_of(op, x), B)
+    close(by_x, 2 * B)
+    with tf.autodiff.ForwardAccumulator(x := tf.constant(B), tf.ones_like(x)) as accumulator:
+        y = op(x)
+    close(accumulator.jvp(y), 2 * B)
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])

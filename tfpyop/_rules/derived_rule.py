@@ -12,6 +12,7 @@ import numpy as np
 
 from tfpyop._registry.op_def import Transform
 from tfpyop._rules.jacobian_blocks import Layout
+from tfpyop._rules.loop_elements import residual_values
 from tfpyop._spec.coercion import DType
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.signature import Signature
@@ -95,8 +96,9 @@ class DerivedRule(ABC):
 
     def layout(self, op: RuleContext) -> Layout:
         """Return which dimensions of the values of a call are loop dimensions and core dimensions."""
-        inputs, outputs = ([shape_of(value) for value in values] for values in (op.inputs, op.outputs))
-        return Layout.of(self.signature, inputs, outputs, rule=self.what)
+        groups = (op.inputs, op.outputs, residual_values(op))
+        inputs, outputs, residuals = ([shape_of(value) for value in values] for values in groups)
+        return Layout.of(self.signature, inputs, outputs, residuals, rule=self.what)
 
 
 def shape_of(value: Any) -> tuple[int | None, ...] | None:

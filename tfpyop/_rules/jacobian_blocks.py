@@ -65,6 +65,7 @@ class Layout:
         signature: Signature | None,
         inputs: Sequence[Shape | None],
         outputs: Sequence[Shape | None],
+        residuals: Sequence[Shape | None],
         *,
         rule: str,
     ) -> Layout:
@@ -74,6 +75,7 @@ class Layout:
           signature: The signature of the op, with residuals among its outputs.
           inputs: The shapes of the inputs, as far as they are known.
           outputs: The shapes of the outputs.
+          residuals: The shapes of the residuals.
           rule: The rule that needs the layout, for the error.
 
         Raises:
@@ -85,8 +87,8 @@ class Layout:
                     f"{rule} cannot be used here, because the rank of an input or output is unknown.",
                     remedy="Pass signature= to differentiable_op, or set the rank with tf.ensure_shape.",
                 )
-            ranks = [[len(shape or ()) for shape in shapes] for shapes in (inputs, outputs)]
-            return cls((), inputs, outputs, ranks[0], ranks[1], (), True)
+            ranks = [[len(shape or ()) for shape in shapes] for shapes in (inputs, outputs, residuals)]
+            return cls((), inputs, outputs, *ranks, is_complete=True)
         binding = signature.bind(inputs)
         ranks_of_outputs = [
             sum(dimension.text not in binding.missing for dimension in core) for core in signature.outputs
