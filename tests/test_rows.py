@@ -231,6 +231,10 @@ MISUSE = {
         {"signature": "->()"},
         "vectorized='rows' requires an input, because loop dimensions come from inputs.",
     ),
+    "an optional dimension": (
+        {"signature": "(n?,k)->(n?)"},
+        "vectorized='rows' does not support optional core dimensions.",
+    ),
     "an executor": ({"executor": lambda: None}, "executor= requires vectorized=False."),
     "another word": ({"vectorized": "row"}, "vectorized= is neither True nor False nor 'rows'."),
 }

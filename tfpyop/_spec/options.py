@@ -243,6 +243,12 @@ def read_vectorized(value: Any, signature: Signature | None) -> tuple[bool, bool
             got=f"signature {signature.text!r}",
             remedy="Remove vectorized=.",
         )
+    if takes_rows and signature is not None and signature.required_names < signature.input_names:
+        raise RegistrationError(
+            "vectorized='rows' does not support optional core dimensions.",
+            got=f"signature {signature.text!r}",
+            remedy="Remove the question marks in the signature, or remove vectorized=.",
+        )
     return bool(value), takes_rows
 
 
