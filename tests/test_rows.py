@@ -196,6 +196,23 @@ def test_all_rows_have_one_object(mode, loops):
         np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5)
 
 
+def sums_of_squares():
+    """An op whose rows have one object."""
+    op = differentiable_op(
+        lambda x: ((x**2).sum(1), {"twice": 2}), signature="(n)->()", vectorized="rows", residuals={"twice": object}
+    )
+    op.numpy_gradient(lambda op, g: op.residuals.twice * op.inputs[0] * g[:, None])
+    return op
+
+
+@pytest.mark.parametrize("loop", [(), (2,), (2, 3)])
+def test_a_function_with_an_object_is_evaluated_without_checks(loop):
+    (host,) = [op.host for op in [sums_of_squares()._definition.specialize(None, {})]]
+    values, handle = host.evaluate([np.ones((*loop, 3))])
+    assert values.shape == loop
+    assert handle == 0
+
+
 def test_another_process_flattens_the_rows(tmp_path):
     module = tf.Module()
     spec = [tf.TensorSpec([2, 2]), tf.TensorSpec([None, None, 2])]

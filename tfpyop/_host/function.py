@@ -216,13 +216,14 @@ class HostFunction:
         """
         types = [ArraySpec.of(array) for array in arrays]
         rows, loop = self._rows(types), self._loop(types)
-        if rows is not None:
-            values = self._apply(self._flattened(arrays, rows), None)
-            return [_split(np.array(value), rows) for value in self.output_spec.unpack(values, types)]
         if not loop:
-            numbers = self.object_numbers
-            values = self.output_spec.unpack(self._apply(list(arrays), None), types)
-            return [np.array(0 if number in numbers else value) for number, value in enumerate(values)]
+            arguments = list(arrays) if rows is None else self._flattened(arrays, rows)
+            found = []
+            for number, value in enumerate(self.output_spec.unpack(self._apply(arguments, None), types)):
+                array = np.array(0 if number in self.object_numbers else value)
+                is_whole = rows is None or number in self.object_numbers
+                found.append(array if is_whole else _split(array, rows))
+            return found
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
