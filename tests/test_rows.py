@@ -213,6 +213,24 @@ def test_a_function_with_an_object_is_evaluated_without_checks(loop):
     assert handle == 0
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("n", [0, 2])
+def test_vectorized_map_of_rows_with_an_object(wrap, n):
+    op = sums_of_squares()
+    x = tf.constant(np.arange(n * 3.0).reshape(n, 3))
+
+    @wrap
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.vectorized_map(op, x)
+        return y, tape.gradient(y, x)
+
+    y, by_x = gradients(x)
+    np.testing.assert_allclose(y, (x.numpy() ** 2).sum(1))
+    np.testing.assert_allclose(by_x, 2 * x)
+
+
 def test_another_process_flattens_the_rows(tmp_path):
     module = tf.Module()
     spec = [tf.TensorSpec([2, 2]), tf.TensorSpec([None, None, 2])]

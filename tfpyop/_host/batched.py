@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfpyop._host.function import HostFunction, Plan
-from tfpyop._host.kept_objects import are_handles, copied, repeated, stacked
+from tfpyop._host.kept_objects import copied, repeated, stacked
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, describe_types
 from tfpyop._spec.payload import InAxes
@@ -84,11 +84,11 @@ class BatchedHostFunction(HostFunction):
         promised = self.unbatched.infer_outputs(rows)
         return [
             repeated(output, counts)
-            if output.ndim == 0 and are_handles(output)  # one object for all rows
+            if output.ndim == 0 and number in self.object_numbers  # one object for all rows
             else output
             if type_.shape is None or None in type_.shape
             else output.reshape(counts + _known(type_.shape))
-            for output, type_ in zip(outputs, promised, strict=True)
+            for number, (output, type_) in enumerate(zip(outputs, promised, strict=True))
         ]
 
     def _require_rows(self, inputs: ArraySpecs) -> None:
