@@ -54,6 +54,34 @@ def test_loop_dimensions(method, shape, vectorized):
     assert_derivatives(op_of(method, pattern, vectorized=vectorized), natively, x)
 
 
+@methods
+@pytest.mark.parametrize("vectorized", [True, False, "rows"])
+def test_a_pattern_of_sizes_that_functions_compute(method, vectorized):
+    seen = []
+
+    def pattern(n, k):
+        seen.append((n, k))
+        return np.tri(k, n, n - k) - np.tri(k, n, -1)
+
+    def function(x, *, width=2):
+        return sum(x[..., i : x.shape[-1] + 1 - width + i] ** 2 for i in range(width))
+
+    op = differentiable_op(
+        function,
+        signature="(n)->(k)",
+        sizes={"k": lambda n, *, width: n + 1 - width},
+        grad=method(sparsity=pattern),
+        vectorized=vectorized,
+    )
+    for width in (2, 3):
+        counts = np.minimum(np.minimum(np.arange(1, 5), np.arange(4, 0, -1)), width)
+        for mode in ("tape, eager", "tape inside", "tape outside, XLA"):
+            (found,) = modes.gradient(mode, lambda x, width=width: op(x, width=width), X)
+            np.testing.assert_allclose(found, 2 * X * np.minimum(counts, 5 - width), rtol=1e-6)
+    assert set(seen) == {(4, 3), (4, 2)}
+    assert check_sparsity(op, seed=0, max_examples=5).status == "passed"
+
+
 @pytest.mark.parametrize(
     ("method", "most", "dense"),
     [(numerical, 4 * 40, 200 * 20), (complex_step, 4 + 60, 200)],

@@ -14,6 +14,7 @@ from tfpyop._numdiff.complex_step import ComplexStep, complex_step
 from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical, numerical
+from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, is_differentiable, widen
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.signature import Signature
@@ -206,20 +207,21 @@ def _function(op: RuleContext, signature: Signature | None, sparsity: Sparsity |
         return [values[number] for number in numbers]
 
     values = [op.outputs[number] for number in numbers]
-    colorings = None if sparsity is None else _colorings(op, signature, sparsity, input_ranks, n_loop, numbers)
+    colorings = None if sparsity is None else _colorings(op, sparsity, input_ranks, n_loop, numbers)
     return Function(call, input_ranks, output_ranks, values, colorings)
 
 
 def _colorings(
     op: RuleContext,
-    signature: Signature | None,
     sparsity: Sparsity,
     input_ranks: Sequence[int],
     n_loop: int,
     numbers: Sequence[int],
 ) -> Sequence[Coloring]:
     """Return the colors of each input, for the outputs with these indices."""
-    sizes = {} if signature is None else signature.bind([array.shape for array in op.inputs]).sizes
+    assert isinstance(op._op, ConcreteOp)
+    signature = op._op.signature
+    sizes = {} if signature is None else signature.all_sizes([array.shape for array in op.inputs])
     inputs = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
     return sparsity.colorings(sizes, inputs, [array.shape[n_loop:] for array in op.outputs], numbers)
 

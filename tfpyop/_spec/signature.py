@@ -223,6 +223,10 @@ class Signature:
         """Return the sizes that functions compute, for these sizes of the inputs."""
         return {name: computed.value(binding.sizes) for name, computed in self.computed.items()}
 
+    def all_sizes(self, shapes: Sequence[Shape | None]) -> Mapping[str, int | None]:
+        """Return the sizes of all names, for inputs of these shapes, as far as they are known before the call."""
+        return self._with_computed(self.bind(shapes)).sizes
+
     def _with_computed(self, binding: DimensionBinding) -> DimensionBinding:
         if not self.computed:
             return binding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,10 +70,11 @@ def check_sparsity(
         at = Point.of(check, op, arguments)
         signature = concrete_op_of(op, arguments)[0].signature
         shapes = [array.shape for array in at.arrays]
-        ranks, n_loop, sizes = [len(shape) for shape in shapes], 0, {}
+        ranks, n_loop = [len(shape) for shape in shapes], 0
+        sizes: Mapping[str, int | None] = {}
         if signature is not None:
             binding = signature.bind(shapes)
-            ranks, n_loop, sizes = signature.core_ranks(shapes), len(binding.loop or ()), dict(binding.sizes)
+            ranks, n_loop, sizes = signature.core_ranks(shapes), len(binding.loop or ()), signature.all_sizes(shapes)
         wanted = [number for number, output in enumerate(at.outputs) if is_differentiable(output.dtype)]
         inputs = [shape[len(shape) - rank :] for shape, rank in zip(shapes, ranks, strict=True)]
         try:
