@@ -700,6 +700,22 @@ RIGHT = [
         residuals={"x": object},
         numpy_grad=lambda op, g: g * np.sum(op.residuals.x[0]) + np.sum(g * op.residuals.x[0]),
     ),
+    Right("optional dimensions", differentiable_op(np.matmul, name="tests.matmul", grad="numerical")),
+    given(
+        "a surrogate that reads the output",
+        lambda x: np.round(x),
+        signature="()->()",
+        surrogate=True,
+        grad=lambda op, g: g * (1 - 1e-3 * op.outputs[0] ** 2),
+    ),
+    given(
+        "a surrogate in one direction only",
+        lambda x: np.sign(x),
+        signature="()->()",
+        surrogate=True,
+        grad=lambda op, g: g,
+        jvp=lambda op, t: 0 * t,
+    ),
     given("numerical derivatives", lambda x: np.sin(x), signature="()->()", domain="[-10, 10]", grad="numerical"),
     given("a complex step", lambda x: x * np.exp(-x), signature="()->()", domain="[-5, 5]", grad="complex-step"),
     given(

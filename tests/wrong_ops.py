@@ -1490,7 +1490,37 @@ LINEARITY = [
     ),
 ]
 
+SURROGATES = [
+    Wrong(
+        f"a surrogate that clips the cotangent, {check}",
+        differentiable_op(
+            lambda x: np.round(x),
+            signature="()->()",
+            surrogate=True,
+            grad=lambda op, g: tf.clip_by_value(g, -0.5, 0.5),
+        ),
+        check,
+        says="is not linear in the cotangents of the outputs",
+    )
+    for check in ("check_gradient", "check_linearity")
+]
+SURROGATES += [
+    Wrong(
+        f"a surrogate with the magnitude of the tangent, {check}",
+        differentiable_op(
+            lambda x: np.sign(x),
+            signature="()->()",
+            surrogate=True,
+            grad=lambda op, g: g,
+            jvp=lambda op, t: tf.abs(t),
+        ),
+        check,
+        says="is not linear in the tangents of the inputs",
+    )
+    for check in ("check_jvp", "check_linearity")
+]
+
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY),
+    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *SURROGATES),
 ]

@@ -206,7 +206,8 @@ def check_second_order(
     first gradient. The first gradient itself may be wrong; `check_gradient` checks it.
 
     Args:
-      op: The op. Skipped if it has no second derivative.
+      op: The op. Skipped if it has no second derivative, or has `surrogate=True`, because a surrogate rule may read
+        the outputs of a function that it does not differentiate.
       arguments: Strategy for the arguments. Default: as in `check_gradient`.
       max_examples: Number of examples. Default: a fifth of the number in the Hypothesis profile, because examples are
         slow.
@@ -228,6 +229,8 @@ def check_second_order(
         return check.skipped("the op has no gradient rule")
     if lacks_second_derivative(op):
         return check.skipped("no second derivative: the numpy rule has no gradient rule")
+    if spec_of(op).is_surrogate:
+        return check.skipped(REASON)
 
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)

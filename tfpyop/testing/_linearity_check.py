@@ -52,6 +52,8 @@ def check_linearity(
     satisfy (u, J v) = (u J, v), up to a relative difference of 1e-3. It also judges noisy functions and functions that
     compute in single precision. A rule for another function may have all these properties.
 
+    For an op with `surrogate=True`, the two rules need not satisfy (u, J v) = (u J, v).
+
     Args:
       op: The op. Skipped if it has no derivative rule, or is declared stateful.
       arguments: Strategy for the arguments. Default: as in `check_gradient`.
@@ -73,6 +75,8 @@ def check_linearity(
     if spec_of(op).is_stateful:
         return check.skipped("the op is declared stateful")
 
+    is_surrogate = spec_of(op).is_surrogate
+
     def body(arguments: Arguments) -> None:
         at = Point.of(check, op, arguments)
         if rules.vjp is not None:
@@ -80,7 +84,7 @@ def check_linearity(
             _require_separate_rows(check, op, at, arguments)
         if rules.jvp is not None:
             _require_linear_tangents(check, at)
-        if rules.vjp is not None and rules.jvp is not None:
+        if rules.vjp is not None and rules.jvp is not None and not is_surrogate:
             _require_transposed(check, at)
 
     check.run(smooth_arguments(op) if arguments is None else arguments, body)
@@ -145,6 +149,8 @@ def _require_separate_rows(check: CheckRunner, op: Op[..., Any], at: Point, argu
     if spec.signature is None:
         return
     shapes = [array.shape for array in at.arrays]
+    if spec.signature.bind(shapes).missing:
+        return  # the dimension of the rows would count as the missing core dimension
     ranks = spec.signature.core_ranks(shapes)
     loop = np.broadcast_shapes(*(shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)))
     alone = [
