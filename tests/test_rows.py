@@ -8,7 +8,7 @@ from tests import modes
 from tests.processes import run_python
 from tests.saved_ops import solved_rows
 from tfpyop import ContractError, RegistrationError, differentiable_op
-from tfpyop.testing import check_op
+from tfpyop.testing import check_op, check_purity
 
 A = np.float32([[2, 0], [1, 1]])
 B = np.float32([4, 6])
@@ -129,7 +129,13 @@ def test_all_kinds_of_numpy_rules_get_rows(op):
     with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
         z = op(x, y)
     np.testing.assert_allclose(accumulator.jvp(z), np.broadcast_to(y, x.shape), rtol=1e-5)
-    check_op(op, max_examples=4, checks=["check_contract", "check_gradient", "check_jvp", "check_batching"], seed=1)
+    check_op(op, max_examples=4, seed=1)
+
+
+def test_the_check_of_purity_rejects_no_rows():
+    outcome = check_purity(by_rows(), seed=1, max_examples=40)
+    assert outcome.status == "passed"
+    assert outcome.n_rejected < outcome.n_examples / 2  # empty loops only
 
 
 @pytest.mark.parametrize("residuals", [{}, {"twice": object}], ids=["no object", "an object"])

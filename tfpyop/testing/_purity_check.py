@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,16 +76,25 @@ def check_purity(
 
 
 def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, list[Array]]:
-    """Return writable inputs. For a function that takes only core dimensions, return the inputs of one loop element."""
+    """Return writable inputs with the loop dimensions that the function takes: all of them, one of them, or none.
+
+    For a function that takes only core dimensions, return the inputs of one loop element.
+    """
     concrete_op, leaves = concrete_op_of(op, arguments)
     inputs = [np.array(tf.constant(leaf).numpy()) for leaf in leaves]
-    if spec_of(op).is_vectorized or concrete_op.signature is None:
+    spec, signature = spec_of(op), concrete_op.signature
+    if signature is None or (spec.is_vectorized and not spec.takes_rows):
         return concrete_op, inputs
-    ranks = concrete_op.signature.core_ranks([array.shape for array in inputs])
-    n_loops = [array.ndim - rank for array, rank in zip(inputs, ranks, strict=True)]
-    if any(0 in array.shape[:n_loop] for array, n_loop in zip(inputs, n_loops, strict=True)):
+    ranks = signature.core_ranks([array.shape for array in inputs])
+    split = [(array, array.ndim - rank) for array, rank in zip(inputs, ranks, strict=True)]
+    loop = np.broadcast_shapes(*(array.shape[:n_loop] for array, n_loop in split))
+    if 0 in loop:
         hypothesis.reject()  # there is no loop element
-    return concrete_op, [np.array(array[(0,) * n_loop]) for array, n_loop in zip(inputs, n_loops, strict=True)]
+    if not spec.takes_rows:
+        return concrete_op, [np.array(array[(0,) * n_loop]) for array, n_loop in split]
+    cores = [(array, array.shape[n_loop:]) for array, n_loop in split]
+    n_rows = math.prod(loop)
+    return concrete_op, [np.array(np.broadcast_to(array, loop + core)).reshape(n_rows, *core) for array, core in cores]
 
 
 def raw_call(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
