@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
+from hypothesis import strategies as st
 from scipy import sparse, special
 
 from tests import ops
-from tfpyop import Op, complex_step, differentiable_op, numerical
+from tfpyop import UNDEFINED, Op, complex_step, differentiable_op, numerical
 from tfpyop.testing import arguments
 
 
@@ -169,6 +170,22 @@ class Scaled:
     @scaled.gradient
     def scaled_gradient(self, op, grad):
         return self.factor * grad
+
+
+def _product_of_rows(x, y):
+    assert x.ndim == y.ndim == 2, "the function takes exactly one loop dimension"
+    return x * y.sum(-1, keepdims=True)
+
+
+def _product_of_rows_gradient(op, g):
+    x, y = op.inputs
+    assert x.ndim == y.ndim == g.ndim == 2, "the rule takes exactly one loop dimension"
+    return g * y.sum(-1, keepdims=True), (g * x).sum(-1, keepdims=True) + 0 * y
+
+
+def _absolute_difference_gradient(op, g):
+    x, y = op.inputs
+    return g, UNDEFINED if np.any(y == 0) else -g * np.sign(y) + 0 * x
 
 
 def _filled(x, out):
@@ -640,7 +657,7 @@ RIGHT = [
         grad=lambda op, g: (tf.linalg.matvec(g, op.inputs[1]), tf.linalg.matvec(g, op.inputs[0], transpose_a=True)),
     ),
     given(
-        "a trace",
+        "a trace of a square matrix",
         lambda a: np.trace(a, axis1=-2, axis2=-1),
         signature="(n,n)->()",
         numpy_grad=lambda op, g: g[..., None, None] * np.eye(op.inputs[0].shape[-1]),
@@ -701,6 +718,43 @@ RIGHT = [
         numpy_grad=lambda op, g: g * np.sum(op.residuals.x[0]) + np.sum(g * op.residuals.x[0]),
     ),
     Right("optional dimensions", differentiable_op(np.matmul, name="tests.matmul", grad="numerical")),
+    given(
+        "exactly one loop dimension",
+        _product_of_rows,
+        signature="(n),(n)->(n)",
+        vectorized="rows",
+        numpy_grad=_product_of_rows_gradient,
+    ),
+    given(
+        "a computed size",
+        lambda x, *, times=2: np.concatenate([x] * times, -1),
+        {"times": st.integers(1, 3)},
+        signature="(n)->(k)",
+        sizes={"k": lambda n, *, times: n * times},
+        static_argnames=("times",),
+        numpy_grad=lambda op, g: sum(np.split(g, op.static["times"], -1)),
+    ),
+    given(
+        "an input by which there is no derivative",
+        lambda x, k: x * np.floor(k),
+        signature="(),()->()",
+        non_differentiable=("k",),
+        grad=lambda op, g: (g * tf.floor(op.inputs[1]), None),
+    ),
+    given(
+        "UNDEFINED for the input by which there is no derivative",
+        lambda x, k: x * np.floor(k),
+        signature="(),()->()",
+        non_differentiable=("k",),
+        numpy_grad=lambda op, g: (g * np.floor(op.inputs[1]), UNDEFINED),
+    ),
+    given(
+        "UNDEFINED at a kink",
+        lambda x, y: x - np.abs(y),
+        signature="(),()->()",
+        domain="[-2, 2]",
+        numpy_grad=_absolute_difference_gradient,
+    ),
     given(
         "a surrogate that reads the output",
         lambda x: np.round(x),

@@ -20,6 +20,12 @@ def test_the_zoo_is_large():
     assert len(RIGHT) >= 40
 
 
+@pytest.mark.parametrize("listed", [WRONG, RIGHT], ids=["wrong", "right"])
+def test_the_names_are_unique(listed):
+    names = list(map(str, listed))
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_op_is_found_out(wrong):
     with pytest.raises(CheckError, match=re.escape(wrong.says)) as caught:

@@ -58,7 +58,7 @@ def with_jacobian(kind, function, signature, rule):
 _TURN = np.array([[1.0, 2], [0, 1]])
 JACOBIANS = [
     Wrong(
-        f"{how}, {kind}",
+        f"{how}, {kind}, {check}",
         with_jacobian(kind, function, signature, rule),
         check,
         says=says,
@@ -374,7 +374,7 @@ JVPS = [
     ),
     *(
         Wrong(
-            f"a gradient from a wrong JVP rule, {kind}",
+            f"a gradient from a wrong JVP rule, {kind}, {check}",
             differentiable_op(
                 lambda x: x**2 @ _TURN.T.astype(x.dtype),
                 signature="(2)->(2)",
@@ -1490,6 +1490,68 @@ LINEARITY = [
     ),
 ]
 
+DECLARATIONS = [
+    *(
+        Wrong(
+            f"the mean over all rows, in a rule that takes rows, {check}",
+            differentiable_op(
+                lambda x: 2 * x,
+                signature="(n)->(n)",
+                vectorized="rows",
+                numpy_grad=lambda op, g: 2 * np.broadcast_to(g.mean(0), g.shape),
+            ),
+            check,
+            says=says,
+        )
+        for check, says in (
+            ("check_gradient", "the cotangent of input 0"),
+            ("check_linearity", "in one row depends on other rows"),
+        )
+    ),
+    Wrong(
+        "a function that mixes the rows that it takes",
+        differentiable_op(
+            lambda x: x - x.mean(0), signature="(n)->(n)", vectorized="rows", numpy_grad=lambda op, g: g - g.mean(0)
+        ),
+        "check_batching",
+        says="differs",
+    ),
+    *(
+        Wrong(
+            f"a size function for another count, {check}",
+            differentiable_op(
+                lambda x: np.concatenate([x, x], -1),
+                signature="(n)->(k)",
+                sizes={"k": lambda n: 2 * n + 1},
+                numpy_grad=lambda op, g: sum(np.split(g, 2, -1)),
+            ),
+            check,
+            says="output 0 has the wrong shape",
+        )
+        for check in ("check_contract", "check_gradient")
+    ),
+    Wrong(
+        "None where UNDEFINED belongs",
+        differentiable_op(
+            lambda x, y: x * np.arctan(y),
+            signature="(),()->()",
+            domain="[-3, 3]",
+            numpy_grad=lambda op, g: (g * np.arctan(op.inputs[1]), None),
+        ),
+        says="Likely:   the rule returns None or zeros",
+    ),
+    Wrong(
+        "no derivative by the other input",
+        differentiable_op(
+            lambda x, y: x * y,
+            signature="(),()->()",
+            non_differentiable=("y",),
+            grad=lambda op, g: (g * op.inputs[0], None),
+        ),
+        says="the cotangent of input 0",
+    ),
+]
+
 SURROGATES = [
     Wrong(
         f"a surrogate that clips the cotangent, {check}",
@@ -1522,5 +1584,5 @@ SURROGATES += [
 
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *SURROGATES),
+    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *DECLARATIONS, *SURROGATES),
 ]
