@@ -23,7 +23,6 @@ from tfpyop.testing._comparisons import (
     SUBNORMAL,
     Point,
     Vectors,
-    absolute,
     arrays_of,
     compare_totals,
     counted_weights,
@@ -39,7 +38,6 @@ from tfpyop.testing._derivatives import (
     direction_of,
     generator_of,
     host_function,
-    inner,
     jvp,
     slopes,
     vjp,
@@ -52,6 +50,7 @@ from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._gradient_checker import GradientChecker
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._light_tangents import LightTangents
+from tfpyop.testing._linearity import require_transposed
 from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of, undefined_inputs
@@ -372,13 +371,5 @@ def _require_adjoint(
     """Raise a failure unless JVP and VJP satisfy (u, J v) = (u J, v)."""
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
     gradients = arrays_of(vjp(at.call, at.tensors, weights))
-    forward, backward = inner(weights, tangents), inner(gradients, direction)
-    scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(direction))
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
-    floor = NOISE * largest(weights) * largest(direction)
-    if np.isfinite(forward) and np.isfinite(backward) and abs(forward - backward) > tolerance * scale + floor:
-        raise check.failure(
-            "the JVP rule and the gradient rule contradict each other: (u, J v) is not equal to (u J, v).",
-            expected=f"(u J, v) = {backward:.9g}, by the gradient rule",
-            got=f"(u, J v) = {forward:.9g}, by the JVP rule",
-        )
+    require_transposed(check, (weights, tangents, gradients, direction), tolerance=tolerance, noise=NOISE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
@@ -16,9 +15,10 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.testing._check_runner import CheckRunner, Outcome
-from tfpyop.testing._comparisons import SUBNORMAL, Point, Vectors, absolute, arrays_of, first_of, largest
-from tfpyop.testing._derivatives import generator_of, inner, jvp, random_move, vjp, weights_like
+from tfpyop.testing._comparisons import Point, Vectors, arrays_of, largest
+from tfpyop.testing._derivatives import generator_of, jvp, random_move, vjp, weights_like
 from tfpyop.testing._examples import Arguments
+from tfpyop.testing._linearity import NOISE, contradiction, require_close, require_linear, require_transposed
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import flat_function, rules_of, spec_of
 from tfpyop.testing._strategies import smooth_arguments
@@ -27,8 +27,6 @@ _USUAL = 20
 """Default number of examples. Rules that are not linear are wrong for nearly all of them."""
 _TOLERANCE = 1e-3
 """Largest relative difference: rules may compute in single precision."""
-_NOISE = 1e-12
-"""Precision lost by cancellation inside a rule, relative to the largest cotangents and tangents."""
 _NONLINEAR = (
     "the rule multiplies a cotangent by itself, has a term without a cotangent, uses the sign or magnitude of a "
     "cotangent, or compares a cotangent with a number"
@@ -94,42 +92,34 @@ def check_linearity(
 def _require_linear_gradient(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless the gradient of a combination of cotangents is the combination of the gradients."""
     generator = generator_of(at.arrays, 1)
-    first, second = weights_like(at.outputs, generator), weights_like(at.outputs, generator)
-    a, b = generator.uniform(0.5, 2, 2) * generator.choice([-1.0, 1.0], 2)
-    whole = _gradients(check, at, _combined(a, first, b, second))
-    parts = _gradients(check, at, first), _gradients(check, at, second)
-    expected = _combined(a, parts[0], b, parts[1])
-    for number in range(len(at.arrays)):
-        what = f"the cotangent of input {number} is not linear in the cotangents of the outputs"
-        _require_close(check, what, whole[number], expected[number], vectors=[*first, *second], cause=_NONLINEAR)
+    require_linear(
+        check,
+        lambda weights: _gradients(check, at, weights),
+        [weights_like(at.outputs, generator) for _ in range(2)],
+        lambda number: f"the cotangent of input {number} is not linear in the cotangents of the outputs",
+        tolerance=_TOLERANCE,
+        cause=_NONLINEAR,
+    )
 
 
 def _require_linear_tangents(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless the tangents of a combination are the combination of the tangents."""
     generator = generator_of(at.arrays, 2)
-    first, second = _moves(at, at.varied, generator), _moves(at, at.varied, generator)
-    a, b = generator.uniform(0.5, 2, 2) * generator.choice([-1.0, 1.0], 2)
-    whole = _tangents(check, at, _combined(a, first, b, second))
-    expected = _combined(a, _tangents(check, at, first), b, _tangents(check, at, second))
-    for number in range(len(at.outputs)):
-        what = f"the tangent of output {number} is not linear in the tangents of the inputs"
-        cause = _NONLINEAR.replace("cotangent", "tangent")
-        _require_close(check, what, whole[number], expected[number], vectors=[*first, *second], cause=cause)
+    require_linear(
+        check,
+        lambda moves: _tangents(check, at, moves),
+        [_moves(at, at.varied, generator) for _ in range(2)],
+        lambda number: f"the tangent of output {number} is not linear in the tangents of the inputs",
+        tolerance=_TOLERANCE,
+        cause=_NONLINEAR.replace("cotangent", "tangent"),
+    )
 
 
 def _require_transposed(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless (u, J v) = (u J, v)."""
     weights, moves = _vectors_of_both(at)
-    tangents, gradients = _tangents(check, at, moves), _gradients(check, at, weights)
-    forward, backward = inner(weights, tangents), inner(gradients, moves)
-    scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(moves))
-    floor = _NOISE * largest(weights) * largest(moves) + SUBNORMAL
-    if not abs(forward - backward) <= _TOLERANCE * scale + floor and not _is_kink(at):
-        raise check.failure(
-            "the JVP rule and the gradient rule contradict each other: (u, J v) is not equal to (u J, v).",
-            expected=f"(u J, v) = {backward:.9g}, by the gradient rule",
-            got=f"(u, J v) = {forward:.9g}, by the JVP rule",
-        )
+    products = weights, _tangents(check, at, moves), _gradients(check, at, weights), moves
+    require_transposed(check, products, tolerance=_TOLERANCE, is_kink=lambda: _is_kink(at))
 
 
 def _is_kink(at: Point) -> bool:
@@ -138,9 +128,7 @@ def _is_kink(at: Point) -> bool:
     weights, moves = _vectors_of_both(at)
     tangents = jvp(moved.push, moved.tensors, moves)
     gradients = arrays_of(vjp(moved.call, moved.tensors, weights))
-    forward, backward = inner(weights, tangents), inner(gradients, moves)
-    scale = inner(absolute(weights), absolute(tangents)) + inner(absolute(gradients), absolute(moves))
-    return bool(not np.isfinite(forward - backward) or abs(forward - backward) <= _TOLERANCE * scale + SUBNORMAL)
+    return contradiction(weights, tangents, gradients, moves, tolerance=_TOLERANCE) is None
 
 
 def _require_separate_rows(check: CheckRunner, op: Op[..., Any], at: Point, arguments: Arguments) -> None:
@@ -170,43 +158,21 @@ def _require_separate_rows(check: CheckRunner, op: Op[..., Any], at: Point, argu
     except Exception as error:
         check.reject(error)
     for number, (row, rows) in enumerate(zip(separate, together, strict=True)):
-        _require_close(
+        like = rows[0] if rows is not None else row
+        if like is None:
+            continue
+        expected = np.zeros_like(like) if row is None else row
+        found = np.zeros_like(like) if rows is None else rows[0]
+        require_close(
             check,
             f"the cotangent of input {number} in one row depends on other rows",
-            None if rows is None else rows[0],
-            row,
-            vectors=scaled,
+            found,
+            expected,
+            scale=np.abs(expected),
+            tolerance=_TOLERANCE,
+            noise=NOISE * largest(scaled),
             cause=_MIXED,
         )
-
-
-def _require_close(
-    check: CheckRunner, what: str, got: Array | None, expected: Array | None, *, vectors: Vectors, cause: str
-) -> None:
-    """Raise a failure unless results of a rule for these vectors are equal, up to rounding and cancellation."""
-    like = expected if expected is not None else got
-    if like is None:
-        return
-    found, right = (np.zeros_like(like) if array is None else array for array in (got, expected))
-    if not (np.isfinite(found).all() and np.isfinite(right).all()):
-        hypothesis.reject()
-    size = max(float(np.max(np.abs(array), initial=0.0)) for array in (found, right))
-    wrong = ~(np.abs(found - right) <= _TOLERANCE * size + _NOISE * largest(vectors) + SUBNORMAL)
-    if wrong.any():
-        index = first_of(wrong)
-        raise check.failure(
-            f"{what}, at element {list(index)}.",
-            expected=f"{right[index]:.9g}",
-            got=f"{found[index]:.9g}",
-            cause=cause,
-        )
-
-
-def _combined(a: float, first: Vectors, b: float, second: Vectors) -> list[Array | None]:
-    return [
-        None if x is None or y is None else np.asarray(a * x + b * y, x.dtype)
-        for x, y in zip(first, second, strict=True)
-    ]
 
 
 def _moves(at: Point, moved: Sequence[bool], generator: np.random.Generator) -> list[Array | None]:
