@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tfpyop._spec.array_like import is_sparse
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import ContractError, RegistrationError, annotate, describe_kind, describe_shape, message_of
 
@@ -167,7 +167,7 @@ def _leaves(value: Any) -> list[Any]:
 def _require_pattern(block: Any, what: str) -> None:
     """Raise RegistrationError unless a value can be the pattern of one output and one input."""
     is_array = isinstance(block, np.ndarray) and block.dtype.kind in "biuf" and block.ndim > 0
-    if block is None or block is True or is_array or _is_sparse(block):
+    if block is None or block is True or is_array or is_sparse(block):
         return
     raise RegistrationError(
         f"{what} is not a sparsity pattern.",
@@ -176,12 +176,6 @@ def _require_pattern(block: Any, what: str) -> None:
         got=f"{block!r:.80}",
         remedy="Use a matrix that is not zero where the output may depend on the input.",
     )
-
-
-def _is_sparse(value: Any) -> bool:
-    """Return whether a value is a sparse matrix or array of SciPy. SciPy is not imported for this."""
-    sparse = sys.modules.get("scipy.sparse")
-    return sparse is not None and bool(sparse.issparse(value))
 
 
 def _called(function: Any, sizes: Mapping[str, int | None]) -> Any:
@@ -224,7 +218,7 @@ def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int]) -> Arr
     if block is None or block is True:
         return np.full(shape, block is True)
     _require_pattern(block, "the result of the function in sparsity=")
-    if tuple(block.shape) != shape and (_is_sparse(block) or tuple(block.shape) != (*output, *core)):
+    if tuple(block.shape) != shape and (is_sparse(block) or tuple(block.shape) != (*output, *core)):
         swapped = tuple(block.shape) in (shape[::-1], (*core, *output))
         raise ContractError(
             f"the sparsity pattern of output {place[0]} by input {place[1]} has the wrong shape.",
@@ -232,7 +226,7 @@ def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int]) -> Arr
             got=describe_shape(block.shape),
             remedy=f"Pass {_FORM}, both flattened.{' The pattern is transposed.' if swapped else ''}",
         )
-    if not _is_sparse(block):
+    if not is_sparse(block):
         return np.asarray(block != 0).reshape(shape)
     places = block.tocoo()
     result = np.zeros(shape, bool)

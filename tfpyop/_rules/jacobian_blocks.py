@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -195,12 +194,6 @@ def check_block(
     if core is not None and n_loop >= 0 and of_output != of_input and got.shape[n_loop:] == (*of_input, *of_output):
         remedy += " The core dimensions are swapped: transpose the block."
     raise _wrong_shape(block, got, wanted, remedy)
-
-
-def is_sparse(value: Any) -> bool:
-    """Return whether a value is a sparse matrix or array of SciPy. SciPy is not imported for this."""
-    sparse = sys.modules.get("scipy.sparse")
-    return sparse is not None and bool(sparse.issparse(value))
 
 
 def _core(shape: Shape | None, rank: int) -> Shape | None:

@@ -13,8 +13,9 @@ import numpy as np
 from tfpyop._registry.bind import lowering
 from tfpyop._registry.op_def import Transform
 from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
-from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block, is_sparse
+from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block
 from tfpyop._rules.loop_elements import assembled, known_loop, loop_elements, with_whole_loop
+from tfpyop._spec.array_like import is_sparse
 from tfpyop._spec.coercion import Array, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext

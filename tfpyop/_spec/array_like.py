@@ -7,6 +7,7 @@ floats, dropped masks, and lists that contain themselves.
 from __future__ import annotations
 
 import operator
+import sys
 from collections import UserList, deque
 from collections.abc import Iterable, Sequence
 from numbers import Number
@@ -75,6 +76,12 @@ def _converted(value: Any, what: str, remedy: str) -> Array:
             got=f"{type(value).__name__}, which raises {type(error).__name__}: {message_of(error)}",
             remedy=remedy,
         ) from error
+
+
+def is_sparse(value: Any) -> bool:
+    """Return whether a value is a sparse matrix or array of SciPy. SciPy is not imported for this."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(value))
 
 
 def require_levels(value: Any, what: str) -> None:

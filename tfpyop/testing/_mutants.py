@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import CodeType, ModuleType
 
-from tfpyop.testing._rule_source import FunctionNode, FunctionSource, SourceError, replaced
+from tfpyop.testing._rule_source import FunctionNode, FunctionSource, SourceError, content_of, replaced
 
 _TURNING = {"swapaxes", "transpose", "matrix_transpose", "moveaxis", "conj", "conjugate", "adjoint", "real"}
 """Functions and methods without which an array keeps its shape or nearly its values."""
@@ -158,7 +158,7 @@ class _Changes:
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         known = function.__globals__.get(node.id)
         if node.id in cells:
-            known = _content(cells[node.id])
+            known = content_of(cells[node.id])
         return is_imported_here or isinstance(known, ModuleType)
 
     def _of_index(self, node: ast.Subscript) -> Iterator[Change]:
@@ -277,13 +277,6 @@ def _is_constant(nodes: list[ast.expr], value: object) -> bool:
 def _is_text(node: ast.AST) -> bool:
     """Return whether a node is a text or an annotation's statement without a value."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _content(cell: object) -> object:
-    try:
-        return cell.cell_contents  # type: ignore[attr-defined]
-    except ValueError:  # the cell is empty
-        return None
 
 
 def _text(node: ast.AST) -> str:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CellType, FunctionType
+from types import FunctionType
 from typing import Any, Literal
 
 import hypothesis
@@ -22,7 +22,7 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._gradient_checks import FirstGradient
 from tfpyop.testing._mutants import Variant, has_variants, variants_of
 from tfpyop.testing._ops import UserRule, rules_of, spec_of, user_rules
-from tfpyop.testing._rule_source import FunctionSource, LineRecorder, SourceError, innermost, running
+from tfpyop.testing._rule_source import FunctionSource, LineRecorder, SourceError, content_of, innermost, running
 from tfpyop.testing._strategies import smooth_arguments
 
 _JUDGES = ("check_gradient", "check_jvp", "check_adjoint", "check_needs", "check_second_order", "check_batching")
@@ -241,19 +241,12 @@ def _sources(op: Op[..., Any], rule: UserRule) -> Iterator[FunctionSource]:
     if function.__module__.partition(".")[0] == "tfpyop":  # derived by the package
         return
     source = FunctionSource.of(function)
-    inner = [] if has_variants(source) else [_content(cell) for cell in function.__closure__ or ()]
+    inner = [] if has_variants(source) else [content_of(cell) for cell in function.__closure__ or ()]
     inner = [one for one in inner if isinstance(one, FunctionType) and one is not op.numpy]
     if not inner:
         yield source
     for one in inner:
         yield FunctionSource.of(innermost(one))
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # the cell is empty
-        return None
 
 
 def _check_that_finds(variant: Variant, judges: Sequence[str], judge: Callable[[str], Outcome]) -> str | None:

@@ -14,7 +14,7 @@ import functools
 import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 FunctionNode = ast.FunctionDef | ast.Lambda
@@ -218,6 +218,14 @@ def _functions(tree: ast.AST, class_name: str | None, code: CodeType) -> Iterato
             if first == code.co_firstlineno:
                 yield node, class_name
         yield from _functions(node, inner, code)
+
+
+def content_of(cell: CellType) -> Any:
+    """Return the value of a variable of an enclosing function, or None if it has no value yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:  # the cell is empty
+        return None
 
 
 def _stripped(node: FunctionNode) -> FunctionNode:
