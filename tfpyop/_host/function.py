@@ -221,8 +221,7 @@ class HostFunction:
             found = []
             for number, value in enumerate(self.output_spec.unpack(self._apply(arguments, None), types)):
                 array = np.array(0 if number in self.object_numbers else value)
-                is_whole = rows is None or number in self.object_numbers
-                found.append(array if is_whole else _split(array, rows))
+                found.append(array if rows is None or number in self.object_numbers else _split(array, rows))
             return found
         return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
 

@@ -86,8 +86,10 @@ class Layout:
                     f"{rule} cannot be used here, because the rank of an input or output is unknown.",
                     remedy="Pass signature= to differentiable_op, or set the rank with tf.ensure_shape.",
                 )
-            ranks = [[len(shape or ()) for shape in shapes] for shapes in (inputs, outputs, residuals)]
-            return cls((), inputs, outputs, *ranks, is_complete=True)
+            of_inputs, of_outputs, of_residuals = (
+                [len(shape or ()) for shape in shapes] for shapes in (inputs, outputs, residuals)
+            )
+            return cls((), inputs, outputs, of_inputs, of_outputs, of_residuals, True)
         binding = signature.bind(inputs)
         ranks_of_outputs = [
             sum(dimension.text not in binding.missing for dimension in core) for core in signature.outputs
