@@ -65,7 +65,7 @@ def gmres(matvec, right):
 
 def richardson(matvec, right):
     """A solver in TensorFlow ops."""
-    return tf.while_loop(lambda i, x: i < 400, lambda i, x: [i + 1, x + 0.2 * (right - matvec(x))], [0, 0 * right])[1]
+    return tf.while_loop(lambda i, x: i < 600, lambda i, x: [i + 1, x + 0.2 * (right - matvec(x))], [0, 0 * right])[1]
 
 
 def natively(a, b):
@@ -862,6 +862,34 @@ def test_what_is_checked():
     assert [(outcome.check, outcome.status) for outcome in report.outcomes] == [("check_implicit", "passed")]
     report = check_op(asinh("implicit"), checks=checks, max_examples=5, seed=1)
     assert {outcome.status for outcome in report.outcomes} <= {"passed", "skipped"}
+
+
+@pytest.mark.parametrize("detached_first", [False, True])
+def test_numpy_in_the_residual_of_one_instance_only(detached_first):
+    class Root:
+        def __init__(self, is_detached):
+            self.is_detached = is_detached
+
+        @differentiable_op(signature="()->()")
+        def root(self, x):
+            return np.sqrt(x)
+
+        @root.implicit
+        def equation(self, op):
+            y = op.outputs[0]
+            return (y * tf.constant(y.numpy()) if self.is_detached else y**2) - op.inputs[0]
+
+    x = tf.constant(4.0)
+    for is_detached in (detached_first, not detached_first):
+        root = Root(is_detached)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = root.root(x)
+        if is_detached:
+            with pytest.raises(GradientError, match="cannot trace how the residual depends"):
+                tape.gradient(y, x)
+        else:
+            assert tape.gradient(y, x).numpy() == 0.25
 
 
 def test_a_check_without_a_regular_example_is_inconclusive():

@@ -82,7 +82,7 @@ class Lowering(Protocol):
         """Linearize a function of tensors at a point."""
         ...
 
-    def escapes(self, function: TensorFunction, linearization: Linearization, owner: Hashable, kind: Hashable) -> bool:
+    def escapes(self, op: ConcreteOp, kind: Hashable, function: TensorFunction, linearization: Linearization) -> bool:
         """Return whether values of a function depend on its tensors in a way that TensorFlow cannot follow."""
         ...
 

@@ -6,6 +6,7 @@ t -> -(dF/dy)^-1 (dF/dx) t. Both read x and y only, so TensorFlow differentiates
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MethodType
@@ -166,8 +167,9 @@ class ImplicitDerivative(DerivedRule):
 
     def require_connected(self, function: Callable[..., Any], linearization: Linearization, op: RuleContext) -> None:
         """Raise GradientError if the user's function computes with numpy, which TensorFlow cannot differentiate."""
-        static = tuple((name, repr(value)) for name, value in op.static.items())
-        if lowering().escapes(function, linearization, self, (static, op.needs)):
+        assert isinstance(op._op, ConcreteOp)
+        kind = (weakref.ref(self), self.value, op.needs, len(linearization.values))
+        if lowering().escapes(op._op, kind, function, linearization):
             raise GradientError(
                 f"TensorFlow cannot trace how the {self.value} depends on the inputs and outputs.",
                 remedy=f"Use only TensorFlow ops and ops of tfpyop in the {self.value} (no numpy, .numpy() or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable, Sequence
 
 import tensorflow as tf
@@ -10,16 +9,14 @@ import tensorflow as tf
 from tfpyop._lowering._tensorflow import map_rows as map_rows_in_graph
 from tfpyop._lowering._tensorflow import push_forwardprop_state, recording
 from tfpyop._lowering.autodiff.gradient_node import sum_of
-from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, unconnected_sources
+from tfpyop._lowering.autodiff.unconnected import escapes_once, unconnected_sources
 from tfpyop._lowering.tensors import type_of
+from tfpyop._registry.op_def import ConcreteOp
 
 Vectors = Sequence[tf.Tensor | None]
 TensorFunction = Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
 
-_MOST_KINDS = 1024
 _MOST_LOOPED = 64
-_ESCAPING: weakref.WeakKeyDictionary[Hashable, dict[Hashable, bool]] = weakref.WeakKeyDictionary()
-"""Whether functions that run eagerly read values of tensors in Python, by the owner of the function and types."""
 
 
 class Linearization:
@@ -69,25 +66,19 @@ class Linearization:
         return results
 
 
-def escapes(function: TensorFunction, linearization: Linearization, owner: Hashable, kind: Hashable) -> bool:
+def escapes(op: ConcreteOp, kind: Hashable, function: TensorFunction, linearization: Linearization) -> bool:
     """Return whether values of a function depend on its tensors through numpy, which TensorFlow cannot follow.
 
     Args:
+      op: The op that the function belongs to.
+      kind: What the answer depends on, apart from the op and the types of the tensors.
       function: The function.
       linearization: The function at a point.
-      owner: The object that the function belongs to. An eager function is traced once for each owner, kind and types.
-      kind: What else the function depends on.
     """
     point = linearization.point
     if not tf.executing_eagerly():
         return bool(unconnected_sources(linearization.values, point))
-    known = _ESCAPING.setdefault(owner, {})
-    key = (kind, *map(type_of, point))
-    if key not in known:
-        if len(known) >= _MOST_KINDS:
-            known.clear()
-        known[key] = escapes_tensorflow(function, point)
-    return known[key]
+    return escapes_once(op.host, (kind, *map(type_of, point)), function, point)
 
 
 def map_rows(function: Callable[[tf.Tensor], Sequence[tf.Tensor]], rows: tf.Tensor) -> list[tf.Tensor]:

@@ -8,11 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpyop._host.function import HostFunction
 from tfpyop._lowering._tensorflow import is_watched
 from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.unconnected import escapes_tensorflow, needs_concrete_values, unconnected_sources
+from tfpyop._lowering.autodiff.unconnected import escapes_once, needs_concrete_values, unconnected_sources
 from tfpyop._lowering.tensors import dtype_of, type_of
 from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
@@ -26,10 +25,6 @@ from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, TfpyopError, annotate
-
-_MOST_KINDS = 1024
-_DETACHED: weakref.WeakKeyDictionary[HostFunction, dict[Any, bool]] = weakref.WeakKeyDictionary()
-"""For the ops whose derivatives eager code computed: whether a rule reads values in Python, by rule and types."""
 
 
 def apply_rule(call: RecordedCall, rule: TensorFlowRule, kind: str, vectors: Sequence[Any], needs: Needs) -> Any:
@@ -179,10 +174,5 @@ def _is_detached(
         return rule(call.op.context(parts, needs), *values[n_values:])
 
     types = tuple(None if tensor is None else (type_of(tensor), id(tensor) in replaced) for tensor in given)
-    known = _DETACHED.setdefault(call.op.host, {})
-    key = (weakref.ref(getattr(rule, "__func__", rule)), types, needs)  # a rule may refer to its op
-    if key not in known:
-        if len(known) >= _MOST_KINDS:
-            known.clear()
-        known[key] = escapes_tensorflow(with_symbolic, sources)
-    return known[key]
+    kind = (weakref.ref(getattr(rule, "__func__", rule)), types, needs)  # a rule may refer to its op
+    return escapes_once(call.op.host, kind, with_symbolic, sources)

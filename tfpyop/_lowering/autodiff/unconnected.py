@@ -7,17 +7,23 @@ eagerly is traced to inspect its graph.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tfpyop._host.function import HostFunction
 from tfpyop._lowering._tensorflow import EagerTensor, FuncGraph, called_functions, may_call_functions, nodes_of_called
 from tfpyop._registry.token import is_own
 from tfpyop.errors import message_of
 
 _PYTHON = ("PyFunc", "PyFuncStateless")
 """The nodes of Python functions, which have no gradient."""
+
+_MOST_KINDS = 1024
+_ESCAPING: weakref.WeakKeyDictionary[HostFunction, dict[Hashable, bool]] = weakref.WeakKeyDictionary()
+"""Whether functions that ran eagerly read values in Python, by the host function of their op and kind of call."""
 
 _MISSING = re.compile(r"'SymbolicTensor' object has no attribute '(?P<name>\w+)'")
 
@@ -48,6 +54,27 @@ def _in_graph(sources: Sequence[tf.Tensor]) -> dict[Any, int]:
             if outside.ref() in known:
                 known[inside.ref()] = known[outside.ref()]
     return known
+
+
+def escapes_once(
+    host: HostFunction, kind: Hashable, rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]
+) -> bool:
+    """Return whether an eager rule reads values of these tensors in Python, checked once per kind of call.
+
+    Args:
+      host: The host function of the op. Its rule may read the instance and static values of the op.
+      kind: The rule, and everything else that the check depends on.
+      rule: The rule as a function of the tensors.
+      sources: The tensors.
+    """
+    known = _ESCAPING.setdefault(host, {})
+    found = known.get(kind)
+    if found is None:
+        found = escapes_tensorflow(rule, sources)
+        if len(known) >= _MOST_KINDS:
+            known.clear()
+        known[kind] = found
+    return found
 
 
 def escapes_tensorflow(rule: Callable[[Sequence[tf.Tensor]], Any], sources: Sequence[tf.Tensor]) -> bool:
