@@ -8,6 +8,7 @@ from tests import modes
 from tests.processes import run_python
 from tests.saved_ops import solved_rows
 from tfpyop import ContractError, RegistrationError, differentiable_op
+from tfpyop._spec.signature import _bind
 from tfpyop.testing import check_op, check_purity
 
 A = np.float32([[2, 0], [1, 1]])
@@ -246,6 +247,25 @@ def test_another_process_flattens_the_rows(tmp_path):
     process = run_python("-c", _LOAD, str(tmp_path), timeout=300)
     expected = "[[[2.0, 2.0]], [[1.0, 1.0]]] [[[0.5, 0.25]], [[0.5, 0.25]]]"
     assert process.stdout.strip() == expected, process.stderr
+
+
+@pytest.mark.parametrize("vectorized", ["rows", False])
+def test_equal_calls_of_a_rule_bind_their_shapes_once(vectorized):
+    op = differentiable_op(lambda x: (x**2).sum(-1), signature="(n)->()", vectorized=vectorized)
+    op.numpy_gradient(lambda op, g: 2 * op.inputs[0] * g[..., None])
+    x = tf.ones([2, 2, 3])
+
+    def differentiate():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    differentiate()
+    n_misses = _bind.cache_info().misses
+    for _ in range(3):
+        np.testing.assert_allclose(differentiate(), 2 * x)
+    assert _bind.cache_info().misses == n_misses
 
 
 def test_methods_and_out():

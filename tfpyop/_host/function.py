@@ -56,6 +56,8 @@ class Plan:
     """The specs of all arrays in a result, if a result that matches them can be returned without further processing."""
     rows: tuple[int, ...] | None = None
     """The loop dimensions that the host flattens into one; None if the inputs need no flattening."""
+    ranks: tuple[int, ...] = ()
+    """The number of core dimensions of each input, if the host loops or flattens."""
 
 
 class HostFunction:
@@ -215,83 +217,64 @@ class HostFunction:
         A handle of 0 stands for an object.
         """
         types = [ArraySpec.of(array) for array in arrays]
-        rows, loop = self._rows(types), self._loop(types)
+        (rows, row_ranks), (loop, ranks) = self._rows(types), self._loop(types)
         if not loop:
-            arguments = list(arrays) if rows is None else self._flattened(arrays, rows)
+            arguments = list(arrays) if rows is None else _flattened(arrays, rows, row_ranks)
             found = []
             for number, value in enumerate(self.output_spec.unpack(self._apply(arguments, None), types)):
                 array = np.array(0 if number in self.object_numbers else value)
                 found.append(array if rows is None or number in self.object_numbers else _split(array, rows))
             return found
-        return _stacked([self.evaluate(example) for example in self._examples(arrays, loop)], loop)
+        return _stacked([self.evaluate(example) for example in _examples(arrays, loop, ranks)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:
         outputs = self.infer_outputs(inputs)
-        rows = self._rows(inputs)
+        rows, ranks = self._rows(inputs)
         if rows is not None:
-            return Plan(inputs, outputs, rows=rows)
-        loop = self._loop(inputs)
+            return Plan(inputs, outputs, rows=rows, ranks=ranks)
+        loop, ranks = self._loop(inputs)
         n_outputs = len(outputs) - len(self.output_spec.residual_names)
         is_known = all(type_.shape is not None and None not in type_.shape for type_ in outputs[:n_outputs])
         takes_out = self._takes_out and is_known and not loop and self._compute_dtype is None
         is_whole = is_known and self.output_spec.n_flat_outputs(inputs) == len(outputs)
         whole = outputs if is_whole and all(type_.dtype != STRING for type_ in outputs) else None
-        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole)
+        return Plan(inputs, outputs, loop, n_outputs if takes_out else 0, whole, ranks=ranks)
 
-    def _loop(self, inputs: ArraySpecs) -> tuple[int, ...]:
-        """Return the loop dimensions over which the host loops, because the function takes core dimensions only."""
+    def _loop(self, inputs: ArraySpecs) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the loop dimensions over which the host loops, and the number of core dimensions of each input.
+
+        There are none if the function takes loop dimensions.
+        """
         signature = None if self._looped is None else self._looped([type_.dtype for type_ in inputs])
-        if signature is None:
-            return ()
-        return tuple(size or 0 for size in signature.bind([type_.shape for type_ in inputs]).loop or ())
+        return ((), ()) if signature is None else _dimensions(signature, inputs)
 
-    def _rows(self, inputs: ArraySpecs) -> tuple[int, ...] | None:
-        """Return the loop dimensions that must be flattened; None if all inputs have the same single, nonempty one."""
+    def _rows(self, inputs: ArraySpecs) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+        """Return the loop dimensions that must be flattened, and the number of core dimensions of each input.
+
+        The loop dimensions are None if all inputs have the same single, nonempty one.
+        """
         signature = None if self._in_rows is None else self._in_rows([type_.dtype for type_ in inputs])
         if signature is None:
-            return None
+            return None, ()
+        loop, ranks = _dimensions(signature, inputs)
         shapes = [type_.shape or () for type_ in inputs]
-        loop = tuple(size or 0 for size in signature.bind(shapes).loop or ())
-        ranks = signature.core_ranks(shapes)
         is_direct = len(loop) == 1 and all(
             shape[: len(shape) - rank] == loop for shape, rank in zip(shapes, ranks, strict=True)
         )
-        return None if is_direct and loop != (0,) else loop
-
-    def _flattened(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> list[Array]:
-        """Return the arrays with their loop dimensions broadcast and flattened into one, read-only."""
-        assert self._in_rows is not None
-        signature = self._in_rows([array.dtype for array in arrays])
-        assert signature is not None
-        pairs = zip(arrays, signature.core_ranks([array.shape for array in arrays]), strict=True)
-        cores = [(array, array.shape[array.ndim - rank :]) for array, rank in pairs]
-        return read_only(np.broadcast_to(array, loop + core).reshape((math.prod(loop), *core)) for array, core in cores)
+        return None if is_direct and loop != (0,) else loop, ranks
 
     def _run_in_rows(self, plan: Plan, views: Sequence[Array], loop: tuple[int, ...]) -> list[Array]:
         """Run the function once, with all loop dimensions flattened into one, and split the results again."""
         if 0 in loop:
             return _empty(plan, loop)
-        rows = self._flattened(views, loop)
+        rows = _flattened(views, loop, plan.ranks)
         arrays = enumerate(self.run(self.plan(rows), rows))
         results = [array if number in self.object_numbers else _split(array, loop) for number, array in arrays]
         return self.output_spec.coerce(results, plan.inputs, plan.outputs)
 
-    def _examples(self, arrays: Sequence[Array], loop: tuple[int, ...]) -> Iterator[list[Array]]:
-        """Yield the inputs of each element of the loop dimensions, with core dimensions only."""
-        assert self._looped is not None
-        signature = self._looped([array.dtype for array in arrays])
-        assert signature is not None
-        ranks = signature.core_ranks([array.shape for array in arrays])
-        whole = [
-            np.broadcast_to(array, loop + array.shape[array.ndim - rank :])
-            for array, rank in zip(arrays, ranks, strict=True)
-        ]
-        for index in np.ndindex(*loop):
-            yield read_only(array[index] for array in whole)
-
     def _run_looped(self, plan: Plan, views: Sequence[Array]) -> list[Array]:
         """Run the function for every element of the loop dimensions, and stack the results."""
-        drawn = self._examples(views, plan.loop)
+        drawn = _examples(views, plan.loop, plan.ranks)
         if self._executor_map is not None and 0 not in plan.loop and not self._executor_map.is_worker():
             examples = self._executor_map.run(list(drawn), self.subject)
         else:
@@ -376,6 +359,29 @@ class HostFunction:
         if "'NoneType'" in text:
             return []
         return [self.output_spec.loop_hint(types) if is_of_shapes else None, self._hint]
+
+
+def _dimensions(signature: Signature, inputs: ArraySpecs) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the loop dimensions of a call, and the number of core dimensions of each input."""
+    shapes = [type_.shape or () for type_ in inputs]
+    loop = tuple(size or 0 for size in signature.bind(shapes).loop or ())
+    return loop, tuple(signature.core_ranks(shapes))
+
+
+def _flattened(arrays: Sequence[Array], loop: tuple[int, ...], ranks: Sequence[int]) -> list[Array]:
+    """Return the arrays with their loop dimensions broadcast and flattened into one, read-only."""
+    cores = [(array, array.shape[array.ndim - rank :]) for array, rank in zip(arrays, ranks, strict=True)]
+    return read_only(np.broadcast_to(array, loop + core).reshape((math.prod(loop), *core)) for array, core in cores)
+
+
+def _examples(arrays: Sequence[Array], loop: tuple[int, ...], ranks: Sequence[int]) -> Iterator[list[Array]]:
+    """Yield the inputs of each element of the loop dimensions, with core dimensions only."""
+    whole = [
+        np.broadcast_to(array, loop + array.shape[array.ndim - rank :])
+        for array, rank in zip(arrays, ranks, strict=True)
+    ]
+    for index in np.ndindex(*loop):
+        yield read_only(array[index] for array in whole)
 
 
 def _empty(plan: Plan, loop: tuple[int, ...]) -> list[Array]:
