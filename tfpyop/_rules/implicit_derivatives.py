@@ -361,6 +361,7 @@ def _reshaped(tensor: Any, output: Any) -> Any:
     same_rank = tf.equal(tf.rank(tensor), tf.rank(output))
     is_same = tf.cond(same_rank, lambda: tf.reduce_all(tf.equal(shape, wanted)), lambda: False)
     with tf.control_dependencies([tf.debugging.Assert(is_same, [problem, wanted, shape])]):
-        checked = tf.reshape(tensor, wanted)
+        checked = tf.identity(tensor)  # the derivative of the reshape reads its shape: it must wait for the check too
+    checked = tf.reshape(checked, wanted)
     checked.set_shape(output.shape)
     return checked
