@@ -7,6 +7,7 @@ from tfpyop import differentiable_op
 from tfpyop.testing import CheckError, check_contract, check_gradient, check_second_order
 
 
+@pytest.mark.slow
 def test_a_function_that_refuses_most_inputs_passes():
     def picky(x):
         if np.any(np.abs(x * 8 % 1 - 0.5) > 0.2):

@@ -155,6 +155,7 @@ def test_list_loads_no_tensorflow(directory):
     subprocess.run([sys.executable, "-c", program], cwd=directory, check=True, timeout=60, capture_output=True)
 
 
+@pytest.mark.slow
 def test_check_prints_a_table_and_the_failures(run):
     status, output, _ = run(
         "check", "cli_ops:mod", "cli_ops:product", "--max-examples", "5", "--checks", "check_gradient"

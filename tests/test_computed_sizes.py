@@ -65,6 +65,7 @@ def test_sizes_that_do_not_fit_are_an_error(mode):
         modes.call(mode, divergence, FLUXES, WIDTHS[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", [divergence, halved], ids=lambda op: op.name)
 def test_the_checks_draw_sizes_that_fit(op):
     drawn = arguments(op, dtypes=["float64"], domain={"widths": "[1, 2]"} if op is divergence else None)

@@ -290,6 +290,7 @@ def test_numbers_are_on_the_device_of_the_call():
     assert all(len(set(devices)) == 1 for devices in seen)
 
 
+@pytest.mark.slow
 def test_keras_finds_ops_where_the_first_call_imports_tensorflow():
     program = """
 import numpy as np

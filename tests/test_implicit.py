@@ -291,6 +291,7 @@ def test_methods_and_static_arguments(mode):
 # -- other ops in the residual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solve", [None, "normal-cg", richardson])
 @pytest.mark.parametrize("inner", ["numpy_gradient", "numerical", "numpy_jacobian"])
 @pytest.mark.parametrize("mode", OP_MODES)
@@ -350,6 +351,7 @@ def test_third_derivatives(mode, kind):
     np.testing.assert_allclose(found, third(tf.asinh, tf.constant(X)), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solve", SOLVERS)
 @pytest.mark.parametrize("mode", OP_MODES)
 def test_third_derivatives_of_vectors(mode, solve):
@@ -493,6 +495,7 @@ def jacobian(function, x):
     return tape.jacobian(y, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solve", ["cg", "normal-cg"])
 @pytest.mark.parametrize("is_traced", [False, True])
 @pytest.mark.parametrize("name", NESTED)
@@ -871,6 +874,7 @@ def test_a_solution_in_the_graph_of_an_op_without_such_a_rule():
 # -- checks
 
 
+@pytest.mark.slow
 def test_what_is_checked():
     checks = ["check_gradient", "check_jvp", "check_implicit", "check_needs", "check_second_order"]
     report = check_op(solved(), checks=["check_implicit"], max_examples=5, seed=1)

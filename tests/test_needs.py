@@ -596,6 +596,7 @@ print(gradient.numpy().tolist(), tape.gradient(gradient, x).numpy().tolist())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_a_saved_gradient_with_needs_is_loaded_in_another_process(tmp_path, is_compiled):
     module = tf.Module()

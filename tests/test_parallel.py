@@ -193,6 +193,7 @@ def test_waiting_for_a_worker_takes_nothing_of_the_time():
     assert parallel_ops.slow(np.zeros(16, np.float32)).shape == (16,)  # 3.2 s, of which one example may take 2
 
 
+@pytest.mark.slow
 def test_what_a_worker_calls_runs_there():
     result = parallel_ops.doubled_elsewhere_again(np.float32([1, 2])).numpy().astype(int)
     assert os.getpid() not in result
@@ -432,6 +433,7 @@ assert os.waitpid(child, 0)[1] == 0
     subprocess.run([sys.executable, "-c", program], timeout=100, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_a_program_that_is_killed(signal_number):
     program = """

@@ -210,6 +210,7 @@ def test_the_mutants_of_a_rule_are_found_and_the_rule_is_restored(kind):
     assert source.function.__code__ is code
 
 
+@pytest.mark.slow
 def test_mutants_of_the_gradient_of_a_numpy_rule_are_found_by_the_second_order():
     op = cubed()
 
@@ -228,6 +229,7 @@ def test_mutants_of_the_gradient_of_a_numpy_rule_are_found_by_the_second_order()
     assert report.survivors == []
 
 
+@pytest.mark.slow
 def test_mutants_of_rules_for_some_inputs_are_found():
     op = differentiable_op(lambda x, y: x * y * y, signature="(),()->()")
     op.gradient(lambda op, g: g * op.inputs[1] ** 2, wrt="x")

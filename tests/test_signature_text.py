@@ -137,6 +137,7 @@ def parsed(text):
 HAS_ZERO = re.compile(r"[(,][ \t]*0+[?]?[ \t]*[,)]")
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None, derandomize=True)
 @given(TEXTS | WRITTEN | MUTATED)
 @example("(3?),(3?,3?),(n)->(9)")

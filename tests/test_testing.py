@@ -367,6 +367,7 @@ def test_an_input_that_was_never_judged_is_reported_after_few_examples(factor, m
         check_gradient(op, seed=1, max_examples=3, modes=mode)
 
 
+@pytest.mark.slow
 def test_an_input_that_has_no_derivative_need_not_be_judged():
     op = _only_precise_by_x(grad=lambda op, g: (g * tf.sin(op.inputs[1]), None))
     assert check_gradient(op, seed=1, max_examples=20).status == "passed"
@@ -539,6 +540,7 @@ def test_a_step_function_is_not_taken_for_one_of_single_precision():
     assert check_gradient(op, seed=1).status == "passed"
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_wrong_under_xla_only_says_so():
     op = differentiable_op(
         lambda x: x * x, signature="()->()", grad=lambda op, g: (1 if is_compiling() else 2) * op.inputs[0] * g
@@ -558,6 +560,7 @@ class Scale:
         return 3 * cotangent
 
 
+@pytest.mark.slow
 def test_methods_are_checked_by_instance():
     assert check_op(Scale().scaled, max_examples=5, seed=1)
     with pytest.raises(UnsupportedError, match=r"the op is an unbound method(?s:.*)check_op\(instance\.method\)"):
@@ -601,6 +604,7 @@ def test_where_the_derivative_is_infinite_nothing_is_judged():
         assert check(op, seed=1).status == "passed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", ["[5e6, inf)", "integers [2000000, 3000000]", "(-inf, -1e9]"])
 def test_domains_beyond_the_usual_magnitudes_are_drawn_near_their_end(domain):
     op = differentiable_op(lambda x: x * 1, signature="()->()", domain=domain, grad=lambda op, g: g)
@@ -641,6 +645,7 @@ def test_a_gradient_in_no_mode_is_skipped():
     assert check_gradient(ops.exp, modes=["native"]).reason == "none of the modes applies to this op"
 
 
+@pytest.mark.slow
 def test_a_check_that_could_draw_nothing_says_so():
     op = differentiable_op(lambda x: x[..., 5:], signature="(n)->(n-5)", non_differentiable=True)
     with pytest.raises(CheckError, match=r"no example could be drawn(?s:.*)max_side=10"):

@@ -37,12 +37,14 @@ def test_programs_of_graphs_and_sessions_do_what_they_should(settings, program):
     assert outcomes(settings)[program] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", EAGER_PROGRAMS)
 @pytest.mark.parametrize("settings", marked(WITH_EAGER))
 def test_eager_programs_do_what_they_should(settings, program):
     assert outcomes(settings)[program] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", marked(SETTINGS))
 def test_all_programs_are_run(settings):
     assert list(outcomes(settings)) == [*PROGRAMS, *(EAGER_PROGRAMS if settings in WITH_EAGER else [])]

@@ -473,13 +473,23 @@ FORWARD_MODE |= XLA_FORWARD_MODE
 SECOND_ORDER |= XLA_SECOND_ORDER
 
 
+EXPENSIVE = {
+    *("while", "while in a function", "map_fn", "vectorized_map in a function", "batch Jacobian"),
+    *("Jacobian in a function", "HVP outside a function", "HVP in a function", "tf.hessians"),
+}
+
+
 def every_kind(transforms):
-    """Each transformation of each kind; with XLA, only those kinds in the first tier that differ most."""
+    """Each transformation of each kind; the expensive ones only for those kinds in the first tier that differ most."""
     first = {"elementwise", "residuals", "numpy rule", "numerical rule"}
+
+    def is_slow(name, kind):
+        return ("XLA" in name or name in EXPENSIVE) and kind not in first
+
     return pytest.mark.parametrize(
         ("name", "kind"),
         [
-            pytest.param(name, kind, marks=pytest.mark.slow if "XLA" in name and kind not in first else ())
+            pytest.param(name, kind, marks=pytest.mark.slow if is_slow(name, kind) else ())
             for name in transforms
             for kind in KINDS
         ],

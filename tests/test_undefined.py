@@ -241,6 +241,7 @@ def test_a_loaded_model_raises_too(tmp_path):
 CHECKS = ["check_contract", "check_gradient", "check_jvp", "check_needs", "check_second_order", "check_batching"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numpy", "wrt", "jacobian"])
 def test_the_checks_skip_the_undefined_derivative(kind):
     check_op(DECLARED[kind], max_examples=5, checks=CHECKS, seed=1)
@@ -284,6 +285,7 @@ def straight_through(rule=lambda op, g: g, **options):
     return differentiable_op(np.round, signature="()->()", surrogate=True, grad=rule, **options)
 
 
+@pytest.mark.slow
 def test_a_surrogate_passes_and_the_report_says_so():
     op = straight_through(jvp=lambda op, t: t)
     for outcome in (check_gradient(op, max_examples=5, seed=1), check_jvp(op, max_examples=5, seed=1)):
@@ -328,6 +330,7 @@ def test_a_surrogate_with_numerical_derivatives_is_refused():
         differentiable_op(np.round, signature="()->()", surrogate="x")
 
 
+@pytest.mark.slow
 def test_none_from_a_numpy_rule_means_no_dependence_and_is_checked():
     op = differentiable_op(lambda x, y: x * y, signature="(),()->()", numpy_grad=lambda op, g: (g * op.inputs[1], None))
     with pytest.raises(CheckError, match=r"the cotangent of input 1 \(y\) is wrong"):

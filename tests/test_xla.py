@@ -225,6 +225,7 @@ def test_sites_of_other_shapes_are_distinguished_when_functions_come_and_go():
             gc.collect()
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_ops_that_are_gone():
     def compile_one(number):
         op = differentiable_op(lambda x: x + number, signature="()->()")
