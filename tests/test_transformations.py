@@ -1221,3 +1221,39 @@ def test_the_token_of_an_op_over_rows_leads_to_its_derivatives_while_the_op_is_a
 
     found = differentiate(tf.constant([1.0, 2.0, 3.0]), tf.constant(2.0))
     assert [gradient.numpy().tolist() for gradient in found] == [[2, 2, 2], 6]
+
+
+def _squares(**rules):
+    def vjp(op, cotangent):
+        return 2 * op.inputs[0] * np.flip(np.cumsum(np.flip(cotangent, -1), -1), -1)
+
+    def jvp(op, tangent):
+        return np.cumsum(2 * op.inputs[0] * tangent, -1)
+
+    known = {"numpy_grad": vjp, "numpy_jvp": jvp}
+    options = {name: known.get(name) if rule is None else rule for name, rule in rules.items()}
+    return differentiable_op(lambda x: np.cumsum(x**2, -1), signature="(n)->(n)", **options)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"numpy_grad": None, "numpy_jvp": None},
+        {"numpy_grad": None, "jvp": "from-vjp"},
+        {"numpy_jvp": None, "grad": "from-jvp"},
+        {"grad": "numerical"},
+    ],
+    ids=str,
+)
+def test_a_function_that_a_tape_has_differentiated_has_tangents(rules, jit_compile):
+    function = tf.function(_squares(**rules), jit_compile=jit_compile)
+    x = tf.constant([1.0, 2.0])
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        np.testing.assert_allclose(tape.gradient(y, x), [4, 4], rtol=1e-5)
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            y = function(x)
+        np.testing.assert_allclose(accumulator.jvp(y), [2, 6], rtol=1e-5)

@@ -67,7 +67,8 @@ def input_cotangents(call: RecordedCall, cotangents: Sequence[Any]) -> list[tf.T
     if op.is_partial and rule is not None:
         return input_cotangents(_with_all_outputs(call), _of_all_outputs(call, given))
     if rule is None:
-        if is_saving():  # the saved model may never be differentiated
+        is_of_rule = op.forward_op is not None and not tf.executing_eagerly()
+        if is_of_rule or is_saving():  # TensorFlow may build a derivative that nothing uses
             return deferred_error_vectors(op, missing_gradient, call.inputs, given)
         raise missing_gradient(op)
     return apply_vjp_rule(call, rule, given)
