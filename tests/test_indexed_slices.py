@@ -84,6 +84,14 @@ def test_sums_jacobians_forward_mode_and_rows():
     assert rows.numpy().tolist() == [COTANGENT] * 2
 
 
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+def test_slices_without_a_shape_get_the_shape_of_the_input(mode):
+    op = differentiable_op(lambda table, places: table[places], signature="(n,d),(m)->(m,d)")
+    op.gradient(lambda op, cotangent: (tf.IndexedSlices(cotangent, op.inputs[1]), None))
+    (found,) = modes.gradient(mode, lambda table: op(2 * table, tf.constant(PLACES)), TABLE)
+    assert found.tolist() == (2 * np.array(COTANGENT)).tolist()
+
+
 def test_slices_of_another_shape_are_refused():
     op = differentiable_op(lambda x: x + 0, signature="(n,d)->(n,d)")
     op.gradient(lambda op, g: tf.IndexedSlices(g[:1], [0], [2, 2]))

@@ -161,6 +161,8 @@ def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
 def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """Return one cotangent, cast to the primal's dtype and summed over the loop dimensions that broadcasting added."""
     primal = call.inputs[number]
+    if isinstance(value, tf.IndexedSlices) and value.dense_shape is None:
+        value = tf.IndexedSlices(value.values, value.indices, tf.shape(primal))
     if call.keeps_sparse and isinstance(value, tf.IndexedSlices) and _is_sparse_like(value, primal):
         return value
     tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
