@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from tfpyop._spec.array_like import is_sparse
 from tfpyop._spec.coercion import Array
-from tfpyop.errors import ContractError, RegistrationError, annotate, describe_kind, describe_shape, message_of
+from tfpyop.errors import ContractError, RegistrationError, annotate, describe_kind, describe_shape, message_of, nearest
 
 _MOST_SIZES = 64
 """The number of sets of sizes for which a pattern and its colors are cached."""
@@ -96,6 +96,39 @@ class Sparsity:
                 got=_described_blocks(self.value),
                 remedy=_BLOCKS_REMEDY,
             )
+
+    def require_parameters(self, names: Collection[str], signature: str) -> None:
+        """Raise RegistrationError unless a function takes sizes of the signature only.
+
+        Args:
+          names: The names of the sizes that are known before the op's function is called.
+          signature: The text of the signature.
+        """
+        if not callable(self.value):
+            return
+        try:
+            parameters = inspect.signature(self.value).parameters.values()
+        except (TypeError, ValueError):
+            raise RegistrationError(
+                "cannot read the parameters of the function in sparsity=.",
+                got=f"{self.value!r:.80}",
+                remedy="Wrap it in a function whose parameters are names of the signature.",
+            ) from None
+        for parameter in parameters:
+            is_required = parameter.default is parameter.empty
+            if parameter.kind is parameter.POSITIONAL_ONLY and is_required:
+                raise RegistrationError(
+                    f"the function in sparsity= takes {parameter.name!r} by position only.",
+                    remedy="It is called with the sizes by name: remove the / from its parameters.",
+                )
+            is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if is_named and is_required and parameter.name not in names:
+                raise RegistrationError(
+                    f"the function in sparsity= takes {parameter.name!r}, which is not a size that is known before "
+                    "the op is called.",
+                    expected=f"names of input sizes in signature {signature!r}, or of sizes that sizes= computes",
+                    remedy=nearest(parameter.name, names),
+                )
 
     def patterns(
         self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]

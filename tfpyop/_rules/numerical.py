@@ -97,6 +97,7 @@ def require_sparsity(method: Numerical | ComplexStep, signature: Signature | Non
             remedy="Remove sparsity=. All elements of loop dimensions are varied at once in any case.",
         )
     sparsity.require_counts(len(signature.inputs), len(signature.outputs))
+    sparsity.require_parameters(signature.input_names | signature.given_names, signature.text)
 
 
 def numerical_rules(
