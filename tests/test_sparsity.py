@@ -10,7 +10,7 @@ from tests.test_jacobian import assert_derivatives, weighted_gradient
 from tests.texts import exactly
 from tfpyop import ContractError, GradientError, RegistrationError, complex_step, differentiable_op, numerical
 from tfpyop._numdiff.coloring import Coloring
-from tfpyop._numdiff.finite_differences import Numerical
+from tfpyop._numdiff.excluded_elements import sets_of
 from tfpyop.testing import CheckError, check_sparsity
 
 METHODS = [numerical, complex_step]
@@ -83,21 +83,17 @@ def test_a_pattern_of_sizes_that_functions_compute(method, vectorized):
 
 
 @pytest.mark.parametrize(
-    ("method", "most", "dense"),
-    [(numerical, 4 * 40, 200 * 20), (complex_step, 4 + 60, 200)],
+    ("method", "fewest", "most"),
+    [(numerical, (22 + 16) * 3, (22 + 16) * 3), (complex_step, (1 + 16) * 3, (1 + 16) * 3 + 60)],
     ids=["numerical", "complex"],
 )
-def test_a_banded_system_takes_three_colours_and_a_confirmation(monkeypatch, method, most, dense):
-    calls, directions = [], []
+def test_a_banded_system_takes_three_colours_and_sixteen_calls_to_verify_each(method, fewest, most):
+    """A colour of 67 columns is verified by 8 sets. The complex step is also compared with values."""
+    calls = []
     op = differentiable_op(
         lambda x: (calls.append(1), system(x))[1], signature="(n)->(n)", grad=method(sparsity=banded)
     )
     x = tf.constant(np.random.default_rng(0).uniform(1, 2, 200))
-    if method is numerical:
-        original = Numerical.directional_derivative
-        monkeypatch.setattr(
-            Numerical, "directional_derivative", lambda *given: (directions.append(1), original(*given))[1]
-        )
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = op(x)
@@ -105,8 +101,17 @@ def test_a_banded_system_takes_three_colours_and_a_confirmation(monkeypatch, met
     (expected,) = weighted_gradient(natively, x)
     found = tape.gradient(y, x, output_gradients=tf.range(1, 201, dtype=tf.float64))
     np.testing.assert_allclose(found, expected, rtol=1e-8)
-    assert len(calls) <= most < dense
-    assert method is complex_step or len(directions) == 4
+    assert fewest <= len(calls) <= most
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 70, 71])
+def test_sets_that_move_columns_without_any_other_column(n):
+    sets = sets_of(n)
+    members = np.array([np.isin(np.arange(n), chosen) for chosen in sets])
+    alone = (members[:, :, None] & ~members[:, None, :]).any(axis=0)
+    assert members.any(axis=0).all()
+    assert (alone | np.eye(n, dtype=bool)).all()
+    assert len(sets) == {1: 1, 2: 2, 3: 3, 6: 4, 7: 5, 70: 8, 71: 9}[n]
 
 
 def test_colours():
@@ -201,6 +206,123 @@ def test_a_wrong_pattern_raises(method, pattern, traced):
         (differentiate or (lambda x: weighted_gradient(op, x)))(tf.constant(X))
 
 
+def gradient_of_row(op, x, row):
+    x = tf.constant(x, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = op(x)[row]
+    return tape.gradient(y, x)
+
+
+@methods
+@pytest.mark.parametrize("scale", [1e-12, 1, 1e4, 1e12])
+def test_a_missing_element_is_noticed_beside_a_row_of_another_scale(method, scale):
+    def function(x):
+        return np.stack([np.exp(x[..., 0]) * scale, np.sin(x[..., 1]) + np.sin(x[..., 2]), x[..., 2]], -1)
+
+    wrong = differentiable_op(function, signature="(n)->(n)", grad=method(sparsity=np.eye(3)))
+    with pytest.raises(GradientError, match="core element 1 of the outputs depends on further elements"):
+        gradient_of_row(wrong, [0.5, 0.7, 0.3], 1)
+    right = differentiable_op(function, signature="(n)->(n)", grad=method(sparsity=np.eye(3) + np.eye(3, k=1)))
+    found = gradient_of_row(right, [0.5, 0.7, 0.3], 1)
+    np.testing.assert_allclose(found, [0, np.cos(0.7), np.cos(0.3)], rtol=1e-9)
+
+
+@methods
+@pytest.mark.parametrize("large", [1, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("slope", [1, 100])
+def test_a_missing_element_is_noticed_beside_a_large_input_of_its_row(method, large, slope):
+    matrix = np.array([[1.0, slope], [0, 1]])
+    wrong = differentiable_op(lambda x: x @ matrix.T, signature="(n)->(n)", grad=method(sparsity=np.eye(2)))
+    with pytest.raises(GradientError, match="core element 0 of the outputs depends on further elements"):
+        gradient_of_row(wrong, [large, 1.0], 0)
+    right = differentiable_op(
+        lambda x: x @ np.diag(np.diag(matrix)), signature="(n)->(n)", grad=method(sparsity=np.eye(2))
+    )
+    np.testing.assert_allclose(gradient_of_row(right, [large, 1.0], 0), [1, 0], rtol=1e-9)
+
+
+def by_fft(x):
+    """The second difference of a periodic function. Each row has rounding errors of all elements."""
+    kernel = np.zeros(x.shape[-1])
+    kernel[[0, 1, -1]] = -2, 1, 1
+    return np.fft.irfft(np.fft.rfft(x) * np.fft.rfft(kernel), x.shape[-1])
+
+
+def in_single_precision(x):
+    return by_fft(np.float32(x)).astype(np.float32)
+
+
+@pytest.mark.parametrize("function", [by_fft, in_single_precision])
+def test_rounding_errors_do_not_contradict_a_right_pattern(function):
+    n = 24
+    pattern = np.eye(n) + np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)
+    op = differentiable_op(lambda x: function(x), signature="(n)->(n)", grad=numerical(sparsity=pattern))
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, (3, n)))
+    (found,) = weighted_gradient(op, x)
+    (expected,) = weighted_gradient(lambda x: tf.roll(x, 1, -1) + tf.roll(x, -1, -1) - 2 * x, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@methods
+def test_inputs_next_to_the_end_of_a_domain(method):
+    """The first move of the verification leaves the domain, and a shorter one does not."""
+
+    def function(x):
+        if np.any(x.real > 1):
+            raise ValueError("outside")
+        return np.sqrt(1 - x)
+
+    x = np.array([0.5, 0.99, 0.999])
+    right = differentiable_op(lambda x: function(x), signature="(n)->(n)", grad=method(sparsity=np.eye(3)))
+    np.testing.assert_allclose(gradient_of_row(right, x, 2), [0, 0, -0.5 / np.sqrt(1 - x[2])], rtol=1e-6)
+    wrong = differentiable_op(
+        lambda x: function(x) + 0.1 * np.roll(x, 1, -1), signature="(n)->(n)", grad=method(sparsity=np.eye(3))
+    )
+    with pytest.raises(GradientError, match="core element 2 of the outputs depends on further elements"):
+        gradient_of_row(wrong, x, 2)
+
+
+@methods
+def test_a_pattern_that_cannot_be_verified_raises(method):
+    """The elements must move together, so that nothing shows on which of them the first row depends."""
+
+    def function(x):
+        return np.stack([np.where(x[..., 0] == x[..., 1], x[..., 0], np.nan), x[..., 1]], -1)
+
+    op = differentiable_op(function, signature="(n)->(n)", grad=method(sparsity=np.eye(2)))
+    with pytest.raises(
+        GradientError,
+        match="cannot verify the sparsity pattern of input 0: the function raises or is not finite while elements that "
+        "the pattern excludes for core element 0 of the outputs move",
+    ):
+        gradient_of_row(op, [2.0, 2.0], 0)
+
+
+@methods
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pattern", [np.eye(3), None], ids=["sparse", "dense"])
+def test_rows_that_are_not_finite_have_the_derivative_nan(method, value, pattern):
+    options = {} if pattern is None else {"sparsity": pattern}
+    op = differentiable_op(lambda x: x**2, signature="(n)->(n)", grad=method(**options))
+    (found,) = weighted_gradient(op, tf.constant([value, 1.0, 2.0], tf.float64))
+    assert np.isnan(found[0])
+    if pattern is not None:
+        (expected,) = weighted_gradient(lambda x: x**2, tf.constant([0.0, 1.0, 2.0], tf.float64))
+        np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-9)
+
+
+@methods
+def test_a_row_outside_its_domain_has_the_derivative_nan(method):
+    def logarithm(x):
+        with np.errstate(all="ignore"):
+            return np.log(x)
+
+    op = differentiable_op(lambda x: logarithm(x), signature="(n)->(n)", grad=method(sparsity=np.eye(3)))
+    found = weighted_gradient(op, tf.constant([[-1.0, 1, 2], [3, 4, -5]], tf.float64))[0].numpy()
+    assert np.argwhere(np.isnan(found)).tolist() == [[0, 0], [1, 2]]
+
+
 @methods
 def test_a_pattern_that_saves_nothing_is_not_used(method):
     """Every column has its own colour, so that the missing elements do no harm."""
@@ -279,6 +401,25 @@ def test_values_that_are_no_pattern(method, pattern):
             banded,
             "sparsity= is a function of the sizes in the signature, but the op has no signature.\n  Pass signature= to "
             "differentiable_op, or pass a matrix.",
+        ),
+        (
+            {"signature": "(n),()->(k)"},
+            lambda size: None,
+            "the function in sparsity= takes 'size', which is not a size that is known before the op is called.\n"
+            "  Expected: names of input sizes in signature '(n),()->(k)', or of sizes that sizes= computes\n"
+            "  Known: 'n'.",
+        ),
+        (
+            {"signature": "(n),()->(n)"},
+            lambda n, /: None,
+            "the function in sparsity= takes 'n' by position only.\n  It is called with the sizes by name: remove the "
+            "/ from its parameters.",
+        ),
+        (
+            {"signature": "(n),()->(n)"},
+            max,
+            "cannot read the parameters of the function in sparsity=.\n  Got:      <built-in function max>\n"
+            "  Wrap it in a function whose parameters are names of the signature.",
         ),
     ],
 )

@@ -75,7 +75,8 @@ class ComplexStep:
             for values, vector in zip(point, direction, strict=True)
         ]
         try:
-            outputs = function.call(moved)
+            with np.errstate(all="ignore"):
+                outputs = function.call(moved)
         except TypeError as error:
             raise GradientError(
                 "the complex step calls the function with complex inputs, but the function does not accept them: "
@@ -151,7 +152,7 @@ def complex_step(*, step: float = 1e-30, sparsity: Any = None) -> ComplexStep:
       step: The imaginary step, relative to the direction. It must be tiny compared with the inputs and with the scale
         on which the function changes. There is no cancellation, so only underflow limits the step.
       sparsity: The sparsity pattern of the Jacobian, as in `tfpyop.numerical`. A gradient then costs one
-        evaluation for each color of the columns, and one that confirms the pattern.
+        evaluation for each color of the columns, and a few that verify the pattern.
 
     Returns:
       A value for `grad=`.

@@ -56,16 +56,23 @@ class DirectionalEstimate:
         cotangents: Sequence[Array | None],
         gradients: Sequence[Array | None],
     ) -> list[DirectionalEstimate]:
-        """Return a VJP's derivatives along directions that together move every element that has a gradient."""
+        """Return a VJP's derivatives along directions that together move every element that has a gradient.
+
+        Outputs that are not finite do not count, and elements whose gradient is NaN do not move.
+        """
+        if function.values is not None:
+            pairs = zip(cotangents, function.values, strict=True)
+            cotangents = [None if vector is None else np.where(np.isfinite(here), vector, 0) for vector, here in pairs]
         shares, sizes = _shares(point, gradients), [None if vector is None else np.abs(vector) for vector in cotangents]
         ranks = function.output_ranks
         resolved: Array = np.zeros(())
         if function.values is not None:
             units = [precision_of(values) * np.abs(values) for values in function.values]
-            resolved = _RESOLVED * np.nan_to_num(contract(units, sizes, ranks))
+            with np.errstate(all="ignore"):
+                resolved = np.nan_to_num(_RESOLVED * contract(units, sizes, ranks))
         groups = _groups(shares, function.input_ranks, resolved)
         return [
-            cls._of_group(function, point, cotangents, gradients, direction)
+            cls._of_group(function, point, cotangents, gradients, _where_known(direction, gradients))
             for direction in _directions(point, shares, groups)
         ]
 
@@ -105,6 +112,15 @@ class DirectionalEstimate:
     ) -> DirectionalEstimate:
         """Return a JVP's derivatives along its own tangents."""
         return cls(point, tangents, values, [np.abs(value) for value in values], 1, 1.0, list, list)
+
+
+def _where_known(direction: Sequence[Array | None], gradients: Sequence[Array | None]) -> list[Array | None]:
+    """Return a direction without the elements whose gradient is NaN."""
+    pairs = zip(direction, gradients, strict=True)
+    return [
+        None if vector is None or gradient is None else np.where(np.isnan(gradient), 0.0, vector)
+        for vector, gradient in pairs
+    ]
 
 
 def _shares(point: Sequence[Array], gradients: Sequence[Array | None]) -> list[Array | None]:
@@ -150,6 +166,7 @@ def _directions(
                 continue
             which = group == number
             length = generator.uniform(_SHORT / 2, _SHORT, share.shape) * np.maximum(np.abs(values), SMALLEST)
+            length = np.where(np.isfinite(length), length, 0.0)
             least = share.min(axis=None, where=which & (share > 0), initial=np.inf)
             balanced = np.clip(least / np.where(share > 0, share, least), _RATIO, 1.0) if np.isfinite(least) else 1.0
             direction.append(np.where(which, length * balanced, 0.0))

@@ -181,7 +181,7 @@ def _cotangent(
     failed = _first_failure(errors, scales)
     if failed is None:
         if colored is not None:
-            colored.confirm(f"input {number}")
+            colored.verify(partial(_outputs_after, function, point, number), f"input {number}")
         return result
     raise _unreliable(
         f"by input {number}",
@@ -222,6 +222,15 @@ def _colored(
 
     rows = Rows.of(cotangents, function.values, function.output_ranks, loop)
     return ColoredCotangent(differentiate, flat, coloring, rows, SMALLEST)
+
+
+def _outputs_after(function: Function, point: Sequence[Array], number: int, move: Array) -> Sequence[Array] | None:
+    """Return the outputs after a move of one input; None where the function raises."""
+    moved = [values + move.reshape(values.shape) if other == number else values for other, values in enumerate(point)]
+    try:
+        return function.call(moved)
+    except Exception:  # of the user's function
+        return None
 
 
 def _first_failure(errors: Array, scales: Array) -> tuple[int, ...] | None:

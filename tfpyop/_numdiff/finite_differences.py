@@ -251,7 +251,8 @@ def numerical(*, step: float = 0.125, order: int = 8, smallest: float = SMALLEST
         of the input, both flattened. For several inputs pass a tuple of matrices, for several outputs a tuple of these
         tuples. True stands for all elements, None for no element. If the sizes vary, pass a function of the sizes in
         the signature: `lambda n: scipy.sparse.eye(n)`. A gradient then costs one directional derivative for
-        each color of the columns, and one that confirms the pattern. Default: each core element is varied separately.
+        each color of the columns, and a few evaluations that verify the pattern. Default: each core
+        element is varied separately.
 
     Returns:
       A value for `grad=`. Typical relative errors for smooth functions are below 1e-10.

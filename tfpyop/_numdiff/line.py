@@ -60,5 +60,6 @@ def relative_speed(line: LineFunction, smallest: float | None) -> Array:
         if vector is not None:
             sizes = np.abs(values)
             sizes = np.where(sizes == 0, 1.0, sizes) if smallest is None else np.maximum(sizes, smallest)
-            speed = np.maximum(speed, (np.abs(vector) / sizes).max(axis=core_axes(rank), initial=0.0))
+            speeds = np.where(vector == 0, 0.0, np.abs(vector) / sizes)  # an input that is NaN does not move
+            speed = np.maximum(speed, speeds.max(axis=core_axes(rank), initial=0.0))
     return np.where(speed > 0, speed, 1.0)
