@@ -355,6 +355,28 @@ def test_the_check_names_the_missing_elements():
     assert check_sparsity(differentiable_op(np.sin, grad="numerical", name="tests.sparsity.sin")).status == "skipped"
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1, 1e12, 1e16])
+@pytest.mark.parametrize("slope", [1, 1e-9])
+def test_the_check_compares_every_row_on_its_own_scale(scale, slope):
+    def function(x):
+        return np.stack([np.exp(x[..., 0]) * scale, np.sin(x[..., 1]) + slope * x[..., 2], x[..., 2]], -1)
+
+    wrong = differentiable_op(lambda x: function(x), signature="(3)->(3)", grad=numerical(sparsity=np.eye(3)))
+    with pytest.raises(CheckError, match=r"output 0 at core element \[1\] depends on input 0 at core element \[2\]"):
+        check_sparsity(wrong, seed=0, max_examples=5)
+    pattern = np.eye(3) + np.eye(3, k=1)
+    right = differentiable_op(lambda x: function(x), signature="(3)->(3)", grad=numerical(sparsity=pattern))
+    assert check_sparsity(right, seed=0, max_examples=5).status == "passed"
+
+
+@pytest.mark.parametrize("function", [by_fft, in_single_precision])
+def test_the_check_accepts_rounding_errors(function):
+    n = 24
+    pattern = np.eye(n) + np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)
+    op = differentiable_op(lambda x: function(x), signature="(24)->(24)", grad=numerical(sparsity=pattern))
+    assert check_sparsity(op, seed=0).status == "passed"
+
+
 # -- errors
 
 

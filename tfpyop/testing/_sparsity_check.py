@@ -30,7 +30,13 @@ _MOST_COLUMNS = 64
 _MOVE = 2.0**-5
 """The distance by which an element is moved, relative to its magnitude, or to one for smaller elements."""
 _ROUNDING = 64
-"""The change of an output that counts as rounding, in units of the precision of its largest core element."""
+"""The change of an output element that counts as rounding, in units of the precision of its own scale: its value, and
+the changes by moves of each element by its magnitude."""
+_TINY = tuple(2.0**-exponent for exponent in (51, 49, 24, 20, 18, 16, 14))
+"""The distances, relative to an element, that show noise, such as the rounding errors of other output elements."""
+_NOISE = 32
+"""The change of an output that counts as noise, relative to the largest change over these distances. All elements that
+the pattern excludes share it. If one of them really changes, its own change is far larger."""
 
 
 def check_sparsity(
@@ -106,22 +112,28 @@ def _require_pattern(
     """Raise CheckError if moving an element of an input changes an output that the pattern excludes."""
     generator, n_columns = generator_of(at.arrays, 5), math.prod(core)
     before = _outputs(at, at.arrays, wanted)
-    for column in generator.permutation(n_columns)[:_MOST_COLUMNS]:
-        index = np.unravel_index(column, core)
-        element_at: Any = (..., *index)
-        moved = at.arrays[number].copy()
-        element = moved[element_at]
-        moved[element_at] = element + _MOVE * np.maximum(np.abs(element), 1.0)
-        try:
-            after = _outputs(at, [moved if other == number else array for other, array in enumerate(at.arrays)], wanted)
-        except Exception as error:
-            check.reject(error)
-        first = 0
-        for output, old, new in zip(wanted, before, after, strict=True):
+    columns = [int(column) for column in generator.permutation(n_columns)[:_MOST_COLUMNS]]
+    try:
+        moved = {c: _moved(at, number, np.unravel_index(c, core), _MOVE, wanted) for c in columns}
+    except Exception as error:
+        check.reject(error)
+    with np.errstate(all="ignore"):
+        scales = [
+            np.nanmax([np.abs(old), *(np.abs(after[place] - old) / _MOVE for after in moved.values())], axis=0)
+            for place, old in enumerate(before)
+        ]
+    for column, after in moved.items():
+        index, first = np.unravel_index(column, core), 0
+        for place, (output, old, new) in enumerate(zip(wanted, before, after, strict=True)):
             size = math.prod(old.shape[n_loop:])
             allowed = pattern[first : first + size, column].reshape(old.shape[n_loop:])
             first += size
-            wrong = np.argwhere(_changes(old, new, n_loop) & ~allowed)
+            changed = _changes(old, new, _rounded_scale(old, scales[place], n_loop)) & ~allowed
+            if changed.any():
+                noise = np.where(allowed, 0.0, _noise(at, number, index, wanted)[place])
+                axes = tuple(range(n_loop, old.ndim))
+                changed &= np.abs(new - old) > _NOISE * np.nanmax(noise, axis=axes, keepdims=True)
+            wrong = np.argwhere(changed)
             if len(wrong):
                 where = tuple(map(int, wrong[0]))
                 raise check.failure(
@@ -133,16 +145,42 @@ def _require_pattern(
                 )
 
 
+def _moved(at: Point, number: int, index: tuple[Any, ...], distance: float, wanted: Sequence[int]) -> list[Array]:
+    """Return the outputs after a move of one core element of an input."""
+    moved = at.arrays[number].copy()
+    element_at: Any = (..., *index)
+    element = moved[element_at]
+    moved[element_at] = element + distance * np.maximum(np.abs(element), 1.0)
+    return _outputs(at, [moved if other == number else array for other, array in enumerate(at.arrays)], wanted)
+
+
+def _noise(at: Point, number: int, index: tuple[Any, ...], wanted: Sequence[int]) -> list[Array]:
+    """Return by how much each output changes at most if one core element of an input moves by rounding only."""
+    noise: list[Array] = [np.zeros(()) for _ in wanted]
+    for distance in _TINY:
+        sides = [_moved(at, number, index, sign * distance, wanted) for sign in (-1, 1)]
+        noise = [np.fmax(most, np.abs(after - before)) for most, before, after in zip(noise, *sides, strict=True)]
+    return noise
+
+
 def _outputs(at: Point, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
     values = at.function.call(arrays)
     return [np.asarray(values[number]) for number in wanted]
 
 
-def _changes(old: Array, new: Array, n_loop: int) -> Array:
+def _rounded_scale(values: Array, scale: Array, n_loop: int) -> Array:
+    """Return the scale of rounding errors: of each element, or in single precision of the largest core element.
+
+    Moves that are small enough to show noise are often too small for single precision.
+    """
+    if float(np.finfo(values.dtype).eps) <= float(np.finfo(np.float64).eps):
+        return scale
+    axes = tuple(range(n_loop, values.ndim))
+    return np.asarray(np.max(scale, axis=axes, where=np.isfinite(scale), initial=0.0, keepdims=True))
+
+
+def _changes(old: Array, new: Array, scale: Array) -> Array:
     """Return where values differ by more than rounding. Values that are not finite are not compared."""
-    axes = tuple(range(n_loop, old.ndim))
-    sizes = np.maximum(np.abs(old), np.abs(new))
-    largest = np.max(sizes, axis=axes, where=np.isfinite(sizes), initial=0.0, keepdims=True)
     eps = max(float(np.finfo(values.dtype).eps) for values in (old, new))
     with np.errstate(all="ignore"):
-        return np.asarray(np.isfinite(old) & np.isfinite(new) & (np.abs(new - old) > _ROUNDING * eps * largest))
+        return np.asarray(np.isfinite(old) & np.isfinite(new) & (np.abs(new - old) > _ROUNDING * eps * scale))
