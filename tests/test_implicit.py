@@ -399,7 +399,7 @@ def test_a_solver_that_finds_no_solution(mode, solve):
 
 def test_a_solver_that_does_not_return_zeros_for_zeros():
     op = solved(solve=lambda matvec, right: 0 * right - 1)
-    with pytest.raises(GradientError, match=r"the linear solver of solve= found no solution"):
+    with pytest.raises(GradientError, match=r"the linear solver in solve= found no solution"):
         weighted_gradient(lambda a, b: 0 * op(a, b), tf.constant(MATRIX), tf.constant(X[0]))
 
 
