@@ -98,7 +98,8 @@ def hang_energy(op: RuleContext) -> tf.Tensor:
     mast = tf.zeros_like(joints[..., :1, :])
     places = tf.concat([mast, joints, mast + tf.constant([SPAN, 0], mast.dtype)], -2)
     lengths = tf.norm(places[..., 1:, :] - places[..., :-1, :], axis=-1)
-    extensions = lengths - rest_length(stiffness.shape[-1])
+    segments = tf.cast(tf.shape(stiffness)[-1], stiffness.dtype)  # the static shape may be unknown
+    extensions = lengths - rest_length(segments)
     stretching = tf.reduce_sum(stiffness * extensions**2, -1) / 2
     return stretching + tf.reduce_sum((weights[..., :-1] + weights[..., 1:]) / 2 * joints[..., 1], -1)
 
@@ -114,7 +115,7 @@ def with_masts(joints: Array) -> Array:
     return np.concatenate([[[0.0, 0.0]], joints, [[SPAN, 0.0]]])
 
 
-def rest_length(segments: int) -> float:
+def rest_length(segments: Any) -> Any:
     """The length of a segment without any force."""
     return SHORTENING * SPAN / segments
 

@@ -36,7 +36,7 @@ def test_a_wrong_op_is_found_out(wrong):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::tfpyop.testing.UntestedWarning")
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 @pytest.mark.parametrize("right", RIGHT, ids=str)
 def test_a_right_op_passes(right, seed):
     check_op(right.op, arguments=right.arguments, seed=seed, max_examples=20)
