@@ -35,7 +35,7 @@ def require_shown(failure, op, capsys):
         assert failure.got == "None: no dependence"
         return
     if not np.isnan(got):
-        assert f"{got if got.imag else got.real:.9g}" == failure.got
+        assert f"{complex(got):.9g}" == f"{complex(failure.got):.9g}"
     assert not abs(got - expected) <= 1e-9 * abs(expected)
 
 
@@ -44,7 +44,7 @@ def require_shown(failure, op, capsys):
 def test_every_script_of_the_zoo_shows_the_failure(wrong, capsys):
     failure = failure_of(wrong.op, arguments=wrong.arguments, max_examples=None)
     if failure.code is None or "differentiate()" not in failure.code:
-        assert not failure.problem.startswith("the cotangent")
+        assert not failure.problem.startswith("the cotangent") or "is not linear" in failure.problem
         pytest.skip("the failure is not a wrong cotangent")
     require_shown(failure, wrong.op, capsys)
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from tfpyop import Op
+from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.tree import flatten
 from tfpyop.testing._examples import Arguments, call_code, value_code
-from tfpyop.testing._ops import subject_of
+from tfpyop.testing._ops import subject_of, undefined_inputs
 
 _DECORATORS = {"graph": "@tf.function(autograph=False)", "XLA": "@tf.function(autograph=False, jit_compile=True)"}
 
@@ -70,7 +71,12 @@ def _lines(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array], wron
         yield _DECORATORS[wrong.mode]
     yield from ("def differentiate():", "    with tf.GradientTape() as tape:")
     yield "        tape.watch([x for x in inputs if x.dtype.is_floating or x.dtype.is_complex])"
-    yield f"        outputs = tf.nest.flatten({name}(*args{f', {static}' if static else ''}))"
+    undefined, called = tuple(undefined_inputs(op, arguments, Transform.VJP)), "args"
+    if undefined:
+        called = "constant"
+        values = f"[tf.stop_gradient(x) if number in {undefined} else x for number, x in enumerate(inputs)]"
+        yield f"        {called} = tf.nest.pack_sequence_as(args, {values})"
+    yield f"        outputs = tf.nest.flatten({name}(*{called}{f', {static}' if static else ''}))"
     if not is_all:
         yield f"    outputs = [outputs[number] for number in {counted}]"
     yield "    return tape.gradient(outputs, inputs, output_gradients=cotangents)"
