@@ -25,6 +25,7 @@ from tfpyop._spec.coercion import (
     ufunc_output_dtypes,
 )
 from tfpyop._spec.signature import Signature, SymbolicShape
+from tfpyop._spec.size_terms import LARGEST_SIZE
 from tfpyop._spec.tree import TreeSpec
 from tfpyop._spec.undefined import UNDEFINED
 from tfpyop.errors import ContractError, Shape, SignatureError, describe, describe_kind, describe_shape
@@ -50,7 +51,6 @@ class ArraySpec:
 ArraySpecs = Sequence[ArraySpec]
 T = TypeVar("T")
 
-_LARGEST_SIZE = 2**63 - 1
 
 HANDLE = np.dtype(np.uint64)
 """The dtype of handles. A residual that is a Python object is a handle in TensorFlow."""
@@ -405,7 +405,7 @@ def _read_shapes(result: Any, n_outputs: int, *, is_partial: bool = False) -> Se
             remedy="Return sizes that are integers of 0 or more.",
         )
     if any(
-        size is not None and size > _LARGEST_SIZE for shape in read for size in shape
+        size is not None and size > LARGEST_SIZE for shape in read for size in shape
     ):  # TensorFlow's shapes cannot hold larger sizes
         raise SignatureError(
             "the shape function returned a size that is too large for a tensor.",
