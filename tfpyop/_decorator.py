@@ -19,7 +19,6 @@ from tfpyop._rules.declaration import declare_numpy_rule, declare_rule
 from tfpyop._rules.numerical import METHODS, numerical_rules, parse_method, require_sparsity
 from tfpyop._rules.pairs import requested_transform
 from tfpyop._spec.op_spec import OpSpec
-from tfpyop._spec.undefined import read_non_differentiable
 from tfpyop.errors import RegistrationError, naming, nearest
 
 P = ParamSpec("P")
@@ -159,9 +158,8 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
             )
         spec = OpSpec.read(function, frame, complete)
         with naming(spec.subject):
-            is_constant, _ = read_non_differentiable(complete["non_differentiable"], spec.parameters)
-            rules = RuleSet(non_differentiable=is_constant, derived=requested_transform(complete))
-            if is_constant and rules.derived is not None:
+            rules = RuleSet(non_differentiable=spec.is_non_differentiable, derived=requested_transform(complete))
+            if spec.is_non_differentiable and rules.derived is not None:
                 raise RegistrationError(
                     f"non_differentiable=True contradicts {option_text(rules.derived)}.",
                     remedy="Remove one of the two.",

@@ -74,6 +74,8 @@ class OpSpec:
     is_stateful: bool = False
     prefers_native: bool = False
     domain: Domain = field(default_factory=Domain)
+    is_non_differentiable: bool = False
+    """Whether the op has no derivatives."""
     undefined: tuple[str, ...] = ()
     """The parameters by whose inputs the op has no derivative."""
     is_surrogate: bool = False
@@ -105,6 +107,7 @@ class OpSpec:
             is_vectorized, takes_rows = read_vectorized(options["vectorized"], signature)
             is_stateful = read_flag("stateful", options["stateful"])
             residuals = read_residuals(options["residuals"], signature, options["shape"], is_stateful=is_stateful)
+            is_non_differentiable, undefined = read_non_differentiable(options["non_differentiable"], parameters)
             return cls(
                 name=name,
                 module=module,
@@ -125,7 +128,8 @@ class OpSpec:
                 is_stateful=is_stateful,
                 prefers_native=read_prefer(options["prefer"]),
                 domain=Domain.read(options["domain"], parameters.input_names),
-                undefined=read_non_differentiable(options["non_differentiable"], parameters)[1],
+                is_non_differentiable=is_non_differentiable,
+                undefined=undefined,
                 is_surrogate=read_flag("surrogate", options["surrogate"]),
             )
 
