@@ -219,7 +219,7 @@ class HostFunction:
         types = [ArraySpec.of(array) for array in arrays]
         (rows, row_ranks), (loop, ranks) = self._rows(types), self._loop(types)
         if not loop:
-            arguments = list(arrays) if rows is None else _flattened(arrays, rows, row_ranks)
+            arguments = list(arrays) if rows is None else flattened(arrays, rows, row_ranks)
             found = []
             for number, value in enumerate(self.output_spec.unpack(self._apply(arguments, None), types)):
                 array = np.array(0 if number in self.object_numbers else value)
@@ -267,7 +267,7 @@ class HostFunction:
         """Run the function once, with all loop dimensions flattened into one, and split the results again."""
         if 0 in loop:
             return _empty(plan, loop)
-        rows = _flattened(views, loop, plan.ranks)
+        rows = flattened(views, loop, plan.ranks)
         arrays = enumerate(self.run(self.plan(rows), rows))
         results = [array if number in self.object_numbers else _split(array, loop) for number, array in arrays]
         return self.output_spec.coerce(results, plan.inputs, plan.outputs)
@@ -368,7 +368,7 @@ def _dimensions(signature: Signature, inputs: ArraySpecs) -> tuple[tuple[int, ..
     return loop, tuple(signature.core_ranks(shapes))
 
 
-def _flattened(arrays: Sequence[Array], loop: tuple[int, ...], ranks: Sequence[int]) -> list[Array]:
+def flattened(arrays: Sequence[Array], loop: tuple[int, ...], ranks: Sequence[int]) -> list[Array]:
     """Return the arrays with their loop dimensions broadcast and flattened into one, read-only."""
     cores = [(array, array.shape[array.ndim - rank :]) for array, rank in zip(arrays, ranks, strict=True)]
     return read_only(np.broadcast_to(array, loop + core).reshape((math.prod(loop), *core)) for array, core in cores)

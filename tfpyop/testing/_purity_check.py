@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis.errors import UnsatisfiedAssumption
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
+from tfpyop._host.function import flattened
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import require_equal
@@ -92,9 +92,7 @@ def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, lis
         hypothesis.reject()  # there is no loop element
     if not spec.takes_rows:
         return concrete_op, [np.array(array[(0,) * n_loop]) for array, n_loop in split]
-    cores = [(array, array.shape[n_loop:]) for array, n_loop in split]
-    n_rows = math.prod(loop)
-    return concrete_op, [np.array(np.broadcast_to(array, loop + core)).reshape(n_rows, *core) for array, core in cores]
+    return concrete_op, [np.array(array) for array in flattened(inputs, loop, ranks)]
 
 
 def raw_call(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> tuple[list[Array], list[Array]]:
