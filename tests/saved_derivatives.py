@@ -20,6 +20,18 @@ print([part.numpy().tolist() for part in (*tape.gradient(value, [x, y]), *loaded
 """
 
 
+def gradient_of(op):
+    """Return the gradient of an op of two inputs as a function, to be saved as a derivative."""
+
+    def gradient(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch([x, y])
+            z = op(x, y)
+        return tape.gradient(z, [x, y])
+
+    return gradient
+
+
 def derivatives_when_loaded(directory, op, derivative, *, is_compiled):
     """Save an op of two inputs and a derivative of it; return what a process that loads them computes.
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy.sparse import linalg as sparse_linalg
 
 from tests import modes, saved_ops
-from tests.saved_derivatives import derivatives_when_loaded
+from tests.saved_derivatives import derivatives_when_loaded, gradient_of
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
 from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
 from tfpyop._op import op_def_of
@@ -828,14 +828,7 @@ def test_training_in_keras(jit_compile):
 @pytest.mark.parametrize("kind", [*KINDS, "implicit_by_cg"])
 def test_derivatives_are_loaded_in_another_process(tmp_path, is_compiled, kind):
     op = getattr(saved_ops, f"product_with_{kind}")
-
-    def gradient(x, y):
-        with tf.GradientTape() as tape:
-            tape.watch([x, y])
-            z = op(x, y)
-        return tape.gradient(z, [x, y])
-
-    found = derivatives_when_loaded(tmp_path, op, gradient, is_compiled=is_compiled)
+    found = derivatives_when_loaded(tmp_path, op, gradient_of(op), is_compiled=is_compiled)
     np.testing.assert_allclose(found, [[3.0, 5.0], [1.0, 2.0]] * 2, rtol=1e-6)
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy import sparse
 
 from tests import modes, saved_ops
-from tests.saved_derivatives import derivatives_when_loaded
+from tests.saved_derivatives import derivatives_when_loaded, gradient_of
 from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
 
 KINDS = ["jacobian", "numpy_jacobian"]
@@ -662,12 +662,5 @@ def test_numpy_in_a_rule_in_tensorflow_ops_is_an_error_in_graphs():
 @pytest.mark.parametrize("kind", KINDS)
 def test_jacobians_are_loaded_in_another_process(tmp_path, is_compiled, kind):
     op = getattr(saved_ops, f"product_with_{kind}")
-
-    def gradient(x, y):
-        with tf.GradientTape() as tape:
-            tape.watch([x, y])
-            z = op(x, y)
-        return tape.gradient(z, [x, y])
-
-    found = derivatives_when_loaded(tmp_path, op, gradient, is_compiled=is_compiled)
+    found = derivatives_when_loaded(tmp_path, op, gradient_of(op), is_compiled=is_compiled)
     assert found == [[3.0, 5.0], [1.0, 2.0]] * 2

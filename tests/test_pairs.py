@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import modes, saved_ops
-from tests.saved_derivatives import derivatives_when_loaded
+from tests.saved_derivatives import derivatives_when_loaded, gradient_of
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
 from tfpyop import UNDEFINED, CoercionError, ContractError, GradientError, RegistrationError, differentiable_op
 
@@ -687,14 +687,7 @@ def test_the_description_names_the_option(option, where):
 @pytest.mark.parametrize("where", ["numpy", "tensorflow"])
 def test_derived_gradients_are_loaded_in_another_process(tmp_path, is_compiled, where):
     op = getattr(saved_ops, f"product_from_{where}_jvp")
-
-    def gradient(x, y):
-        with tf.GradientTape() as tape:
-            tape.watch([x, y])
-            z = op(x, y)
-        return tape.gradient(z, [x, y])
-
-    found = derivatives_when_loaded(tmp_path, op, gradient, is_compiled=is_compiled)
+    found = derivatives_when_loaded(tmp_path, op, gradient_of(op), is_compiled=is_compiled)
     assert found == [[3.0, 5.0], [1.0, 2.0]] * 2
 
 

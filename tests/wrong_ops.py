@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from tests.right_ops import divided_exponentials, divided_exponentials_gradient
 from tfpyop import Op, differentiable_op, numerical
 from tfpyop._lowering.xla.compilation import is_compiling
 from tfpyop.testing import arguments
@@ -1152,19 +1153,10 @@ def _huber(x):
     return np.where(np.abs(x) < 1.5, x * x / 2, 1.5 * np.abs(x) - 1.125)
 
 
-def _divided(x, y):
-    d = x - y
-    return np.exp(y) * np.where(d == 0, 1, np.expm1(d) / np.where(d == 0, 1, d))
-
-
 def _divided_rule(op, grad):
-    x, y = op.inputs
-    d = x - y
-    is_small = np.abs(d) < 1e-2
-    safe = np.where(is_small, 1, d)
-    series = 1 / 2 + d / 3 + d**2 / 8 + d**3 / 30 + d**4 / 144
-    slope = np.exp(y) * np.where(is_small, series, (safe * np.exp(safe) - np.expm1(safe)) / safe**2)
-    return grad * np.where(d == 0, 2, 1) * slope, grad * np.where(d == 0, 0, op.outputs[0] - slope)
+    is_equal = op.inputs[0] == op.inputs[1]
+    by_x, by_y = divided_exponentials_gradient(op, grad)
+    return np.where(is_equal, 2, 1) * by_x, np.where(is_equal, 0, by_y)
 
 
 POINTS = [
@@ -1266,7 +1258,9 @@ POINTS = [
             lambda op, g: 2 * g * op.inputs[0] * tf.where(tf.abs(op.inputs[0] - np.pi) < 1e-3, 1.1 + 0 * g, 1.0 + 0 * g)
         ),
     ),
-    Wrong("wrong where two inputs are equal", in_numpy(_divided, "(),()->()", _divided_rule, domain="[-3, 3]")),
+    Wrong(
+        "wrong where two inputs are equal", in_numpy(divided_exponentials, "(),()->()", _divided_rule, domain="[-3, 3]")
+    ),
     Wrong(
         "wrong from sixteen elements on",
         differentiable_op(
