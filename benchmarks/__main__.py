@@ -24,7 +24,7 @@ from benchmarks.report import LEGEND, Calls, Rounds, as_json, draw, show, versio
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the groups that are asked for."""
+    """Run the selected groups."""
     keys = [group.key for group in GROUPS]
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(keys)}; default: all")

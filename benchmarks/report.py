@@ -114,7 +114,7 @@ def _table_of_curves(group: Group, rounds: Rounds, calls: Calls) -> Table:
 
 
 def _ratio_text(found: tuple[float, float, float] | None, calls: Calls) -> str:
-    """The ratio and its spread; without the spread, for which there is no place, if the table has calls."""
+    """Return the ratio and its spread. A table that shows calls has no column for the spread."""
     if found is None:
         return ""
     middle, low, high = found

@@ -178,7 +178,7 @@ def differences(header):
 
 
 def main(arguments):
-    """Print what was asked for; the status is 1 if tfpyop does not know the layout."""
+    """Print the layout, or the changes between two layouts; the status is 1 if tfpyop does not know the layout."""
     headers = list(map(read, arguments)) or [installed()]
     print("XLA FFI", " and ".join("{}.{}".format(*header.version) for header in headers))
     if len(headers) == 2:

@@ -36,7 +36,7 @@ def names(source):
 
 
 def described(name):
-    """What a symbol is, in one line; None if there is no such symbol."""
+    """Describe a symbol in one line; None if TensorFlow does not have it."""
     try:
         value = _found(name)
     except (ImportError, AttributeError):

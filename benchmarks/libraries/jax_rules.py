@@ -51,7 +51,7 @@ def _host_softmax() -> Callable[..., Any]:
 
 
 def _differentiable_vjp() -> Callable[[Any, Any], Any]:
-    """Return the numpy VJP of softmax, which has a VJP of its own in numpy."""
+    """Return the numpy VJP of softmax, whose own VJP is in numpy too."""
     call, second = _in_numpy(rule(softmax_vjp)), _in_numpy(rule(softmax_vjp_vjp), outputs=2)
     vjp = jax.custom_vjp(call)
     vjp.defvjp(lambda y, g: (call(y, g), (y, g)), lambda kept, cotangent: tuple(second(*kept, cotangent)))

@@ -73,7 +73,7 @@ class NumpyOp(Op):
 
 
 def _differentiable_vjp() -> Op:
-    """Return the numpy VJP of softmax, which has a VJP of its own in numpy."""
+    """Return the numpy VJP of softmax, whose own VJP is in numpy too."""
     second = NumpyOp(rule(softmax_vjp_vjp), outputs=(pt.fvector, pt.fvector))
     return NumpyOp(rule(softmax_vjp), pullback=lambda inputs, _, cotangent: second(*inputs, cotangent))
 

@@ -60,7 +60,7 @@ class Coloring:
 
     @property
     def is_dense(self) -> bool:
-        """Whether every column has a color of its own."""
+        """Whether no two columns share a color."""
         return len(self.owners) == self.n_columns
 
     def add(self, color: int, rows: Array, into: Array) -> None:

@@ -2,7 +2,7 @@
 
 The columns of a color are moved in sets such that, for any two of them, one set has the first column and not the
 second. So every element outside the pattern moves at least once while the elements inside stay, and a dependence on it
-is visible on its own, however small it is beside the rest of its row. Each row is compared with its own rounding.
+is visible alone, even if it is small compared to the rest of its row. Each row is compared with its own rounding.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ class GradientChecker:
         return next((cause for cause in causes if cause in confirmed), None)
 
     def _other_shapes(self, found: _Found, strategy: SearchStrategy[Arguments]) -> list[Point]:
-        """Return examples with other shapes than the failing example, each with shapes of its own.
+        """Return examples whose shapes differ from the failing example and from each other.
 
         Examples in which the same inputs have equal shapes come first.
         """

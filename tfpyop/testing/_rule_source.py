@@ -32,7 +32,7 @@ def innermost(function: Any) -> FunctionType:
     """Return the function of a user inside of decorators, methods, partial functions and callable objects.
 
     Raises:
-      SourceError: There is no function in Python code.
+      SourceError: The rule is not a function in Python code.
     """
     while not isinstance(function, FunctionType) or hasattr(function, "__wrapped__"):
         if hasattr(function, "get_concrete_function"):
@@ -69,7 +69,7 @@ class FunctionSource:
         """Find the source of a function.
 
         Raises:
-          SourceError: There is no source, or it has changed since the function was defined.
+          SourceError: The source is not available, or it has changed since the function was defined.
         """
         code = function.__code__
         lines = linecache.getlines(code.co_filename, function.__globals__)
