@@ -179,9 +179,9 @@ class FunctionOpDef(OpDef):
             spec.tree,
             tuple(spec.residuals),
             self.function if isinstance(self.function, np.ufunc) else None,
-            spec.residual_signature,
-            spec.object_names,
-            spec.is_vectorized,
+            residual_signature=spec.residual_signature,
+            object_names=spec.object_names,
+            is_vectorized=spec.is_vectorized,
         )
         return HostFunction(
             self.subject,

@@ -236,32 +236,26 @@ class ConcreteOp:
             and any(map(is_differentiable, outputs))
         )
 
-    def context(
-        self, call: RuleInputs[Any], needs: Needs, evaluate: Callable[..., list[Array]] | None = None
-    ) -> RuleContext:
+    def context(self, call: RuleInputs[Any], needs: Needs, *, is_numpy: bool = False) -> RuleContext:
         """Return the context that the rules of this op receive for one call.
 
         Args:
           call: The values of the call.
           needs: The inputs that the rule must consider.
-          evaluate: For a numpy rule: the function that evaluates the op's own function. Only numpy rules get objects.
+          is_numpy: Whether the rule is in numpy. Only numpy rules get objects.
         """
-        name_residuals = partial(self._named_residuals, evaluate is not None)
+        name_residuals = partial(self._named_residuals, is_numpy)
         static = NamedValues(self.static, "static argument", self.subject)
-        inputs = tuple(self._with_objects(call.inputs, evaluate is not None))
-        by_name = partial(self.definition.spec.parameters.numbers_of_inputs, self.tree, len(inputs))
         return RuleContext(
             self.name,
-            inputs,
+            tuple(self._with_objects(call.inputs, is_numpy)),
             tuple(call.outputs),
             name_residuals(call),
             static,
             needs,
-            evaluate,
-            by_name,
-            call,
-            name_residuals,
-            self,
+            _call=call,
+            _name_residuals=name_residuals,
+            _op=self,
         )
 
     def _named_residuals(self, is_numpy: bool, call: RuleInputs[Any]) -> NamedValues:

@@ -260,7 +260,7 @@ def _rule_caller(
         needs = outputs.needs_of([array.dtype for array in parts.inputs])
         vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
         try:
-            return rule(forward_op.context(parts, needs, forward_op.host.evaluate), *vectors)
+            return rule(forward_op.context(parts, needs, is_numpy=True), *vectors)
         except Exception as error:
             if takes_tuple_for_array(error):
                 annotate(error, OF_TUPLES)

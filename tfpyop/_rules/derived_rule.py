@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._registry.op_def import Transform
+from tfpyop._registry.op_def import ConcreteOp, Transform
+from tfpyop._registry.rule_op_def import numbers_of
 from tfpyop._rules.jacobian_blocks import Layout
 from tfpyop._rules.loop_elements import residual_values
 from tfpyop._spec.coercion import DType
@@ -90,9 +91,8 @@ class DerivedRule(ABC):
         """Return the indices of the inputs that the rule is for."""
         if not self.wrt:
             return range(len(op.inputs))
-        assert op._by_name is not None
-        by_name = op._by_name()
-        return [number for name in self.wrt for number in by_name.get(name, ())]
+        assert isinstance(op._op, ConcreteOp)
+        return numbers_of(op._op, self.wrt, len(op.inputs))
 
     def layout(self, op: RuleContext) -> Layout:
         """Return which dimensions of the values of a call are loop dimensions and core dimensions."""

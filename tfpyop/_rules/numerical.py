@@ -194,8 +194,8 @@ class _ConfirmedPoints:
 
 def _function(op: RuleContext, signature: Signature | None, sparsity: Sparsity | None) -> Function:
     """Return the op's function for numerical derivatives: its differentiable outputs, without residuals."""
-    evaluate = op._evaluate
-    assert evaluate is not None
+    assert isinstance(op._op, ConcreteOp)
+    evaluate = op._op.host.evaluate
     input_ranks, n_loop = [array.ndim for array in op.inputs], 0
     if signature is not None:
         shapes = [array.shape for array in op.inputs]

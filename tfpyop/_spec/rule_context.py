@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfpyop._spec.coercion import Array
 from tfpyop._spec.rule_outputs import RuleInputs
 
 
@@ -133,10 +132,6 @@ class RuleContext:
     residuals: NamedValues
     static: NamedValues
     needs: tuple[bool, ...]
-    _evaluate: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, repr=False)
-    """For a numpy rule: a function that evaluates the op's own function on flat inputs, without casts and checks."""
-    _by_name: Callable[[], Mapping[str, Sequence[int]]] | None = field(default=None, repr=False, compare=False)
-    """A function that returns the indices of the inputs of each parameter."""
     _call: RuleInputs[Any] | None = field(default=None, repr=False, compare=False)
     """The values of the call, with handles in place of Python objects."""
     _name_residuals: Callable[[RuleInputs[Any]], NamedValues] | None = field(default=None, repr=False, compare=False)
