@@ -295,6 +295,23 @@ def test_cotangents_have_the_shape_to_which_loop_dimensions_broadcast(method, to
     assert relative_norm(second, (cotangent * a).sum(-1)) < tolerance
 
 
+@pytest.mark.parametrize("grad", ["numerical", "complex-step"])
+@pytest.mark.parametrize(
+    "shapes", [((2,), (3, 2, 4)), ((1,), (1, 1, 1)), ((2,), (5, 3, 2, 4)), ((5, 3, 2), (2,))], ids=str
+)
+def test_missing_dimensions_and_loop_dimensions_are_not_confused(grad, shapes):
+    op = differentiable_op(lambda x, y: np.matmul(x, y), signature="(n?,k),(k,m?)->(n?,m?)", grad=grad)
+    generator = np.random.default_rng(0)
+    x, y = (tf.constant(generator.normal(size=shape)) for shape in shapes)
+    direction = [tf.constant(generator.normal(size=shape)) for shape in shapes]
+    with tf.GradientTape() as tape:
+        tape.watch([x, y])
+        loss = tf.reduce_sum(op(x, y) ** 3)
+    got = sum(float(tf.reduce_sum(g * d)) for g, d in zip(tape.gradient(loss, [x, y]), direction, strict=True))
+    product, moved = x.numpy() @ y.numpy(), direction[0].numpy() @ y.numpy() + x.numpy() @ direction[1].numpy()
+    assert got == pytest.approx(np.sum(3 * product**2 * moved), rel=1e-7)
+
+
 @pytest.mark.parametrize(("shape", "rank"), [((0,), 0), ((0, 3), 1), ((3, 0), 1), ((2, 0, 3), 2), ((0,), 1)])
 @every_method
 def test_nothing_has_cotangents_of_its_shape(method, tolerance, shape, rank):

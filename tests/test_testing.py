@@ -29,6 +29,7 @@ from tfpyop.testing import (
 )
 from tfpyop.testing._call_checks import require_equal
 from tfpyop.testing._check_runner import CheckRunner
+from tfpyop.testing._threads_check import _repeated
 
 EXAMPLES = settings(max_examples=50, deadline=None)
 
@@ -659,3 +660,10 @@ def test_ops_of_text_are_pure():
     )
     drawn = st.just(Arguments((np.array([b"a", b"bcd"], object),)))
     assert check_purity(op, arguments=drawn, max_examples=5, seed=1).status == "passed"
+
+
+def test_threads_get_no_new_dimension_where_one_is_missing():
+    op = differentiable_op(lambda x, y: np.matmul(x, y), signature="(n?,k),(k,m?)->(n?,m?)")
+    x, y = np.ones((1,)), np.ones((1, 3))
+    assert _repeated(op, Arguments((x, y), {}), 512) is None  # (20000, 1) would be a matrix
+    assert _repeated(op, Arguments((x[None], y), {}), 512).args[0].shape == (6667, 1, 1)

@@ -225,6 +225,16 @@ class HostFunction:
                 array = np.array(0 if number in self.object_numbers else value)
                 found.append(array if rows is None or number in self.object_numbers else _split(array, rows))
             return found
+        return self.evaluate_each(arrays, loop, ranks)
+
+    def evaluate_each(self, arrays: Sequence[Array], loop: tuple[int, ...], ranks: Sequence[int]) -> list[Array]:
+        """Return the outputs and residuals like `evaluate`, with one call for each element of the loop dimensions.
+
+        Args:
+          arrays: The inputs. Their loop dimensions broadcast to `loop`.
+          loop: The loop dimensions.
+          ranks: The number of core dimensions of each input.
+        """
         return _stacked([self.evaluate(example) for example in _examples(arrays, loop, ranks)], loop)
 
     def _make_plan(self, inputs: ArraySpecs) -> Plan:

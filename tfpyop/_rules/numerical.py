@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -195,11 +196,16 @@ class _ConfirmedPoints:
 def _function(op: RuleContext, signature: Signature | None, sparsity: Sparsity | None) -> Function:
     """Return the op's function for numerical derivatives: its differentiable outputs, without residuals."""
     assert isinstance(op._op, ConcreteOp)
-    evaluate = op._op.host.evaluate
+    host = op._op.host
     input_ranks, n_loop = [array.ndim for array in op.inputs], 0
+    evaluate = host.evaluate
     if signature is not None:
         shapes = [array.shape for array in op.inputs]
-        input_ranks, n_loop = signature.core_ranks(shapes), len(signature.bind(shapes).loop or ())
+        input_ranks, binding = signature.core_ranks(shapes), signature.bind(shapes)
+        loop = tuple(size for size in binding.loop or () if size is not None)
+        n_loop = len(loop)
+        if binding.missing and loop:  # a loop dimension that a step adds to an input would stand for the missing one
+            evaluate = functools.partial(host.evaluate_each, loop=loop, ranks=input_ranks)
     numbers = [number for number, array in enumerate(op.outputs) if is_differentiable(array.dtype)]
     output_ranks = [op.outputs[number].ndim - n_loop for number in numbers]
 

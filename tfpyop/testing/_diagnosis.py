@@ -41,7 +41,7 @@ def likely_causes(
         ("the wrong sign", got, -right),
         *((text, got, factor * right) for factor, text in _FACTORS.items()),
         ("the cotangent is transposed", got, np.swapaxes(right, -1, -2) if right.ndim >= 2 else None),
-        *((f"{_OTHER_INPUT} {n}", got, other) for n, other in enumerate(others)),
+        *((f"{_OTHER_INPUT} {n}", got, _summed(other, got.shape)) for n, other in enumerate(others)),
         ("the rule does not use the cotangent that it gets", doubled, got),
         ("the rule uses the cotangent twice", doubled, 4 * got),
     ]
@@ -99,8 +99,22 @@ def cause_of_refusal(error: ContractError) -> str | None:
     return "the cotangent still has dimensions that broadcasting added to this input: sum over them with tf.reduce_sum"
 
 
+def _summed(values: Array | None, shape: tuple[int, ...]) -> Array | None:
+    """Return the sum over the dimensions that are missing in a shape or have size one there, as after broadcasting."""
+    n_leading = 0 if values is None else values.ndim - len(shape)
+    if values is None or n_leading < 0:
+        return values
+    own = values.shape[n_leading:]
+    ones = [n_leading + axis for axis, (size, other) in enumerate(zip(own, shape, strict=True)) if other == 1 != size]
+    total: Array = values.sum(axis=tuple(ones), keepdims=True).sum(axis=tuple(range(n_leading)))
+    return total
+
+
 def _alike(left: Array | None, right: Array | None) -> bool:
-    if left is None or right is None:
+    """Return whether two cotangents are equal, apart from elements that are not finite in one of them."""
+    if left is None or right is None or left.shape != right.shape:
         return False
-    scale = float(np.max(np.abs(right), initial=0.0))
-    return left.shape == right.shape and bool(np.allclose(left, right, rtol=1e-4, atol=1e-6 * scale))
+    finite = np.isfinite(left) & np.isfinite(right)
+    scale = float(np.max(np.abs(right), where=finite, initial=0.0))
+    is_telling = bool(np.any(finite)) or not left.size
+    return is_telling and bool(np.allclose(left[finite], right[finite], rtol=1e-4, atol=1e-6 * scale))

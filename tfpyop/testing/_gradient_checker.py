@@ -345,6 +345,7 @@ class GradientChecker:
         got = np.zeros(expected.shape) if given is None else given
         scale = np.max(np.abs(expected), initial=0.0)
         wrong = ~(np.abs(got - expected) <= 10 * tolerance_of(got) * (np.abs(expected) + scale) + SUBNORMAL)
+        wrong &= np.isfinite(got) if np.any(wrong & np.isfinite(got)) else True
         if not wrong.any():
             return None
         index = first_of(wrong)

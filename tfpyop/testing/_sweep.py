@@ -28,8 +28,8 @@ _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 _MOST_CALLS = 48
 """Maximum number of comparisons in a sweep, among them the comparisons of halves of batches that raise."""
 _MOST_SECONDS = 2.0
-_FAST = 2e-3
-"""The time of one call, in seconds, up to which batches have all rows."""
+_FAST, _FAST_RULE = 2e-3, 2e-2
+"""The times of one call of the function and of the rule, in seconds, up to which batches have all rows."""
 _SECONDS_OF_BATCH = 0.5
 """The time that one batch may take if a call for all rows takes as long as a call for each row."""
 _MOST_OF_A_KIND = 2
@@ -79,17 +79,26 @@ class Sweep:
         return found[: self.n_found]
 
     def _affordable(self, batch: Batch | None) -> Batch | None:
-        """Return the batch, with fewer rows if the function is slow."""
+        """Return the batch, with fewer rows if the function or the rule is slow."""
         if batch is None or len(batch) == 1:
             return batch
-        start = time.perf_counter()
-        first = batch.take(slice(1))
-        with contextlib.suppress(Exception), np.errstate(all="ignore"):  # the function may refuse this point
-            self.function(first).call(first.arrays)
-        seconds = time.perf_counter() - start
-        if seconds < _FAST:
-            return batch
-        return batch.take(slice(max(int(_SECONDS_OF_BATCH / (2 + 2 * len(_STEPS)) / seconds), 1)))
+        function, rule = self._seconds(batch.take(slice(1)))
+        most = float(len(batch))
+        if function >= _FAST:
+            most = min(most, _SECONDS_OF_BATCH / (2 + 2 * len(_STEPS)) / function)
+        if rule >= _FAST_RULE:
+            most = min(most, _SECONDS_OF_BATCH / rule)
+        return batch.take(slice(max(int(most), 1)))
+
+    def _seconds(self, first: Batch) -> tuple[float, float]:
+        """Return the times of one call of the function and of the rule."""
+        start = middle = time.perf_counter()
+        with contextlib.suppress(Exception), np.errstate(all="ignore"):  # both may refuse this point
+            outputs = self.function(first).call(first.arrays)
+            middle = time.perf_counter()
+            self.products(first, outputs, weights_like(outputs, self.generator), self._direction(first))
+        end = time.perf_counter()
+        return max(middle - start, 0.0) or end - start, end - middle
 
     def _wrong_rows(self, batch: Batch) -> Array | None:
         """Return the rows that look wrong, the worst first; None if the function or the rule raises for the batch."""

@@ -32,8 +32,15 @@ _N_CALLS = 25
 _N_LARGE_CALLS = 60
 """Number of calls of the function in each thread, with large arrays."""
 _N_GRADIENTS = 40
-_MOST_SECONDS = 0.1
-"""The time for the calls with one pair of arguments, after which every thread stops."""
+_MOST_SECONDS, _FEWEST_SECONDS = 0.1, 0.02
+"""The time for the calls of one kind with one pair of arguments, after which every thread stops."""
+_MOST_SECONDS_IN_TOTAL = 1.5
+"""The time after which the remaining pairs get the shorter of these times."""
+_SLOW = 0.05
+"""The time of one call with gradient, in seconds, from which threads compute gradients of the drawn arrays only.
+
+A function that takes core dimensions only gets at most so many rows that all of them take this time.
+"""
 _LARGE = 20_000
 """Number of elements from which numpy lets other threads run while it computes."""
 _MOST_ROWS = 512
@@ -82,8 +89,9 @@ def check_threads(
 
     check.run(draw_rows(op, arguments), collect, shrinks=False)
     with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
+        end = time.perf_counter() + _MOST_SECONDS_IN_TOTAL
         for pair in pairs:
-            _Stress(check, op, pair).run(pool)
+            _Stress(check, op, pair).run(pool, _MOST_SECONDS if time.perf_counter() < end else _FEWEST_SECONDS)
     return check.passed()
 
 
@@ -95,30 +103,39 @@ class _Case:
       arguments: The arguments.
       outputs: The outputs.
       large: The same arguments along a new loop dimension; None if the op takes no loop dimensions.
-      large_outputs: The outputs for the large arguments if there are any, else for the arguments.
-      gradients: The gradient at the same arguments as `large_outputs`; empty if there is none.
+      large_outputs: The outputs for the large arguments; empty if there are none.
+      differentiated: The arguments of the gradient: the large ones, unless there are none or gradients are slow.
+      gradients: The gradient at these arguments; empty if there is none.
     """
 
     arguments: Arguments
     outputs: list[Array]
     large: Arguments | None
     large_outputs: list[Array]
+    differentiated: Arguments
     gradients: list[Array]
 
     @classmethod
     def of(cls, check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> _Case:
         """Make the calls. Reject the example if the function refuses it."""
+        start = time.perf_counter()
         outputs = function_outputs(check, op, arguments)
-        large, large_outputs = _repeated(op, arguments), outputs
+        gradients: list[Array] = []
+        with contextlib.suppress(Exception):  # other checks report exceptions of rules
+            gradients = gradients_of(op, arguments, outputs)
+        seconds = time.perf_counter() - start
+        differentiated, large_outputs = arguments, list[Array]()
+        large = _repeated(op, arguments, max(min(int(_SLOW / seconds), _MOST_ROWS), 2))
         if large is not None:
             try:
                 large_outputs = plain_outputs(op, large)
             except Exception:  # other checks report loop dimensions that do not work
                 large = None
-        gradients: list[Array] = []
-        with contextlib.suppress(Exception):  # other checks report exceptions of rules
-            gradients = gradients_of(op, arguments if large is None else large, large_outputs)
-        return cls(arguments, outputs, large, large_outputs, gradients)
+        if gradients and large is not None and seconds < _SLOW:
+            with contextlib.suppress(Exception):
+                gradients = gradients_of(op, large, large_outputs)
+                differentiated = large
+        return cls(arguments, outputs, large, large_outputs, differentiated, gradients)
 
 
 class _Stress:
@@ -133,8 +150,13 @@ class _Stress:
     def __init__(self, check: CheckRunner, op: Op[..., Any], pair: Sequence[_Case]) -> None:
         self._check, self._op, self._pair = check, op, pair
 
-    def run(self, pool: ThreadPoolExecutor) -> None:
-        """Raise CheckError if a call returns another result than before."""
+    def run(self, pool: ThreadPoolExecutor, seconds: float) -> None:
+        """Raise CheckError if a call returns another result than before.
+
+        Args:
+          pool: The threads.
+          seconds: The time for each kind of call.
+        """
         for call, n_calls in [
             (self._call_op, _N_CALLS),
             (self._call_function, _N_LARGE_CALLS),
@@ -144,7 +166,7 @@ class _Stress:
 
             def repeat(first: int, call: Any = call, n_calls: int = n_calls, barrier: Any = barrier) -> None:
                 barrier.wait()
-                end = time.perf_counter() + _MOST_SECONDS
+                end = time.perf_counter() + seconds
                 for number in range(n_calls):
                     case = self._pair[(first + number) % len(self._pair)]
                     with self._check.named(case.arguments):
@@ -166,8 +188,8 @@ class _Stress:
 
     def _call_gradient(self, case: _Case) -> None:
         if case.gradients:
-            arguments = case.arguments if case.large is None else case.large
-            got = gradients_of(self._op, arguments, case.large_outputs)
+            outputs = case.outputs if case.differentiated is case.arguments else case.large_outputs
+            got = gradients_of(self._op, case.differentiated, outputs)
             self._require(case.gradients, got, "a gradient", is_exact=False, noun="cotangent")
 
     def _require(
@@ -188,24 +210,31 @@ def gradients_of(op: Op[..., Any], arguments: Arguments, outputs: Sequence[Array
     return [gradient.numpy() for gradient in gradients if gradient is not None]
 
 
-def _repeated(op: Op[..., Any], arguments: Arguments) -> Arguments | None:
-    """Return large arguments with the same numbers, along a new loop dimension of all inputs."""
+def _repeated(op: Op[..., Any], arguments: Arguments, most_rows: int) -> Arguments | None:
+    """Return large arguments with the same numbers, along a new loop dimension of all inputs.
+
+    A function that takes core dimensions only gets at most `most_rows` elements of the loop dimensions.
+    """
     spec = spec_of(op)
     _, leaves = concrete_op_of(op, arguments)
     shapes = [np.shape(leaf) for leaf in leaves]
-    size = max((int(np.prod(shape)) for shape in shapes), default=0)
-    if spec.signature is None or not size:
+    if (
+        spec.signature is None or spec.signature.bind(shapes).missing
+    ):  # a new dimension would be taken for a missing one
         return None
     ranks = spec.signature.core_ranks(shapes)
     loops = [shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)]
     loop = np.broadcast_shapes(*loops)
-    n_copies = -(-_LARGE // size) if spec.is_vectorized else max(_MOST_ROWS // max(int(np.prod(loop)), 1), 1)
+    cores = [shape[len(own) :] for shape, own in zip(shapes, loops, strict=True)]
+    size = max((int(np.prod(loop + core)) for core in cores), default=0)
+    if not size:
+        return None
+    n_copies = -(-_LARGE // size) if spec.is_vectorized else max(most_rows // max(int(np.prod(loop)), 1), 1)
     numbers = iter(range(len(shapes)))
 
     def grown(value: Any) -> Array:
         number = next(numbers)
-        core = shapes[number][len(loops[number]) :]
-        return np.array(np.broadcast_to(np.asarray(value), (n_copies, *loop, *core)))
+        return np.array(np.broadcast_to(np.asarray(value), (n_copies, *loop, *cores[number])))
 
     return Arguments(tf.nest.map_structure(grown, arguments.args), arguments.static)
 
