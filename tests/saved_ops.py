@@ -246,3 +246,13 @@ def divided(x, y):
 def divided_gradient(op, grad):
     by_x = op.residuals.divide(grad)
     return by_x, -by_x * op.outputs[0]
+
+
+@differentiable_op(signature="(),()->()")
+def difference(x, y):
+    return x - 2 * y
+
+
+@difference.numpy_adjoint
+def difference_adjoint(op, grad):
+    return grad, -2 * grad

@@ -318,7 +318,7 @@ def test_only_what_is_needed_is_computed(mode):
         return tape.gradient(y, x)
 
     modes.call(mode, differentiate, A, X)
-    assert seen == ["function", "by x"]
+    assert seen == (["function", "by x"] if mode == "eager" else ["by x"])  # a graph drops the unused output
 
 
 def test_needs_reach_the_rule():

@@ -19,6 +19,7 @@ from tfpyop._rules.description import RuleDescription, as_html, as_text, rules_o
 from tfpyop._rules.implicit import Solver, declare_equation
 from tfpyop._rules.jacobian import declare_jacobian, declare_numpy_jacobian
 from tfpyop._rules.linear import declare_adjoint, declare_numpy_adjoint
+from tfpyop._spec.options import read_flag
 from tfpyop._spec.source_location import Site, is_in_class
 from tfpyop._tracebacks import hide_package_frames
 from tfpyop.errors import ExportWarning, RegistrationError, nearest
@@ -185,26 +186,33 @@ class Op(Generic[P, R]):
         return self._declare(declare_rule, Transform.VJP, rule, wrt, sys._getframe(1))
 
     @overload
-    def numpy_gradient(self, rule: Callable[..., Any], *, wrt: Wrt = None) -> Op[..., Any]: ...
+    def numpy_gradient(
+        self, rule: Callable[..., Any], *, wrt: Wrt = None, uses_outputs: bool = True
+    ) -> Op[..., Any]: ...
 
     @overload
-    def numpy_gradient(self, *, wrt: Wrt) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
+    def numpy_gradient(
+        self, *, wrt: Wrt = None, uses_outputs: bool = True
+    ) -> Callable[[Callable[..., Any]], Op[..., Any]]: ...
 
-    def numpy_gradient(self, rule: Any = None, *, wrt: Wrt = None) -> Any:
+    def numpy_gradient(self, rule: Any = None, *, wrt: Wrt = None, uses_outputs: bool = True) -> Any:
         """Attach the VJP rule as a numpy function.
 
         Args:
           rule: Like the rule of `gradient`, but it takes and returns numpy arrays. A returned None stands for a
             cotangent of zeros.
           wrt: The parameters for whose inputs the rule is, as in `gradient`.
+          uses_outputs: Whether the rule reads `op.outputs`. If False, the rule does not get them, and graphs that need
+            only derivatives do not call the function. This saves calls in Jacobians and Hessian-vector products.
 
         Returns:
-          An op that evaluates the rule. It takes the inputs, outputs, residuals and cotangents of this op, all flat,
-          and returns the cotangents of the floating and complex inputs. For second derivatives, attach a `gradient`
-          rule to it.
+          An op that evaluates the rule. It takes the inputs, outputs (unless `uses_outputs=False`), residuals and
+          cotangents of this op, all flat, and returns the cotangents of the floating and complex inputs. For second
+          derivatives, attach a `gradient` rule to it. If only options are passed, a decorator.
 
         Raises:
-          RegistrationError: The op already has a VJP rule, or is declared non-differentiable.
+          RegistrationError: The op already has a VJP rule, or is declared non-differentiable; `wrt` does not name
+            inputs; or `uses_outputs` is False for a stateful op.
 
         >>> from tfpyop import differentiable_op
         >>> square = differentiable_op(lambda x: x * x, signature="()->()")
@@ -214,7 +222,8 @@ class Op(Generic[P, R]):
         >>> square_gradient(3.0, 9.0, 1.0).numpy()
         np.float32(6.0)
         """
-        return self._declare(declare_numpy_rule, Transform.VJP, rule, wrt, sys._getframe(1))
+        options = {} if read_flag("uses_outputs", uses_outputs) else {"uses_outputs": False}
+        return self._declare(declare_numpy_rule, Transform.VJP, rule, wrt, sys._getframe(1), **options)
 
     @overload
     def jvp(self, rule: Function, *, wrt: Wrt = None) -> Function: ...
@@ -411,8 +420,9 @@ class Op(Generic[P, R]):
           linear_in: The parameters in whose inputs the op is linear, as in `adjoint`.
 
         Returns:
-          An op that evaluates the adjoint. It takes the inputs, outputs, residuals and cotangents of this op, all flat,
-          and returns the cotangents of the linear inputs. It has all derivatives.
+          An op that evaluates the adjoint. It takes the inputs, residuals and cotangents of this op, all flat, and
+          returns the cotangents of the linear inputs. It has all derivatives. Its rule does not get `op.outputs`,
+          because an adjoint does not depend on them.
 
         Raises:
           RegistrationError: As for `adjoint`.
@@ -423,7 +433,7 @@ class Op(Generic[P, R]):
         >>> @total.numpy_adjoint
         ... def total_adjoint(op, cotangent):
         ...     return np.flip(np.cumsum(np.flip(cotangent, -1), -1), -1)
-        >>> total_adjoint([1.0, 2.0], [1.0, 3.0], [1.0, 1.0]).numpy().tolist()
+        >>> total_adjoint([1.0, 2.0], [1.0, 1.0]).numpy().tolist()
         [2.0, 1.0]
         """
         return self._attach(declare_numpy_adjoint, rule, linear_in, sys._getframe(1))
@@ -535,19 +545,27 @@ class Op(Generic[P, R]):
         declare_equation(self._definition, decorator, rule, self._site_of(rule, frame), wrt, **options)
         return rule
 
-    def _declare(self, declare: Callable[..., Any], transform: Transform, rule: Any, wrt: Wrt, frame: FrameType) -> Any:
-        """Declare a rule for one direction, or return a decorator that does so if `wrt=` is passed alone."""
+    def _declare(
+        self,
+        declare: Callable[..., Any],
+        transform: Transform,
+        rule: Any,
+        wrt: Wrt,
+        frame: FrameType,
+        **options: Any,
+    ) -> Any:
+        """Declare a rule for one direction, or return a decorator that does so if only options are passed."""
 
-        def declare_for(op: OpDef, rule: Any, site: Site, wrt: Wrt) -> Any:
-            return declare(op, transform, rule, site, wrt)
+        def declare_for(op: OpDef, rule: Any, site: Site, wrt: Wrt, **options: Any) -> Any:
+            return declare(op, transform, rule, site, wrt, **options)
 
-        return self._attach(declare_for, rule, wrt, frame)
+        return self._attach(declare_for, rule, wrt, frame, **options)
 
-    def _attach(self, declare: Callable[..., Any], rule: Any, wrt: Wrt, frame: FrameType) -> Any:
-        """Declare a rule, or return a decorator that does so if `wrt=` is passed alone."""
-        if rule is None and wrt is not None:
-            return lambda rule: self._attach(declare, rule, wrt, sys._getframe(1))
-        rule_op = declare(self._definition, rule, self._site_of(rule, frame), wrt)
+    def _attach(self, declare: Callable[..., Any], rule: Any, wrt: Wrt, frame: FrameType, **options: Any) -> Any:
+        """Declare a rule, or return a decorator that does so if only options are passed."""
+        if rule is None and (wrt is not None or options):
+            return lambda rule: self._attach(declare, rule, wrt, sys._getframe(1), **options)
+        rule_op = declare(self._definition, rule, self._site_of(rule, frame), wrt, **options)
         return rule if rule_op is None else rule_op.op
 
     def _site_of(self, rule: Any, frame: FrameType) -> Site:

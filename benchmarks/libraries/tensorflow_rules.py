@@ -45,7 +45,8 @@ def _second(op: Any, cotangent: Any) -> Any:
 
 def _vjp_in_numpy() -> Function:
     op = _softmax()
-    op.numpy_gradient(rule(lambda op, g: softmax_vjp(op.outputs[0], g))).numpy_gradient(rule(_second))
+    vjp = op.numpy_gradient(rule(lambda op, g: softmax_vjp(op.outputs[0], g)))
+    vjp.numpy_gradient(uses_outputs=False)(rule(_second))
     return op
 
 
@@ -59,8 +60,8 @@ def _vjp_in_tensorflow() -> Function:
 
 def _split_rules() -> Function:
     op = differentiable_op(counted(product), signature="(n),(n)->(n)")
-    op.numpy_gradient(wrt="x")(rule(lambda op, g: g * op.inputs[1]))
-    op.numpy_gradient(wrt="y")(rule(lambda op, g: g * op.inputs[0]))
+    op.numpy_gradient(wrt="x", uses_outputs=False)(rule(lambda op, g: g * op.inputs[1]))
+    op.numpy_gradient(wrt="y", uses_outputs=False)(rule(lambda op, g: g * op.inputs[0]))
     return lambda x: op(x, V)
 
 
@@ -77,7 +78,15 @@ def _jacobian_in_tensorflow() -> Function:
 
 def _jacobian_in_numpy() -> Function:
     op = _softmax()
-    op.numpy_jacobian(rule(lambda op: softmax_jacobian(op.outputs[0]))).numpy_gradient(rule(_second))
+    vjp = op.numpy_jacobian(rule(lambda op: softmax_jacobian(op.outputs[0])))
+
+    @vjp.gradient
+    def second(op: Any, cotangent: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+        _, y, g = op.inputs
+        inner = tf.reduce_sum(y * g, -1, keepdims=True)
+        by_y = cotangent * (g - inner) - tf.reduce_sum(y * cotangent, -1, keepdims=True) * g
+        return None, by_y, y * (cotangent - tf.reduce_sum(y * cotangent, -1, keepdims=True))
+
     return op
 
 

@@ -22,6 +22,7 @@ from tfpyop._host.executor_map import ExecutorMap
 from tfpyop._host.function import HostFunction
 from tfpyop._registry.registry import NamedOp, Registry
 from tfpyop._spec.coercion import Array, DType, is_differentiable
+from tfpyop._spec.missing_outputs import MissingOutputs, WithoutOutputs
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.payload import InAxes, Needs, with_in_axes
 from tfpyop._spec.rule_context import LazyValues, NamedValues, RuleContext
@@ -236,20 +237,28 @@ class ConcreteOp:
             and any(map(is_differentiable, outputs))
         )
 
-    def context(self, call: RuleInputs[Any], needs: Needs, *, is_numpy: bool = False) -> RuleContext:
+    def context(
+        self,
+        call: RuleInputs[Any],
+        needs: Needs,
+        *,
+        is_numpy: bool = False,
+        without_outputs: WithoutOutputs | None = None,
+    ) -> RuleContext:
         """Return the context that the rules of this op receive for one call.
 
         Args:
           call: The values of the call.
           needs: The inputs that the rule must consider.
           is_numpy: Whether the rule is in numpy. Only numpy rules get objects.
+          without_outputs: Why the rule does not get the outputs; None if it gets them.
         """
         name_residuals = partial(self._named_residuals, is_numpy)
         static = NamedValues(self.static, "static argument", self.subject)
         return RuleContext(
             self.name,
             tuple(self._with_objects(call.inputs, is_numpy)),
-            tuple(call.outputs),
+            tuple(call.outputs) if without_outputs is None else MissingOutputs(without_outputs),
             name_residuals(call),
             static,
             needs,
@@ -263,8 +272,7 @@ class ConcreteOp:
             return self._no_residuals
         values = dict(zip(self.residual_names, call.residuals, strict=True))
         made = {}
-        for number in self.host.object_numbers:
-            name = self.residual_names[number - len(call.outputs)]
+        for name in self.host.output_spec.object_names:
             handle = values.pop(name)
             made[name] = partial(self._object, name, call, handle) if is_numpy else partial(self._refuse_object, name)
         if made:
@@ -274,7 +282,8 @@ class ConcreteOp:
     def _object(self, name: str, call: RuleInputs[Array], handle: Array) -> Any:
         """Return a Python object among the residuals of a call."""
         is_linear = self.rules.has_adjoint  # an adjoint may get tangents as inputs, with the outputs of the call
-        return self.host.objects(call.inputs, handle, None if is_linear else call.outputs)[name]
+        outputs = None if is_linear or not call.outputs else call.outputs
+        return self.host.objects(call.inputs, handle, outputs)[name]
 
     def _refuse_object(self, name: str) -> NoReturn:
         raise GradientError(
@@ -295,9 +304,9 @@ class ConcreteOp:
         parts = spec.split(inputs, [np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype)) for value in inputs])
         named: list[Any] = list(parts.residuals)
         residuals = op._named_residuals(is_numpy, parts)
-        for number in op.host.object_numbers:
-            place = number - len(parts.outputs)
-            named[place] = residuals[op.residual_names[place]] if is_numpy else None
+        for place, name in enumerate(op.residual_names):
+            if name in op.host.output_spec.object_names:
+                named[place] = residuals[name] if is_numpy else None
         return [*op._with_objects(parts.inputs, is_numpy), *parts.outputs, *named, *parts.vectors]
 
     @cached_property

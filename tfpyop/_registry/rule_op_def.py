@@ -1,6 +1,7 @@
 """Define the op of a numpy rule.
 
-Its flat inputs are the inputs, outputs and residuals of the op to which the rule belongs, and the vectors.
+Its flat inputs are the inputs, outputs and residuals of the op to which the rule belongs, and the vectors. A rule that
+does not use the outputs does not get them, so that a graph can drop the call that computes them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tfpyop._registry.op_def import (
     Transform,
 )
 from tfpyop._spec.coercion import Array, DType, is_differentiable
+from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.payload import Needs, in_axes_of_payload, split_needs, with_in_axes, with_needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
 from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
@@ -44,6 +46,7 @@ class RuleOpDef(OpDef):
       transform: The direction of differentiation.
       site: Where the rule was attached.
       wrt: The parameters of the forward op for whose inputs the rule is. Default: all.
+      without_outputs: Why the rule does not get the outputs of the forward op; None if it gets them.
       loops_itself: Whether the rule takes loop dimensions although the op has `vectorized=False`.
       unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
       instance: The instance to which the method is bound.
@@ -57,6 +60,7 @@ class RuleOpDef(OpDef):
         site: Site,
         *,
         wrt: tuple[str, ...] = (),
+        without_outputs: WithoutOutputs | None = None,
         loops_itself: bool = False,
         unbound: RuleOpDef | None = None,
         instance: Any = None,
@@ -67,6 +71,7 @@ class RuleOpDef(OpDef):
         self.forward_op = forward_op
         self.transform = transform
         self.wrt = wrt
+        self.without_outputs = without_outputs
         self._loops_itself = loops_itself
         self._unbound = unbound
         self._instance = instance
@@ -105,7 +110,8 @@ class RuleOpDef(OpDef):
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in tensors]
         parts = outputs.split(tensors, dtypes)
         needs = outputs.needs_of(outputs.split(dtypes, dtypes).inputs)
-        result = op.rules.native.function(op.forward_op.context(parts, needs), *outputs.given(parts))
+        context = op.forward_op.context(parts, needs, without_outputs=self.without_outputs)
+        result = op.rules.native.function(context, *outputs.given(parts))
         wanted: Sequence[Any] = outputs.unpack_vectors(result, dtypes)
         return wanted
 
@@ -144,7 +150,7 @@ class RuleOpDef(OpDef):
     ) -> ConcreteOp:
         forward_op = self.forward_op.specialize(tree, static)
         host = self._host(forward_op, self._executor_map(lambda: op), needs)
-        signature = _input_signature(self.transform, forward_op)
+        signature = _input_signature(self.transform, forward_op, takes_outputs=self.without_outputs is None)
         op = ConcreteOp(self, host, self.rules, signature, tree, static, payload, forward_op, needs=needs)
         return op
 
@@ -155,7 +161,7 @@ class RuleOpDef(OpDef):
         is_looped = not self.spec.is_vectorized and not loops_itself
         return HostFunction(
             self.subject,
-            function=_rule_caller(self.function, outputs, forward_op),
+            function=_rule_caller(self.function, outputs, forward_op, self.without_outputs),
             output_spec=outputs,
             looped=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if is_looped else None,
             in_rows=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if self.spec.takes_rows else None,
@@ -167,7 +173,8 @@ class RuleOpDef(OpDef):
         primal = forward_op.host.output_spec
         part = (lambda n_inputs: numbers_of(forward_op, self.wrt, n_inputs)) if self.wrt else None
         if self.transform is Transform.VJP:
-            return CotangentSpec(primal, forward_op.signature, needs=needs, part=part)
+            takes_outputs = self.without_outputs is None
+            return CotangentSpec(primal, forward_op.signature, needs=needs, part=part, takes_outputs=takes_outputs)
         return TangentSpec(primal, needs=needs, part=part)
 
     # -- methods
@@ -187,6 +194,7 @@ class RuleOpDef(OpDef):
             self.transform,
             self.site,
             wrt=self.wrt,
+            without_outputs=self.without_outputs,
             loops_itself=self._loops_itself,
             unbound=self,
             instance=instance,
@@ -230,28 +238,32 @@ def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence
         signature = signature_for(outputs_of_rule, forward_op.forward_op, parts.inputs)
     if signature is None:
         return None
-    outputs = signature.outputs[: len(parts.outputs)]
     is_vjp = isinstance(spec, CotangentSpec)
+    n_outputs = spec.n_primal_outputs(parts)
+    outputs = signature.outputs[:n_outputs]
     like = signature.inputs if is_vjp else outputs
     return signature.extended(
-        signature.outputs,
+        signature.outputs if spec.takes_outputs else signature.outputs[n_outputs:],
         outputs if is_vjp else signature.inputs,
         outputs=[like[number] for number in spec.numbers(dtypes)],
     )
 
 
-def _input_signature(transform: Transform, forward_op: ConcreteOp) -> Signature | None:
+def _input_signature(transform: Transform, forward_op: ConcreteOp, *, takes_outputs: bool) -> Signature | None:
     """Return the input side of a rule's signature; None if inputs or outputs of the forward op are unknown."""
     signature = forward_op.signature
     if signature is None or not signature.outputs:
         return None
     n_outputs = len(signature.outputs) - len(forward_op.residual_names)
     vectors = signature.outputs[:n_outputs] if transform is Transform.VJP else signature.inputs
-    return signature.extended(signature.outputs, vectors)
+    return signature.extended(signature.outputs if takes_outputs else signature.outputs[n_outputs:], vectors)
 
 
 def _rule_caller(
-    rule: Callable[..., Any], outputs: RuleOutputSpec, forward_op: ConcreteOp
+    rule: Callable[..., Any],
+    outputs: RuleOutputSpec,
+    forward_op: ConcreteOp,
+    without_outputs: WithoutOutputs | None,
 ) -> Callable[[list[Array]], Any]:
     """Return a function of flat arrays that calls the user's rule."""
 
@@ -260,7 +272,8 @@ def _rule_caller(
         needs = outputs.needs_of([array.dtype for array in parts.inputs])
         vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
         try:
-            return rule(forward_op.context(parts, needs, is_numpy=True), *vectors)
+            context = forward_op.context(parts, needs, is_numpy=True, without_outputs=without_outputs)
+            return rule(context, *vectors)
         except Exception as error:
             if takes_tuple_for_array(error):
                 annotate(error, OF_TUPLES)

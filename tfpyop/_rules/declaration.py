@@ -8,6 +8,7 @@ from typing import Any
 from tfpyop._registry.op_def import NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.pairs import with_derived_rule
+from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import RegistrationError, nearest
 
@@ -28,16 +29,25 @@ def declare_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wr
     op.attach_all(with_derived_rule(op, transform, TensorFlowRule(site, rule), names), names)
 
 
-def declare_numpy_rule(op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None) -> OpDef:
+def declare_numpy_rule(
+    op: OpDef, transform: Transform, rule: Any, site: Site, wrt: Wrt = None, *, uses_outputs: bool = True
+) -> OpDef:
     """Declare a rule in numpy and return its op.
 
     Raises:
       RegistrationError: The rule is not a function, the op already has a rule for this direction (and these inputs), or
-        cannot have rules; or `wrt` does not name parameters.
+        cannot have rules; `wrt` does not name parameters; or `uses_outputs` is False for a stateful op.
     """
     require_callable(op, rule, "a rule", f"numpy_{_DECORATORS[transform]}")
     names = names_of_inputs(op, wrt)
-    rule_op = RuleOpDef(rule, op, transform, site, wrt=names)
+    without_outputs = None if uses_outputs else WithoutOutputs.OPTION
+    if without_outputs is not None and op.spec.is_stateful:
+        raise RegistrationError(
+            "uses_outputs=False is not available for a stateful op.",
+            subject=op.subject,
+            remedy="Remove it: some derivatives of the rule would call the function again, with another state.",
+        )
+    rule_op = RuleOpDef(rule, op, transform, site, wrt=names, without_outputs=without_outputs)
     op.attach_all(with_derived_rule(op, transform, NumpyRule(site, rule_op), names), names)
     return rule_op
 

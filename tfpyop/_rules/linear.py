@@ -12,6 +12,7 @@ from tfpyop._registry.op_def import ConcreteOp, LinearRule, NumpyRule, OpDef, Te
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
 from tfpyop._spec.coercion import DType
+from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.source_location import Site
 from tfpyop.errors import GradientError, RegistrationError
 
@@ -34,7 +35,7 @@ def declare_numpy_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = Non
       RegistrationError: As for `declare_adjoint`.
     """
     names = _linear_names(op, rule, linear_in, "numpy_adjoint")
-    rule_op = RuleOpDef(rule, op, Transform.VJP, site, wrt=names)
+    rule_op = RuleOpDef(rule, op, Transform.VJP, site, wrt=names, without_outputs=WithoutOutputs.LINEAR)
     op.attach_all({Transform.VJP: NumpyRule(site, rule_op), Transform.JVP: LinearRule(site)}, names)
     return rule_op
 

@@ -6,7 +6,7 @@ An op's output spec follows from its signature, shape function and dtypes.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -65,8 +65,13 @@ class OutputSpec(Protocol):
         ...
 
     @property
+    def object_names(self) -> Collection[str]:
+        """The names of the residuals that are Python objects."""
+        ...
+
+    @property
     def object_numbers(self) -> Sequence[int]:
-        """The indices of the residuals that are Python objects, among outputs and residuals."""
+        """The indices of these residuals, among outputs and residuals."""
         ...
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int | None:

@@ -55,12 +55,15 @@ class RuleOutputSpec(ABC):
     """The output spec of the op to which the rule belongs."""
     needs: Needs | None = field(default=None, kw_only=True)
     """The inputs of the op that the rule must consider, if not all of them."""
+    takes_outputs: bool = field(default=True, kw_only=True)
+    """Whether the rule's op takes the outputs of the op to which it belongs."""
     part: Callable[[int], Sequence[int]] | None = field(default=None, kw_only=True, compare=False, repr=False)
     """For a rule for some inputs: returns the indices of these inputs, given the number of inputs."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
     object_numbers = ()
+    object_names = ()
     has_input_shapes = True
     vector: ClassVar[str]
     """The kind of vector that the rule takes and returns: `cotangent` or `tangent`."""
@@ -72,9 +75,9 @@ class RuleOutputSpec(ABC):
         models: Sequence[T] = getattr(parts, self.like)
         return models
 
-    def given_for(self, parts: RuleInputs[T]) -> Sequence[T]:
-        """Return the values whose dtypes and shapes the vectors passed to the rule have."""
-        return parts.outputs if self.like == "inputs" else parts.inputs
+    def n_primal_outputs(self, parts: RuleInputs[T]) -> int:
+        """Return the number of outputs of the op to which the rule belongs."""
+        return len(parts.outputs if self.takes_outputs else parts.vectors)
 
     def split(self, values: Sequence[T], dtypes: Sequence[DType]) -> RuleInputs[T]:
         """Split inputs, or values that correspond to them, by role. The counts are cached for each tuple of dtypes."""
@@ -94,8 +97,10 @@ class RuleOutputSpec(ABC):
         """Render the input specs by role. Vectors of integers are shown as None, because the rule receives None."""
         parts = self._parts(inputs)
         given = [str(type_) if is_differentiable(type_.dtype) else "None" for type_ in parts.vectors]
-        first, objects = len(parts.outputs), self.primal.object_numbers
-        residuals = ["object" if first + n in objects else str(type_) for n, type_ in enumerate(parts.residuals)]
+        names, objects = self.primal.residual_names, self.primal.object_names
+        residuals = [
+            "object" if name in objects else str(type_) for name, type_ in zip(names, parts.residuals, strict=True)
+        ]
         named = (
             *(("inputs", parts.inputs), ("outputs", parts.outputs), ("residuals", residuals)),
             (f"{self.vector}s", given),
@@ -113,7 +118,7 @@ class RuleOutputSpec(ABC):
     def infer_outputs(self, inputs: ArraySpecs) -> list[ArraySpec]:
         """Return the specs of the returned vectors."""
         parts = self._parts(inputs)
-        _check_rule_inputs(parts, self.primal, self.given_for(parts))
+        self._check_inputs(parts)
         models = self.models(parts)
         return [models[number] for number in self.numbers(dtypes_of(inputs))]
 
@@ -151,6 +156,32 @@ class RuleOutputSpec(ABC):
 
     def _parts(self, inputs: ArraySpecs) -> RuleInputs[ArraySpec]:
         return self.split(inputs, dtypes_of(inputs))
+
+    def _check_inputs(self, parts: RuleInputs[ArraySpec]) -> None:
+        """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them.
+
+        Handles of objects may have any shape, because they only say where to find an object for these primals.
+        """
+        promised = [
+            ArraySpec(type_.dtype, None if number in self.primal.object_numbers else type_.shape)
+            for number, type_ in enumerate(self.primal.infer_outputs(parts.inputs))
+        ]
+        n_outputs = len(promised) - len(self.primal.residual_names)
+        outputs = parts.outputs if self.takes_outputs else promised[:n_outputs]
+        given = [*parts.outputs, *parts.residuals, *parts.vectors]
+        wanted = [
+            *promised[n_outputs - len(parts.outputs) :],
+            *(outputs if self.like == "inputs" else parts.inputs),
+        ]
+        for number, (value, want) in enumerate(zip(given, wanted, strict=True)):
+            if value.shape is not None and want.shape is not None and not is_compatible(value.shape, want.shape):
+                raise ContractError(
+                    f"input {number + len(parts.inputs)} of the op of a derivative rule does not match the primals of "
+                    "this call.",
+                    expected=str(want),
+                    got=str(value),
+                    remedy=_OF_ONE_CALL,
+                )
 
     def numbers(self, inputs: Sequence[DType]) -> list[int]:
         """Return the indices of the models for which the rule returns a vector."""
@@ -202,11 +233,13 @@ class RuleOutputSpec(ABC):
             except ContractError:  # wrong number of inputs; raises below if no number fits
                 continue
             n_vectors = n_outputs if self.like == "inputs" else n_inputs
-            if n_inputs + n_outputs + n_residuals + n_vectors == len(dtypes):
-                return n_inputs, n_outputs, n_residuals
+            n_taken = n_outputs if self.takes_outputs else 0
+            if n_inputs + n_taken + n_residuals + n_vectors == len(dtypes):
+                return n_inputs, n_taken, n_residuals
+        taken = "inputs, outputs and residuals" if self.takes_outputs else "inputs and residuals"
         raise ContractError(
             "the op of a derivative rule was called with the wrong number of inputs.",
-            expected="the inputs, outputs and residuals of its op, and the cotangents or tangents",
+            expected=f"the {taken} of its op, and the cotangents or tangents",
             got=str(len(dtypes)),
             remedy=_OF_ONE_CALL,
         )
@@ -270,6 +303,7 @@ class SameAsInputsSpec:
 
     residual_names = ()
     object_numbers = ()
+    object_names = ()
     has_input_shapes = True
 
     def n_flat_outputs(self, inputs: ArraySpecs) -> int:
@@ -309,25 +343,3 @@ class SameAsInputsSpec:
         return [
             coerce_output(value, output.dtype, what=f"output {number}") for number, (value, output) in enumerate(pairs)
         ]
-
-
-def _check_rule_inputs(parts: RuleInputs[ArraySpec], primal: OutputSpec, like: ArraySpecs) -> None:
-    """Check that the primals are valid inputs of the op, and that the shapes of all other values follow from them.
-
-    Handles of objects may have any shape, because they only say where to find an object for these primals.
-    """
-    promised = [
-        ArraySpec(type_.dtype, None if number in primal.object_numbers else type_.shape)
-        for number, type_ in enumerate(primal.infer_outputs(parts.inputs))
-    ]
-    given = [*parts.outputs, *parts.residuals, *parts.vectors]
-    wanted = [*promised, *like]
-    for number, (value, want) in enumerate(zip(given, wanted, strict=True)):
-        if value.shape is not None and want.shape is not None and not is_compatible(value.shape, want.shape):
-            raise ContractError(
-                f"input {number + len(parts.inputs)} of the op of a derivative rule does not match the primals of "
-                "this call.",
-                expected=str(want),
-                got=str(value),
-                remedy=_OF_ONE_CALL,
-            )

@@ -87,7 +87,7 @@ def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.
     if not any(call.needs[n_primals:]):
         return [*by_primals, *[None] * len(call.vectors)]
     if has_jvp(forward_call.op):
-        return [*by_primals, *output_tangents(forward_call, tangents)]
+        return [*by_primals, *output_tangents(forward_call.with_outputs(), tangents)]
     return [*by_primals, *deferred_error_vectors(call.op, missing, call.vectors, cotangents)]
 
 

@@ -117,6 +117,7 @@ def _along_others(
     jvp: Callable[[RecordedCall, Sequence[Any]], Vectors],
 ) -> list[tf.Tensor | None]:
     """Return the derivative of A(o) u along o: by x, the derivative of the JVP of f along o, for the cotangents u."""
+    forward = forward.with_outputs()
     with push_forwardprop_state(), tf.GradientTape() as tape:  # else the accumulator would record
         inputs, outputs, residuals = (
             [tf.identity(tensor) for tensor in tensors]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfpyop._lowering.autodiff.nondifferentiable import nondifferentiable
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._lowering.xla.compilation import is_compiling
+from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._rules.missing import residual_differentiated
 from tfpyop._spec.coercion import is_differentiable
@@ -56,10 +57,17 @@ class RecordedCall:
 
     @cached_property
     def forward_call(self) -> RecordedCall:
-        """The call whose outputs the cotangents belong to, for the op of a VJP rule."""
+        """The call whose outputs the cotangents belong to, for the op of a VJP rule.
+
+        It has no outputs if the rule does not get them, see `with_outputs`.
+        """
         parts = self._parts
         assert self.op.forward_op is not None
         return RecordedCall(self.op.forward_op, parts.inputs, parts.outputs, parts.residuals)
+
+    def with_outputs(self) -> RecordedCall:
+        """Return the call with its outputs, which are computed again if they are not known."""
+        return self if self.outputs else replace(self, outputs=bind(self.op, self.inputs))
 
     @property
     def returned(self) -> Needs:

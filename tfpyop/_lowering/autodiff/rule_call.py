@@ -68,7 +68,9 @@ def apply_numpy_rule(
       needs: The needs of the call. At least one is True.
     """
     passed = [template if vector is None else vector for vector, template in zip(vectors, templates, strict=True)]
-    leaves = [*call.inputs, *call.outputs, *call.nondifferentiable_residuals(), *passed]
+    assert isinstance(rule.op, RuleOpDef)
+    outputs = call.outputs if rule.op.without_outputs is None else ()
+    leaves = [*call.inputs, *outputs, *call.nondifferentiable_residuals(), *passed]
     return bind(rule_op_for(call, rule, needs), leaves)
 
 
