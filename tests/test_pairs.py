@@ -311,6 +311,32 @@ def vjp_of(op, x, vector):
     return tape.gradient(y, x, output_gradients=vector)
 
 
+@pairs
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_an_input_without_elements_has_an_empty_vector(option, where, mode):
+    op = differentiable_op(lambda a, x: (a @ x[..., None])[..., 0], signature="(n,k),(k)->(n)", **FROM[option])
+    xp = np if where == "numpy" else tf
+
+    def jvp(op, s, t):
+        a, x = op.inputs
+        return xp.squeeze(xp.matmul(s, x[..., None]) + xp.matmul(a, t[..., None]), -1)
+
+    def vjp(op, c):
+        a, x = op.inputs
+        transposed = np.swapaxes(a, -1, -2) if where == "numpy" else tf.linalg.matrix_transpose(a)
+        return c[..., :, None] * x[..., None, :], xp.squeeze(xp.matmul(transposed, c[..., None]), -1)
+
+    attach(op, option, where, jvp, vjp)
+    a, x = np.zeros((0, 3)), np.ones(3)
+    if option == "from-vjp":
+        (tangent,) = modes.call(mode, lambda a, x: tangents(op, a, x), a, x)
+        assert tangent.shape == (0,)
+        return
+    by_a, by_x = modes.call(mode, lambda a, x: weighted_gradient(op, a, x), a, x)
+    assert by_a.shape == (0, 3)
+    np.testing.assert_array_equal(by_x, np.zeros(3))
+
+
 # -- evaluations
 
 
@@ -320,7 +346,31 @@ def test_one_call_takes_all_basis_vectors(option, where):
     op = squares(option, where, calls)
     derivative = weighted_gradient if option == "from-jvp" else tangents
     derivative(op, tf.constant(X))
-    assert calls == [(3, 2, 3) if option == "from-jvp" else (2, 2, 2)]
+    once, alone = [(3, 2, 3)] if option == "from-jvp" else [(2, 2, 2)], calls[1:]
+    assert calls[:1] == once
+    assert alone == [shape[1:] for shape in once]  # a single vector confirms the rule for these shapes
+    calls.clear()
+    derivative(op, tf.constant(X + 1))
+    assert calls == once
+
+
+@pairs
+def test_a_rule_that_mixes_further_loop_dimensions_raises(option, where):
+    matrix = np.tril(np.ones((3, 3)))
+    op = differentiable_op(lambda x: x @ matrix.T, signature="(n)->(n)", **FROM[option])
+    xp, of = (np, np.asarray) if where == "numpy" else (tf, tf.constant)
+
+    def jvp(op, t):
+        return xp.tensordot(of(matrix), t, 1)  # right for one vector
+
+    def vjp(op, c):
+        return xp.tensordot(of(matrix.T), c, 1)
+
+    attach(op, option, where, jvp, vjp)
+    derivative = weighted_gradient if option == "from-jvp" else tangents
+    rule = "JVP" if option == "from-jvp" else "gradient"
+    with pytest.raises(GradientError, match=f"the {rule} rule returns something else for one vector than for several"):
+        derivative(op, tf.constant(X[0]))
 
 
 @pytest.mark.parametrize("option", FROM)
@@ -342,7 +392,7 @@ def test_one_vector_suffices_for_each_input_of_an_elementwise_op(where):
 
     attach(op, "from-jvp", where, jvp, None)
     assert_derivatives(op, lambda x, y: x * y, X, X + 1)
-    assert calls == [(2, 2, 3), (2, 3)]
+    assert calls == [(2, 2, 3), (2, 3), (2, 3)]  # all basis vectors, one alone to confirm the rule, and a tangent
 
 
 @pytest.mark.parametrize("vectorized", [True, False])
@@ -354,7 +404,7 @@ def test_a_jacobian_takes_each_basis_vector_once(vectorized):
         tape.watch(x)
         y = op(x)
     np.testing.assert_allclose(tape.batch_jacobian(y, x), 2 * MATRIX * X[:, None, :])
-    assert sum(int(np.prod(shape[:-1])) for shape in calls) == 6
+    assert sum(int(np.prod(shape[:-1])) for shape in calls) == (8 if vectorized else 6)  # of both rows, a vector alone
     calls.clear()
     rows = tape.jacobian(y, x)
     np.testing.assert_allclose(tf.einsum("iaib->iab", rows), 2 * MATRIX * X[:, None, :])

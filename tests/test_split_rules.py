@@ -344,3 +344,24 @@ def test_a_model_with_a_rule_that_is_gone_says_which():
 def test_no_op_has_the_name_of_a_rule(name):
     with pytest.raises(RegistrationError, match="is the name of a rule's op"):
         differentiable_op(lambda x: x, name=name)
+
+
+def test_a_gradient_is_saved_if_only_some_inputs_have_a_jvp(tmp_path):
+    op = differentiable_op(lambda x, y: np.sin(x) * y, signature="(n),(n)->(n)", name="tests.split_rules.partly_linear")
+    op.numpy_gradient(wrt="x")(lambda op, c: c * np.cos(op.inputs[0]) * op.inputs[1])
+    op.numpy_adjoint(linear_in="y")(lambda op, c: c * np.sin(op.inputs[0]))
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x, tf.ones_like(x))
+        return tape.gradient(y, x)
+
+    module = tf.Module()
+    module.gradient = tf.function(gradient, input_signature=[tf.TensorSpec([2])])
+    tf.saved_model.save(module, str(tmp_path))  # TensorFlow traces the second derivative too
+    x = tf.constant([0.3, 0.7])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(tf.stop_gradient(module.gradient(x)) * x)
+    np.testing.assert_allclose(tape.gradient(y, x), np.cos([0.3, 0.7]), rtol=1e-6)

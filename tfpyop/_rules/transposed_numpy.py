@@ -18,7 +18,7 @@ from tfpyop._rules.loop_elements import (
     with_values,
     with_whole_loop,
 )
-from tfpyop._rules.transposed_rule import TransposedRule
+from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis, widest
 from tfpyop._spec.coercion import Array, is_differentiable, is_half
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
@@ -85,8 +85,9 @@ class _Basis:
 class NumpyTranspose(TransposedRule):
     """Transpose a rule in numpy.
 
-    The user's rule is called once if it supports loop dimensions, or one of them. Otherwise it is called once for each
-    basis vector, and each element of the loop dimensions.
+    The user's rule is called once if it supports loop dimensions, or one of them. For the first inputs of some shapes,
+    it is called a second time, with a single vector, to confirm this. Otherwise it is called once for each basis vector
+    and each element of the loop dimensions.
     """
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
@@ -117,7 +118,15 @@ class NumpyTranspose(TransposedRule):
         if not n_vectors:
             return [None] * len(self.sides(op, numbers)[1])
         if self.signature is not None and not self.loops_itself and layout.is_complete:
-            return self._call(evaluate, op, numbers, layout, vectors, (n_vectors,))
+            columns = self._call(evaluate, op, numbers, layout, vectors, (n_vectors,))
+            if n_vectors > 1 and not self.is_confirmed(op):
+                weights = weights_of_basis(n_vectors)
+                single = [None if v is None else np.tensordot(weights, v, 1).astype(v.dtype) for v in vectors]
+                alone = [
+                    None if v is None else widest(v) for v in self._call(evaluate, op, numbers, layout, single, ())
+                ]
+                self.confirm(op, alone, [None if c is None else weighted(weights, c) for c in columns])
+            return columns
         rows = [
             self._call(evaluate, op, numbers, layout, [None if v is None else v[row] for v in vectors], ())
             for row in range(n_vectors)

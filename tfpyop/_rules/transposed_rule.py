@@ -8,16 +8,22 @@ and i, because the function may not be analytic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-from tfpyop._registry.op_def import Transform, option_text
-from tfpyop._rules.derived_rule import DerivedRule, dtype_of
-from tfpyop._spec.coercion import is_differentiable
+import numpy as np
+
+from tfpyop._registry.op_def import ConcreteOp, Transform, option_text
+from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
+from tfpyop._spec.coercion import Array, is_differentiable, is_half
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import describe_rule_call, rule_values
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
-from tfpyop.errors import annotate
+from tfpyop.errors import GradientError, annotate
+
+_MOST_CONFIRMED = 16
+_ROUGH, _ROUGH_OF_HALF = 1e-2, 0.2
+"""The difference of results, relative to the sum of the magnitudes of their terms, that rounding does not explain."""
 
 
 class TransposedRule(DerivedRule):
@@ -32,6 +38,9 @@ class TransposedRule(DerivedRule):
       loops_itself: Whether the user's rule takes core dimensions only.
       takes_rows: Whether the user's rule takes exactly one loop dimension.
     """
+
+    _confirmed: tuple[Hashable, ...] = ()
+    """The kinds of calls for which the rule is known to return the same for one vector as for many."""
 
     @property
     def what(self) -> str:
@@ -75,6 +84,44 @@ class TransposedRule(DerivedRule):
             found.append((place, value if is_wanted else None))
         return found
 
+    def is_confirmed(self, op: RuleContext) -> bool:
+        """Return whether the rule need not be called with a single vector, because it was for inputs like these."""
+        assert isinstance(op._op, ConcreteOp)
+        return self._kind(op) in self._confirmed or op._op.definition.spec.is_stateful
+
+    def confirm(self, op: RuleContext, alone: Sequence[Array | None], among: Sequence[Array | None]) -> None:
+        """Compare the results of the rule for one vector with its results for the same vector among many.
+
+        A rule that mixes loop dimensions, such as `matrix @ tangent`, is wrong for many vectors only.
+
+        Args:
+          op: The call.
+          alone: The results for one vector; None for zero.
+          among: The terms of the results for the same vector, by linearity, in a first dimension.
+
+        Raises:
+          GradientError: The results differ.
+        """
+        is_rough = any(is_half(dtype_of(value)) for value in (*op.inputs, *op.outputs))
+        for one, terms in zip(alone, among, strict=True):
+            left = np.zeros(()) if one is None else one
+            right = np.zeros((1,)) if terms is None else terms
+            scale = np.abs(right).sum(axis=0).max(initial=0.0)
+            apart = np.abs(left - right.sum(axis=0))
+            tolerance = (_ROUGH_OF_HALF if is_rough else _ROUGH) * max(scale, np.abs(left).max(initial=0.0))
+            if np.isfinite(scale) and np.any(apart > tolerance):
+                raise GradientError(
+                    f"the {self._known} rule returns something else for one vector than for several vectors at once.",
+                    got=f"a difference of {apart.max():.3g}, with numbers up to {scale:.3g}",
+                    remedy=f"{self._explanation} Work along the last dimensions, as in "
+                    "(matrix @ vector[..., None])[..., 0] and values.sum(-1). If the function and its rules take core "
+                    "dimensions only, pass vectorized=False. The rule must also be linear in the vectors.",
+                )
+        self._confirmed = (*self._confirmed, self._kind(op))[-_MOST_CONFIRMED:]  # one assignment, to be thread-safe
+
+    def _kind(self, op: RuleContext) -> Hashable:
+        return (*[(dtype_of(value).str, shape_of(value)) for value in op.inputs], op.needs)
+
     def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any] = ()) -> Any:
         """Call the user's rule. Add a note to its exceptions that shows how the rule was called."""
         try:
@@ -100,3 +147,19 @@ class TransposedRule(DerivedRule):
     def explain(self, error: Exception) -> None:
         """Add the note on basis vectors to an error about the result of the user's rule."""
         annotate(error, self._explanation)
+
+
+def weights_of_basis(n_vectors: int) -> Array:
+    """Return the weights with which basis vectors add up to the vector that confirms a rule."""
+    generator = np.random.default_rng(0)
+    return np.asarray(generator.uniform(0.5, 1.5, n_vectors) * generator.choice([-1.0, 1.0], n_vectors))
+
+
+def weighted(weights: Array, columns: Array) -> Array:
+    """Return the columns, in the first dimension, times their weights, in double precision."""
+    return weights.reshape(-1, *[1] * (columns.ndim - 1)) * widest(columns)
+
+
+def widest(values: Array) -> Array:
+    """Return values in double precision."""
+    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)

@@ -15,8 +15,8 @@ import numpy as np
 from tfpyop._registry.bind import lowering
 from tfpyop._rules.derived_rule import dtype_of, shape_of
 from tfpyop._rules.loop_elements import residual_values, with_values
-from tfpyop._rules.transposed_rule import TransposedRule
-from tfpyop._spec.coercion import is_differentiable
+from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis, widest
+from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import wrong_cotangent_shape, wrong_tangent_shape
@@ -88,7 +88,9 @@ class TensorFlowTranspose(TransposedRule):
             if column is not None and vector is not None:
                 axes = tf.range(1 + tf.size(shapes.loop), 1 + tf.size(shapes.loop) + tf.size(core))
                 total += tf.cast(tf.reduce_sum(_real_product(tf, column, vector), axes), dtype)
-        return _combined(tf, total, shapes.loop, values, cores, widths)
+        return _combined(
+            tf, total, shapes.loop, values, cores, [w if n else None for w, n in zip(widths, needed, strict=True)]
+        )
 
     def _columns(
         self, evaluate: Evaluate, op: RuleContext, numbers: Sequence[int], shapes: _Shapes, bases: Sequence[Any]
@@ -97,7 +99,14 @@ class TensorFlowTranspose(TransposedRule):
         tf = lowering().tf
         n_vectors = tf.shape(next(basis for basis in bases if basis is not None))[:1]
         if shapes.is_stackable:
-            return self._call(evaluate, op, numbers, shapes, bases, n_vectors)
+            columns = self._call(evaluate, op, numbers, shapes, bases, n_vectors)
+            if tf.executing_eagerly() and n_vectors[0] > 1 and not self.is_confirmed(op):  # a graph has no numbers
+                weights = weights_of_basis(int(n_vectors[0]))
+                single = [None if b is None else tf.tensordot(tf.cast(weights, b.dtype), b, 1) for b in bases]
+                alone = self._call(evaluate, op, numbers, shapes, single, n_vectors[:0])
+                among = [None if c is None else weighted(weights, _array(c)) for c in columns]
+                self.confirm(op, [None if value is None else _array(value) for value in alone], among)
+            return columns
 
         def row(rows: Sequence[Any]) -> list[Any]:
             remaining = iter(rows)
@@ -176,6 +185,10 @@ class TensorFlowTranspose(TransposedRule):
         return values
 
 
+def _array(tensor: Any) -> Array:
+    return widest(np.asarray(tensor.numpy()))
+
+
 def _split(tf: Any, value: Any, rank: int) -> tuple[Any, Any]:
     """Return the loop dimensions and the core dimensions of a tensor, given the number of core dimensions."""
     shape = tf.shape(value)
@@ -241,11 +254,14 @@ def _real_product(tf: Any, columns: Any, vector: Any) -> Any:
 def _combined(
     tf: Any, products: Any, loop: Any, values: Sequence[Any], cores: Sequence[Any], widths: Sequence[Any]
 ) -> list[Any]:
-    """Return the vector of each value from its inner products with the basis vectors, in the first dimension."""
+    """Return the vector of each value from its inner products with the basis vectors, in the first dimension.
+
+    Values whose width is None get None.
+    """
     combined: list[Any] = []
     first = 0
     for value, core, width in zip(values, cores, widths, strict=True):
-        if isinstance(width, int) and not width:
+        if width is None or not is_differentiable(dtype_of(value)):
             combined.append(None)
             continue
         rows = tf.reshape(products[first : first + width], [width, tf.reduce_prod(loop)])

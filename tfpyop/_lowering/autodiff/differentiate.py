@@ -26,7 +26,7 @@ from tfpyop._lowering.autodiff.gradient_node import is_saving, sum_of
 from tfpyop._lowering.autodiff.jvp import apply_jvp_rule, dense_tangent, sum_over_parts, tangents_of_part
 from tfpyop._lowering.autodiff.linear import cotangents_of_adjoint, is_of_adjoint, tangents_of_adjoint
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import inputs_without_part, undefined_inputs
+from tfpyop._lowering.autodiff.rule_call import inputs_without_part, split_parts, undefined_inputs
 from tfpyop._lowering.autodiff.vectors import map_over, or_zeros, scatter, scatter_needed
 from tfpyop._lowering.autodiff.vjp import apply_vjp_rule, dense_cotangent
 from tfpyop._lowering.tensors import dtype_of
@@ -86,7 +86,7 @@ def _vjp_of_vjp(call: RecordedCall, cotangents: Sequence[tf.Tensor]) -> list[tf.
         by_primals = deferred_error_vectors(call.op, missing, call.inputs[:n_primals], cotangents)
     if not any(call.needs[n_primals:]):
         return [*by_primals, *[None] * len(call.vectors)]
-    if has_jvp(forward_call.op):
+    if has_jvp(forward_call.op) and not _without_any_rule(forward_call, tangents):
         return [*by_primals, *output_tangents(forward_call.with_outputs(), tangents)]
     return [*by_primals, *deferred_error_vectors(call.op, missing, call.vectors, cotangents)]
 
@@ -228,6 +228,21 @@ def has_jvp(op: ConcreteOp) -> bool:
     if op.rules.jvp is not None or op.rules.vjp is None:
         return op.rules.jvp is not None
     return _is_elementwise(op) or all(isinstance(rule, TensorFlowRule) for rule in parts_of(op.rules.vjp).values())
+
+
+def _without_any_rule(call: RecordedCall, tangents: Sequence[Any]) -> list[int]:
+    """Return the inputs that vary, but have neither a JVP rule nor a VJP rule from which the JVP can be derived."""
+    jvp, vjp = call.op.rules.jvp, call.op.rules.vjp
+    if not isinstance(vjp, SplitRule) or (jvp is not None and not isinstance(jvp, SplitRule)):
+        return []
+    missing = range(len(call.inputs)) if jvp is None else inputs_without_part(call, jvp)
+    derivable = [
+        number
+        for numbers, part in split_parts(call, vjp)
+        if isinstance(part, TensorFlowRule) or _is_elementwise(call.op)
+        for number in numbers
+    ]
+    return [number for number in missing if tangents[number] is not None and number not in derivable]
 
 
 def _is_elementwise(op: ConcreteOp) -> bool:
