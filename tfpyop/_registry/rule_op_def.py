@@ -161,7 +161,7 @@ class RuleOpDef(OpDef):
         is_looped = not self.spec.is_vectorized and not loops_itself
         return HostFunction(
             self.subject,
-            function=_rule_caller(self.function, outputs, forward_op, self.without_outputs),
+            function=_rule_caller(self.function, outputs, forward_op),
             output_spec=outputs,
             looped=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if is_looped else None,
             in_rows=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if self.spec.takes_rows else None,
@@ -173,8 +173,8 @@ class RuleOpDef(OpDef):
         primal = forward_op.host.output_spec
         part = (lambda n_inputs: numbers_of(forward_op, self.wrt, n_inputs)) if self.wrt else None
         if self.transform is Transform.VJP:
-            takes_outputs = self.without_outputs is None
-            return CotangentSpec(primal, forward_op.signature, needs=needs, part=part, takes_outputs=takes_outputs)
+            signature, without = forward_op.signature, self.without_outputs
+            return CotangentSpec(primal, signature, needs=needs, part=part, without_outputs=without)
         return TangentSpec(primal, needs=needs, part=part)
 
     # -- methods
@@ -260,10 +260,7 @@ def _input_signature(transform: Transform, forward_op: ConcreteOp, *, takes_outp
 
 
 def _rule_caller(
-    rule: Callable[..., Any],
-    outputs: RuleOutputSpec,
-    forward_op: ConcreteOp,
-    without_outputs: WithoutOutputs | None,
+    rule: Callable[..., Any], outputs: RuleOutputSpec, forward_op: ConcreteOp
 ) -> Callable[[list[Array]], Any]:
     """Return a function of flat arrays that calls the user's rule."""
 
@@ -272,7 +269,7 @@ def _rule_caller(
         needs = outputs.needs_of([array.dtype for array in parts.inputs])
         vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
         try:
-            context = forward_op.context(parts, needs, is_numpy=True, without_outputs=without_outputs)
+            context = forward_op.context(parts, needs, is_numpy=True, without_outputs=outputs.without_outputs)
             return rule(context, *vectors)
         except Exception as error:
             if takes_tuple_for_array(error):

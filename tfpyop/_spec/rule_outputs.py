@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from tfpyop._spec.coercion import Array, DType, coerce_output, is_differentiable
+from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
@@ -55,8 +56,8 @@ class RuleOutputSpec(ABC):
     """The output spec of the op to which the rule belongs."""
     needs: Needs | None = field(default=None, kw_only=True)
     """The inputs of the op that the rule must consider, if not all of them."""
-    takes_outputs: bool = field(default=True, kw_only=True)
-    """Whether the rule's op takes the outputs of the op to which it belongs."""
+    without_outputs: WithoutOutputs | None = field(default=None, kw_only=True)
+    """Why the rule's op does not take the outputs of the op to which it belongs; None if it takes them."""
     part: Callable[[int], Sequence[int]] | None = field(default=None, kw_only=True, compare=False, repr=False)
     """For a rule for some inputs: returns the indices of these inputs, given the number of inputs."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
@@ -69,6 +70,11 @@ class RuleOutputSpec(ABC):
     """The kind of vector that the rule takes and returns: `cotangent` or `tangent`."""
     like: ClassVar[str]
     """The models of the returned vectors: `inputs` or `outputs`."""
+
+    @property
+    def takes_outputs(self) -> bool:
+        """Whether the rule's op takes the outputs of the op to which it belongs."""
+        return self.without_outputs is None
 
     def models(self, parts: RuleInputs[T]) -> Sequence[T]:
         """Return the values whose dtypes and shapes the results have."""
