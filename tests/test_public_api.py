@@ -61,6 +61,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_op",
         "check_order",
         "check_parity",
+        "check_precision",
         "check_purity",
         "check_residuals",
         "check_second_order",

@@ -1581,7 +1581,121 @@ SURROGATES += [
     for check in ("check_jvp", "check_linearity")
 ]
 
+_WEIGHTS = np.array([[0.1, 0.7], [0.3, 1.3]])
+_ROUNDED_WEIGHTS = _WEIGHTS.astype(np.float32)
+
+
+def _in_float32(op, g):
+    return tf.cast(tf.cos(tf.cast(op.inputs[0], tf.float32)), g.dtype) * g
+
+
+def _other_sign_in_float32(op, g):
+    return (-1 if g.dtype == np.float32 else 1) * g * np.cos(op.inputs[0])
+
+
+def _tangent_in_float32(op, t):
+    return t.astype(np.float32) * np.cos(op.inputs[0])
+
+
+def _overflows(op, g):
+    x, y = op.inputs
+    length = np.sqrt(x * x + y * y)
+    return g * x / length, g * y / length
+
+
+PRECISION = [
+    Wrong(
+        how,
+        differentiable_op(function, signature=signature, **rule),
+        "check_precision",
+        options,
+        says,
+    )
+    for how, function, signature, rule, options, says in [
+        (
+            "the gradient is computed in float32",
+            lambda x: np.sin(x),
+            "()->()",
+            {"grad": _in_float32},
+            {},
+            "the cotangent of input 0 (x) has only single precision in float64",
+        ),
+        (
+            "tf.cast rounds a constant to float32",
+            lambda x: 0.1 * x * x,
+            "()->()",
+            {"grad": lambda op, g: tf.cast(0.2, g.dtype) * op.inputs[0] * g},
+            {},
+            "a constant of the rule is rounded to single precision",
+        ),
+        (
+            "the weights of a numpy rule are in float32",
+            lambda x: x @ _WEIGHTS.T,
+            "(2)->(2)",
+            {"numpy_grad": lambda op, g: g @ _ROUNDED_WEIGHTS},
+            {},
+            "a part of the rule computes in float32, or has constants in float32",
+        ),
+        (
+            "the cotangent is rounded to float32",
+            lambda x: np.sin(x),
+            "()->()",
+            {"numpy_grad": lambda op, g: g.astype("f4") * np.cos(op.inputs[0])},
+            {},
+            "the cotangent of input 0 (x) has only single precision in float64",
+        ),
+        (
+            "the tangent is rounded to float32",
+            lambda x: np.sin(x),
+            "()->()",
+            {"numpy_jvp": _tangent_in_float32},
+            {},
+            "the tangent of the outputs has only single precision in float64",
+        ),
+        (
+            "another sign in float32",
+            lambda x: np.sin(x),
+            "()->()",
+            {"numpy_grad": _other_sign_in_float32},
+            {},
+            "the cotangent of input 0 (x) has no correct digits in float32",
+        ),
+        (
+            "a constant in float64 in a rule in TensorFlow",
+            lambda x: x * x,
+            "()->()",
+            {"grad": lambda op, g: tf.constant(2.0, tf.float64) * op.inputs[0] * g},
+            {},
+            "the gradient rule raises in float32",
+        ),
+        (
+            "a square that overflows in float16",
+            lambda x, y: np.hypot(x, y),
+            "(),()->()",
+            {"numpy_grad": _overflows},
+            {"domain": "[300, 1000]", "dtypes": ["float64"], "allow_empty": False},
+            "has no correct digits in float16",
+        ),
+        (
+            "a quotient of powers that overflows in float16",
+            lambda x: np.log(x),
+            "()->()",
+            {"numpy_grad": lambda op, g: g * op.inputs[0] ** 4 / op.inputs[0] ** 5},
+            {"domain": "[20, 100]", "dtypes": ["float64"], "allow_empty": False},
+            "the cotangent of input 0 (x) is not finite in float16",
+        ),
+        (
+            "a difference in which all digits cancel in float16",
+            lambda x: x**3 / 3,
+            "()->()",
+            {"numpy_grad": lambda op, g: g * ((op.inputs[0] + 1) ** 2 - 2 * op.inputs[0] - 1)},
+            {"domain": "[0.01, 0.03]", "dtypes": ["float64"], "allow_empty": False},
+            "the cotangent of input 0 (x) has no correct digits in float16",
+        ),
+    ]
+]
+
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *DECLARATIONS, *SURROGATES),
+    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *DECLARATIONS, *SURROGATES, *PRECISION),
 ]

@@ -14,6 +14,7 @@ from tfpyop.testing._linearity_check import check_linearity
 from tfpyop.testing._mutation import Mutant, MutationReport
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
+from tfpyop.testing._precision_check import check_precision
 from tfpyop.testing._purity_check import check_purity
 from tfpyop.testing._residuals_check import check_residuals
 from tfpyop.testing._sparsity_check import check_sparsity
@@ -46,6 +47,7 @@ __all__ = [
     "check_op",
     "check_order",
     "check_parity",
+    "check_precision",
     "check_purity",
     "check_residuals",
     "check_second_order",

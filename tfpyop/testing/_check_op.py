@@ -28,6 +28,7 @@ from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_text, run_mutants
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
+from tfpyop.testing._precision_check import check_precision
 from tfpyop.testing._purity_check import check_purity
 from tfpyop.testing._residuals_check import check_residuals
 from tfpyop.testing._sparsity_check import check_sparsity
@@ -51,6 +52,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_linearity,
             check_implicit,
             check_needs,
+            check_precision,
             check_residuals,
             check_second_order,
             check_batching,

@@ -204,6 +204,11 @@ class CheckRunner:
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
 
     @property
+    def name(self) -> str:
+        """The name of the op in code that shows a failure."""
+        return self._name
+
+    @property
     def refusal(self) -> Exception | None:
         """The last exception with which the function refused an example."""
         return self._refusal

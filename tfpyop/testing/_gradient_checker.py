@@ -48,7 +48,7 @@ from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, is_abou
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._light_elements import LightElements
-from tfpyop.testing._ops import spec_of
+from tfpyop.testing._ops import input_label, spec_of
 from tfpyop.testing._scripts import WrongCotangent, gradient_script
 from tfpyop.testing._sweep_points import Sweeper
 
@@ -324,9 +324,7 @@ class GradientChecker:
         return counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
 
     def _input(self, at: Point, number: int) -> str:
-        """Return the name of an input in reports: its number and, if each parameter is one input, its name."""
-        names = spec_of(self._op).parameters.input_names
-        return f"input {number} ({names[number]})" if len(names) == len(at.arrays) else f"input {number}"
+        return input_label(self._op, number, len(at.arrays))
 
     def _mixing(self, at: Point) -> list[str]:
         spec = spec_of(self._op)

@@ -144,6 +144,12 @@ def subject_of(op: Op[..., Any]) -> str:
     return spec_of(op).subject
 
 
+def input_label(op: Op[..., Any], number: int, n_inputs: int) -> str:
+    """Return the name of an input in reports: its number and, if each parameter is one input, its name."""
+    names = spec_of(op).parameters.input_names
+    return f"input {number} ({names[number]})" if len(names) == n_inputs else f"input {number}"
+
+
 def concrete_op_of(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, Sequence[Any]]:
     """Return the concrete op for a call, and the flat inputs of the call."""
     definition = op_def_of(op)
