@@ -52,6 +52,7 @@ def test_the_public_names_of_the_testing_package_are_these():
         "check_adjoint",
         "check_batching",
         "check_contract",
+        "check_cost",
         "check_export",
         "check_gradient",
         "check_implicit",

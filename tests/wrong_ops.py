@@ -1695,7 +1695,114 @@ PRECISION = [
     ]
 ]
 
+
+def _called_again():
+    op = differentiable_op(lambda x: np.exp(x), signature="()->()", domain="[-3, 3]")
+    op.gradient(lambda of_call, g: g * op(of_call.inputs[0]))
+    return op
+
+
+def _function_called_again():
+    def function(x):
+        return np.tanh(x)
+
+    op = differentiable_op(function, signature="()->()")
+    op.numpy_gradient(lambda of_call, g: g * (1 - function(of_call.inputs[0]) ** 2))
+    return op
+
+
+def _called_again_for_each_row():
+    def function(x):
+        return np.exp(x).sum()
+
+    op = differentiable_op(function, signature="(n)->()", vectorized=False, domain="[-3, 3]")
+    op.numpy_gradient(lambda of_call, g: g * np.exp(of_call.inputs[0]) * (function(of_call.inputs[0]) > 0))
+    return op
+
+
+def _called_again_by_a_jacobian():
+    op = differentiable_op(lambda x: np.exp(x), signature="()->()", domain="[-3, 3]")
+    op.jacobian(lambda of_call: op(of_call.inputs[0]))
+    return op
+
+
+def _called_again_by_a_jvp():
+    op = differentiable_op(
+        lambda x: np.exp(x), signature="()->()", domain="[-3, 3]", grad=lambda of, g: g * of.outputs[0]
+    )
+    op.jvp(lambda of_call, t: t * op(of_call.inputs[0]))
+    return op
+
+
+def _called_again_for_one_input():
+    op = differentiable_op(lambda x, y: x * np.exp(y), signature="(),()->()", domain="[1, 3]")
+
+    @op.gradient
+    def rule(of_call, g):
+        x, y = of_call.inputs
+        if of_call.needs[0] and not of_call.needs[1]:
+            return g * op(x, y) / x, None
+        return g * of_call.outputs[0] / x, g * of_call.outputs[0]
+
+    return op
+
+
+def _rule_called_twice():
+    op = differentiable_op(lambda x: x * x, signature="()->()")
+
+    @op.numpy_gradient
+    def rule(of_call, g, is_half=False):
+        return g * of_call.inputs[0] if is_half else 2 * rule.numpy(of_call, g, True)
+
+    return op
+
+
+COSTS = [
+    Wrong(how, op, "check_cost", says=says)
+    for how, op, says in [
+        ("a rule calls its op again", _called_again(), "a gradient calls the function again for the same inputs"),
+        (
+            "a numpy rule calls the function again",
+            _function_called_again(),
+            "a gradient calls the function again for the same inputs",
+        ),
+        (
+            "a rule of single rows calls the function again",
+            _called_again_for_each_row(),
+            "a gradient calls the function again for the same inputs",
+        ),
+        (
+            "a Jacobian rule calls its op again",
+            _called_again_by_a_jacobian(),
+            "a gradient calls the function again for the same inputs",
+        ),
+        (
+            "a JVP rule calls its op again",
+            _called_again_by_a_jvp(),
+            "a JVP calls the function again for the same inputs",
+        ),
+        (
+            "a rule calls its op again where one cotangent is needed",
+            _called_again_for_one_input(),
+            "a gradient by input 0 (x) calls the function again for the same inputs",
+        ),
+        ("a rule that calls itself", _rule_called_twice(), "a gradient calls the rule rule more than once"),
+    ]
+]
+
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *DECLARATIONS, *SURROGATES, *PRECISION),
+    *(
+        *CALLS,
+        *NEEDS,
+        *OBJECTS,
+        *ADJOINTS,
+        *POINTS,
+        *STATES,
+        *LINEARITY,
+        *DECLARATIONS,
+        *SURROGATES,
+        *PRECISION,
+        *COSTS,
+    ),
 ]

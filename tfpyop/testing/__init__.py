@@ -4,6 +4,7 @@ from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_op import CHECKS, ChecksError, Report, check_op
 from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._cost_check import check_cost
 from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
@@ -38,6 +39,7 @@ __all__ = [
     "check_adjoint",
     "check_batching",
     "check_contract",
+    "check_cost",
     "check_export",
     "check_gradient",
     "check_implicit",

@@ -17,6 +17,7 @@ from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
 from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._cost_check import check_cost
 from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._export_check import check_export
@@ -53,6 +54,7 @@ CHECKS = MappingProxyType[str, Callable[..., Outcome]](
             check_implicit,
             check_needs,
             check_precision,
+            check_cost,
             check_residuals,
             check_second_order,
             check_batching,

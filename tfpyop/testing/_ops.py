@@ -102,6 +102,11 @@ def _user_rules(rules: RuleSet) -> Iterator[UserRule]:
             yield UserRule(function, str(rule.site), is_remote)
 
 
+def has_jacobian(op: Op[..., Any]) -> bool:
+    """Return whether the op has a Jacobian rule."""
+    return any(rule.kind == "Jacobian rule" for rule in op.rules)
+
+
 def linear_inputs(op: Op[..., Any], arguments: Arguments) -> list[tuple[tuple[str, ...], Sequence[int]]]:
     """Return the names of the parameters that each adjoint rule is for (none: all), and the indices of their inputs."""
     concrete_op, leaves = concrete_op_of(op, arguments)
