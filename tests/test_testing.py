@@ -531,8 +531,7 @@ def test_every_check_refuses_an_unknown_mode(check):
 def test_ops_with_given_names_are_distinguished_by_them():
     op = differentiable_op(lambda x: x, signature="()->()", name="squared.by.name", non_differentiable=True)
     made = make_test_class(op, arguments={"squared.by.name": arguments(op)})
-    [cases] = [mark.args[1] for mark in made.test_op.pytestmark if mark.name == "parametrize"]
-    assert {case.values[0] for case in cases} == {"squared.by.name"}
+    assert "test_squared_by_name_check_contract_eager" in vars(made)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,8 +46,11 @@ class OpsOfModule(pytest.Collector):
     """The ops that one `--tfpyop` option names."""
 
     def collect(self) -> Iterator[CheckItem]:
-        """Yield one item for each op and check."""
+        """Yield one item for each op, check and mode in which the check differs."""
         from tfpyop.testing import CHECKS
+        from tfpyop.testing._given_tests import cases, given_test
+        from tfpyop.testing._modes import MODES
+        from tfpyop.testing._ops import is_unbound_method
 
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # as `python -m pytest` does
@@ -56,35 +59,30 @@ class OpsOfModule(pytest.Collector):
         except TfpyopError as error:
             raise pytest.UsageError(f"--tfpyop {self.name}: {error}") from None
         for name, op in ops.items():
-            for check in CHECKS:
-                yield CheckItem.from_parent(self, name=f"{name}[{check}]", op=op, check=check)
+            for check in CHECKS.values():
+                for case, modes in cases(op, check, MODES):
+                    test = _skipped if is_unbound_method(op) else given_test(op, check, {"modes": modes})
+                    yield CheckItem.from_parent(self, name=f"{name}[{case}]", op=op, test=test)
+
+
+def _skipped() -> None:
+    from tfpyop.testing._ops import UNBOUND
+
+    pytest.skip(UNBOUND)
 
 
 class CheckItem(pytest.Item):
-    """One check of one op."""
+    """One check of one op. Hypothesis' plugin recognizes the attribute `obj`, the test."""
 
-    def __init__(self, *, op: Op[..., Any], check: str, **options: Any) -> None:
+    def __init__(self, *, op: Op[..., Any], test: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
         self._op = op
-        self._check = check
+        self.obj = test
         self.add_marker("tfpyop")
 
     def runtest(self) -> None:
         """Run the check."""
-        from tfpyop.testing import CHECKS
-        from tfpyop.testing._ops import UNBOUND, is_unbound_method
-
-        if is_unbound_method(self._op):
-            pytest.skip(UNBOUND)
-        outcome = CHECKS[self._check](self._op)
-        if outcome.status == "skipped":
-            pytest.skip(str(outcome.reason))
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return only the report, without the stack frames of the checks."""
-        if isinstance(excinfo.value, TfpyopError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+        self.obj()
 
     def reportinfo(self) -> tuple[str, int, str]:
         """Return the location of the op, and the names of the op and the check."""

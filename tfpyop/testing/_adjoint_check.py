@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, finfo, is_differentiable
-from tfpyop.testing._check_runner import CheckRunner, Outcome, described
+from tfpyop.testing._check_runner import CheckRunner, described
 from tfpyop.testing._comparisons import SUBNORMAL, Point, Vectors, absolute, arrays_of, first_of, largest, tolerance_of
 from tfpyop.testing._derivatives import generator_of, inner, vjp, weights_like
+from tfpyop.testing._events import record_error, reject_example
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import linear_inputs, rules_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _MOST_ELEMENTS = 12
@@ -27,6 +28,7 @@ _ROUNDING = 256
 """Rounding error of one element of an adjoint, in units of the precision of the largest element."""
 
 
+@check_function()
 def check_adjoint(
     op: Op[..., Any],
     /,
@@ -35,7 +37,7 @@ def check_adjoint(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the function is linear where an adjoint rule says so, and that the rule is the adjoint.
 
     Proves, for the drawn examples and random vectors u, v and w, that f(a v + b w) = a f(v) + b f(w), and that the
@@ -70,7 +72,7 @@ def check_adjoint(
             part.require_linear()
             part.require_adjoint(weights)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 
@@ -104,7 +106,7 @@ class _Part:
                 continue
             size = np.max([np.max(np.abs(x[number]), initial=0.0) for x in (of_v, of_w, of_both)])
             if not np.isfinite(size):
-                hypothesis.reject()
+                reject_example("an output is not finite")
             self._require_equal(number, of_zero[number], np.zeros_like(values), size, "an input of zeros")
             self._require_equal(number, values, a * of_v[number] + b * of_w[number], size, "a sum of two inputs")
 
@@ -132,13 +134,15 @@ class _Part:
         moved = [gradients[number] if number in self._numbers else None for number in self._all]
         expected, got = inner(weights, values), inner(moved, vector)
         if not np.isfinite(expected):
-            hypothesis.reject()
+            reject_example("a product is not finite")
         size = inner(absolute(weights), absolute(values)) + inner(absolute(moved), absolute(vector))
         known = [array for array in (*weights, *moved) if array is not None]
         tolerance = max(map(tolerance_of, known), default=0.0)
         eps = max((float(finfo(array.dtype).eps) for array in known), default=0.0)
         floor = _ROUNDING * eps * largest(moved) * largest(vector) + SUBNORMAL
-        if not abs(expected - got) <= tolerance * size + floor:
+        allowed = tolerance * size + floor
+        record_error(abs(expected - got), allowed)
+        if not abs(expected - got) <= allowed:
             raise self._check.failure(
                 f"{self._rule} is wrong {where}.",
                 expected=f"{expected:.9g}, the product of the output for this vector and the cotangents",

@@ -14,13 +14,14 @@ from tfpyop import Op
 from tfpyop._spec.coercion import Array, dtype_kind, finfo
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop.errors import SignatureError, TfpyopError, UnsupportedError
-from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, described
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, described
 from tfpyop.testing._destinations import require_written
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._many_points import Batch
-from tfpyop.testing._modes import Caller, checked_modes, is_applicable
+from tfpyop.testing._modes import MODES, Caller, checked_modes, is_applicable
 from tfpyop.testing._ops import concrete_op_of, plain_outputs, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._refused_dtypes import RefusedDtypes
 from tfpyop.testing._strategies import arguments as draw_arguments
 from tfpyop.testing._strategies import rows as draw_rows
@@ -34,6 +35,7 @@ _SLACK_OF_SUMS = 1024
 """The same limit if sums of about a hundred terms are added in another order."""
 
 
+@check_function(modes=MODES)
 def check_contract(
     op: Op[..., Any],
     /,
@@ -42,7 +44,7 @@ def check_contract(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the outputs of the function have the declared number, dtypes and shapes.
 
     Proves, for the drawn examples, that calls in every mode succeed and return what signature and dtype declare. The
@@ -79,11 +81,12 @@ def check_contract(
                 got=", ".join(map(str, got)),
             )
 
-    outcome = _in_modes(check, op, body, arguments=arguments, modes=modes)
+    outcome = yield from _in_modes(check, op, body, arguments=arguments, modes=modes)
     refusals.require_accepted()
     return outcome
 
 
+@check_function(modes=MODES)
 def check_parity(
     op: Op[..., Any],
     /,
@@ -92,7 +95,7 @@ def check_parity(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the op returns the same values in every mode: eager, in a graph, compiled by XLA, and native.
 
     Proves, for the drawn examples, that no mode changes a value. Values must be identical where the same function runs,
@@ -127,7 +130,7 @@ def check_parity(
             check, expected, got, f"the {mode} call differs from the function", mode=mode, is_exact=mode != "native"
         )
 
-    _in_modes(check, op, body, arguments=strategy, modes=modes)
+    yield from _in_modes(check, op, body, arguments=strategy, modes=modes)
     if "native" in checked_modes(modes) and is_applicable(op, "native"):
         caller = Caller(op, "native")
 
@@ -140,6 +143,7 @@ def check_parity(
     return check.passed()
 
 
+@check_function()
 def check_batching(
     op: Op[..., Any],
     /,
@@ -148,7 +152,7 @@ def check_batching(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that `tf.vectorized_map` of the op returns the same as a Python loop over the rows.
 
     Proves, for the drawn examples, that the function handles loop dimensions as its signature declares.
@@ -200,7 +204,7 @@ def check_batching(
             failure.cause = cause(rows.arguments[0], looped[0])
             raise
 
-    check.run(draw_rows(op, arguments), body, shrinks=False)
+    yield Property(check, draw_rows(op, arguments), body, shrinks=False)
     return check.passed()
 
 
@@ -283,7 +287,7 @@ def _in_modes(
     *,
     arguments: SearchStrategy[Arguments] | None,
     modes: Sequence[str] | None,
-) -> Outcome:
+) -> Steps:
     """Run the body in every mode that applies."""
     strategy = draw_arguments(op) if arguments is None else arguments
     applicable = [mode for mode in checked_modes(modes) if is_applicable(op, mode)]
@@ -292,7 +296,8 @@ def _in_modes(
     for mode in applicable:
         caller = Caller(op, mode)
         is_costly = mode == "XLA"
-        check.run(
+        yield Property(
+            check,
             strategy,
             functools.partial(body, mode, caller),
             shrinks=not is_costly,

@@ -30,6 +30,7 @@ from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_t
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
 from tfpyop.testing._precision_check import check_precision
+from tfpyop.testing._property import CheckFunction
 from tfpyop.testing._purity_check import check_purity
 from tfpyop.testing._residuals_check import check_residuals
 from tfpyop.testing._sparsity_check import check_sparsity
@@ -38,7 +39,7 @@ from tfpyop.testing._threads_check import check_threads
 Check = str | Callable[..., Outcome]
 """A check, or the name of a check."""
 
-CHECKS = MappingProxyType[str, Callable[..., Outcome]](
+CHECKS = MappingProxyType[str, CheckFunction](
     {
         check.__name__: check
         for check in (

@@ -1,4 +1,4 @@
-"""The check runner: run a property on examples, and report the outcome."""
+"""The check runner: judge and count examples, and report the outcome."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import time
 import traceback
 import unittest
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, Verbosity
-from hypothesis.errors import Unsatisfiable
-from hypothesis.strategies import SearchStrategy
+from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
 from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._drawn import Drawn, NotTested
+from tfpyop.testing._events import record_shapes, reject_example
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._ops import is_unbound_method, spec_of, subject_of
-from tfpyop.testing._validation import require_arguments, require_count, require_seed, require_strategy
+from tfpyop.testing._validation import require_arguments, require_count, require_seed
 
 ExampleT = TypeVar("ExampleT", Arguments, Rows)
 """The type of an example that a strategy draws and a report shows as code."""
@@ -99,7 +98,7 @@ def quietly() -> Iterator[None]:
 
 
 class CheckRunner:
-    """Run one check of one op: count examples, and turn every exception into a failure that names its example.
+    """Judge the examples of one check of one op: count them, and turn exceptions into failures with the example.
 
     Args:
       op: The op.
@@ -133,75 +132,89 @@ class CheckRunner:
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
 
-    def run(
-        self,
-        strategy: SearchStrategy[ExampleT],
-        body: Callable[[ExampleT], None],
-        *,
-        shrinks: bool = True,
-        at_most: int | None = None,
-        is_conclusive: bool = True,
-    ) -> None:
-        """Run the body on the examples that the strategy draws.
+    @property
+    def op(self) -> Op[..., Any]:
+        """The op."""
+        return self._op
+
+    @property
+    def title(self) -> str:
+        """The names of the op and the check."""
+        return f"{self._op.name} {self._check}"
+
+    @property
+    def max_examples(self) -> int | None:
+        """Number of examples to judge. None for the number in Hypothesis' profile."""
+        return self._max_examples
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that makes every run draw the same examples."""
+        return self._seed
+
+    def judge(self, example: ExampleT, body: Callable[[ExampleT], None]) -> None:
+        """Judge one example.
 
         Args:
-          strategy: Strategy for the arguments of one call, or of several calls.
-          body: The check of one example. It raises an error if the example fails, and calls `hypothesis.reject()` where
-            the check does not apply.
-          shrinks: Whether to search for the simplest example. Use False if examples are slow.
-          at_most: Maximum number of examples if they are slow. It also limits `max_examples`.
-          is_conclusive: Whether a run must judge enough examples. Use False for additional examples.
+          example: The arguments of one call, or of several calls.
+          body: The check of one example.
 
         Raises:
-          CheckError: The body raised this failure for the simplest example.
+          CheckError: The body raised an error. The failure contains code that shows it.
         """
-        require_strategy(self._op, "arguments", strategy)
+        for row in example.arguments if isinstance(example, Rows) else [example]:
+            require_arguments(self._op, row)
+            record_shapes(row)
+            self._drawn = self._drawn.joined(Drawn.of(self._op, row))
+        self._n_examples += 1
+        with self.named(example):
+            body(example)
 
-        def judge(example: ExampleT) -> None:
-            for row in example.arguments if isinstance(example, Rows) else [example]:
-                require_arguments(self._op, row)
-                self._drawn = self._drawn.joined(Drawn.of(self._op, row))
-            self._n_examples += 1
-            with self.named(example):
-                body(example)
+    def judge_all(self, examples: Sequence[ExampleT], body: Callable[[ExampleT], None], *, most_seconds: float) -> None:
+        """Judge some examples in addition to the examples of a property, until the first failure.
 
+        Args:
+          examples: The examples.
+          body: The check of one example.
+          most_seconds: The time after which no further example is judged.
+
+        Raises:
+          CheckError: The body raised this failure twice for an example.
+        """
+        end = time.perf_counter() + most_seconds
+        with quietly():
+            for example in examples:
+                if time.perf_counter() > end:
+                    break
+                with contextlib.suppress(UnsatisfiedAssumption, _HopelessError):
+                    try:
+                        self.judge(example, body)
+                    except CheckError as failure:
+                        self._judge_again(example, body)
+                        raise self._unstable() from failure
+
+    def _judge_again(self, example: ExampleT, body: Callable[[ExampleT], None]) -> None:
+        with contextlib.suppress(UnsatisfiedAssumption, _HopelessError):
+            self.judge(example, body)
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """Let Hypothesis judge the examples of a property, and require that enough examples were judged."""
         before = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
-        # Hypothesis finds stored examples by the code of the test, which is the same for all ops and checks
-        judge._hypothesis_internal_add_digest = f"{self._op.name} {self._check}".encode()  # type: ignore[attr-defined]
-        test = hypothesis.given(strategy)(judge)
-        left_out = {Phase.explain} | ({Phase.shrink} if is_quick() or not shrinks else set())
-        phases = [phase for phase in Phase if phase not in left_out]
-        profile = hypothesis.settings.default.max_examples if hypothesis.settings.default else None
-        usual = profile if self._max_examples is None else self._max_examples
-        limits = [limit for limit in (usual, at_most) if limit is not None]
-        max_examples = min(limits, default=None)
-        options: dict[str, Any] = {} if max_examples is None else {"max_examples": max_examples}
-        if is_quick():
-            options["database"] = None
-        test = hypothesis.settings(
-            deadline=None,
-            phases=phases,
-            suppress_health_check=list(HealthCheck),
-            verbosity=Verbosity.quiet,
-            report_multiple_bugs=False,
-            print_blob=False,
-            **options,
-        )(test)
-        if self._seed is not None:
-            test = hypothesis.seed(self._seed)(test)
         with contextlib.suppress(Unsatisfiable, _HopelessError), quietly():  # too many rejected: reported below
             try:
-                test()
+                yield
             except hypothesis.errors.Flaky as error:
-                raise self.failure(
-                    "an example failed once, but not when it was run again.",
-                    got="different results for the same inputs",
-                    cause=KEEPS_STATE,
-                ) from error
-        if not is_conclusive:
-            return
+                raise self._unstable() from error
         after = (self._n_examples, self._n_rejected, self._n_refused, self._n_pointless)
         self._require_enough(*(now - then for now, then in zip(after, before, strict=True)))
+
+    def _unstable(self) -> CheckError:
+        return self.failure(
+            "an example failed once, but not when it was run again.",
+            got="different results for the same inputs",
+            cause=KEEPS_STATE,
+        )
 
     @property
     def name(self) -> str:
@@ -254,7 +267,7 @@ class CheckRunner:
         self._n_refused += 1
         if self._n_refused == self._n_examples >= _MOST_REFUSED:
             raise _HopelessError(str(error))
-        hypothesis.reject()
+        reject_example(f"{type(error).__name__} in the function or rule")
 
     def skip_example(self, reason: str) -> NoReturn:
         """Reject an example to which the check does not apply, whatever its values."""
@@ -263,7 +276,7 @@ class CheckRunner:
         is_judged = self._n_rejected + 1 < self._n_examples  # this example is not counted as rejected yet
         if not is_judged and self._n_pointless >= max(_HOPELESS, self._n_refused + 1):
             raise _HopelessError(reason)
-        hypothesis.reject()
+        reject_example(reason)
 
     def _require_enough(self, n_examples: int, n_rejected: int, n_refused: int, n_pointless: int) -> None:
         """Raise if too few examples of a run were judged to be conclusive."""
@@ -305,7 +318,7 @@ class CheckRunner:
         """Add the example to a failure, and convert all other exceptions to failures."""
         try:
             yield
-        except (hypothesis.errors.UnsatisfiedAssumption, _HopelessError):
+        except (UnsatisfiedAssumption, _HopelessError):
             self._n_rejected += 1
             raise
         except CheckError as error:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 
@@ -22,6 +21,7 @@ from tfpyop.testing._derivatives import (
     inner,
     slopes,
 )
+from tfpyop.testing._events import record_error, reject_example
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, undefined_inputs
 
@@ -74,7 +74,7 @@ class Point:
         floating = [output for output in values if output.dtype.kind in "fc"]
         is_finite = not floating or any(np.isfinite(output).any() for output in floating)
         if not is_finite or not any(np.size(output) for output in values):
-            hypothesis.reject()
+            reject_example("the outputs are empty or not finite")
         if not all(any(is_differentiable(array.dtype) for array in side) for side in (arrays, values)):
             check.skip_example("nothing to differentiate: the inputs or the outputs are not floating-point numbers")
         tensors, call = [tf.constant(array) for array in arrays], flat_function(op, arguments)
@@ -121,7 +121,7 @@ def _widened(array: Array) -> Array:
 
 def require_some(numerical: Slopes) -> None:
     if not any(counts.any() for counts in numerical.counts):
-        hypothesis.reject()
+        reject_example("no derivative can be compared")
 
 
 def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = NOISE) -> bool:
@@ -138,7 +138,9 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
     tolerance = max([tolerance_of(a) for a in [*moved, *weights] if a is not None], default=1e-6)
     apart, scale = distance(numerical, weights, gradients, direction)
     floor = noise * largest(weights) * largest(direction) + SUBNORMAL
-    return bool(np.isfinite(apart)) and apart <= tolerance * scale + 4 * error_of(numerical, weights) + floor
+    allowed = tolerance * scale + 4 * error_of(numerical, weights) + floor
+    record_error(apart, allowed)
+    return bool(np.isfinite(apart)) and apart <= allowed
 
 
 def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
@@ -176,7 +178,7 @@ def reject_infinite(numerical: Slopes, gradients: Vectors) -> None:
     if all(counts.all() for counts in numerical.counts):
         return
     if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
-        hypothesis.reject()
+        reject_example("a derivative is not finite")
 
 
 def largest(vectors: Vectors) -> float:

@@ -14,12 +14,13 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop.testing._call_counter import CallCounter
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._derivatives import direction_of, generator_of, jvp, vjp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import has_jacobian, input_label, rules_of, spec_of, user_rules
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._rule_source import SourceError
 from tfpyop.testing._strategies import smooth_arguments
 
@@ -35,6 +36,7 @@ _MOST_ELEMENTS = 64
 """Maximum number of elements of an output of which the Jacobian is computed."""
 
 
+@check_function(modes=("eager", "graph"))
 def check_cost(
     op: Op[..., Any],
     /,
@@ -43,7 +45,7 @@ def check_cost(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that derivatives do not call the function or a rule more often than necessary.
 
     Counts the calls of the function and of each rule in a gradient by all inputs, a gradient by one input, a JVP if
@@ -82,7 +84,7 @@ def check_cost(
         return check.skipped("calls of the function cannot be counted, because it is not in Python code")
     for mode in chosen:
         costs = _Costs(check, op, mode, counters)
-        check.run(smooth_arguments(op) if arguments is None else arguments, costs.add, shrinks=False)
+        yield Property(check, smooth_arguments(op) if arguments is None else arguments, costs.add, shrinks=False)
         costs.require()
     return check.passed()
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +16,7 @@ from tfpyop._spec.domain import Interval
 from tfpyop.testing._check_runner import CheckRunner, quietly
 from tfpyop.testing._comparisons import Point, arrays_of, counted_weights, distance
 from tfpyop.testing._derivatives import direction_of, generator_of, inner, slopes, unit_direction, vjp, weights_like
+from tfpyop.testing._drawing import draw_each
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import rules_of, spec_of
 from tfpyop.testing._strategies import smooth_arguments
@@ -73,21 +73,11 @@ def gradient_profile(op: Op[..., Any], *, seed: int = 0) -> GradientProfile | No
     check = CheckRunner(op, "gradient_profile", max_examples=_N_SAMPLES, seed=seed)
     samples: list[tuple[float, float, Point]] = []
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=_N_SAMPLES,
-        deadline=None,
-        database=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(smooth_arguments(op))
     def draw(arguments: Arguments) -> None:
         with contextlib.suppress(Exception):  # the checks report exceptions of a rule
             samples.append(_sample(Point.of(check, op, arguments)))
 
-    with quietly(), contextlib.suppress(hypothesis.errors.Unsatisfiable):
-        draw()
+    draw_each(smooth_arguments(op), draw, at_most=_N_SAMPLES, seed=seed)
     known = [sample for sample in samples if np.isfinite(sample[1])]
     with quietly():
         line = _slice(op, min(known, key=lambda sample: abs(np.log(sample[0] or 1e-9)))[2]) if known else None

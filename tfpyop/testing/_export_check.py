@@ -16,13 +16,14 @@ from tfpyop import Op
 from tfpyop._registry.exportable import export_error
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._call_checks import function_outputs, require_equal
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import arrays_of
 from tfpyop.testing._derivatives import vjp
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, rules_of, spec_of
 from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 _MOST_EXPORTED = 10
@@ -33,6 +34,7 @@ _CAUSE = (
 )
 
 
+@check_function()
 def check_export(
     op: Op[..., Any],
     /,
@@ -41,7 +43,7 @@ def check_export(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the op survives a SavedModel: the model is saved here, and loaded in another process.
 
     Proves, for the drawn examples, that a process that imports the op's module and loads the model returns the same
@@ -86,7 +88,7 @@ def check_export(
             if is_differentiated:
                 _require_equal_gradients(check, flat_function(op, arguments), inputs, got)
 
-        check.run(draw_arguments(op) if arguments is None else arguments, body)
+        yield Property(check, draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.strategies import SearchStrategy
@@ -45,10 +44,13 @@ from tfpyop.testing._derivatives import (
     whole_function,
 )
 from tfpyop.testing._diagnosis import cause_of_mixing, cause_of_refusal, is_about_shape, likely_causes
+from tfpyop.testing._drawing import draw_each
+from tfpyop.testing._events import reject_example
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError, is_refusal
 from tfpyop.testing._light_elements import LightElements
 from tfpyop.testing._ops import input_label, spec_of
+from tfpyop.testing._property import Property
 from tfpyop.testing._scripts import WrongCotangent, gradient_script
 from tfpyop.testing._sweep_points import Sweeper
 
@@ -77,14 +79,16 @@ class GradientChecker:
         self._coverage = Coverage(check, "check_gradient", mode=mode)
         self._found: _Found | None = None
 
-    def run(self, strategy: SearchStrategy[Arguments], sweeper: Sweeper, *, shrinks: bool, at_most: int | None) -> None:
-        """Check the examples that a strategy draws, and show them to a sweeper.
+    def properties(
+        self, strategy: SearchStrategy[Arguments], sweeper: Sweeper, *, shrinks: bool, at_most: int | None
+    ) -> Iterator[Property[Arguments]]:
+        """Yield the property that the examples that a strategy draws have, and show the examples to a sweeper.
 
         Raises:
           CheckError: A cotangent is wrong. The error contains a script that shows it, and the likely cause.
         """
         with self._explaining(strategy):
-            self._check.run(strategy, sweeper.watching(self), shrinks=shrinks, at_most=at_most)
+            yield Property(self._check, strategy, sweeper.watching(self), shrinks, at_most)
 
     def sweep(self, strategy: SearchStrategy[Arguments], sweeper: Sweeper) -> None:
         """Check the suspicious points of a sweep.
@@ -105,7 +109,10 @@ class GradientChecker:
             if found is None or found.failure is not error or is_quick():
                 raise
             with quietly():
-                raise self._explained(found, strategy) from None
+                explained = self._explained(found, strategy)
+            notes = getattr(error, "__notes__", [])  # what Hypothesis says about the example
+            explained.__notes__ = notes  # type: ignore[attr-defined]  # Python 3.10 has no add_note
+            raise explained from None
 
     def __call__(self, arguments: Arguments) -> None:
         """Raise CheckError if a cotangent is wrong."""
@@ -152,7 +159,7 @@ class GradientChecker:
             self._found = _Found(failure, arguments, at, number, counted)
             raise failure
         if not is_judged:
-            hypothesis.reject()
+            reject_example("no derivative can be compared")
 
     def _judge_light_elements(
         self,
@@ -294,15 +301,6 @@ class GradientChecker:
         known = [array.shape for array in found.at.arrays]
         most = _N_OTHER_SHAPES[self._mode == "eager"]
 
-        @hypothesis.seed(0)
-        @hypothesis.settings(
-            max_examples=_N_DRAWN,
-            deadline=None,
-            database=None,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(strategy)
         def draw(arguments: Arguments) -> None:
             leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(arguments.args)]
             shapes = [leaf.shape for leaf in leaves]
@@ -311,8 +309,7 @@ class GradientChecker:
             if shapes != known and str(shapes) not in points and len(points) < most and 1 < size <= _MOST_LOCATED:
                 points[str(shapes)] = Point.of(self._check, self._op, arguments)
 
-        with contextlib.suppress(hypothesis.errors.Unsatisfiable):
-            draw()
+        draw_each(strategy, draw, at_most=_N_DRAWN)
         return [*alike.values(), *others.values()][:most]
 
     def _counted(self, at: Point, number: int) -> Vectors | None:

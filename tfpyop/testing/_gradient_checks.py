@@ -17,7 +17,7 @@ from tfpyop._numdiff.directional import Function
 from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import (
     NOISE,
     SUBNORMAL,
@@ -54,6 +54,7 @@ from tfpyop.testing._linearity import require_transposed
 from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of, undefined_inputs
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 from tfpyop.testing._surrogate_checks import REASON, SurrogateGradientChecker, check_surrogate_jvp
 from tfpyop.testing._sweep import row_products
@@ -65,6 +66,7 @@ _MOST_EXAMPLES = {"eager": None, "graph": 8, "XLA": 8}
 """Maximum number of examples in each mode. In the graph and XLA modes, each example is traced, and compiled for XLA."""
 
 
+@check_function(modes=("eager", "graph", "XLA"))
 def check_gradient(
     op: Op[..., Any],
     /,
@@ -73,7 +75,7 @@ def check_gradient(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check the gradient rule against numerical derivatives of the function in float64.
 
     Proves, for the drawn examples and random cotangents of all outputs, that the cotangent of every floating-point
@@ -110,13 +112,14 @@ def check_gradient(
         at_most = _MOST_EXAMPLES[mode]
         checker = (SurrogateGradientChecker if is_surrogate else GradientChecker)(check, op, mode)
         sweeper = Sweeper(check, op, strategy, seed=seed)
-        checker.run(strategy, sweeper, shrinks=mode == "eager", at_most=at_most)
+        yield from checker.properties(strategy, sweeper, shrinks=mode == "eager", at_most=at_most)
         checker.require_all_judged()
         if mode == "eager" and not is_surrogate:
             GradientChecker(check, op, mode).sweep(strategy, sweeper)
     return check.passed(REASON if is_surrogate else None)
 
 
+@check_function()
 def check_jvp(
     op: Op[..., Any],
     /,
@@ -125,7 +128,7 @@ def check_jvp(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check forward mode against numerical derivatives, and against the gradient rule.
 
     Proves, for the drawn examples, that the tangent of every output agrees with numerical derivatives along a random
@@ -150,7 +153,7 @@ def check_jvp(
         return check.skipped("the op has no JVP rule")
     if spec_of(op).is_surrogate:
         strategy = smooth_arguments(op) if arguments is None else arguments
-        check.run(strategy, lambda arguments: check_surrogate_jvp(check, op, arguments))
+        yield Property(check, strategy, lambda arguments: check_surrogate_jvp(check, op, arguments))
         return check.passed(REASON)
     coverage = Coverage(check, "check_jvp")
 
@@ -184,12 +187,13 @@ def check_jvp(
 
     strategy = smooth_arguments(op) if arguments is None else arguments
     sweeper = Sweeper(check, op, strategy, seed=seed)
-    check.run(strategy, sweeper.watching(body))
+    yield Property(check, strategy, sweeper.watching(body))
     coverage.require_all()
     sweeper.run(sweeper.by_jvp, body)
     return check.passed()
 
 
+@check_function()
 def check_second_order(
     op: Op[..., Any],
     /,
@@ -198,7 +202,7 @@ def check_second_order(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check the gradient of the gradient against numerical derivatives of the gradient.
 
     Proves, for the drawn examples, that a tape around a tape agrees along a random direction with differences of the
@@ -269,7 +273,7 @@ def check_second_order(
 
     strategy = smooth_arguments(op) if arguments is None else arguments
     sweeper = Sweeper(check, op, strategy, seed=seed)
-    check.run(strategy, sweeper.watching(body))
+    yield Property(check, strategy, sweeper.watching(body))
     coverage.require_all()
     _sweep_second_order(sweeper, op, body)
     return check.passed()

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point, first_of
+from tfpyop.testing._events import reject_example
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import context_of, equations_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _TOLERANCES = {4: 1e-3, 8: 1e-5}
@@ -27,6 +28,7 @@ _COARSE = 5e-2
 """The relative tolerance for dtypes of two bytes."""
 
 
+@check_function()
 def check_implicit(
     op: Op[..., Any],
     /,
@@ -35,7 +37,7 @@ def check_implicit(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the outputs solve the equation of an implicit rule, or are stationary for the objective.
 
     Proves, for the drawn examples, that one step of Newton's method on the equation hardly moves the value that the
@@ -74,14 +76,14 @@ def check_implicit(
                 if step is not None:
                     _require_small(check, number, np.asarray(context.outputs[number]), np.asarray(step))
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 
 def _require_small(check: CheckRunner, number: int, output: Array, step: Array) -> None:
     """Raise CheckError if a step of Newton's method moves an output."""
     if not np.isfinite(output).all():
-        hypothesis.reject()
+        reject_example("an output is not finite")
     n_bytes = output.dtype.itemsize // (2 if np.iscomplexobj(output) else 1)
     tolerance = _TOLERANCES.get(n_bytes, _COARSE) * float(np.max(np.abs(output), initial=0.0)) + _SMALLEST
     is_wrong = ~(np.abs(step) <= tolerance)

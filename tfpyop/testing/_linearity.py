@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 
 from tfpyop._spec.coercion import Array
 from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import SUBNORMAL, Vectors, absolute, first_of, largest, tolerance_of
 from tfpyop.testing._derivatives import inner
+from tfpyop.testing._events import record_error, reject_example
 
 _FACTORS = (0.75, -1.5)
 """The factors of the two vectors in the check of linearity."""
@@ -72,7 +72,7 @@ def require_linear(
             **details,
         )
     if is_finite and not any(is_finite):
-        hypothesis.reject()
+        reject_example("no derivative is finite")
 
 
 def require_close(
@@ -102,8 +102,10 @@ def require_close(
     """
     most = np.max(scale, initial=0.0, where=np.isfinite(scale))
     with np.errstate(invalid="ignore"):
-        is_close = np.abs(got - expected) <= tolerance * (scale + most) + noise + SUBNORMAL
+        error, allowed = np.abs(got - expected), tolerance * (scale + most) + noise + SUBNORMAL
+        is_close = error <= allowed
     wrong = np.isfinite(expected) & ~is_close
+    record_error(np.max(error / allowed, where=np.isfinite(error), initial=0.0), 1.0)
     if wrong.any():
         index = first_of(wrong)
         raise check.failure(

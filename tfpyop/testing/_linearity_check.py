@@ -14,13 +14,14 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point, Vectors, arrays_of, largest
 from tfpyop.testing._derivatives import generator_of, jvp, random_move, vjp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._linearity import NOISE, contradiction, require_close, require_linear, require_transposed
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import flat_function, rules_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 20
@@ -34,6 +35,7 @@ _NONLINEAR = (
 _MIXED = "the rule mixes rows: it sums or takes a maximum over all dimensions instead of the core dimensions"
 
 
+@check_function()
 def check_linearity(
     op: Op[..., Any],
     /,
@@ -42,7 +44,7 @@ def check_linearity(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check properties of derivative rules that need no differences of the function.
 
     Proves, for the drawn examples, that the gradient rule is linear in the cotangents of all outputs together, that
@@ -85,7 +87,7 @@ def check_linearity(
         if rules.vjp is not None and rules.jvp is not None and not is_surrogate:
             _require_transposed(check, at)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 

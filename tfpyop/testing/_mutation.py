@@ -9,15 +9,15 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
-from tfpyop.testing._check_runner import CheckRunner, Outcome, quickly, quietly
+from tfpyop.testing._check_runner import CheckRunner, Outcome, quickly
 from tfpyop.testing._comparisons import Point, arrays_of
 from tfpyop.testing._derivatives import direction_of, generator_of, jvp, vjp, weights_like
+from tfpyop.testing._drawing import draw_each
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._gradient_checks import FirstGradient
 from tfpyop.testing._mutants import Variant, has_variants, variants_of
@@ -281,20 +281,11 @@ class _Compared:
         strategy = self._options.get("arguments")
         points: list[Point] = []
 
-        @hypothesis.seed(self._options.get("seed") or 0)
-        @hypothesis.settings(
-            max_examples=_N_COMPARED,
-            deadline=None,
-            database=None,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(smooth_arguments(self._op) if strategy is None else strategy)
         def draw(arguments: Arguments) -> None:
             points.append(Point.of(check, self._op, arguments))
 
-        with quietly(), contextlib.suppress(hypothesis.errors.Unsatisfiable):
-            draw()
+        drawn = smooth_arguments(self._op) if strategy is None else strategy
+        draw_each(drawn, draw, at_most=_N_COMPARED, seed=self._options.get("seed") or 0)
         return points
 
     def _derivatives(self, at: Point) -> dict[str, Derivatives]:

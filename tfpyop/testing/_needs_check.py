@@ -13,13 +13,14 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, finfo
 from tfpyop.errors import GradientError
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._derivatives import direction_of, generator_of, jvp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import rules_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 20
@@ -29,6 +30,7 @@ _MOST_INPUTS = 4
 _CAUSE = "the rule uses op.needs wrongly: op.needs[i] belongs to op.inputs[i]. Compute every value that is needed"
 
 
+@check_function()
 def check_needs(
     op: Op[..., Any],
     /,
@@ -37,7 +39,7 @@ def check_needs(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the rules give the same derivatives for all values of `op.needs`.
 
     Proves, for the drawn examples, that the cotangents of some inputs do not change if the tape does not use the
@@ -74,7 +76,7 @@ def check_needs(
         if rules.jvp is not None:
             _check_tangents(check, at)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 

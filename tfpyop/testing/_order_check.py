@@ -14,12 +14,13 @@ from tfpyop import Op
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import GradientError, SignatureError
 from tfpyop.testing._call_checks import require_equal
-from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome, described
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, described
 from tfpyop.testing._derivatives import generator_of, weights_like
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, flat_function, plain_outputs, rules_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import pairs
 
 _USUAL = 12
@@ -43,6 +44,7 @@ _APART = 1e-9
 Gradients = list[Array | None]
 
 
+@check_function()
 def check_order(
     op: Op[..., Any],
     /,
@@ -51,7 +53,7 @@ def check_order(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that results and derivatives do not depend on the order of calls.
 
     Proves, for the drawn pairs of calls A and B, that the gradients are the same if both calls come before both
@@ -95,7 +97,7 @@ def check_order(
                 _require_interleaved(check, calls, mode="graph")
             _require_reusable(check, calls, graphs)
 
-    check.run(pairs(op, arguments).map(lambda rows: Pair(rows.arguments[:2])), body, shrinks=False)
+    yield Property(check, pairs(op, arguments).map(lambda rows: Pair(rows.arguments[:2])), body, shrinks=False)
     return check.passed()
 
 

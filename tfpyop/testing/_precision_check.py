@@ -8,13 +8,14 @@ from typing import Any
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._double_precision import DoublePrecision
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._low_precision import LowPrecision
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import spec_of, user_rules
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 12
@@ -23,6 +24,7 @@ _LARGEST = 10.0
 """The largest magnitude drawn, so that float16 does not overflow in most functions."""
 
 
+@check_function()
 def check_precision(
     op: Op[..., Any],
     /,
@@ -31,7 +33,7 @@ def check_precision(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that rules do not compute in a lower precision than their values, and work in low precision.
 
     Finds rules that compute in float32 inside, or have constants in float32, so that gradients in float64 are only as
@@ -68,7 +70,9 @@ def check_precision(
         double.add(at, arguments)
         low.add(arguments, at.arrays)
 
-    check.run(smooth_arguments(op, largest=_LARGEST) if arguments is None else arguments, body, shrinks=False)
+    yield Property(
+        check, smooth_arguments(op, largest=_LARGEST) if arguments is None else arguments, body, shrinks=False
+    )
     double.require()
     low.require()
     if check.has_judged and not double.has_measured and not low.has_compared:

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
 from hypothesis.errors import UnsatisfiedAssumption
@@ -17,13 +16,16 @@ from tfpyop._host.function import flattened
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array, dtype_kind
 from tfpyop.testing._call_checks import require_equal
-from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, Outcome
+from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner
+from tfpyop.testing._events import reject_example
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import arguments as draw_arguments
 
 
+@check_function()
 def check_purity(
     op: Op[..., Any],
     /,
@@ -32,7 +34,7 @@ def check_purity(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the function depends only on its inputs, and changes nothing.
 
     Proves, for the drawn examples, that the same inputs give the same outputs even after other calls, that the function
@@ -71,7 +73,7 @@ def check_purity(
         again, _ = raw_call(check, op, arguments)
         require_equal(check, kept, again, "a second call with the same inputs gives another result", cause=KEEPS_STATE)
 
-    check.run(draw_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 
@@ -89,7 +91,7 @@ def _raw_inputs(op: Op[..., Any], arguments: Arguments) -> tuple[ConcreteOp, lis
     split = [(array, array.ndim - rank) for array, rank in zip(inputs, ranks, strict=True)]
     loop = np.broadcast_shapes(*(array.shape[:n_loop] for array, n_loop in split))
     if 0 in loop:
-        hypothesis.reject()  # there is no loop element
+        reject_example("there is no loop element")
     if not spec.takes_rows:
         return concrete_op, [np.array(array[(0,) * n_loop]) for array, n_loop in split]
     return concrete_op, [np.array(array) for array in flattened(inputs, loop, ranks)]

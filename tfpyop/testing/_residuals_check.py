@@ -16,12 +16,13 @@ from tfpyop._host.kept_objects import ignoring_objects
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 from tfpyop.testing._call_checks import require_equal
-from tfpyop.testing._check_runner import CheckRunner, Outcome, described
+from tfpyop.testing._check_runner import CheckRunner, described
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._derivatives import direction_of, generator_of, jvp, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import rules_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._purity_check import other_arguments, raw_call
 from tfpyop.testing._strategies import smooth_arguments
 
@@ -32,6 +33,7 @@ _CAUSE = "the object depends on more than the inputs, for example on a workspace
 Derivative = Callable[[], list[Array]]
 
 
+@check_function()
 def check_residuals(
     op: Op[..., Any],
     /,
@@ -40,7 +42,7 @@ def check_residuals(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that the Python objects among the residuals depend on the inputs only.
 
     Proves, for the drawn examples, that the rules give the same derivatives if the function is called with other inputs
@@ -84,7 +86,7 @@ def check_residuals(
                 got = _again(check, noun, derivative)
             _compare(check, noun, first[noun], got, "an object that is created again changes a derivative")
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 

@@ -15,12 +15,13 @@ from tfpyop._registry.op_def import NumpyRule
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import Array, is_differentiable
 from tfpyop.errors import ContractError
-from tfpyop.testing._check_runner import CheckRunner, Outcome
+from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._derivatives import generator_of
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, rules_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 20
@@ -39,6 +40,7 @@ _NOISE = 32
 the pattern excludes share it. If one of them really changes, its own change is far larger."""
 
 
+@check_function()
 def check_sparsity(
     op: Op[..., Any],
     /,
@@ -47,7 +49,7 @@ def check_sparsity(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that outputs do not change with input elements that the sparsity pattern excludes.
 
     Proves, for the drawn examples, that moving one core element of an input changes no core element of an output that
@@ -91,7 +93,7 @@ def check_sparsity(
             if at.wanted[number]:
                 _require_pattern(check, at, number, pattern, inputs[number], n_loop, wanted)
 
-    check.run(smooth_arguments(op) if arguments is None else arguments, body)
+    yield Property(check, smooth_arguments(op) if arguments is None else arguments, body)
     return check.passed()
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import hypothesis
 import numpy as np
 import tensorflow as tf
-from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
@@ -22,7 +19,6 @@ from tfpyop.testing._check_runner import CheckRunner
 from tfpyop.testing._comparisons import Vectors, arrays_of
 from tfpyop.testing._derivatives import host_function, jvp, vjp
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._failures import CheckError
 from tfpyop.testing._many_points import Batch, Where, batches
 from tfpyop.testing._numbers import SMALLEST, input_dtype
 from tfpyop.testing._ops import flat_function, spec_of
@@ -101,20 +97,7 @@ class Sweeper:
 
     def judge(self, examples: Sequence[Arguments], body: Callable[[Arguments], None]) -> None:
         """Run the body of a check on examples, in addition to the examples of the strategy."""
-        end = time.perf_counter() + _MOST_SECONDS
-        failures: list[CheckError] = []
-
-        def judge(arguments: Arguments) -> None:
-            if not failures and time.perf_counter() > end:  # Hypothesis repeats a failure, also after the end
-                hypothesis.reject()
-            try:
-                body(arguments)
-            except CheckError as failure:
-                failures.append(failure)
-                raise
-
-        if examples:
-            self._check.run(st.sampled_from(examples), judge, at_most=2 * len(examples), is_conclusive=False)
+        self._check.judge_all(examples, body, most_seconds=_MOST_SECONDS)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of points that the strategy of the check allows."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from tfpyop._discovery import ops_of
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._check_op import CHECKS, Check, checked_names
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._failures import CheckError
+from tfpyop.testing._given_tests import cases, given_test, identifier
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import is_unbound_method, subject_of
 from tfpyop.testing._validation import require_count, require_seed
@@ -29,7 +30,11 @@ def make_test_class(
     modes: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> type:
-    """Return a test class for pytest: one test for each op and check, marked `tfpyop`.
+    """Return a test class for pytest: one test for each op, check and mode, marked `tfpyop`.
+
+    Each test is a test of Hypothesis, made by `@given`. Statistics, profiles, the example database, blobs and
+    observability work as for other tests. The name of a test is `test_{op}_{check}`, or `test_{op}_{check}_{mode}` for
+    checks with a property for each mode.
 
     Args:
       ops: A module, whose ops are used except for methods; or one op, or several ops.
@@ -72,22 +77,19 @@ def make_test_class(
             raise RegistrationError(
                 f"arguments= contains {name!r}, which is not the name of an op.", remedy=nearest(name, named)
             )
-    cases = [pytest.param(name, check, id=f"{name}-{check}") for name in named for check in names]
+    tests: dict[str, Any] = {}
+    for name, op in named.items():
+        for check in names:
+            for case, own in cases(op, CHECKS[check], checked_modes(modes)):
+                test = given_test(op, CHECKS[check], {**options, "arguments": drawn.get(name), "modes": own})
+                tests[_unused(f"test_{identifier(f'{name}_{case}')}", tests)] = pytest.mark.tfpyop(test)
+    return type("TestOps", (), {"__doc__": "Run every check on every op.", **tests})
 
-    class TestOps:
-        """Run every check on every op."""
 
-        @pytest.mark.tfpyop
-        @pytest.mark.parametrize(("name", "check"), cases)
-        def test_op(self, name: str, check: str) -> None:
-            try:
-                outcome = CHECKS[check](named[name], arguments=drawn.get(name), **options)
-            except CheckError as failure:
-                pytest.fail(str(failure), pytrace=False)  # the report is complete
-            if outcome.status == "skipped":
-                pytest.skip(str(outcome.reason))
-
-    return TestOps
+def _unused(name: str, used: Container[str]) -> str:
+    """Return a name that is not used yet: with a number if op names differ only in punctuation."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in used else next(other for other in numbered if other not in used)
 
 
 def _named(ops: ModuleType | Op[..., Any] | Iterable[Op[..., Any]]) -> dict[str, Op[..., Any]]:

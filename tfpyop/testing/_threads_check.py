@@ -18,11 +18,12 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array
 from tfpyop.testing._call_checks import function_outputs, require_equal
-from tfpyop.testing._check_runner import CheckRunner, Outcome, quietly
+from tfpyop.testing._check_runner import CheckRunner, quietly
 from tfpyop.testing._derivatives import generator_of, vjp, weights_like
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import concrete_op_of, flat_function, plain_outputs, rules_of, spec_of
+from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import rows as draw_rows
 
 _N_THREADS = 4
@@ -50,6 +51,7 @@ _CAUSE = (
 )
 
 
+@check_function()
 def check_threads(
     op: Op[..., Any],
     /,
@@ -58,7 +60,7 @@ def check_threads(
     max_examples: int | None = None,
     seed: int | None = None,
     modes: Sequence[str] | None = None,
-) -> Outcome:
+) -> Steps:
     """Check that parallel calls in several threads return the same as sequential calls.
 
     Threads call the op, its function with large arrays, and its gradient, with two different arguments of the same
@@ -87,7 +89,7 @@ def check_threads(
     def collect(rows: Rows) -> None:
         pairs.append([_Case.of(check, op, arguments) for arguments in rows.arguments[:2]])
 
-    check.run(draw_rows(op, arguments), collect, shrinks=False)
+    yield Property(check, draw_rows(op, arguments), collect, shrinks=False)
     with quietly(), _switching_often(), ThreadPoolExecutor(_N_THREADS) as pool:
         end = time.perf_counter() + _MOST_SECONDS_IN_TOTAL
         for pair in pairs:
