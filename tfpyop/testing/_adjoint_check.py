@@ -20,6 +20,7 @@ from tfpyop.testing._failures import is_refusal
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import linear_inputs, rules_of
 from tfpyop.testing._property import Property, Steps, check_function
+from tfpyop.testing._rule_scripts import adjoint_script
 from tfpyop.testing._strategies import smooth_arguments
 
 _MOST_ELEMENTS = 12
@@ -148,6 +149,7 @@ class _Part:
                 expected=f"{expected:.9g}, the product of the output for this vector and the cotangents",
                 got=f"{got:.9g}, the product of the vector and the adjoint",
                 cause=self._cause(expected, got),
+                script=adjoint_script(self._at.arrays, weights, self._with_zeros(vector)),
             )
 
     def _cause(self, expected: float, got: float) -> str | None:
@@ -190,13 +192,19 @@ class _Part:
         values = self._generator.normal(size=like.shape)
         return np.asarray(values + 1j * self._generator.normal(size=like.shape) if np.iscomplexobj(like) else values)
 
+    def _with_zeros(self, vectors: Vectors) -> list[Array | None]:
+        """Return vectors with zeros for the linear inputs that have none, and None for all other inputs."""
+        pairs = zip(self._at.arrays, vectors, strict=True)
+        return [
+            (np.zeros_like(array) if vector is None else vector) if number in self._numbers else None
+            for number, (array, vector) in enumerate(pairs)
+        ]
+
     def _values(self, vectors: Vectors) -> Sequence[Array]:
         """Return the outputs for these vectors. The other linear inputs are zero."""
         at = self._at
-        inputs = [
-            np.zeros_like(array) if vector is None and number in self._numbers else array if vector is None else vector
-            for number, (array, vector) in enumerate(zip(at.arrays, vectors, strict=True))
-        ]
+        given = self._with_zeros(vectors)
+        inputs = [array if vector is None else vector for array, vector in zip(at.arrays, given, strict=True)]
         try:
             return at.function.call(inputs)
         except Exception as error:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import re
 import time
 import traceback
 import unittest
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 import hypothesis
 from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
 from tfpyop import Op
 from tfpyop.errors import UnsupportedError
+from tfpyop.testing._check_scripts import check_script
 from tfpyop.testing._drawn import Drawn, NotTested
 from tfpyop.testing._events import record_shapes, reject_example
 from tfpyop.testing._examples import Arguments, Rows
@@ -97,6 +97,13 @@ def quietly() -> Iterator[None]:
         yield
 
 
+class Script(Protocol):
+    """A script that shows a failure."""
+
+    def code(self, op: Op[..., Any], arguments: Arguments) -> str | None:
+        """Return the script for a call; None if it cannot be written for this call."""
+
+
 class CheckRunner:
     """Judge the examples of one check of one op: count them, and turn exceptions into failures with the example.
 
@@ -121,13 +128,12 @@ class CheckRunner:
         require_count(op, max_examples)
         require_seed(op, seed)
         self._op = op
-        own = re.split(r"[:./]", op.name)[-1]
-        self._name = own if own.isidentifier() else "op"
         self._check = check
         self._max_examples = usual if max_examples is None else max_examples
         self._seed = seed
         self._n_examples = self._n_rejected = self._n_refused = self._n_pointless = 0
         self._drawn = Drawn()
+        self._example: Arguments | None = None
         self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
@@ -255,8 +261,16 @@ class CheckRunner:
         """Return the outcome of a check that does not apply."""
         return Outcome(self._check, self._op.name, "skipped", reason=reason)
 
-    def failure(self, problem: str, **details: Any) -> CheckError:
-        """Return a failure of this check."""
+    def failure(self, problem: str, *, script: Script | None = None, **details: Any) -> CheckError:
+        """Return a failure of this check.
+
+        Args:
+          problem: What is wrong, as a sentence.
+          script: The script that shows it for the current example. Default: a script that runs the check.
+          **details: Further details of the failure.
+        """
+        if script is not None and self._example is not None and not is_quick():
+            details["code"] = script.code(self._op, self._example)
         return CheckError(problem, check=self._check, subject=self._subject, **details)
 
     def reject(self, error: Exception) -> NoReturn:
@@ -316,19 +330,20 @@ class CheckRunner:
     @contextlib.contextmanager
     def named(self, example: Arguments | Rows) -> Iterator[None]:
         """Add the example to a failure, and convert all other exceptions to failures."""
+        self._example = example if isinstance(example, Arguments) else None
         try:
             yield
         except (UnsatisfiedAssumption, _HopelessError):
             self._n_rejected += 1
             raise
         except CheckError as error:
-            error.code = error.code or example.code(self._name)
+            error.code = error.code or check_script(self._op, self._check, example, error.mode)
             raise
         except Exception as error:
             raise self.failure(
                 "a call raised an exception.",
                 got=described(error),
-                code=example.code(self._name),
+                code=check_script(self._op, self._check, example, None),
             ) from error
 
 

@@ -13,7 +13,7 @@ from tfpyop import Op
 from tfpyop._numdiff.directional import Function
 from tfpyop._registry.op_def import Transform
 from tfpyop._spec.coercion import Array, dtype_kind, is_differentiable
-from tfpyop.testing._check_runner import CheckRunner
+from tfpyop.testing._check_runner import CheckRunner, Script
 from tfpyop.testing._derivatives import (
     Slopes,
     direction_of,
@@ -200,6 +200,7 @@ def compare_totals(
     direction: Vectors,
     noise: float,
     problem: str,
+    script: Script,
 ) -> None:
     """Raise a failure unless (vectors, J direction) = (got, direction)."""
     reject_infinite(numerical, got)
@@ -208,6 +209,7 @@ def compare_totals(
             problem,
             expected=f"{inner(vectors, numerical.values):.9g} +- {error_of(numerical, vectors):.1g} by differences",
             got=f"{inner(got, direction):.9g}",
+            script=script,
         )
 
 

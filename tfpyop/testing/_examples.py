@@ -64,12 +64,6 @@ class Rows(NamedTuple):
         )
         return arrays
 
-    def code(self, op: str = "op") -> str:
-        """Return the call of all rows as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
-        static = "".join(f", {name}={value_code(value)}" for name, value in self.static.items())
-        stacked = ", ".join(map(value_code, self.stacked))
-        return f"tf.vectorized_map(lambda args: {op}(*args{static}), [{stacked}], warn=False)"
-
 
 def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:
     """Return a call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
@@ -84,13 +78,13 @@ def value_code(value: Any) -> str:
     Enum, the code needs the Enum's name.
     """
     if isinstance(value, np.ndarray):
-        code = _array_code(value)
+        code = array_code(value)
         return f"tf.constant({code})" if value.dtype.name in _DOUBLE else code
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, np.generic):
         name = value.dtype.name
-        return f"np.{name}({_number_code(value)})" if name in vars(np) else _array_code(np.asarray(value))
+        return f"np.{name}({_number_code(value)})" if name in vars(np) else array_code(np.asarray(value))
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key!r}: {value_code(item)}' for key, item in value.items())}}}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -101,7 +95,8 @@ def value_code(value: Any) -> str:
     return _number_code(value) if isinstance(value, float | complex) else repr(value)
 
 
-def _array_code(array: Array) -> str:
+def array_code(array: Array) -> str:
+    """Return an array as Python code, with its dtype, shape, and, if possible, memory order."""
     dtype = f"np.{array.dtype.name}" if array.dtype.name in vars(np) else repr(array.dtype.name)
     dtype = "object" if array.dtype.kind == "O" else dtype
     numbers = [_number_code(number) for number in array.flat]

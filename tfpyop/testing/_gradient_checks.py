@@ -26,6 +26,7 @@ from tfpyop.testing._comparisons import (
     arrays_of,
     compare_totals,
     counted_weights,
+    error_of,
     first_of,
     largest,
     require_some,
@@ -38,6 +39,7 @@ from tfpyop.testing._derivatives import (
     direction_of,
     generator_of,
     host_function,
+    inner,
     jvp,
     slopes,
     vjp,
@@ -55,6 +57,7 @@ from tfpyop.testing._many_points import Batch
 from tfpyop.testing._modes import checked_modes, is_applicable
 from tfpyop.testing._ops import flat_function, lacks_second_derivative, rules_of, spec_of, undefined_inputs
 from tfpyop.testing._property import Property, Steps, check_function
+from tfpyop.testing._rule_scripts import RuleScript, second_order_script, tangent_script, transposed_script
 from tfpyop.testing._strategies import smooth_arguments
 from tfpyop.testing._surrogate_checks import REASON, SurrogateGradientChecker, check_surrogate_jvp
 from tfpyop.testing._sweep import row_products
@@ -180,6 +183,14 @@ def check_jvp(
                     expected=f"{values[index]:.9g} by differences, +- {numerical.errors[number][index]:.1g}",
                     got=f"{got[index]:.9g}",
                     cause=next(iter(likely_causes(got, values)), None),
+                    script=tangent_script(
+                        at.arrays,
+                        direction,
+                        output=number,
+                        index=index,
+                        expected=values[index],
+                        error=float(numerical.errors[number][index]),
+                    ),
                 )
         _require_light_tangents(check, at, direction, numerical)
         if rules_of(op).vjp is not None and set(at.undefined) <= set(at.without_tangents):
@@ -267,9 +278,10 @@ def check_second_order(
             direction=direction,
             noise=noise,
             problem="the second derivative is wrong along a random direction.",
+            script=first.script(vectors, direction, numerical),
         )
         light = LightElements(gradient, at.arrays, direction, pull=first.pulled_back, noise=noise)
-        _require_light_elements(check, light, numerical, vectors, second)
+        _require_light_elements(check, light, numerical, vectors, second, first)
 
     strategy = smooth_arguments(op) if arguments is None else arguments
     sweeper = Sweeper(check, op, strategy, seed=seed)
@@ -302,6 +314,19 @@ class FirstGradient:
             note = coverage.compare if counts.any() else coverage.leave_undecided
             if counts.size:
                 note(f"the derivative of the cotangent of input {number}", is_zero=True)
+
+    def script(self, vectors: Vectors, direction: Vectors, numerical: Slopes) -> RuleScript:
+        """Return a script that shows that the derivative along a direction differs from differences."""
+        expected, error = inner(vectors, numerical.values), error_of(numerical, vectors)
+        return self.script_of(vectors, direction, expected, error)
+
+    def script_of(self, vectors: Vectors, direction: Vectors, expected: float, error: float) -> RuleScript:
+        """Return a script that shows that the derivative along a direction is not the expected number."""
+        given = iter(vectors)
+        placed = [next(given) if is_wanted else None for is_wanted in self.at.wanted]
+        return second_order_script(
+            self.at.arrays, self.cotangents, placed, direction, expected=expected, error=float(error)
+        )
 
     def pulled_back(self, vectors: Vectors) -> Vectors:
         """Return the gradient of the gradient, for cotangents of the results of `of_arrays`."""
@@ -350,11 +375,24 @@ def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, n
             expected=f"{found.expected:.9g} by differences, +- {found.error:.1g}",
             got=f"{found.got:.9g}",
             cause=next(iter(likely_causes(np.array(found.got), np.array(found.expected))), None),
+            script=tangent_script(
+                at.arrays,
+                found.direction,
+                output=found.output,
+                index=found.index,
+                expected=found.expected,
+                error=found.error,
+            ),
         )
 
 
 def _require_light_elements(
-    check: CheckRunner, light: LightElements, numerical: Slopes, vectors: Vectors, gradients: Vectors
+    check: CheckRunner,
+    light: LightElements,
+    numerical: Slopes,
+    vectors: Vectors,
+    gradients: Vectors,
+    first: FirstGradient,
 ) -> None:
     """Raise a failure if second derivatives are wrong that are much smaller than other second derivatives."""
     if not all(np.isfinite(gradient).all() for gradient in gradients if gradient is not None):
@@ -363,6 +401,7 @@ def _require_light_elements(
     if found is not None:
         raise check.failure(
             f"the second derivative is wrong {found.place}.",
+            script=first.script_of(found.weights, found.direction, found.expected, found.error),
             expected=f"{found.expected:.9g} +- {found.error:.1g} by differences",
             got=f"{found.got:.9g}",
             cause=next(iter(found.causes), None),
@@ -376,4 +415,7 @@ def _require_adjoint(
     weights = counted_weights(numerical, weights_like(at.outputs, generator_of(at.arrays, 1)))
     gradients = arrays_of(vjp(at.call, at.tensors, weights))
     tolerance = max(tolerance_of(array) for array in [*weights, *gradients] if array is not None)
-    require_transposed(check, (weights, tangents, gradients, direction), tolerance=tolerance, noise=NOISE)
+    script = transposed_script(at.arrays, weights, direction)
+    require_transposed(
+        check, (weights, tangents, gradients, direction), tolerance=tolerance, noise=NOISE, script=script
+    )

@@ -35,6 +35,7 @@ class TangentMismatch:
     expected: complex
     error: float
     got: complex
+    direction: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class LightTangents:
                 index = first_of(flags & counted)
                 values = (numerical.values, errors, tangents)
                 expected, error, got = (side[number][index] for side in values)
-                return TangentMismatch(number, index, expected, float(error), got)
+                return TangentMismatch(number, index, expected, float(error), got, direction)
         return None
 
     def _wrong(

@@ -5,6 +5,7 @@ It also judges rules of noisy functions and of functions that compute in single 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from tfpyop.testing._linearity import NOISE, contradiction, require_close, requi
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import flat_function, rules_of, spec_of
 from tfpyop.testing._property import Property, Steps, check_function
+from tfpyop.testing._rule_scripts import linearity_script, transposed_script
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 20
@@ -94,12 +96,14 @@ def check_linearity(
 def _require_linear_gradient(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless the gradient of a combination of cotangents is the combination of the gradients."""
     generator = generator_of(at.arrays, 1)
+    vectors = [weights_like(at.outputs, generator) for _ in range(2)]
     require_linear(
         check,
         lambda weights: _gradients(check, at, weights),
-        [weights_like(at.outputs, generator) for _ in range(2)],
+        vectors,
         lambda number: f"the cotangent of input {number} is not linear in the cotangents of the outputs",
         tolerance=_TOLERANCE,
+        script=functools.partial(linearity_script, at.arrays, vectors, is_forward=False),
         cause=_NONLINEAR,
     )
 
@@ -107,12 +111,14 @@ def _require_linear_gradient(check: CheckRunner, at: Point) -> None:
 def _require_linear_tangents(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless the tangents of a combination are the combination of the tangents."""
     generator = generator_of(at.arrays, 2)
+    vectors = [_moves(at, at.varied, generator) for _ in range(2)]
     require_linear(
         check,
         lambda moves: _tangents(check, at, moves),
-        [_moves(at, at.varied, generator) for _ in range(2)],
+        vectors,
         lambda number: f"the tangent of output {number} is not linear in the tangents of the inputs",
         tolerance=_TOLERANCE,
+        script=functools.partial(linearity_script, at.arrays, vectors, is_forward=True),
         cause=_NONLINEAR.replace("cotangent", "tangent"),
     )
 
@@ -121,7 +127,8 @@ def _require_transposed(check: CheckRunner, at: Point) -> None:
     """Raise a failure unless (u, J v) = (u J, v)."""
     weights, moves = _vectors_of_both(at)
     products = weights, _tangents(check, at, moves), _gradients(check, at, weights), moves
-    require_transposed(check, products, tolerance=_TOLERANCE, is_kink=lambda: _is_kink(at))
+    script = transposed_script(at.arrays, weights, moves)
+    require_transposed(check, products, tolerance=_TOLERANCE, is_kink=lambda: _is_kink(at), script=script)
 
 
 def _is_kink(at: Point) -> bool:

@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, finfo
 from tfpyop.errors import GradientError
-from tfpyop.testing._check_runner import CheckRunner
+from tfpyop.testing._check_runner import CheckRunner, Script
 from tfpyop.testing._comparisons import Point
 from tfpyop.testing._derivatives import direction_of, generator_of, jvp, weights_like
 from tfpyop.testing._examples import Arguments
@@ -21,6 +21,7 @@ from tfpyop.testing._failures import CheckError
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import rules_of, spec_of
 from tfpyop.testing._property import Property, Steps, check_function
+from tfpyop.testing._rule_scripts import needs_script
 from tfpyop.testing._strategies import smooth_arguments
 
 _USUAL = 20
@@ -90,7 +91,9 @@ def _check_cotangents(check: CheckRunner, at: Point) -> None:
         found = _with_error(check, at, needs, weights)
         for number, is_needed in enumerate(needs):
             if is_needed:
-                _require_equal(check, f"the cotangent of input {number}", needs, found[number], whole[number])
+                script = needs_script(at.arrays, weights, number, needs, at.wanted)
+                pair = found[number], whole[number]
+                _require_equal(check, f"the cotangent of input {number}", needs, *pair, script=script)
 
 
 def _with_error(
@@ -150,7 +153,13 @@ def _combinations(wanted: Sequence[bool]) -> Iterator[tuple[bool, ...]]:
 
 
 def _require_equal(
-    check: CheckRunner, what: str, needs: Sequence[bool], found: Array | None, whole: Array | None
+    check: CheckRunner,
+    what: str,
+    needs: Sequence[bool],
+    found: Array | None,
+    whole: Array | None,
+    *,
+    script: Script | None = None,
 ) -> None:
     """Raise a failure unless two derivatives are equal, up to the rounding of another order of operations."""
     like = whole if whole is not None else found
@@ -161,15 +170,23 @@ def _require_equal(
     tolerance = float(finfo(like.dtype).eps) ** 0.5 * float(largest)
     if not np.all(np.isclose(got, expected, rtol=0, atol=tolerance, equal_nan=True)):
         shown = "None" if found is None else _shown(got)
-        raise _failure(check, f"{what} changes with op.needs.", needs, _shown(expected), shown)
+        raise _failure(check, f"{what} changes with op.needs.", needs, _shown(expected), shown, script)
 
 
-def _failure(check: CheckRunner, problem: str, needs: Sequence[bool], expected: str | None, got: str) -> CheckError:
+def _failure(
+    check: CheckRunner,
+    problem: str,
+    needs: Sequence[bool],
+    expected: str | None,
+    got: str,
+    script: Script | None = None,
+) -> CheckError:
     return check.failure(
         problem,
         expected=None if expected is None else f"{expected}, as where everything is needed",
         got=f"{got} for op.needs = {tuple(needs)}",
         cause=_CAUSE,
+        script=script,
     )
 
 

@@ -97,18 +97,8 @@ def check_order(
                 _require_interleaved(check, calls, mode="graph")
             _require_reusable(check, calls, graphs)
 
-    yield Property(check, pairs(op, arguments).map(lambda rows: Pair(rows.arguments[:2])), body, shrinks=False)
+    yield Property(check, pairs(op, arguments).map(lambda rows: Rows(rows.arguments[:2])), body, shrinks=False)
     return check.passed()
-
-
-class Pair(Rows):
-    """The arguments of two calls, one after the other."""
-
-    __slots__ = ()
-
-    def code(self, op: str = "op") -> str:
-        """Return both calls as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
-        return f"[{', '.join(row.code(op) for row in self.arguments)}]"
 
 
 class _Call:
@@ -258,7 +248,7 @@ def _require_same_shapes(check: CheckRunner, op: Op[..., Any], arguments: Argume
         if error is None or _error_of(op, _other_numbers(other)) is not None:
             continue
         shapes = ", ".join(str(np.shape(leaf)) for leaf in other.args)
-        with check.named(Pair((arguments, other))):
+        with check.named(Rows((arguments, other))):
             raise check.failure(
                 "a call raises after a call with the same numbers in another shape.",
                 expected=f"results for inputs of shapes {shapes}, as for other numbers in these shapes",

@@ -64,8 +64,8 @@ def _lines(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array], wron
     is_all = len(counted) == len(wrong.cotangents)
     static = call_code("", (), arguments.static)[1:-1]
     yield from ("import numpy as np", "import tensorflow as tf", where, "")
-    yield f"args = {_constants(packed)}"
-    yield f"cotangents = {_constants([cotangent for cotangent in wrong.cotangents if cotangent is not None])}"
+    yield f"args = {constants_code(packed)}"
+    yield f"cotangents = {constants_code([cotangent for cotangent in wrong.cotangents if cotangent is not None])}"
     yield from ("inputs = tf.nest.flatten(args)", "")
     if wrong.mode in _DECORATORS:
         yield _DECORATORS[wrong.mode]
@@ -87,7 +87,7 @@ def _lines(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array], wron
         yield f"gradient = gradients[{number}]"
         yield f'print("got", None if gradient is None else gradient.numpy()[{", ".join(map(str, index)) or "()"}])'
         return
-    directions = ", ".join("None" if vector is None else _array(vector) for vector in wrong.directions)
+    directions = ", ".join("None" if vector is None else plain_array_code(vector) for vector in wrong.directions)
     yield f"directions = [{directions}]"
     yield "moved = [(g, d) for g, d in zip(gradients, directions) if g is not None and d is not None]"
     yield 'print("got", sum(np.sum(np.real(np.conj(g.numpy()) * d)) for g, d in moved))'
@@ -108,20 +108,20 @@ def importable_name(op: Op[..., Any]) -> tuple[str, str]:
     return name, f"# run this where {name} refers to {subject_of(op)}"
 
 
-def _constants(values: Any) -> str:
+def constants_code(values: Any) -> str:
     """Return nested arrays as code, with a tensor for each array."""
     if isinstance(values, np.ndarray | np.generic | float | int | complex | bool):
         code = value_code(np.asarray(values))
         return code if code.startswith("tf.constant(") else f"tf.constant({code})"
     if isinstance(values, dict):
-        return f"{{{', '.join(f'{key!r}: {_constants(value)}' for key, value in values.items())}}}"
-    parts = ", ".join(map(_constants, values))
+        return f"{{{', '.join(f'{key!r}: {constants_code(value)}' for key, value in values.items())}}}"
+    parts = ", ".join(map(constants_code, values))
     if hasattr(values, "_fields"):
         return f"{type(values).__name__}({parts})"
     return f"[{parts}]" if isinstance(values, list) else f"({parts}{',' * (len(values) == 1)})"
 
 
-def _array(values: Any) -> str:
+def plain_array_code(values: Any) -> str:
     code = value_code(np.asarray(values))
     return code[len("tf.constant(") : -1] if code.startswith("tf.constant(") else code
 

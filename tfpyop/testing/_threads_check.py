@@ -171,7 +171,7 @@ class _Stress:
                 end = time.perf_counter() + seconds
                 for number in range(n_calls):
                     case = self._pair[(first + number) % len(self._pair)]
-                    with self._check.named(case.arguments):
+                    with self._check.named(Rows(tuple(case.arguments for case in self._pair))):
                         call(case)
                     if time.perf_counter() > end:
                         break
