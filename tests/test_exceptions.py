@@ -82,6 +82,64 @@ def test_graphs_raise_an_error_with_op_inputs_and_traceback_in_its_text(mode, er
     assert modes.call(mode, op, X).tolist() == [2, 4, 6]
 
 
+def failing_rule(kind):
+    """An op with a rule of a kind that always raises; for `numerical`, the function raises in the rule."""
+    if kind == "numerical":
+        calls = []
+
+        def once(x):
+            calls.append(x)
+            if len(calls) > 1:
+                raise OwnError("not today")
+            return x
+
+        return differentiable_op(once, signature="()->()", grad="numerical")
+    op = differentiable_op(lambda x: x, signature="()->()")
+
+    @getattr(op, kind)
+    def fail(op, *vectors):
+        raise OwnError("not today")
+
+    return op
+
+
+@pytest.mark.parametrize("mode", ["tape inside", "tape outside", "gradients", "tape inside, XLA"])
+@pytest.mark.parametrize("kind", ["numpy_gradient", "numpy_jacobian", "numpy_adjoint", "numerical"])
+def test_graphs_say_whether_the_rule_or_the_function_raised(mode, kind):
+    what = "function" if kind == "numerical" else "rule"
+    with pytest.raises(tf.errors.OpError, match=rf"/vjp' .*: the {what} raised OwnError: not today\n  Called with: "):
+        modes.gradient(mode, failing_rule(kind), X)
+
+
+def test_a_batch_in_a_graph_says_that_the_rule_raised():
+    op = failing_rule("numpy_gradient")
+
+    def derivative(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = op(x)
+        return tape.gradient(y, x)
+
+    with pytest.raises(tf.errors.OpError, match=r"/vjp' .*: the rule raised OwnError"):
+        tf.vectorized_map(derivative, tf.constant(X))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("numpy_jacobian", "A Jacobian rule is called as rule(op)."),
+        ("numpy_gradient", "The rule is called as rule(op, cotangent)."),
+    ],
+)
+def test_graphs_say_how_a_rule_is_called_next_to_its_exception(kind, advice):
+    op = differentiable_op(lambda x: x, signature="()->()")
+    getattr(op, kind)(lambda op, x, y: x)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        modes.gradient("tape inside", op, X)
+    assert f"\n  Called with: float32[3], float32[3], float32[3]\n  {advice}\n" in str(caught.value)
+
+
 class RefusingError(Exception):
     """An exception that refuses to tell what it consists of."""
 

@@ -11,7 +11,7 @@ from scipy.sparse import linalg as sparse_linalg
 from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded, gradient_of
 from tests.test_jacobian import assert_derivatives, notes_of, tangents, weighted_gradient
-from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
+from tfpyop import UNDEFINED, ContractError, GradientError, RegistrationError, differentiable_op
 from tfpyop._op import op_def_of
 from tfpyop._rules.implicit_derivatives import solver_of
 from tfpyop.testing import CheckError, check_gradient, check_implicit, check_op
@@ -611,8 +611,21 @@ def test_a_residual_that_is_not_zero(mode, derivative, solve):
 def test_a_value_that_is_not_stationary():
     op = differentiable_op(lambda x: 1.1 * x, signature="()->()")
     op.stationary(lambda op: (op.outputs[0] - op.inputs[0]) ** 2, verify=1e-3)
-    with pytest.raises(GradientError, match=r"stationary rule of op .*: the residual is not zero"):
+    with pytest.raises(GradientError) as caught:
         weighted_gradient(op, tf.constant(X))
+    assert "): the gradient of the objective is not zero at the value that the function returned." in str(caught.value)
+    assert str(caught.value).endswith(
+        "Check that the function returns a stationary point of this objective. Reduce the tolerance of the optimizer, "
+        "or increase verify=, the largest absolute value of the gradient that is allowed."
+    )
+
+
+def test_an_invalid_limit_of_a_gradient():
+    message = (
+        r"verify= is invalid.\n  Expected: the largest absolute value of the gradient of the objective, a positive"
+    )
+    with pytest.raises(RegistrationError, match=message):
+        solved("stationary", verify=0)
 
 
 @pytest.mark.parametrize("verify", [0, -1.0, True, "yes", float("nan"), float("inf")])
@@ -713,6 +726,8 @@ def test_an_objective_that_is_not_one_number_for_each_element(objective, expecte
 def test_a_wrong_count_of_objectives(result):
     text = raised(ContractError, lambda op: result, kind="stationary")
     assert "a stationary rule returned the wrong number of objectives.\n  Expected: one tensor" in text
+    assert ("Check that the rule has a return statement." in text) == (result is None)
+    assert "@op.implicit" not in text
 
 
 def test_an_objective_that_does_not_depend_on_the_output():
@@ -736,6 +751,43 @@ def test_numpy_in_a_residual(kind, result, mode):
     assert (
         "TensorFlow cannot trace how the" in text or f"the op's {kind} rule calls numpy on a symbolic tensor." in text
     )
+    assert text.endswith(", or make the numpy part an op of its own with differentiable_op.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("result", [UNDEFINED, (UNDEFINED,)])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_rule_that_returns_undefined(kind, result, mode):
+    if kind == "stationary" and isinstance(result, tuple):
+        pytest.skip("an objective in a tuple is another error")
+    text = raised(GradientError, lambda op: result, kind=kind, mode=mode)
+    article = {"implicit": "an", "stationary": "a"}[kind]
+    assert f"{kind} of op 'tests.implicit.raised'" in text
+    assert f": {article} {kind} rule returned UNDEFINED.\n  Expected: a" in text
+    assert "name the inputs in non_differentiable=" in text
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_gradient_in_place_of_an_objective(mode):
+    text = raised(ContractError, lambda op: 2 * op.outputs[0], kind="stationary", signature="(n)->(n)", mode=mode)
+    assert text.endswith("If this is the gradient of the objective, attach it with @op.implicit.")
+    text = raised(
+        ContractError,
+        lambda op: op.outputs,
+        kind="stationary",
+        function=lambda x: (x, x),
+        signature="(n)->(n),(n)",
+        mode=mode,
+    )
+    assert text.endswith("If this is the gradient of the objective, attach it with @op.implicit.")
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("axis", [-1, None])
+def test_an_objective_in_place_of_a_residual(mode, axis):
+    result = lambda op: tf.reduce_sum(op.outputs[0] ** 2, axis)  # noqa: E731
+    text = raised(ContractError, result, signature="(n)->(n)", mode=mode)
+    assert text.endswith("If this is an objective that the outputs minimize, attach it with @op.stationary.")
 
 
 def test_a_rule_with_a_cotangent_says_how_it_is_called():
@@ -755,7 +807,7 @@ def test_a_derivative_has_one_rule(kind, other):
     op = differentiable_op(lambda x: x, signature="()->()")
     getattr(op, other)(lambda op, *vectors: vectors)
     message = (
-        r"defines the same derivative as the" if other != kind else rf"the op already has a {kind} rule, defined at"
+        r"defines the same derivative as the" if other != kind else rf"the op already has an? {kind} rule, defined at"
     )
     with pytest.raises(RegistrationError, match=message):
         getattr(op, kind)(lambda op: op.outputs[0])

@@ -623,8 +623,20 @@ def test_an_op_has_one_jacobian(kind, other):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_jacobian_beside_derivatives_from_values_is_an_error(kind):
     op = differentiable_op(lambda x: x, signature="()->()", grad="numerical")
-    with pytest.raises(RegistrationError, match=r"defines the same derivative as the gradient rule"):
+    message = (
+        r'grad="numerical" already defines this derivative; a Jacobian rule was attached at .*\n'
+        r'  Remove one of the two: grad="numerical" or the rule\.'
+    )
+    with pytest.raises(RegistrationError, match=message):
         getattr(op, kind)(lambda op: 1.0)
+
+
+def test_an_adjoint_next_to_a_jacobian_names_both_kinds():
+    op = differentiable_op(lambda x: x, signature="()->()")
+    op.jacobian(lambda op: 1.0)
+    message = r"the adjoint rule attached at .* defines the same derivative as the Jacobian rule of the op, defined at"
+    with pytest.raises(RegistrationError, match=message):
+        op.adjoint(lambda op, g: g)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1803,9 +1803,9 @@ returns None."""
 def test_a_rule_beside_derivatives_from_values(attach):
     op = differentiable_op(lambda x, y: x, grad="numerical")
     text = f"""\
-{subject(op)}: the op already has such a rule, defined at {place(op.numpy)}; a second one was attached at \
-{place(another)}.
-  Remove one of the two."""
+{subject(op)}: grad="numerical" already defines this derivative; a {"JVP" if "jvp" in attach else "gradient"} rule was \
+attached at {place(another)}.
+  Remove one of the two: grad="numerical" or the rule."""
     check(RegistrationError, text, lambda: getattr(op, attach)(another))
 
 

@@ -176,7 +176,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def describe_kind(value: Any) -> str:
     """Return the name of a value's type with its article: `a list`, `an int`."""
-    name = type(value).__name__
+    return with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """Return a noun with its article: `a list`, `an int`."""
     return f"{'an' if name[0] in 'aeiouAEIO' or name == 'ndarray' else 'a'} {name}"
 
 

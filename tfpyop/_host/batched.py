@@ -35,7 +35,11 @@ class BatchedHostFunction(HostFunction):
 
     def __init__(self, unbatched: HostFunction, signature: Signature | None, in_axes: tuple[InAxes, ...]) -> None:
         super().__init__(
-            unbatched.subject, function=unbatched, output_spec=unbatched.output_spec, is_stateful=unbatched.is_stateful
+            unbatched.subject,
+            function=unbatched,
+            output_spec=unbatched.output_spec,
+            is_stateful=unbatched.is_stateful,
+            what=unbatched.what,
         )
         self.unbatched = unbatched
         self.signature = signature

@@ -37,6 +37,8 @@ _OF_SHAPES = re.compile(
 """The messages of numpy and scipy for arrays with the wrong shape."""
 _OF_ARGUMENTS = re.compile(r"(positional|keyword) argument")
 """The messages of Python for calls with the wrong arguments."""
+RAISED_IN = "Raised in"
+"""The beginning of the notes that say where an exception was raised."""
 _MOST_PLANS = 1024
 _LOGGER = logging.getLogger("tfpyop")
 
@@ -77,6 +79,7 @@ class HostFunction:
       is_stateful: Whether the function must run exactly once for every call.
       takes_out: Whether the function can write its outputs into given arrays.
       hint: A text for the note on an exception of the user's function.
+      what: The user's code in error messages: `function` or `rule`.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class HostFunction:
         is_stateful: bool = False,
         takes_out: bool = False,
         hint: str | None = None,
+        what: str = "function",
     ) -> None:
         self.subject = subject
+        self.what = what
         self.output_spec = output_spec
         self.is_stateful = is_stateful
         self._function = function
@@ -346,7 +351,7 @@ class HostFunction:
                     "tensor. Change a copy instead: x = x.copy().",
                 )
             types = [ArraySpec.of(argument) for argument in arguments]
-            called = f"Raised in {self.subject}, called with {self.output_spec.describe_inputs(types)}."
+            called = f"{RAISED_IN} {self.subject}, called with {self.output_spec.describe_inputs(types)}."
             annotate(error, " ".join(filter(None, [called, *self._hints(error, types, out)])))
 
     def _hints(self, error: BaseException, types: ArraySpecs, out: Sequence[Array] | None) -> list[str | None]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfpyop._lowering._tensorflow import install_trampoline
 from tfpyop._lowering.autodiff.gradient_node import node_name
-from tfpyop._lowering.status import failure
+from tfpyop._lowering.status import advice_of, failure
 from tfpyop._lowering.tensors import host_results, type_of
 from tfpyop._lowering.traced_outputs import TracedOutputs, read_call
 from tfpyop._lowering.watchdog import WATCHDOG
@@ -50,9 +50,10 @@ def _run(text: str, arrays: Sequence[Any]) -> list[Array]:
     except TfpyopError:
         raise
     except BaseException as error:
-        problem = failure(host.subject, [np.asarray(array) for array in arrays], error)
+        problem = failure(host, [np.asarray(array) for array in arrays], error)
         for note in getattr(error, "__notes__", ()):
-            annotate(problem, note)
+            if note not in advice_of(error):
+                annotate(problem, note)
         raise problem.with_traceback(error.__traceback__) from _reason_of(error)
     if traced is not None:
         traced.check(host.subject, arrays, results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 
+from tfpyop._host.function import RAISED_IN, HostFunction
 from tfpyop._spec.coercion import Array
 from tfpyop._spec.outputs import ArraySpecs, describe_types
 from tfpyop._tracebacks import hide_package_frames
@@ -22,7 +23,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 
 def failure(
-    subject: str,
+    host: HostFunction,
     arrays: Sequence[Array],
     error: BaseException,
     *,
@@ -32,9 +33,9 @@ def failure(
     """Return an exception with the status of a user exception, whose text names the op and the inputs.
 
     Args:
-      subject: The op that failed.
+      host: The host function that failed.
       arrays: The inputs of the call.
-      error: The exception of the function.
+      error: The exception of the user's code. Without a trace, the text has its notes too.
       trace: The traceback as text, if it would be lost otherwise.
       most_characters: Maximum length of the exception's own text. Default: unlimited.
     """
@@ -44,8 +45,16 @@ def failure(
         said = f"(its text raised {type(second).__name__})"
     said = said if most_characters is None else shortened(said, most_characters)
     called_with = describe_arrays(arrays)
-    text = f"{subject}: the function raised {type(error).__name__}: {said}\n  Called with: {called_with}"
+    text = f"{host.subject}: the {host.what} raised {type(error).__name__}: {said}\n  Called with: {called_with}"
+    if trace is None:
+        text = "\n  ".join([text, *advice_of(error)])
     return _kind_of(error)(text if trace is None else f"{text}\n\n{trace}")
+
+
+def advice_of(error: BaseException) -> list[str]:
+    """Return the notes of an exception, except for the notes that say where it was raised."""
+    notes = getattr(error, "__notes__", ())
+    return [note for note in notes if isinstance(note, str) and not note.startswith(RAISED_IN)]
 
 
 def user_traceback(error: BaseException, *, most_characters: int) -> str:

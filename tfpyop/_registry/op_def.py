@@ -31,7 +31,7 @@ from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
 from tfpyop._spec.static_values import PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
-from tfpyop.errors import GradientError, RegistrationError, naming
+from tfpyop.errors import GradientError, RegistrationError, naming, with_article
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class TensorFlowRule:
       decorator: The name of the decorator that attached it, if the rule is derived.
       takes_vectors: Whether the user's rule takes cotangents or tangents.
       annotates: Whether the function adds notes to the exceptions of the user's rule itself.
+      has_numpy_form: Whether a decorator for the same rule in numpy exists.
     """
 
     site: Site
@@ -76,6 +77,7 @@ class TensorFlowRule:
     decorator: str = ""
     takes_vectors: bool = True
     annotates: bool = False
+    has_numpy_form: bool = True
 
     def bound(self, instance: Any) -> TensorFlowRule:
         """Return the rule of a method, bound to an instance."""
@@ -97,12 +99,16 @@ class NumpyRule:
     kind: str = ""
 
 
+ADJOINT = "adjoint rule"
+"""The kind of the rules that follow from an adjoint rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinearRule:
     """State that the op is linear in the inputs of an adjoint rule. Its JVP by them is the op itself on tangents."""
 
     site: Site
-    kind: str = ""
+    kind: str = ADJOINT
 
     def bound(self, instance: Any) -> LinearRule:
         """Return the rule of a method, bound to an instance."""
@@ -492,7 +498,7 @@ class OpDef(NamedOp):
         defines = ", which defines both," if len(rules) > 1 else ""
         raise RegistrationError(
             f"{option_text(derived)} derives the {names[0]} rule from a {names[1]} rule, but "
-            f"{'an' if what[0] in 'aeiou' else 'a'} {what}{defines} is also attached.",
+            f"{with_article(what)}{defines} is also attached.",
             subject=self.subject,
             remedy=f"Remove one of the two: {option_text(derived)} or the rule.",
         )
@@ -501,27 +507,41 @@ class OpDef(NamedOp):
         """Return the rule of the op after another rule is attached, next to the known rules for other inputs."""
         known = self.rules.of(transform)
         if not wrt or not isinstance(known, SplitRule):
-            self._require_first_rule(known, rule, transform, "such a rule")
+            self._require_first_rule(known, rule, transform, "")
             return SplitRule({wrt: rule}) if wrt else rule
         parts = dict(known.parts)
         for names, part in list(parts.items()):
             twice = [name for name in wrt if name in names]
             if twice:
-                self._require_first_rule(part, rule, transform, f"a rule for {' and '.join(map(repr, twice))}")
+                self._require_first_rule(part, rule, transform, f" for {' and '.join(map(repr, twice))}")
                 del parts[names]
         return SplitRule({**parts, wrt: rule})
 
-    def _require_first_rule(self, known: Rule | None, rule: PlainRule, transform: Transform, what: str) -> None:
-        """Raise RegistrationError like `_require_first`. Name the kinds of rules if they differ."""
+    def _require_first_rule(self, known: Rule | None, rule: PlainRule, transform: Transform, of: str) -> None:
+        """Raise RegistrationError like `_require_first`. Name the kinds of rules if they differ.
+
+        Args:
+          known: The rule that the op has.
+          rule: The rule that is attached.
+          transform: The direction of differentiation.
+          of: The inputs that both rules are for, as ` for 'x'`, if the rules are for some inputs.
+        """
         if known is None or known.kind == rule.kind:
-            self._require_first(known, rule, what if known is None or not known.kind else f"a {known.kind}")
+            kind = "" if known is None else known.kind
+            self._require_first(known, rule, f"{with_article(kind or 'rule')}{of}" if kind or of else "such a rule")
         elif known.site is self.site or not rule.site.replaces(known.site):
             usual = "gradient rule" if transform is Transform.VJP else "JVP rule"
+            what, other = rule.kind or usual, known.kind or usual
+            if known.site is self.site and isinstance(known, NumpyRule) and known.kind:  # numerical derivatives
+                problem = f"{other} already defines this derivative; {with_article(what)} was attached at {rule.site}."
+                raise RegistrationError(
+                    problem, subject=self.subject, remedy=f"Remove one of the two: {other} or the rule."
+                )
             raise RegistrationError(
-                f"the {rule.kind or usual} attached at {rule.site} defines the same derivative as the "
-                f"{known.kind or usual} of the op, defined at {known.site}.",
+                f"the {what} attached at {rule.site} defines the same derivative as the {other} of the op, defined at "
+                f"{known.site}.",
                 subject=self.subject,
-                remedy="Remove one of the two.",
+                remedy=f"Remove one of the two.{_of_adjoint(known, rule)}",
             )
 
     def attach_native(self, implementation: TensorFlowRule) -> None:

@@ -62,6 +62,7 @@ class RuleOpDef(OpDef):
         wrt: tuple[str, ...] = (),
         without_outputs: WithoutOutputs | None = None,
         loops_itself: bool = False,
+        calls_function: bool = False,
         unbound: RuleOpDef | None = None,
         instance: Any = None,
     ) -> None:
@@ -73,6 +74,7 @@ class RuleOpDef(OpDef):
         self.wrt = wrt
         self.without_outputs = without_outputs
         self._loops_itself = loops_itself
+        self._calls_function = calls_function
         self._unbound = unbound
         self._instance = instance
         self._ops_with_needs: dict[tuple[str, Needs], ConcreteOp] = {}
@@ -167,6 +169,7 @@ class RuleOpDef(OpDef):
             in_rows=(lambda dtypes: signature_for(outputs, forward_op, dtypes)) if self.spec.takes_rows else None,
             executor_map=executor_map,
             compute_dtype=self.spec.compute_dtype,
+            what="function" if self._calls_function else "rule",
         )
 
     def _output_spec(self, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
@@ -196,6 +199,7 @@ class RuleOpDef(OpDef):
             wrt=self.wrt,
             without_outputs=self.without_outputs,
             loops_itself=self._loops_itself,
+            calls_function=self._calls_function,
             unbound=self,
             instance=instance,
         )

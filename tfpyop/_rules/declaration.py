@@ -7,6 +7,7 @@ from typing import Any
 
 from tfpyop._registry.op_def import NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
+from tfpyop._rules.numerical import NumericalRule
 from tfpyop._rules.pairs import with_derived_rule
 from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.source_location import Site
@@ -47,8 +48,12 @@ def declare_numpy_rule(
             subject=op.subject,
             remedy="Remove it: some derivatives of the rule would call the function again, with another state.",
         )
-    rule_op = RuleOpDef(rule, op, transform, site, wrt=names, without_outputs=without_outputs)
-    op.attach_all(with_derived_rule(op, transform, NumpyRule(site, rule_op), names), names)
+    is_numerical = isinstance(rule, NumericalRule)
+    rule_op = RuleOpDef(
+        rule, op, transform, site, wrt=names, without_outputs=without_outputs, calls_function=is_numerical
+    )
+    kind = rule.option if isinstance(rule, NumericalRule) else ""
+    op.attach_all(with_derived_rule(op, transform, NumpyRule(site, rule_op, kind), names), names)
     return rule_op
 
 

@@ -84,21 +84,16 @@ def _rules(op: OpDef) -> Iterator[RuleDescription]:
     rules = op.rules
     for defines, rule in (("gradient", rules.vjp), ("JVP", rules.jvp), ("native", rules.native)):
         for wrt, part in parts_of(rule).items():
-            kind = "adjoint rule" if defines == "gradient" and rules.is_linear(wrt) else _kind(part)
-            yield RuleDescription(defines, kind, str(part.site), wrt)
+            yield RuleDescription(defines, _kind(part), str(part.site), wrt)
 
 
 def _kind(rule: PlainRule) -> str:
-    if rule.kind:
-        return rule.kind
     if isinstance(rule, LinearRule):
         return "the op itself, because it is linear"
-    if not isinstance(rule, NumpyRule):
-        return "TensorFlow rule"
-    function = rule.op.function
-    if not isinstance(function, NumericalRule):
-        return "numpy rule"
-    return function.option if function.method.sparsity is None else f"{function.option} with sparsity="
+    function = rule.op.function if isinstance(rule, NumpyRule) else None
+    if isinstance(function, NumericalRule) and function.method.sparsity is not None:
+        return f"{function.option} with sparsity="
+    return rule.kind or ("TensorFlow rule" if function is None else "numpy rule")
 
 
 def _options(spec: OpSpec) -> Iterator[str]:

@@ -42,11 +42,13 @@ def declare_equation(op: OpDef, decorator: str, rule: Any, site: Site, wrt: Wrt,
     require_callable(op, rule, "a rule", decorator)
     names = names_of_inputs(op, wrt)
     _require_possible(op, decorator)
-    _require_limit(op, verify)
+    derivative = _KINDS[decorator]
+    _require_limit(op, verify, derivative.zero)
     _require_solver(op, solve)
     kind = f"{decorator} rule"
-    options = EquationOptions(f"{kind} of {op.subject}", None if verify is None else float(verify), solve)
-    derivative = _KINDS[decorator]
+    options = EquationOptions(
+        f"{kind} of {op.subject}", None if verify is None else float(verify), solve, derivative.zero
+    )
     rules: dict[Transform, PlainRule] = {
         transform: TensorFlowRule(
             site,
@@ -54,6 +56,7 @@ def declare_equation(op: OpDef, decorator: str, rule: Any, site: Site, wrt: Wrt,
             kind,
             decorator=decorator,
             takes_vectors=False,
+            has_numpy_form=False,
         )
         for transform in Transform
     }
@@ -92,13 +95,13 @@ def _require_solver(op: OpDef, solver: Any) -> None:
     )
 
 
-def _require_limit(op: OpDef, verify: Any) -> None:
+def _require_limit(op: OpDef, verify: Any, zero: str) -> None:
     is_number = isinstance(verify, numbers.Real) and not isinstance(verify, bool)
     if verify is not None and not (is_number and 0 < verify < math.inf):
         raise RegistrationError(
             "verify= is invalid.",
             subject=op.subject,
-            expected="the largest absolute value of the residual, a positive number",
+            expected=f"the largest absolute value of the {zero}, a positive number",
             got=f"{verify!r:.80}",
             remedy="Pass a number, such as verify=1e-6, or omit verify=.",
         )

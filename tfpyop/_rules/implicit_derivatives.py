@@ -24,8 +24,13 @@ from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
+from tfpyop._spec.rule_values import OWN_OP
 from tfpyop._spec.signature import Signature
-from tfpyop.errors import ContractError, GradientError, describe_kind
+from tfpyop._spec.undefined import UNDEFINED
+from tfpyop.errors import ContractError, GradientError, Shape, describe_kind, with_article
+
+_IF_OBJECTIVE = " If this is an objective that the outputs minimize, attach it with @op.stationary."
+_IF_GRADIENT = " If this is the gradient of the objective, attach it with @op.implicit."
 
 Evaluate = Callable[[RuleContext], Any]
 
@@ -44,6 +49,8 @@ class ImplicitDerivative(DerivedRule):
     what = "an implicit rule"
     value = "residual"
     """What the user's function returns."""
+    zero = "residual"
+    """What is zero at the solution."""
 
     def __init__(
         self,
@@ -129,10 +136,13 @@ class ImplicitDerivative(DerivedRule):
         values = result if isinstance(result, tuple | list) else (result,)
         if len(values) != len(op.outputs):
             raise self._wrong_count(result, len(op.outputs))
-        return [self._residual(values[number], op.outputs[number], number) for number in outputs]
+        loop = self.layout(op).loop
+        return [self._residual(values[number], op.outputs[number], number, loop) for number in outputs]
 
-    def _residual(self, value: Any, output: Any, number: int) -> Any:
+    def _residual(self, value: Any, output: Any, number: int, loop: Shape | None) -> Any:
         tf, what = lowering().tf, f"the residual of output {number}"
+        if value is UNDEFINED:
+            raise self._undefined()
         expected = ArraySpec(dtype_of(output), shape_of(output))
         if value is None:
             raise ContractError(
@@ -145,12 +155,13 @@ class ImplicitDerivative(DerivedRule):
         tensor = tf.convert_to_tensor(value)
         got = ArraySpec(dtype_of(tensor), shape_of(tensor))
         if got.dtype != expected.dtype or (got.shape is not None and not is_compatible(got.shape, expected.shape)):
+            is_objective = got.shape is not None and (got.shape == () or is_compatible(got.shape, loop))
             raise ContractError(
                 f"{what} has the wrong {'shape' if got.dtype == expected.dtype else 'dtype'}.",
                 expected=str(expected),
                 got=str(got),
                 remedy="Return each residual in the shape and dtype of its output. There must be one equation for "
-                "each unknown.",
+                f"each unknown.{_IF_OBJECTIVE if is_objective and got.shape != expected.shape else ''}",
             )
         if None in (*(got.shape or (None,)), *(expected.shape or (None,))):
             tensor = _reshaped(tensor, output)
@@ -165,6 +176,15 @@ class ImplicitDerivative(DerivedRule):
             remedy="Return a tuple in the order of op.outputs. The residual of an integer output is ignored.",
         )
 
+    def _undefined(self) -> GradientError:
+        return GradientError(
+            f"{self.what} returned UNDEFINED.",
+            expected=f"{with_article(self.value)} in TensorFlow ops",
+            got=repr(UNDEFINED),
+            remedy="If the derivative by some inputs does not exist, name the inputs in non_differentiable=. To define "
+            "only some derivatives, write the rule with @op.gradient.",
+        )
+
     def require_connected(self, function: Callable[..., Any], linearization: Linearization, op: RuleContext) -> None:
         """Raise GradientError if the user's function computes with numpy, which TensorFlow cannot differentiate."""
         assert isinstance(op._op, ConcreteOp)
@@ -173,7 +193,7 @@ class ImplicitDerivative(DerivedRule):
             raise GradientError(
                 f"TensorFlow cannot trace how the {self.value} depends on the inputs and outputs.",
                 remedy=f"Use only TensorFlow ops and ops of tfpyop in the {self.value} (no numpy, .numpy() or "
-                "tf.numpy_function).",
+                f"tf.numpy_function), or {OWN_OP}.",
             )
 
 
@@ -182,6 +202,7 @@ class StationaryDerivative(ImplicitDerivative):
 
     what = "a stationary rule"
     value = "objective"
+    zero = "gradient of the objective"
 
     def residuals(self, evaluate: Evaluate, op: RuleContext, outputs: Sequence[int]) -> list[Any]:
         """Return the gradient of the objective by the differentiable outputs.
@@ -210,21 +231,28 @@ class StationaryDerivative(ImplicitDerivative):
     def _objective(self, result: Any, op: RuleContext) -> Any:
         tf = lowering().tf
         if result is None or isinstance(result, tuple | list):
+            is_gradient = result is not None and len(result) == len(op.outputs) > 1
+            hint = " Check that the rule has a return statement." if result is None else ""
             raise ContractError(
                 f"{self.what} returned the wrong number of objectives.",
                 expected="one tensor",
                 got="None" if result is None else f"{describe_kind(result)} of {len(result)}",
-                remedy="Return the function that the outputs minimize, maximize, or make stationary.",
+                remedy="Return the function that the outputs minimize, maximize, or make stationary."
+                f"{_IF_GRADIENT if is_gradient else hint}",
             )
+        if result is UNDEFINED:
+            raise self._undefined()
         tensor = tf.convert_to_tensor(result)
         loop, got = self.layout(op).loop, ArraySpec(dtype_of(tensor), shape_of(tensor))
         if not tensor.dtype.is_floating or (got.shape is not None and not is_compatible(got.shape, loop)):
-            dtype = next(dtype_of(value) for value in op.outputs if is_differentiable(dtype_of(value)))
+            output = next(value for value in op.outputs if is_differentiable(dtype_of(value)))
+            dtype, is_gradient = dtype_of(output), got.shape is not None and got.shape == shape_of(output)
             raise ContractError(
                 "the objective is not one real number for each element of the loop dimensions.",
                 expected=str(ArraySpec(np.zeros(0, dtype).real.dtype, loop)),
                 got=str(got),
-                remedy="Sum over the core dimensions, and keep the loop dimensions of the call.",
+                remedy="Sum over the core dimensions, and keep the loop dimensions of the call."
+                f"{_IF_GRADIENT if is_gradient else ''}",
             )
         return tensor
 
@@ -274,12 +302,12 @@ class Equation:
         return self._unknowns.split(-self._solve(right, Transform.JVP))
 
     def _verified(self, right: Any) -> Any:
-        """Return the right-hand side, after checking that the residual is zero."""
+        """Return the right-hand side, after checking that the quantity that `verify=` limits is zero."""
         limit = self._options.verify
         if limit is None:
             return right
         residual = self._unknowns.join(self.linearization.values)
-        return require_small(right, residual, owner=self._options.subject, limit=limit, what="residual")
+        return require_small(right, residual, owner=self._options.subject, limit=limit, what=self._options.zero)
 
     def _solve(self, right: Any, transform: Transform) -> Any:
         is_vjp = transform is Transform.VJP

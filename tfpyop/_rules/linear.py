@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfpyop._registry.op_def import ConcreteOp, LinearRule, NumpyRule, OpDef, TensorFlowRule, Transform
+from tfpyop._registry.op_def import ADJOINT, ConcreteOp, LinearRule, NumpyRule, OpDef, TensorFlowRule, Transform
 from tfpyop._registry.rule_op_def import RuleOpDef
 from tfpyop._rules.declaration import Wrt, names_of_inputs, require_callable
 from tfpyop._spec.coercion import DType
@@ -25,7 +25,8 @@ def declare_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = None) -> 
         have an adjoint; or `linear_in` does not name inputs.
     """
     names = _linear_names(op, rule, linear_in, "adjoint")
-    op.attach_all({Transform.VJP: TensorFlowRule(site, rule), Transform.JVP: LinearRule(site)}, names)
+    vjp = TensorFlowRule(site, rule, ADJOINT, decorator="adjoint")
+    op.attach_all({Transform.VJP: vjp, Transform.JVP: LinearRule(site)}, names)
 
 
 def declare_numpy_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = None) -> OpDef:
@@ -36,7 +37,7 @@ def declare_numpy_adjoint(op: OpDef, rule: Any, site: Site, linear_in: Wrt = Non
     """
     names = _linear_names(op, rule, linear_in, "numpy_adjoint")
     rule_op = RuleOpDef(rule, op, Transform.VJP, site, wrt=names, without_outputs=WithoutOutputs.LINEAR)
-    op.attach_all({Transform.VJP: NumpyRule(site, rule_op), Transform.JVP: LinearRule(site)}, names)
+    op.attach_all({Transform.VJP: NumpyRule(site, rule_op, ADJOINT), Transform.JVP: LinearRule(site)}, names)
     return rule_op
 
 

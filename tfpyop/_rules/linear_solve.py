@@ -128,7 +128,22 @@ def _wrong_solution(owner: str, limit: float, got: str) -> GradientError:
     )
 
 
-_CHECKS = {"residual": _wrong_residual, "linear": _wrong_solution}
+def _wrong_gradient(owner: str, limit: float, got: str) -> GradientError:
+    return GradientError(
+        "the gradient of the objective is not zero at the value that the function returned.",
+        subject=owner,
+        expected=f"absolute values up to {limit:.3g}",
+        got=got,
+        remedy="Check that the function returns a stationary point of this objective. Reduce the tolerance of the "
+        "optimizer, or increase verify=, the largest absolute value of the gradient that is allowed.",
+    )
+
+
+_CHECKS = {
+    "residual": _wrong_residual,
+    "gradient of the objective": _wrong_gradient,
+    "linear": _wrong_solution,
+}
 
 
 def _solve_vjp(op: RuleContext, cotangent: Any) -> tuple[Any, Any]:

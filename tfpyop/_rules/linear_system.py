@@ -23,11 +23,13 @@ class EquationOptions:
       verify: The largest absolute value of the residual, or None if it is not checked.
       solver: How linear systems are solved without a matrix: `"cg"`, `"normal-cg"`, or a user's function. None: by a
         matrix for each loop element.
+      zero: The quantity that is zero at the solution, in words.
     """
 
     subject: str
     verify: float | None = None
     solver: Any = None
+    zero: str = "residual"
 
 
 class CallSystem:

@@ -15,6 +15,8 @@ from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, m
 
 OF_TUPLES = "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."
 """The note for a rule that uses a tuple as if it were an array."""
+OWN_OP = "make the numpy part an op of its own with differentiable_op"
+"""The remedy for numpy in rules that have no form in numpy."""
 _VECTOR_REMEDY = "Return an array or tensor for it, or None where there is no dependence."
 _OF_TUPLE = re.compile(
     r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"

@@ -23,7 +23,7 @@ from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
-from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
+from tfpyop._spec.rule_values import OF_TUPLES, OWN_OP, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, TfpyopError, annotate
 
 
@@ -36,10 +36,11 @@ def apply_rule(call: RecordedCall, rule: TensorFlowRule, kind: str, vectors: Seq
         if isinstance(error, TfpyopError):
             error.with_subject(f"{kind} of {call.op.subject}")
         if not tf.executing_eagerly() and needs_concrete_values(error):
+            numpy_form = f"attach the rule with @op.numpy_{kind}" if rule.has_numpy_form else OWN_OP
             raise GradientError(
                 f"the op's {kind} rule calls numpy on a symbolic tensor.",
                 subject=call.op.subject,
-                remedy=f"Use TensorFlow ops in @op.{kind}, or attach the rule with @op.numpy_{kind}.",
+                remedy=f"Use TensorFlow ops in @op.{kind}, or {numpy_form}.",
             ) from error
         vector = "tangent" if kind == "jvp" else "cotangent"
         if rule.annotates:

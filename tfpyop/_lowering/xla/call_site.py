@@ -118,7 +118,7 @@ class HostCall:
         except Exception as error:
             text = user_traceback(error, most_characters=_MOST_SAID)
             _clear_frames(error)  # code that keeps the exception must not keep borrowed buffers
-            problem = failure(self._subject, inputs, error, trace=text, most_characters=_MOST_SAID)
+            problem = failure(host, inputs, error, trace=text, most_characters=_MOST_SAID)
         except BaseException as error:  # Ctrl-C, or an exit
             _clear_frames(error)
             return error.with_traceback(None)
