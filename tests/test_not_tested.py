@@ -118,6 +118,12 @@ def test_inputs_that_were_not_drawn_are_named():
     assert str(report).splitlines()[1] == "Not tested: complex inputs; NaN; sizes above 3."
 
 
+def test_complex_inputs_of_an_op_with_complex_outputs_name_the_call_that_draws_them():
+    op = differentiable_op(lambda x: 2j * x, signature="()->()", dtype="complex128", non_differentiable=True)
+    part = 'complex inputs, which arguments(op, dtypes=["complex128"]) draws'
+    assert str(contract(op).not_tested[0]) == part
+
+
 def test_inputs_that_were_drawn_are_not_named():
     op = differentiable_op(lambda x: 2 * x, signature="()->()", non_differentiable=True)
     drawn = arguments(op, dtypes=["complex64", "float32"], allow_nan=True, max_side=5)

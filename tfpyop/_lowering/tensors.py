@@ -338,21 +338,21 @@ def _dtype_in(value: Any) -> DType:
     return numpy_dtype(tf.as_dtype(value.dtype if hasattr(value, "dtype") else tf.convert_to_tensor(value).dtype))
 
 
-def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> tf.Tensor:
+def tensor_of_vector(value: Any, like: tf.Tensor, what: str, place: str) -> tf.Tensor:
     """Make a tensor of the cotangent or tangent that a rule in TensorFlow ops returned.
 
     Args:
       value: A tensor, or a plain value, which must follow the rules for arrays.
       like: The input that the cotangent belongs to, or the output that the tangent belongs to.
       what: The name of the value in errors.
-      like_what: The name of `like` in errors.
+      place: The place of `like` in the call, such as `op.inputs[0]`.
 
     Raises:
       CoercionError: The value is not a tensor of numbers, or is complex where `like` is real.
     """
     dtype = dtype_of(like)
     if not holds_tensor(value) and not isinstance(value, CompositeTensor):
-        return tf.constant(fit_vector(value, dtype, what))
+        return tf.constant(fit_vector(value, dtype, what, place))
     require_levels(value, what)
     problem: Exception | None = None
     try:
@@ -368,11 +368,13 @@ def tensor_of_vector(value: Any, like: tf.Tensor, what: str, like_what: str) -> 
             remedy="Return a tensor, or None where there is no dependence.",
         ) from problem
     if kind == "c" and dtype_kind(dtype) != "c":
+        like_what = "input" if "input" in place else "output"
         raise CoercionError(
             f"{what} is complex, but the {like_what} is real.",
             expected=str(type_of(like)),
             got=str(type_of(tensor)),
-            remedy="Return the real part: tf.math.real(...).",
+            remedy=f"If the {like_what} is real, return the real part: "
+            f"tf.math.real(c) if {place}.dtype.is_floating else c.",
         )
     return tensor
 

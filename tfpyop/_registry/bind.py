@@ -90,7 +90,7 @@ class Lowering(Protocol):
         """Return the solution of a linear system, without its matrix."""
         ...
 
-    def tensor_of_vector(self, value: Any, like: Any, what: str, like_what: str) -> Any:
+    def tensor_of_vector(self, value: Any, like: Any, what: str, place: str) -> Any:
         """Return the cotangent or tangent that a rule returned as a tensor. Raise CoercionError if it is invalid."""
         ...
 

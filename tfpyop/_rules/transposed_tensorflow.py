@@ -173,7 +173,11 @@ class TensorFlowTranspose(TransposedRule):
             if value is None:
                 values.append(None)
                 continue
-            named = (f"tangent {number}", "output") if self.is_vjp else (f"the cotangent of input {number}", "input")
+            named = (
+                (f"tangent {number}", f"op.outputs[{number}]")
+                if self.is_vjp
+                else (f"the cotangent of input {number}", f"op.inputs[{number}]")
+            )
             tensor = tf.cast(lowering().tensor_of_vector(value, like, *named), like.dtype)
             expected, got = ArraySpec(dtype_of(like), shape_of(like)), ArraySpec(dtype_of(like), shape_of(tensor))
             if got.shape is not None and not is_compatible(got.shape, expected.shape):

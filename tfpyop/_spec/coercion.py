@@ -114,9 +114,20 @@ def advise_residual(name: str) -> Advice:
     return advise
 
 
-def advise_rule(actual: DType, promised: DType) -> str:
-    """Return the remedy for a value that a rule returned."""
-    return "Convert it in the rule, for example with np.real."
+def advise_rule(place: str) -> Advice:
+    """Return a function that returns the remedy for a value that a numpy rule returned.
+
+    Args:
+      place: The value of the call whose dtype it must have, such as `op.inputs[0]`.
+    """
+
+    def advise(actual: DType, promised: DType) -> str:
+        if dtype_kind(actual) != "c":
+            return "Return numbers."
+        what = "input" if "input" in place else "output"
+        return f"If the {what} is real, return the real part: np.real(c) if np.isrealobj({place}) else c."
+
+    return advise
 
 
 def coerce_output(value: Any, dtype: DType, *, what: str, advise: Advice = advise_undeclared) -> Array:

@@ -112,25 +112,31 @@ def coerce_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, 
             raise wrong_cotangent_shape(number, n_inputs, primal, broadcast, ArraySpec.of(array))
         assert primal.shape is not None
         array = np.sum(array, axis=summed_axes(array.shape, primal.shape)).reshape(primal.shape)
-    return fit_vector(array, primal.dtype, what)
+    return fit_vector(array, primal.dtype, what, f"op.inputs[{number}]")
 
 
 def coerce_tangent(value: Any, output: ArraySpec, number: int) -> Array:
     """Cast a tangent and check its shape."""
-    array = fit_vector(value, output.dtype, f"tangent {number}")
+    array = fit_vector(value, output.dtype, f"tangent {number}", f"op.outputs[{number}]")
     if not is_compatible(array.shape, output.shape):
         raise wrong_tangent_shape(number, output, ArraySpec.of(array))
     return array
 
 
-def fit_vector(value: Any, dtype: DType, what: str) -> Array:
+def fit_vector(value: Any, dtype: DType, what: str, place: str) -> Array:
     """Cast a cotangent or tangent to this dtype. In half precision, values that are too large become infinite.
 
     TensorFlow behaves in the same way. Training in mixed precision scales losses until gradients overflow, and then
     looks for values that are not finite.
+
+    Args:
+      value: The cotangent or tangent.
+      dtype: The dtype.
+      what: The name of the value in errors.
+      place: The value of the call whose dtype it is, such as `op.inputs[0]`.
     """
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if is_half(dtype) and dtype_kind(array.dtype) == "f":
         with np.errstate(over="ignore"):
             return array.astype(dtype, copy=False)
-    return coerce_output(array, dtype, what=what, advise=advise_rule)
+    return coerce_output(array, dtype, what=what, advise=advise_rule(place))

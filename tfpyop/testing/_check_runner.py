@@ -18,6 +18,7 @@ from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 from tfpyop import Op
 from tfpyop.errors import UnsupportedError
 from tfpyop.testing._check_scripts import check_script
+from tfpyop.testing._diagnosis import cause_of_exception
 from tfpyop.testing._drawn import Drawn, NotTested
 from tfpyop.testing._events import record_shapes, reject_example
 from tfpyop.testing._examples import Arguments, Rows
@@ -343,6 +344,7 @@ class CheckRunner:
             raise self.failure(
                 "a call raised an exception.",
                 got=described(error),
+                cause=cause_of_exception(error),
                 code=check_script(self._op, self._check, example, None),
             ) from error
 

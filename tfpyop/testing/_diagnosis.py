@@ -8,7 +8,8 @@ import numpy as np
 
 from tfpyop._numdiff.directional import Function
 from tfpyop._spec.coercion import Array, is_differentiable
-from tfpyop.errors import ContractError
+from tfpyop.errors import CoercionError, ContractError
+from tfpyop.testing._drawn import DRAWS_COMPLEX
 from tfpyop.testing._failures import is_refusal
 
 _FACTORS = {2.0: "there is an extra factor of 2", 0.5: "a factor of 2 is missing", 3.0: "there is an extra factor of 3"}
@@ -97,6 +98,18 @@ def cause_of_refusal(error: ContractError) -> str | None:
     if "wrong shape" not in error.problem or got <= expected:
         return None
     return "the cotangent still has dimensions that broadcasting added to this input: sum over them with tf.reduce_sum"
+
+
+def cause_of_exception(error: Exception) -> str | None:
+    """Return the cause of an exception in a call, or None if it is unknown."""
+    if not isinstance(error, CoercionError) or not error.problem.startswith(("the cotangent of", "tangent ")):
+        return None
+    if "complex" not in str(error.got) or "complex" in str(error.expected):
+        return None
+    return (
+        "this example has real inputs, and the rule returns complex values for them. To check complex inputs only, "
+        f"pass arguments={DRAWS_COMPLEX}"
+    )
 
 
 def _summed(values: Array | None, shape: tuple[int, ...]) -> Array | None:

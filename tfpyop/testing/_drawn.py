@@ -21,6 +21,10 @@ _MOST_VALUES = 2
 """Number of different values of a static parameter that are kept: two show that the parameter varied."""
 
 
+DRAWS_COMPLEX = 'arguments(op, dtypes=["complex128"])'
+"""The call that draws complex inputs."""
+
+
 class UntestedWarning(UserWarning):
     """Warn that a check passed, although a part of the op was not tested."""
 
@@ -111,8 +115,14 @@ class Drawn:
                 )
         is_everywhere = spec_of(op).domain.is_everywhere
         if "f" in self.kinds and "c" not in self.kinds and is_everywhere:
-            yield NotTested("complex inputs")
+            draws = f", which {DRAWS_COMPLEX} draws" if _is_complex(op) else ""
+            yield NotTested(f"complex inputs{draws}")
         if self.kinds & {"f", "c"} and not self.has_nan and is_everywhere:
             yield NotTested("NaN")
         if self.largest_size:
             yield NotTested(f"sizes above {self.largest_size}")
+
+
+def _is_complex(op: Op[..., Any]) -> bool:
+    """Return whether an op declares a complex output."""
+    return any(dtype is not None and dtype_kind(dtype) == "c" for dtype in spec_of(op).dtypes)

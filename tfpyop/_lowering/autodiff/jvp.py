@@ -135,7 +135,7 @@ def _fit(value: Any, output: tf.Tensor, number: int) -> tf.Tensor | None:
         return None
     if value is None:
         return tf.zeros_like(output)
-    tensor = tf.cast(tensor_of_vector(value, output, f"tangent {number}", "output"), output.dtype)
+    tensor = tf.cast(tensor_of_vector(value, output, f"tangent {number}", f"op.outputs[{number}]"), output.dtype)
     got, promised = type_of(tensor), type_of(output)
     if got.shape is not None and not is_compatible(got.shape, promised.shape):
         raise wrong_tangent_shape(number, promised, got)

@@ -165,7 +165,7 @@ def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -
         value = tf.IndexedSlices(value.values, value.indices, tf.shape(primal))
     if call.keeps_sparse and isinstance(value, tf.IndexedSlices) and _is_sparse_like(value, primal):
         return value
-    tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", "input")
+    tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", f"op.inputs[{number}]")
     if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # the values are not known in a graph
         (array,) = input_arrays([tensor])
         cast(array, dtype_of(primal), what=f"the cotangent of input {number}")
