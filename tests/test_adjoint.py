@@ -11,7 +11,7 @@ from tests import modes, saved_ops
 from tests.saved_derivatives import derivatives_when_loaded
 from tests.test_transformations import gradient
 from tfpyop import ContractError, GradientError, RegistrationError, differentiable_op
-from tfpyop.testing import check_adjoint, check_op
+from tfpyop.testing import CheckError, check_adjoint, check_op
 
 KINDS = ["adjoint", "numpy_adjoint"]
 A = np.random.default_rng(0).normal(size=(2, 3))
@@ -494,3 +494,38 @@ def test_the_check_is_a_part_of_check_op():
 def test_the_check_is_skipped_without_an_adjoint():
     op = differentiable_op(lambda x: x, signature="()->()", grad=lambda op, g: g)
     assert check_adjoint(op).reason == "the op has no adjoint rule"
+
+
+@pytest.mark.parametrize("linear_in", [("matrix", "vector"), None])
+def test_one_adjoint_rule_for_a_product_is_diagnosed(linear_in):
+    op = differentiable_op(
+        lambda matrix, vector: (matrix @ vector[..., None])[..., 0],
+        signature="(m,n),(n)->(m)",
+        name=f"tests.adjoint:bilinear.{linear_in is None}",
+    )
+
+    def adjoint(op, cotangent):
+        matrix, vector = op.inputs
+        return cotangent[..., :, None] * vector[..., None, :], tf.linalg.matvec(matrix, cotangent, transpose_a=True)
+
+    op.adjoint(adjoint, linear_in=linear_in)
+    with pytest.raises(CheckError, match=r"Likely: .*: attach one adjoint rule for each input, with linear_in="):
+        check_adjoint(op, max_examples=20, seed=0)
+
+
+def test_a_function_that_is_not_linear_in_one_input_is_not_called_bilinear():
+    op = differentiable_op(lambda x, y: x * y**2, signature="(),()->()", name="tests.adjoint:quadratic")
+    op.adjoint(lambda op, g: (g * op.inputs[1] ** 2, g), linear_in=("x", "y"))
+    with pytest.raises(CheckError, match=r"Likely:   the function is affine, or not linear"):
+        check_adjoint(op, max_examples=20, seed=0)
+
+
+def test_an_input_without_an_adjoint_suggests_linear_in():
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()")
+    op.adjoint(lambda op, g: g * op.inputs[1], linear_in="x")
+    remedy = (
+        r"Attach a rule with @op.gradient\(wrt='y'\) or @op.numpy_gradient\(wrt='y'\), or with "
+        r"@op.adjoint\(linear_in='y'\) if the op is linear there too. If"
+    )
+    with pytest.raises(GradientError, match=remedy):
+        modes.gradient("tape, eager", op, X, X)

@@ -313,6 +313,36 @@ def test_a_sparse_block_of_the_wrong_shape():
         weighted_gradient(op, tf.constant(X))
 
 
+def test_a_sparse_block_for_a_batch_names_the_option_that_helps():
+    def blocks(op):
+        return sparse.block_diag([np.diag(2 * row) for row in np.atleast_2d(op.inputs[0])])
+
+    remedy = "If each element of the loop dimensions needs its own matrix, pass vectorized=False to the op."
+    for shape in [(3,), (2, 3)]:
+        x = tf.constant(np.arange(1.0, 1 + np.prod(shape)).reshape(shape))
+        op = differentiable_op(lambda x: x**2, signature="(n)->(n)")
+        op.numpy_jacobian(blocks)
+        if len(shape) == 2:
+            with pytest.raises(ContractError) as caught:
+                weighted_gradient(op, x)
+            assert str(caught.value).endswith(remedy)
+        op = differentiable_op(lambda x: x**2, signature="(n)->(n)", vectorized=False)
+        op.numpy_jacobian(blocks)
+        assert_derivatives(op, lambda x: x**2, x.numpy())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_partial_derivatives_without_a_signature_suggest_the_signature(kind):
+    op = differentiable_op(lambda x: x**2)
+    getattr(op, kind)(lambda op: 2 * op.inputs[0])
+    with pytest.raises(ContractError) as caught:
+        weighted_gradient(op, tf.constant([1.0, 2.0]))
+    assert str(caught.value).endswith('If the op is elementwise, pass signature="()->()" to it.')
+    op = differentiable_op(lambda x: x**2, signature="()->()")
+    getattr(op, kind)(lambda op: 2 * op.inputs[0])
+    assert_derivatives(op, lambda x: x**2, np.array([1.0, 2.0]))
+
+
 def test_a_sparse_block_in_tensorflow_ops():
     op = differentiable_op(lambda x: x @ MATRIX.T, signature="(3)->(2)", name="tests.jacobian.sparse_in_tensorflow")
     op.jacobian(lambda op: sparse.csr_array(MATRIX))

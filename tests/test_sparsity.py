@@ -1,5 +1,7 @@
 """`sparsity=` of numerical derivatives: columns of one colour are moved together, and wrong patterns are found."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -390,6 +392,46 @@ def test_a_pattern_of_the_wrong_shape(method):
     )
     with pytest.raises(ContractError, match=message):
         weighted_gradient(op, tf.constant(X))
+
+
+@methods
+@pytest.mark.parametrize("make", [np.eye, sparse.eye_array], ids=["dense", "sparse"])
+def test_a_fixed_pattern_for_a_size_that_varies_says_how_to_fix_the_size(method, make):
+    op = differentiable_op(lambda x: x**2, signature="(n)->(n)", grad=method(sparsity=make(200)))
+    message = (
+        "\n  Expected: [1, 1]\n  Got:      [200, 200]\n  Pass the core dimensions of the output by the core dimensions "
+        "of the input, both flattened. This pattern fits one size only: write the sizes in the signature, such as "
+        "(200)->(200), or pass a function of n."
+    )
+    with pytest.raises(ContractError, match=re.escape(message)):
+        weighted_gradient(op, tf.constant([1.0], tf.float64))
+    op = differentiable_op(lambda x: x**2, signature="(n)->(n)", grad=method(sparsity=lambda n: make(200)))
+    with pytest.raises(ContractError) as caught:
+        weighted_gradient(op, tf.constant([1.0], tf.float64))
+    assert "one size only" not in str(caught.value)
+
+
+@methods
+def test_a_function_of_sizes_that_raises_names_the_sizes(method):
+    def banded(n):
+        return sparse.diags_array([np.ones(n), np.ones(n - 2), np.ones(n - 2)], offsets=[0, 2, -2], shape=(n, n))
+
+    op = differentiable_op(lambda x: x**2, signature="(n)->(n)", grad=method(sparsity=banded))
+    message = (
+        "the function in sparsity= raised an exception.\n  Expected: a pattern for n=1\n"
+        "  Got:      ValueError: negative dimensions are not allowed\n  Return a pattern for every size that the op "
+        "supports, also for small sizes. If the op supports one size only, write it in the signature: (200)->(200)."
+    )
+    with pytest.raises(ContractError, match=re.escape(message)) as caught:
+        weighted_gradient(op, tf.constant([1.0], tf.float64))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@methods
+@pytest.mark.parametrize("pattern", [(2, 2), [(0, 1), (1, 0)]], ids=str)
+def test_an_invalid_pattern_is_shown_as_it_was_passed(method, pattern):
+    with pytest.raises(RegistrationError, match=rf"\n  Got:      {re.escape(repr(pattern))}\n"):
+        method(sparsity=pattern)
 
 
 @methods

@@ -1,5 +1,7 @@
 """Rules for some inputs: `wrt=` in the decorators of rules. Graphs drop the rules that are not used."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -153,6 +155,48 @@ def test_an_input_without_a_rule_is_an_error(mode):
     is_deferred = mode in ("gradients", "tape outside")
     with pytest.raises(tf.errors.InvalidArgumentError if is_deferred else GradientError, match=message):
         modes.gradient(mode, lambda x: op(x, 2.0, 3.0), X)
+
+
+def linear_model(**options):
+    """An op of parameters and data, with a rule for the parameters."""
+    op = differentiable_op(lambda w, data: data @ w, signature="(n),(m,n)->(m)", **options)
+    op.numpy_gradient(lambda op, cotangent: cotangent @ op.inputs[1], wrt="w")
+    return op
+
+
+def of_data(call, *, is_inside=False):
+    """The gradient by parameters, with the data as an argument of a tf.function."""
+    w, data = tf.Variable([1.0, 2.0]), tf.ones([3, 2])
+
+    def gradient(data):
+        with tf.GradientTape() as tape:
+            y = call(w, data)
+        return tape.gradient(y, w)
+
+    if is_inside:
+        return tf.function(gradient)(data)
+    call = tf.function(call)
+    return gradient(data)
+
+
+def test_data_of_a_function_in_a_tape_names_the_remedies_that_work():
+    remedy = (
+        "If this is data, its gradient was computed but not used, because the tape is around a tf.function: open the "
+        "tape inside the function, or pass the data through tf.stop_gradient in it. Otherwise attach a rule with "
+        "@op.gradient(wrt='data') or @op.numpy_gradient(wrt='data').\n"
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(remedy)):
+        of_data(linear_model())
+    declared = linear_model(non_differentiable=("data",))
+    remedy = (
+        "pass it through tf.stop_gradient. If the tape is around a tf.function that takes this input, open the tape "
+        "inside the function instead.\n"
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(remedy)):
+        of_data(declared)
+    for op in (linear_model(), declared):
+        assert of_data(op, is_inside=True).numpy().tolist() == [3, 3]
+        assert of_data(lambda w, data: op(w, tf.stop_gradient(data))).numpy().tolist() == [3, 3]  # noqa: B023
 
 
 @pytest.mark.parametrize("mode", modes.GRADIENT_MODES)

@@ -85,7 +85,7 @@ class Sparsity:
         self._known: dict[Any, Sequence[Coloring]] = {}
         if not callable(value):
             for block in _leaves(value):
-                _require_pattern(block, f"{maker}(sparsity=...)")
+                _require_pattern(block, f"{maker}(sparsity=...)", value)
 
     def require_counts(self, n_inputs: int, n_outputs: int) -> None:
         """Raise RegistrationError unless there is a pattern for each output and input."""
@@ -144,7 +144,9 @@ class Sparsity:
         Raises:
           ContractError: A pattern has the wrong shape, or there is not one for each output and input.
         """
-        value = _called(self.value, sizes) if callable(self.value) else self.value
+        is_function = callable(self.value)
+        value = _called(self.value, sizes) if is_function else self.value
+        names = [] if is_function else [name for name in sizes if name.isidentifier()]
         blocks = _blocks_of(value, len(inputs), len(outputs))
         if blocks is None:
             raise ContractError(
@@ -157,7 +159,7 @@ class Sparsity:
             np.concatenate(
                 [
                     np.zeros((0, math.prod(core)), bool),
-                    *(_matrix(blocks[row][column], outputs[row], core, (row, column)) for row in wanted),
+                    *(_matrix(blocks[row][column], outputs[row], core, (row, column), names) for row in wanted),
                 ]
             )
             for column, core in enumerate(inputs)
@@ -197,8 +199,8 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, tuple | list) else [value]
 
 
-def _require_pattern(block: Any, what: str) -> None:
-    """Raise RegistrationError unless a value can be the pattern of one output and one input."""
+def _require_pattern(block: Any, what: str, whole: Any) -> None:
+    """Raise RegistrationError unless a value can be the pattern of one output and one input, in the whole value."""
     is_array = isinstance(block, np.ndarray) and block.dtype.kind in "biuf" and block.ndim > 0
     if block is None or block is True or is_array or is_sparse(block):
         return
@@ -206,7 +208,7 @@ def _require_pattern(block: Any, what: str) -> None:
         f"{what} is not a sparsity pattern.",
         expected="a scipy.sparse matrix or a numpy array, True (all elements) or None (no element); a tuple of these, "
         "one for each input; or a function of the signature's sizes that returns it",
-        got=f"{block!r:.80}",
+        got=f"{whole!r:.80}",
         remedy="Use a matrix that is not zero where the output may depend on the input.",
     )
 
@@ -216,13 +218,21 @@ def _called(function: Any, sizes: Mapping[str, int | None]) -> Any:
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
+    given = {name: size for name, size in sizes.items() if takes_all or name in names}
     try:
-        return function(**{name: size for name, size in sizes.items() if takes_all or name in names})
-    except TypeError as error:
-        if "argument" in message_of(error):
+        return function(**given)
+    except Exception as error:
+        if isinstance(error, TypeError) and "argument" in message_of(error):
             known = ", ".join(sizes) or "none"
             annotate(error, f"The function in sparsity= is called with the signature's sizes by name: {known}.")
-        raise
+            raise
+        raise ContractError(
+            "the function in sparsity= raised an exception.",
+            expected=f"a pattern for {', '.join(f'{name}={size}' for name, size in given.items()) or 'this call'}",
+            got=f"{type(error).__name__}: {message_of(error)}",
+            remedy="Return a pattern for every size that the op supports, also for small sizes. If the op supports one "
+            "size only, write it in the signature: (200)->(200).",
+        ) from error
 
 
 def _blocks_of(value: Any, n_inputs: int, n_outputs: int) -> Sequence[Sequence[Any]] | None:
@@ -245,19 +255,40 @@ def _described_blocks(value: Any) -> str:
     )
 
 
-def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int]) -> Array:
-    """Return a pattern as a boolean matrix with flattened core dimensions. Stored zeros belong to the pattern."""
+def _if_fixed(block: Any, output: Core, core: Core, names: Sequence[str]) -> str:
+    """Return the advice for a pattern that is fixed although sizes of the signature vary."""
+    if not names or len(block.shape) != 2:
+        return ""
+    is_flat = len(output) == len(core) == 1
+    sizes = f", such as ({block.shape[1]})->({block.shape[0]})" if is_flat else ""
+    return (
+        f" This pattern fits one size only: write the sizes in the signature{sizes}, or pass a function of "
+        f"{' and '.join(names)}."
+    )
+
+
+def _matrix(block: Any, output: Core, core: Core, place: tuple[int, int], names: Sequence[str]) -> Array:
+    """Return a pattern as a boolean matrix with flattened core dimensions. Stored zeros belong to the pattern.
+
+    Args:
+      block: The pattern.
+      output: The core dimensions of the output.
+      core: The core dimensions of the input.
+      place: The indices of the output and the input.
+      names: The sizes of the signature, if the pattern is fixed although they vary.
+    """
     shape = (math.prod(output), math.prod(core))
     if block is None or block is True:
         return np.full(shape, block is True)
-    _require_pattern(block, "the result of the function in sparsity=")
+    _require_pattern(block, "the result of the function in sparsity=", block)
     if tuple(block.shape) != shape and (is_sparse(block) or tuple(block.shape) != (*output, *core)):
         swapped = tuple(block.shape) in (shape[::-1], (*core, *output))
         raise ContractError(
             f"the sparsity pattern of output {place[0]} by input {place[1]} has the wrong shape.",
             expected=describe_shape(shape),
             got=describe_shape(block.shape),
-            remedy=f"Pass {_FORM}, both flattened.{' The pattern is transposed.' if swapped else ''}",
+            remedy=f"Pass {_FORM}, both flattened.{' The pattern is transposed.' if swapped else ''}"
+            f"{_if_fixed(block, output, core, names)}",
         )
     if not is_sparse(block):
         return np.asarray(block != 0).reshape(shape)

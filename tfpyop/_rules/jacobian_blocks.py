@@ -48,6 +48,7 @@ class Layout:
       output_ranks: The number of core dimensions of each output.
       residual_ranks: The number of core dimensions of each residual.
       is_complete: Whether no optional core dimension is missing, so that a further loop dimension is possible.
+      has_signature: Whether the op has a signature.
     """
 
     loop: Shape | None
@@ -57,6 +58,7 @@ class Layout:
     output_ranks: Sequence[int]
     residual_ranks: Sequence[int]
     is_complete: bool
+    has_signature: bool = True
 
     @classmethod
     def of(
@@ -89,7 +91,7 @@ class Layout:
             of_inputs, of_outputs, of_residuals = (
                 [len(shape or ()) for shape in shapes] for shapes in (inputs, outputs, residuals)
             )
-            return cls((), inputs, outputs, of_inputs, of_outputs, of_residuals, True)
+            return cls((), inputs, outputs, of_inputs, of_outputs, of_residuals, True, False)
         binding = signature.bind(inputs)
         ranks_of_outputs = [
             sum(dimension.text not in binding.missing for dimension in core) for core in signature.outputs
@@ -183,7 +185,10 @@ def check_block(
         if is_compatible(got.shape or (), wanted):
             return
         order = "the core dimensions of the output, flattened, by the core dimensions of the input, flattened"
-        raise _wrong_shape(block, got, wanted, f"A sparse matrix has no loop dimensions. Return {order}.")
+        remedy = f"A sparse matrix has no loop dimensions. Return {order}."
+        if layout.loop:
+            remedy += " If each element of the loop dimensions needs its own matrix, pass vectorized=False to the op."
+        raise _wrong_shape(block, got, wanted, remedy)
     core = None if of_output is None or of_input is None else (*of_output, *of_input)
     if got.shape is None:
         return
@@ -195,6 +200,8 @@ def check_block(
     remedy = f"Return {_ORDER}."
     if core is not None and n_loop >= 0 and of_output != of_input and got.shape[n_loop:] == (*of_input, *of_output):
         remedy += " The core dimensions are swapped: transpose the block."
+    if not layout.has_signature and of_input and got.shape == of_input == of_output:
+        remedy += ' If the op is elementwise, pass signature="()->()" to it.'
     raise _wrong_shape(block, got, wanted, remedy)
 
 

@@ -12,6 +12,11 @@ from tfpyop._rules.numerical import NumericalRule
 from tfpyop._rules.transposed_rule import TransposedRule
 from tfpyop.errors import GradientError
 
+_IF_DATA = (
+    "If this is data, its gradient was computed but not used, because the tape is around a tf.function: open the tape "
+    "inside the function, or pass the data through tf.stop_gradient in it."
+)
+
 
 def residual_differentiated(op: ConcreteOp) -> GradientError:
     """Return the error for a second derivative through a residual."""
@@ -53,7 +58,9 @@ def missing_gradient(op: ConcreteOp) -> GradientError:
     )
 
 
-def inputs_without_rule(op: ConcreteOp, kind: str, names: Sequence[str], known: Sequence[str]) -> GradientError:
+def inputs_without_rule(
+    op: ConcreteOp, kind: str, names: Sequence[str], known: Sequence[str], *, is_certain: bool = True
+) -> GradientError:
     """Return the error for inputs that none of the rules for some inputs is for.
 
     Args:
@@ -61,15 +68,20 @@ def inputs_without_rule(op: ConcreteOp, kind: str, names: Sequence[str], known: 
       kind: The name of the decorator, such as `gradient`.
       names: The parameters without a rule.
       known: The parameters with a rule.
+      is_certain: Whether the derivative was requested. False if TensorFlow may compute it without using it.
     """
     missing, wrt = ", ".join(map(repr, names)), repr(names[0]) if len(names) == 1 else repr(tuple(names))
+    attach = f"a rule with @op.{kind}(wrt={wrt}) or @op.numpy_{kind}(wrt={wrt})"
+    if op.rules.has_adjoint:
+        attach += f", or with @op.adjoint(linear_in={wrt}) if the op is linear there too"
     return GradientError(
         f"no {kind} rule is for {missing}.",
         subject=op.subject,
         expected="one rule for each floating input",
         got=f"rules for {', '.join(map(repr, known))}",
-        remedy=f"Attach a rule with @op.{kind}(wrt={wrt}) or @op.numpy_{kind}(wrt={wrt}). If no output depends on the "
-        "input, the rule returns None.",
+        remedy=f"Attach {attach}. If no output depends on the input, the rule returns None."
+        if is_certain
+        else f"{_IF_DATA} Otherwise attach {attach}.",
     )
 
 
@@ -78,7 +90,7 @@ def missing_for_some_inputs(op: ConcreteOp) -> GradientError:
     rule, names = op.rules.vjp, op.definition.spec.parameters.input_names
     known = [name for part in rule.parts for name in part] if isinstance(rule, SplitRule) else []
     missing = [name for name in names if name not in ("self", "cls", *known)]
-    return inputs_without_rule(op, "gradient", missing, known)
+    return inputs_without_rule(op, "gradient", missing, known, is_certain=False)
 
 
 def undefined_derivative(op: ConcreteOp) -> GradientError:
@@ -89,7 +101,8 @@ def undefined_derivative(op: ConcreteOp) -> GradientError:
         subject=op.subject,
         expected="no request for this derivative",
         got=f"the op declares non_differentiable={names!r}",
-        remedy="Do not differentiate by this input: pass it through tf.stop_gradient.",
+        remedy="Do not differentiate by this input: pass it through tf.stop_gradient. If the tape is around a "
+        "tf.function that takes this input, open the tape inside the function instead.",
     )
 
 

@@ -77,6 +77,16 @@ def check_adjoint(
     return check.passed()
 
 
+_NONLINEAR = (
+    "the function is affine, or not linear: use @op.gradient, or declare with linear_in= the inputs in which it is "
+    "linear together"
+)
+_BILINEAR = (
+    "the function is linear in each of these inputs, but not in all of them together: attach one adjoint rule for each "
+    "input, with linear_in="
+)
+
+
 class _Part:
     """The inputs that one adjoint rule is for, at one example.
 
@@ -170,8 +180,23 @@ class _Part:
             f"{self._nonlinear}: output {number} is wrong for {what} at element {list(index)}.",
             expected=f"{expected[index]:.9g}",
             got=f"{got[index]:.9g}",
-            cause="the function is affine, or not linear: use @op.gradient, or declare with linear_in= the inputs in "
-            "which it is linear together",
+            cause=_BILINEAR if self._is_linear_in_each() else _NONLINEAR,
+        )
+
+    def _is_linear_in_each(self) -> bool:
+        """Return whether the function is linear in each of several inputs while the other inputs are constant."""
+        others = self._vectors(1.0)
+        return len(self._numbers) > 1 and all(self._is_linear_in(number, others) for number in self._numbers)
+
+    def _is_linear_in(self, number: int, others: Vectors) -> bool:
+        v, w = (self._vector(self._at.arrays[number]) for _ in range(2))
+
+        def values(x: Array) -> Sequence[Array]:
+            return self._values([x if place == number else other for place, other in enumerate(others)])
+
+        return all(
+            np.allclose(of_both, of_v + of_w, rtol=0, atol=1e-3 * float(np.max(np.abs(of_both), initial=0.0)))
+            for of_v, of_w, of_both in zip(values(v), values(w), values(v + w), strict=True)
         )
 
     def _call(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
