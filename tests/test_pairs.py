@@ -568,12 +568,14 @@ def test_a_rule_may_call_its_op(traced):
 def test_a_second_derivative_of_a_derived_rule_in_numpy_says_what_to_do(option):
     op, x = squares(option, "numpy"), tf.constant(X)
     known, decorator = ("JVP", "jvp") if option == "from-jvp" else ("gradient", "gradient")
+    other = "gradient" if option == "from-jvp" else "JVP"
     with tf.GradientTape() as outer:
         outer.watch(x)
         value = weighted_gradient(op, x)[0] if option == "from-jvp" else tangents(op, x)[0]
         message = (
             rf"cannot compute a second derivative: \w+=\"{option}\" with a {known} rule in numpy provides first "
-            rf"derivatives only.\n  Write the {known} rule in TensorFlow ops with @op.{decorator}. Or remove the option"
+            rf"derivatives only.\n  Write the {known} rule in TensorFlow ops with @op.{decorator}. Or remove "
+            rf"\w+=\"{option}\", and attach a {other} rule in TensorFlow ops with @op.{other.lower()}\."
         )
         with pytest.raises(GradientError, match=message):
             outer.gradient(value, x)

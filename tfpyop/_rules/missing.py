@@ -130,13 +130,14 @@ def missing_second_derivative(op: ConcreteOp) -> GradientError:
     if isinstance(rule, MethodType):
         rule = rule.__func__
     if isinstance(rule, TransposedRule):
-        known = ("JVP", "jvp") if rule.is_vjp else ("gradient", "gradient")
+        known, other = (("JVP", "jvp"), "gradient") if rule.is_vjp else (("gradient", "gradient"), "jvp")
         return GradientError(
             f"cannot compute a second derivative: {option_text(rule.transform)} with a {known[0]} rule in numpy "
             "provides first derivatives only.",
             subject=op.subject,
-            remedy=f"Write the {known[0]} rule in TensorFlow ops with @op.{known[1]}. Or remove the option, and attach "
-            f"the other rule with @op.{'gradient' if rule.is_vjp else 'jvp'}.",
+            remedy=f"Write the {known[0]} rule in TensorFlow ops with @op.{known[1]}. Or remove "
+            f"{option_text(rule.transform)}, and attach a {'gradient' if rule.is_vjp else 'JVP'} rule in TensorFlow "
+            f"ops with @op.{other}.",
         )
     if isinstance(rule, JacobianProduct):
         return GradientError(
