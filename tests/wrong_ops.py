@@ -940,7 +940,7 @@ ADJOINTS = [
         "a product that is declared linear in both factors together",
         linear_with(_by_both, lambda a, x: _matvec(a, x), "(m,n),(n)->(m)"),
         "check_adjoint",
-        says="declare with linear_in= the inputs in which it is linear together",
+        says="attach one adjoint rule for each input",
     ),
     Wrong(
         "linear_in with the wrong name",

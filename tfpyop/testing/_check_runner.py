@@ -223,10 +223,9 @@ class CheckRunner:
             cause=KEEPS_STATE,
         )
 
-    @property
-    def name(self) -> str:
-        """The name of the op in code that shows a failure."""
-        return self._name
+    def script_of(self, *calls: Arguments, mode: str | None = None) -> str:
+        """Return a script that runs the check on these calls alone."""
+        return check_script(self._op, self._check, Rows(calls), mode)
 
     @property
     def refusal(self) -> Exception | None:

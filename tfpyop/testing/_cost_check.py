@@ -174,7 +174,7 @@ class _Costs:
                 expected=_calls(shown.expected),
                 got=_calls(shown.got),
                 cause=_AGAIN if is_function else "the rule calls itself, or is called by another rule",
-                code=shown.arguments.code(self._check.name),
+                code=self._check.script_of(shown.arguments, shown.arguments, mode=self._mode),
             )
 
     def _excess(self, what: str, forward: Counter[Hashable], arguments: Arguments) -> _Excess | None:

@@ -114,7 +114,7 @@ class DoublePrecision:
                 expected=f"{shown.expected:.15g} +- {shown.error:.1g} by differences",
                 got=f"{shown.got:.15g}",
                 cause=cause,
-                code=code or shown.arguments.code(self._check.name),
+                code=code or self._check.script_of(*[sample.arguments for sample in precise]),
             )
 
     @property

@@ -175,15 +175,15 @@ class LowPrecision:
                     expected="a result, as in float64",
                     got=described(error),
                     cause="a constant or a part of the rule is in float64: convert it to the dtype of the inputs",
-                    code=arguments.code(self._check.name),
+                    code=self._check.script_of(arguments),
                 ) from error
         for (dtype, transform, number), samples in self._samples.items():
             infinite = [sample for sample in samples if sample.is_infinite]
             wrong = [sample for sample in samples if sample.index is not None]
             if len(infinite) >= _FEWEST_INFINITE:
-                raise self._failure(dtype, transform, number, min(infinite, key=lambda sample: sample.size))
+                raise self._failure(dtype, transform, number, infinite)
             if len(samples) >= _FEWEST and 2 * len(wrong) > len(samples):
-                raise self._failure(dtype, transform, number, min(wrong, key=lambda sample: sample.size))
+                raise self._failure(dtype, transform, number, wrong)
 
     @property
     def has_compared(self) -> bool:
@@ -200,7 +200,8 @@ class LowPrecision:
         if without:
             yield f"not compared in {', '.join(without)}: the rule raises there, or its results are out of range"
 
-    def _failure(self, dtype: DType, transform: Transform, number: int, sample: _Sample) -> Exception:
+    def _failure(self, dtype: DType, transform: Transform, number: int, samples: Sequence[_Sample]) -> Exception:
+        sample = min(samples, key=lambda sample: sample.size)
         what = f"the tangent of output {number}"
         if transform is Transform.VJP:
             what = f"the cotangent of {input_label(self._op, number, len(sample.inputs))}"
@@ -219,7 +220,7 @@ class LowPrecision:
             expected=f"{sample.expected:.6g}, as by the same rule in float64",
             got=f"{sample.got:.6g}",
             cause=cause,
-            code=code or sample.rounded.code(self._check.name),
+            code=code or self._check.script_of(*[sample.arguments for sample in samples]),
         )
 
 
