@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from scipy import sparse, special
 
-from tests import ops
+from tests import ops, saved_ops
 from tfpyop import UNDEFINED, Op, complex_step, differentiable_op, numerical
 from tfpyop.testing import arguments
 
@@ -578,6 +578,14 @@ RIGHT = [
         for method in (numerical, complex_step)
     ),
     Right("a JVP from a gradient rule", _softmax_from_vjp()),
+    Right("optional inputs", saved_ops.scaled_sine, {"domain": "[-3, 3]"}),
+    given(
+        "any number of inputs",
+        lambda *vectors: sum(vector**2 for vector in vectors),
+        {"domain": "[-3, 3]"},
+        signature="(n)*->(n)",
+        numpy_grad=lambda op, g: [2 * vector * g for vector in op.inputs],
+    ),
     *ADJOINTS,
     *(
         Right(f"the zoo's {op.__name__}", op)

@@ -256,3 +256,43 @@ def difference(x, y):
 @difference.numpy_adjoint
 def difference_adjoint(op, grad):
     return grad, -2 * grad
+
+
+@differentiable_op(signature="(n),()?,(n)?->(n)")
+def scaled_sine(x, scale=None, slope=None):
+    y = np.sin(x)
+    if scale is not None:
+        y = y * scale[..., None]
+    return y if slope is None else y + slope * x
+
+
+@scaled_sine.numpy_gradient
+def scaled_sine_gradient(op, cotangent):
+    x, scale, slope = op.inputs
+    by_x = np.cos(x) if scale is None else np.cos(x) * scale[..., None]
+    return (
+        cotangent * (by_x if slope is None else by_x + slope),
+        None if scale is None else (cotangent * np.sin(x)).sum(-1),
+        None if slope is None else cotangent * x,
+    )
+
+
+@scaled_sine.numpy_jvp
+def scaled_sine_jvp(op, by_x, by_scale, by_slope):
+    x, scale, slope = op.inputs
+    y = np.cos(x) * by_x
+    if scale is not None:
+        y = y * scale[..., None] + np.sin(x) * by_scale[..., None]
+    return y if slope is None else y + slope * by_x + by_slope * x
+
+
+@differentiable_op(signature="(m),(n)*->(n)")
+def weighted_sum(weights, *vectors):
+    return sum(weights[..., number, None] * vector for number, vector in enumerate(vectors))
+
+
+@weighted_sum.gradient
+def weighted_sum_gradient(op, cotangent):
+    weights, *vectors = op.inputs
+    by_weights = tf.stack([tf.reduce_sum(cotangent * vector, -1) for vector in vectors], -1)
+    return by_weights, *[weights[..., number, None] * cotangent for number in range(len(vectors))]

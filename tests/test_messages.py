@@ -844,7 +844,7 @@ def test_none_as_an_input(mode):
   Expected: 2, as the signature says
   Got:      1: x (None: no input), y
   None is not an input; a tuple or dict counts as one input for each value in it. Make an option keyword-only, or name \
-it in static_argnames."""
+it in static_argnames. Mark an input that may be None with "?": "(n),()?->(n)"."""
     check(SignatureError, text, lambda: modes.call(mode, lambda x: first(None, x), X))
 
 

@@ -245,6 +245,8 @@ def test_a_wrong_number_of_inputs_is_reported_with_the_parameters(function, args
         "  None is not an input; a tuple or dict counts as one input for each value in it. Make an option "
         "keyword-only, or name it in static_argnames."
     )
+    if None in args:
+        message += ' Mark an input that may be None with "?": "(n),()?->(n)".'
     with pytest.raises(SignatureError, match=exactly(message)):
         Parameters.of(function, []).bind(args, kwargs, n_inputs)
 

@@ -290,7 +290,7 @@ MISUSE = {
     "no signature": ({"signature": None}, "vectorized='rows' requires a signature."),
     "no input": (
         {"signature": "->()"},
-        "vectorized='rows' requires an input, because loop dimensions come from inputs.",
+        "vectorized='rows' requires an input in every call, because loop dimensions come from inputs.",
     ),
     "an optional dimension": (
         {"signature": "(n?,k)->(n?)"},

@@ -159,6 +159,19 @@ GRADIENTS = [
         differentiable_op(lambda x, b: x + b[..., None, :], signature="(m,n),(n)->(m,n)", grad=_bias_rule),
         says="Likely:   the cotangent still has dimensions that broadcasting added",
     ),
+    Wrong(
+        "a factor of 2 without an optional input",
+        differentiable_op(
+            lambda x, scale=None: x**2 if scale is None else x**2 * scale,
+            signature="(),()?->()",
+            numpy_grad=lambda op, g: (
+                (op.inputs[0] * g, None)
+                if op.inputs[1] is None
+                else (2 * op.inputs[0] * op.inputs[1] * g, op.inputs[0] ** 2 * g)
+            ),
+        ),
+        says="Likely:   a factor of 2 is missing",
+    ),
     Wrong("the wrong sign", square_with(lambda op, grad: -2 * op.inputs[0] * grad), says="Likely:   the wrong sign"),
     Wrong(
         "a factor of 2 is missing",

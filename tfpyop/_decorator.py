@@ -87,8 +87,10 @@ def differentiable_op(function: Any = ..., /, **options: Unpack[OpOptions]) -> A
       signature: The core dimensions of inputs and outputs in NumPy's gufunc language, for example
         `"(m,k),(k,n)->(m,n)"`. Further leading dimensions are loop dimensions. They broadcast, and the function must
         support them as NumPy functions do. Sizes may be arithmetic (`"(n),(m)->(n+m-1)"`), and an output size may be a
-        new name if it is known only at run time (`"(n)->(k)"`). Default: the signature of a ufunc; for other functions
-        the output shapes are unknown.
+        new name if it is known only at run time (`"(n)->(k)"`). `"(n),()?->(n)"` has an optional input, whose parameter
+        has the default None: the function gets None, and so do rules in `op.inputs`. `"(n)*->()"` has any number of
+        inputs with the same core, from `*parameters` or a tuple. `"(n)->(n)*"` has as many outputs as `dtype=` has
+        dtypes. Default: the signature of a ufunc; for other functions the output shapes are unknown.
       sizes: Functions that compute the sizes of new names in the outputs or residuals, for example
         `sizes={"k": lambda d, *, degree: d**degree}` for the signature `"(n,d)->(k)"`. The positional parameters of a
         function are names of input sizes, and its keyword-only parameters are static parameters of the op. The sizes
@@ -223,7 +225,7 @@ def _declare_rules(definition: FunctionOpDef, options: Mapping[str, Any]) -> Non
                 "grad= requests numerical derivatives, but a rule is also passed.", remedy="Remove one of the two."
             )
         require_sparsity(method, definition.spec.signature)
-        gradient, jvp = numerical_rules(method, definition.spec.full_signature)
+        gradient, jvp = numerical_rules(method)
         rules = {"numpy_grad": gradient, "numpy_jvp": jvp}
     for option, rule in rules.items():
         transform = _RULES[option]

@@ -49,7 +49,7 @@ def call(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.Tensor]:
         return _call_symbolic(op, leaves)
     if any(isinstance(leaf, tf.RaggedTensor) for leaf in special) and op.signature and op.signature.is_elementwise:
         return _call_ragged(op, leaves)
-    tensors = as_tensors(leaves, op.subject)
+    tensors = as_tensors(leaves, op.subject, op.place)
     if native.is_called_for(op):
         return native.call(op, tensors)
     if tf.executing_eagerly():
@@ -77,7 +77,7 @@ def _call_ragged(op: ConcreteOp, leaves: Sequence[Any]) -> list[tf.RaggedTensor]
     """Call an elementwise op on the flat values of ragged tensors. The outputs keep the row lengths."""
     rows = next(leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensor))
     flat = [leaf.flat_values if isinstance(leaf, tf.RaggedTensor) else leaf for leaf in leaves]
-    tensors = as_tensors(flat, op.subject)
+    tensors = as_tensors(flat, op.subject, op.place)
     values: list[tf.Tensor] = []
 
     def collect(*parts: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ def call(op: ConcreteOp, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, EagerTensor):
             raise UnsupportedError(
-                f"input {number} is a symbolic tensor of a graph, but the call is outside this graph.",
+                f"input {op.place(number)} is a symbolic tensor of a graph, but the call is outside this graph.",
                 subject=op.subject,
                 got=str(tensor),
                 remedy="Return the tensor from its tf.function, or call the op inside the tf.function.",
@@ -37,7 +37,7 @@ def run(op: ConcreteOp, tensors: Sequence[EagerTensor]) -> list[tf.Tensor]:
     if not tensors:
         ensure_initialized()  # with inputs, creating them has initialized the context
     try:
-        inputs = input_arrays(tensors)
+        inputs = input_arrays(tensors, op.place)
     except CoercionError as error:
         raise error.with_subject(op.subject) from error.__cause__
     arrays = host_results(op.host, inputs)

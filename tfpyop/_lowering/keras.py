@@ -132,9 +132,9 @@ def _symbolic(op: ConcreteOp, leaves: Sequence[Any]) -> list[keras.KerasTensor]:
     partners = DTypeContext.of([type_.dtype for type_ in known if type_ is not None])
     with naming(op.subject):
         for number, leaf in enumerate(leaves):
-            refuse_composites(leaf, number)
+            refuse_composites(leaf, op.place(number))
         types = [
-            type_of(tensor_of_value(leaf, partners, number)) if type_ is None else type_
+            type_of(tensor_of_value(leaf, partners, op.place(number))) if type_ is None else type_
             for number, (leaf, type_) in enumerate(zip(leaves, known, strict=True))
         ]
     outputs = op.visible(op.host.infer_outputs(types))

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount
@@ -45,28 +45,37 @@ _PATIENCE = 2.0
 """Maximum time to wait, in seconds, for a thread to release memory that it must not keep."""
 
 
-def as_tensors(leaves: Sequence[Any], subject: str) -> list[tf.Tensor]:
+def as_tensors(leaves: Sequence[Any], subject: str, place: Callable[[int], int]) -> list[tf.Tensor]:
     """Make tensors of the inputs of one call. Tensors keep their dtypes; plain values follow the dtypes of the tensors.
+
+    Args:
+      leaves: The inputs.
+      subject: The op in error messages.
+      place: Returns the number of an input in error messages.
 
     Raises:
       CoercionError: An input cannot be converted to a tensor.
     """
     try:
-        tensors = [_tensor_like(leaf, number) for number, leaf in enumerate(leaves)]
-        _require_array_dtypes(tensors)
+        tensors = [_tensor_like(leaf, place(number)) for number, leaf in enumerate(leaves)]
+        _require_array_dtypes(tensors, place)
         if all(tensor is not None for tensor in tensors):
             return tensors
         partners = DTypeContext.of(dtype_of(tensor) for tensor in tensors if tensor is not None)
         return [
-            tensor_of_value(leaves[number], partners, number) if tensor is None else tensor
+            tensor_of_value(leaves[number], partners, place(number)) if tensor is None else tensor
             for number, tensor in enumerate(tensors)
         ]
     except TfpyopError as error:
         raise error.with_subject(subject) from error.__cause__
 
 
-def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
+def input_arrays(tensors: Sequence[EagerTensor], place: Callable[[int], int] = int) -> list[Array]:
     """Return the memory of eager tensors as arrays, without copies. Do not write to them.
+
+    Args:
+      tensors: The tensors.
+      place: Returns the number of an input in error messages.
 
     Raises:
       CoercionError: A tensor has a dtype that arrays do not support.
@@ -74,7 +83,7 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
     arrays = []
     for tensor in tensors:
         if datatype_of(tensor) in _WITHOUT_ARRAYS:
-            _require_array_dtypes(tensors)
+            _require_array_dtypes(tensors, place)
         try:
             array = shared_memory(tensor)
         except NotOkStatusError:
@@ -83,10 +92,10 @@ def input_arrays(tensors: Sequence[EagerTensor]) -> list[Array]:
     return arrays
 
 
-def _require_array_dtypes(tensors: Sequence[tf.Tensor | None]) -> None:
+def _require_array_dtypes(tensors: Sequence[tf.Tensor | None], place: Callable[[int], int]) -> None:
     for number, tensor in enumerate(tensors):
         if tensor is not None:
-            numpy_dtype(tensor.dtype, f"input {number}")
+            numpy_dtype(tensor.dtype, f"input {place(number)}")
 
 
 def _as_array(tensor: EagerTensor, value: Any) -> Array:

@@ -131,13 +131,17 @@ class Sparsity:
                 )
 
     def patterns(
-        self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]
+        self,
+        sizes: Mapping[str, int | None],
+        inputs: Sequence[Core | None],
+        outputs: Sequence[Core],
+        wanted: Sequence[int],
     ) -> list[Array]:
         """Return a boolean matrix for each input: the core elements of the wanted outputs by the elements of the input.
 
         Args:
           sizes: The sizes of the signature in this call, for a function.
-          inputs: The core dimensions of all inputs.
+          inputs: The core dimensions of all inputs; None for an input that the call leaves out.
           outputs: The core dimensions of all outputs.
           wanted: The indices of the outputs that count.
 
@@ -163,10 +167,15 @@ class Sparsity:
                 ]
             )
             for column, core in enumerate(inputs)
+            if core is not None
         ]
 
     def colorings(
-        self, sizes: Mapping[str, int | None], inputs: Sequence[Core], outputs: Sequence[Core], wanted: Sequence[int]
+        self,
+        sizes: Mapping[str, int | None],
+        inputs: Sequence[Core | None],
+        outputs: Sequence[Core],
+        wanted: Sequence[int],
     ) -> Sequence[Coloring]:
         """Return the colors of each input. They are kept for each set of sizes. Takes the arguments of `patterns`."""
         key = (tuple(inputs), tuple(outputs), tuple(wanted), tuple(sorted(sizes.items())))

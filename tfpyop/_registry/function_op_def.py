@@ -172,8 +172,9 @@ class FunctionOpDef(OpDef):
 
     def _host(self, tree: TreeSpec | None, static: Mapping[str, Any], executor_map: ExecutorMap | None) -> HostFunction:
         spec, shape = self.spec, self.spec.shape
+        signature = spec.concrete_signature(tree, static)
         outputs = OpOutputSpec(
-            spec.concrete_signature(static),
+            signature,
             None if shape is None else lambda shapes: shape(*shapes, **static),
             (*spec.dtypes, *(residual.dtype for residual in spec.residuals.values())),
             spec.tree,
@@ -187,8 +188,8 @@ class FunctionOpDef(OpDef):
             self.subject,
             function=self._caller(tree, static),
             output_spec=outputs,
-            looped=None if spec.is_vectorized else lambda dtypes: spec.full_signature,
-            in_rows=(lambda dtypes: spec.full_signature) if spec.takes_rows else None,
+            looped=None if spec.is_vectorized else lambda dtypes: signature,
+            in_rows=(lambda dtypes: signature) if spec.takes_rows else None,
             executor_map=executor_map,
             compute_dtype=spec.compute_dtype,
             is_stateful=spec.is_stateful,

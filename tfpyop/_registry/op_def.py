@@ -25,11 +25,12 @@ from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.missing_outputs import MissingOutputs, WithoutOutputs
 from tfpyop._spec.op_spec import OpSpec
 from tfpyop._spec.payload import InAxes, Needs, with_in_axes
-from tfpyop._spec.rule_context import LazyValues, NamedValues, RuleContext
+from tfpyop._spec.rule_context import LazyValues, NamedValues, RuleContext, as_seen_by_rules
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
+from tfpyop._spec.rule_values import Places, placed
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
-from tfpyop._spec.static_values import PLAIN_TYPES, static_values
+from tfpyop._spec.static_values import NO_STATIC, PLAIN_TYPES, static_values
 from tfpyop._spec.tree import TreeSpec
 from tfpyop.errors import GradientError, RegistrationError, naming, with_article
 
@@ -261,7 +262,8 @@ class ConcreteOp:
         """
         name_residuals = partial(self._named_residuals, is_numpy)
         static = NamedValues(self.static, "static argument", self.subject)
-        return RuleContext(
+        places = self.places([dtype_of(value) for value in call.inputs]) if self.leaves_out_inputs else None
+        context = RuleContext(
             self.name,
             tuple(self._with_objects(call.inputs, is_numpy)),
             tuple(call.outputs) if without_outputs is None else MissingOutputs(without_outputs),
@@ -271,7 +273,9 @@ class ConcreteOp:
             _call=call,
             _name_residuals=name_residuals,
             _op=self,
+            _places=places,
         )
+        return as_seen_by_rules(context)
 
     def _named_residuals(self, is_numpy: bool, call: RuleInputs[Any]) -> NamedValues:
         if not call.residuals:
@@ -307,13 +311,44 @@ class ConcreteOp:
         op, spec = self.forward_op, self.host.output_spec
         if op is None or not isinstance(spec, RuleOutputSpec) or not op.has_objects:
             return inputs
-        parts = spec.split(inputs, [np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype)) for value in inputs])
+        parts = spec.split(inputs, [dtype_of(value) for value in inputs])
         named: list[Any] = list(parts.residuals)
         residuals = op._named_residuals(is_numpy, parts)
         for place, name in enumerate(op.residual_names):
             if name in op.host.output_spec.object_names:
                 named[place] = residuals[name] if is_numpy else None
         return [*op._with_objects(parts.inputs, is_numpy), *parts.outputs, *named, *parts.vectors]
+
+    @cached_property
+    def leaves_out_inputs(self) -> bool:
+        """Whether the calls leave out optional inputs, which rules see as None."""
+        if self.is_batched:  # its rules are made by tfpyop
+            return False
+        if self.forward_op is not None:
+            return self.forward_op.leaves_out_inputs
+        return self.signature is not None and self.signature.places is not None
+
+    def places(self, inputs: Sequence[DType]) -> Places:
+        """Return, for each input as rules see them, its index among the flat inputs of a call; None if it is left out.
+
+        Args:
+          inputs: The dtypes of the flat inputs.
+        """
+        if not self.leaves_out_inputs:
+            return range(len(inputs))
+        if self.forward_op is None:
+            assert self.signature is not None
+            return self.signature.places or ()
+        spec = self.host.output_spec
+        assert isinstance(spec, RuleOutputSpec)
+        parts = spec.split(range(len(inputs)), inputs)
+        of_inputs = self.forward_op.places(inputs[: len(parts.inputs)])
+        vectors = parts.vectors if spec.like == "inputs" else placed(parts.vectors, of_inputs)
+        return (*of_inputs, *parts.outputs, *parts.residuals, *vectors)
+
+    def place(self, number: int) -> int:
+        """Return the number of an input as the caller counts them, for error messages."""
+        return number if self.signature is None else self.signature.place(number)
 
     @cached_property
     def has_objects(self) -> bool:
@@ -345,6 +380,12 @@ class ConcreteOp:
     def unbatched(self) -> ConcreteOp:
         """Return the op of one row, with its derivative rules."""
         return self if self.row_op is None else self.row_op
+
+
+def dtype_of(value: Any) -> DType:
+    """Return the numpy dtype of an array or tensor."""
+    dtype: DType = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
+    return dtype
 
 
 class OpDef(NamedOp):
@@ -435,9 +476,9 @@ class OpDef(NamedOp):
     def _read_concrete_op(self, payload: str) -> ConcreteOp:
         with naming(self.subject):
             tree, static, levels = self.spec.parameters.read_payload(payload)
-        counts = {len(in_axes) for in_axes in levels} | ({tree.n_leaves} if tree is not None else set())
-        if self.spec.n_inputs is not None and not counts <= {self.spec.n_inputs}:
-            raise ValueError(f"{counts} inputs, not {self.spec.n_inputs}")
+        signature = self.spec.concrete_signature(tree, NO_STATIC)
+        if signature is not None and any(len(in_axes) != len(signature.inputs) for in_axes in levels):
+            raise ValueError(f"levels of {[len(in_axes) for in_axes in levels]} inputs, not {len(signature.inputs)}")
         if levels:
             return self.specialize(tree, static).batched(*levels)
         return self._make_concrete_op(tree, static_values(static), payload)

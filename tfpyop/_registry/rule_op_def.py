@@ -30,10 +30,10 @@ from tfpyop._spec.coercion import Array, DType, is_differentiable
 from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.payload import Needs, in_axes_of_payload, split_needs, with_in_axes, with_needs
 from tfpyop._spec.rule_outputs import CotangentSpec, RuleOutputSpec, TangentSpec
-from tfpyop._spec.rule_values import OF_TUPLES, describe_rule_call, takes_tuple_for_array
+from tfpyop._spec.rule_values import OF_TUPLES, Places, describe_rule_call, takes_tuple_for_array
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.source_location import Site
-from tfpyop._spec.tree import TreeSpec, is_leaf_type
+from tfpyop._spec.tree import LEAF, TreeSpec, is_leaf_type
 from tfpyop.errors import annotate, message_of
 
 
@@ -94,10 +94,31 @@ class RuleOpDef(OpDef):
     # -- calls
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
-        """Bind positional arguments as inputs, and keyword arguments as static values of the forward op."""
-        if not all(map(is_leaf_type, map(type, args))):
+        """Bind positional arguments as inputs, and keyword arguments as static values of the forward op.
+
+        Optional inputs that the call of the forward op leaves out are None, and so are their tangents.
+        """
+        leaves = [value for value in args if value is not None]
+        if not all(map(is_leaf_type, map(type, leaves))):
             raise TypeError(f"{self.subject}: the op of a rule does not accept tuples or dicts as inputs")
-        return self.specialize(None, {**(self.spec.parameters.static_defaults or {}), **kwargs}), args
+        tree = None if len(leaves) == len(args) else self._tree_of(args)
+        return self.specialize(tree, {**(self.spec.parameters.static_defaults or {}), **kwargs}), leaves
+
+    def _tree_of(self, args: Sequence[Any]) -> TreeSpec:
+        """Return the nesting of the inputs of the user's op, some of which are None.
+
+        Raises:
+          TypeError: One of these inputs is not optional.
+        """
+        signature = self.forward_ops[-1].spec.signature
+        optional = frozenset() if signature is None else signature.marks.optional
+        n_inputs = 0 if signature is None else len(signature.inputs)
+        missing = [number for number, value in enumerate(args) if value is None]
+        is_tangent = self.transform is Transform.JVP
+        if not optional or any(number not in optional and not (is_tangent and number > n_inputs) for number in missing):
+            raise TypeError(f"{self.subject}: input {missing[0]} is None, but it is not an optional input of the op")
+        children = [TreeSpec("none") if value is None else LEAF for value in args[:n_inputs]]
+        return TreeSpec("tuple", tuple(children))
 
     def arrange(self, outputs: Sequence[Any]) -> Any:
         """Return a single output unchanged, or several outputs as a tuple."""
@@ -113,7 +134,7 @@ class RuleOpDef(OpDef):
         parts = outputs.split(tensors, dtypes)
         needs = outputs.needs_of(outputs.split(dtypes, dtypes).inputs)
         context = op.forward_op.context(parts, needs, without_outputs=self.without_outputs)
-        result = op.rules.native.function(context, *outputs.given(parts))
+        result = op.rules.native.function(context, *outputs.given(parts, dtypes))
         wanted: Sequence[Any] = outputs.unpack_vectors(result, dtypes)
         return wanted
 
@@ -175,10 +196,11 @@ class RuleOpDef(OpDef):
     def _output_spec(self, forward_op: ConcreteOp, needs: Needs | None) -> RuleOutputSpec:
         primal = forward_op.host.output_spec
         part = (lambda n_inputs: numbers_of(forward_op, self.wrt, n_inputs)) if self.wrt else None
+        places = (lambda dtypes: places_of(forward_op, self.wrt, dtypes)) if forward_op.leaves_out_inputs else None
         if self.transform is Transform.VJP:
             signature, without = forward_op.signature, self.without_outputs
-            return CotangentSpec(primal, signature, needs=needs, part=part, without_outputs=without)
-        return TangentSpec(primal, needs=needs, part=part)
+            return CotangentSpec(primal, signature, needs=needs, part=part, places=places, without_outputs=without)
+        return TangentSpec(primal, needs=needs, part=part, places=places)
 
     # -- methods
 
@@ -225,8 +247,24 @@ def bound_rules(rules: RuleSet, instance: Any, op: OpDef) -> RuleSet:
 
 def numbers_of(op: ConcreteOp, names: Sequence[str], n_inputs: int) -> tuple[int, ...]:
     """Return the indices of the inputs of these parameters, in a call with this number of flat inputs."""
-    known = op.definition.spec.parameters.numbers_of_inputs(op.tree, n_inputs)
-    return tuple([number for name in names for number in known.get(name, ())])
+    known = op.definition.spec.parameters.places_of_inputs(op.tree, n_inputs)
+    return tuple([number for name in names for number in known.get(name, ()) if number is not None])
+
+
+def places_of(op: ConcreteOp, names: Sequence[str], inputs: Sequence[DType]) -> Places:
+    """Return the places of the inputs that a rule for these parameters (without names: for all inputs) is for.
+
+    Args:
+      op: The op that was called.
+      names: The names of the parameters.
+      inputs: The dtypes of the flat inputs of the call.
+    """
+    if not names:
+        return op.places(inputs)
+    if not op.leaves_out_inputs:
+        return numbers_of(op, names, len(inputs))
+    known = op.definition.spec.parameters.places_of_inputs(op.tree, len(inputs))
+    return tuple([place for name in names for place in known.get(name, ())])
 
 
 def signature_for(spec: RuleOutputSpec, forward_op: ConcreteOp, dtypes: Sequence[DType]) -> Signature | None:
@@ -269,9 +307,13 @@ def _rule_caller(
     """Return a function of flat arrays that calls the user's rule."""
 
     def call(arrays: list[Array]) -> Any:
-        parts = outputs.split(arrays, [array.dtype for array in arrays])
+        dtypes = [array.dtype for array in arrays]
+        parts = outputs.split(arrays, dtypes)
         needs = outputs.needs_of([array.dtype for array in parts.inputs])
-        vectors = [vector if is_differentiable(vector.dtype) else None for vector in outputs.given(parts)]
+        vectors = [
+            None if vector is None or not is_differentiable(vector.dtype) else vector
+            for vector in outputs.given(parts, dtypes)
+        ]
         try:
             context = forward_op.context(parts, needs, is_numpy=True, without_outputs=outputs.without_outputs)
             return rule(context, *vectors)

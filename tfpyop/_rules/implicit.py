@@ -52,7 +52,7 @@ def declare_equation(op: OpDef, decorator: str, rule: Any, site: Site, wrt: Wrt,
     rules: dict[Transform, PlainRule] = {
         transform: TensorFlowRule(
             site,
-            derivative(rule, transform, op.spec.full_signature, names, options),
+            derivative(rule, transform, names, options),
             kind,
             decorator=decorator,
             takes_vectors=False,

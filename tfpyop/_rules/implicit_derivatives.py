@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._registry.bind import Linearization, TensorFunction, lowering
-from tfpyop._registry.op_def import ConcreteOp, Rule, SplitRule, TensorFlowRule, Transform
-from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
+from tfpyop._registry.op_def import ConcreteOp, Rule, SplitRule, TensorFlowRule, Transform, dtype_of
+from tfpyop._rules.derived_rule import DerivedRule, shape_of
 from tfpyop._rules.linear_solve import require_small, solve
 from tfpyop._rules.linear_system import CallSystem, EquationOptions, with_tensors
 from tfpyop._rules.unknowns import Unknowns
@@ -25,7 +25,6 @@ from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_outputs import RuleInputs
 from tfpyop._spec.rule_values import OWN_OP
-from tfpyop._spec.signature import Signature
 from tfpyop._spec.undefined import UNDEFINED
 from tfpyop.errors import ContractError, GradientError, Shape, describe_kind, with_article
 
@@ -41,7 +40,6 @@ class ImplicitDerivative(DerivedRule):
     Args:
       rule: The user's function, called as `rule(op)`.
       transform: The direction of differentiation.
-      signature: The signature of the op. Without one, all dimensions are core dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
       options: The options of the rule.
     """
@@ -56,11 +54,10 @@ class ImplicitDerivative(DerivedRule):
         self,
         rule: Callable[..., Any],
         transform: Transform,
-        signature: Signature | None,
         wrt: tuple[str, ...],
         options: EquationOptions,
     ) -> None:
-        super().__init__(rule, transform, signature, wrt)
+        super().__init__(rule, transform, wrt)
         self.options = options
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
@@ -357,7 +354,7 @@ def linear_system_of(op: ConcreteOp, names: tuple[str, ...], call: RuleInputs[An
       GradientError: The op has no such rule.
     """
     derivative, bound = _with_solver(op, names)
-    return derivative.system(*bound, op.context(call, ()))
+    return derivative.system(*bound, op.context(call, (True,) * len(call.inputs)))
 
 
 def solver_of(op: ConcreteOp, names: tuple[str, ...]) -> Any:

@@ -29,7 +29,7 @@ def declare_jacobian(op: OpDef, rule: Any, site: Site, wrt: Wrt = None) -> None:
     rules: dict[Transform, PlainRule] = {
         transform: TensorFlowRule(
             site,
-            TensorFlowProduct(rule, transform, op.spec.full_signature, names),
+            TensorFlowProduct(rule, transform, names),
             _KIND,
             decorator="jacobian",
             takes_vectors=False,
@@ -47,10 +47,10 @@ def declare_numpy_jacobian(op: OpDef, rule: Any, site: Site, wrt: Wrt = None) ->
         cannot have a Jacobian; or `wrt` does not name parameters.
     """
     names = _checked_names(op, rule, "numpy_jacobian", wrt)
-    signature, is_looped = op.spec.full_signature, not op.spec.is_vectorized
+    is_looped = not op.spec.is_vectorized
     rules: dict[Transform, NumpyRule] = {}
     for transform in Transform:
-        product = NumpyProduct(rule, transform, signature, names, loops_itself=is_looped)
+        product = NumpyProduct(rule, transform, names, loops_itself=is_looped)
         rule_op = RuleOpDef(product, op, transform, site, wrt=names, loops_itself=is_looped)
         rules[transform] = NumpyRule(site, rule_op, _KIND)
     op.attach_all({**rules}, names)

@@ -23,17 +23,19 @@ class Block:
       input: The index of the input.
       position: The index of the input among the inputs that the rule is for.
       value: The array, tensor or sparse matrix.
+      place: The number of the input as the caller counts them.
     """
 
     output: int
     input: int
     position: int
     value: Any
+    place: int
 
     @property
     def what(self) -> str:
         """The block in error messages."""
-        return f"the Jacobian of output {self.output} by input {self.input}"
+        return f"the Jacobian of output {self.output} by input {self.place}"
 
 
 @dataclass(frozen=True, slots=True)

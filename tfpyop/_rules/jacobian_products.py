@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from tfpyop._registry.bind import lowering
-from tfpyop._registry.op_def import Transform
-from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
+from tfpyop._registry.op_def import Transform, dtype_of
+from tfpyop._rules.derived_rule import DerivedRule, shape_of
 from tfpyop._rules.jacobian_blocks import Block, Layout, blocks_of, check_block
 from tfpyop._rules.loop_elements import assembled, known_loop, loop_elements, with_whole_loop
 from tfpyop._spec.array_like import is_sparse
 from tfpyop._spec.coercion import Array, as_array, is_differentiable
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_values import without_missing
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError
 
@@ -32,8 +33,6 @@ class JacobianProduct(DerivedRule):
     Args:
       rule: The user's rule, called as `rule(op)`.
       transform: The direction of differentiation.
-      signature: The signature of the op, with residuals among its outputs. Without one, all dimensions are core
-        dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
       loops_itself: Whether the user's rule takes core dimensions only.
       takes_rows: Whether the user's rule takes exactly one loop dimension.
@@ -44,10 +43,11 @@ class JacobianProduct(DerivedRule):
     def _needed_blocks(self, result: Any, op: RuleContext, numbers: Sequence[int]) -> Iterator[Block]:
         """Yield the blocks that are not zero, for differentiable outputs and for inputs that are needed."""
         like = "inputs in wrt=" if self.wrt else "inputs"
-        for output, row in enumerate(blocks_of(result, len(op.outputs), len(numbers), like)):
-            for position, (number, value) in enumerate(zip(numbers, row, strict=True)):
+        places = self.places(op)
+        for output, row in enumerate(blocks_of(result, len(op.outputs), len(places), like)):
+            for position, (number, value) in enumerate(zip(numbers, without_missing(row, places), strict=True)):
                 if value is not None and op.needs[number] and is_differentiable(dtype_of(op.outputs[output])):
-                    yield Block(output, number, position, value)
+                    yield Block(output, number, position, value, self.place(op, number))
 
 
 class NumpyProduct(JacobianProduct):
@@ -72,7 +72,7 @@ class NumpyProduct(JacobianProduct):
                 if vector is None:
                     continue
                 if block.value is UNDEFINED:
-                    raise undefined_vector("cotangent", block.input)
+                    raise undefined_vector("cotangent", block.place)
                 given = vector if index is None else vector[index]
                 place = block.position if is_vjp else block.output
                 product = _multiplied(block, given, context, part, is_vjp=is_vjp)

@@ -15,9 +15,10 @@ from tfpyop._numdiff.complex_step import ComplexStep, complex_step
 from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical, numerical
-from tfpyop._registry.op_def import ConcreteOp
+from tfpyop._registry.op_def import ConcreteOp, Transform
 from tfpyop._spec.coercion import Array, is_differentiable, widen
-from tfpyop._spec.rule_context import RuleContext
+from tfpyop._spec.rule_context import RuleContext, as_in_call
+from tfpyop._spec.rule_values import placed, without_missing
 from tfpyop._spec.signature import Signature
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop.errors import RegistrationError, nearest
@@ -56,13 +57,18 @@ class NumericalRule:
     Args:
       make: Makes the rule from the cache of confirmed points (None if the method needs no confirmation).
       method: The method that computes the derivatives.
+      transform: The direction of differentiation.
     """
 
     def __init__(
-        self, make: Callable[[_ConfirmedPoints | None], Callable[..., Any]], method: Numerical | ComplexStep
+        self,
+        make: Callable[[_ConfirmedPoints | None], Callable[..., Any]],
+        method: Numerical | ComplexStep,
+        transform: Transform,
     ) -> None:
         self.method = method
         self._make = make
+        self._transform = transform
         self._rule = make(_ConfirmedPoints(method) if isinstance(method, ComplexStep) else None)
 
     @property
@@ -71,13 +77,18 @@ class NumericalRule:
         return next(f'grad="{name}"' for name, method in METHODS.items() if type(method) is type(self.method))
 
     def __call__(self, op: RuleContext, *vectors: Array | None) -> list[Array | None]:
-        """Call the rule."""
-        values: list[Array | None] = self._rule(op, *vectors)
-        return values
+        """Call the rule. Inputs that the call leaves out are not varied, and have no cotangent."""
+        places = op._places
+        if places is not None and self._transform is Transform.JVP:
+            vectors = tuple(without_missing(vectors, places))
+        values: list[Array | None] = self._rule(as_in_call(op), *vectors)
+        if places is None or self._transform is Transform.JVP:
+            return values
+        return [None if place is None else values[place] for place in places]
 
     def __get__(self, instance: object, owner: type | None = None) -> NumericalRule:
         """Return the rule bound to an instance. Its cache is separate, because instances may have different values."""
-        return NumericalRule(self._make, self.method)
+        return NumericalRule(self._make, self.method, self._transform)
 
 
 def require_sparsity(method: Numerical | ComplexStep, signature: Signature | None) -> None:
@@ -97,24 +108,24 @@ def require_sparsity(method: Numerical | ComplexStep, signature: Signature | Non
             f"sparsity= has no effect: no input has core dimensions in signature {signature.text!r}.",
             remedy="Remove sparsity=. All elements of loop dimensions are varied at once in any case.",
         )
-    sparsity.require_counts(len(signature.inputs), len(signature.outputs))
+    if signature.marks.repeated is None:
+        sparsity.require_counts(len(signature.inputs), len(signature.outputs))
     sparsity.require_parameters(signature.input_names | signature.given_names, signature.text)
 
 
-def numerical_rules(
-    method: Numerical | ComplexStep, signature: Signature | None
-) -> tuple[NumericalRule, NumericalRule]:
+def numerical_rules(method: Numerical | ComplexStep) -> tuple[NumericalRule, NumericalRule]:
     """Return the numpy rules (VJP and JVP) of an op whose derivatives are computed from its values, in float64.
+
+    Without a signature of the op, each element of an input is varied separately.
 
     Args:
       method: The method that computes the derivatives.
-      signature: The signature of the op. Without a signature, each element of an input is varied separately.
     """
 
     def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def vjp(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
             vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-            function, point = _function(op, signature, method.sparsity), [*map(_in_float64, op.inputs)]
+            function, point = _function(op, method.sparsity), [*map(_in_float64, op.inputs)]
             gradients = vjp_from_values(method, function, point, vectors, op.needs)
             if confirmed is not None:
                 masks = [np.array(op.needs), *(vector != 0 for vector in vectors)]
@@ -133,7 +144,7 @@ def numerical_rules(
         def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
             pairs = zip(tangents, op.needs, strict=True)
             vectors = [None if tangent is None or not varies else _in_float64(tangent) for tangent, varies in pairs]
-            function, point = _function(op, signature, None), [*map(_in_float64, op.inputs)]
+            function, point = _function(op, None), [*map(_in_float64, op.inputs)]
             found = jvp_from_values(method, function, point, vectors)
             if confirmed is not None:
                 masks = [np.asarray(vector is not None) for vector in vectors]
@@ -145,7 +156,7 @@ def numerical_rules(
 
         return jvp
 
-    return NumericalRule(make_vjp, method), NumericalRule(make_jvp, method)
+    return NumericalRule(make_vjp, method, Transform.VJP), NumericalRule(make_jvp, method, Transform.JVP)
 
 
 class _ConfirmedPoints:
@@ -193,10 +204,10 @@ class _ConfirmedPoints:
             self._method.confirm(function, part)
 
 
-def _function(op: RuleContext, signature: Signature | None, sparsity: Sparsity | None) -> Function:
+def _function(op: RuleContext, sparsity: Sparsity | None) -> Function:
     """Return the op's function for numerical derivatives: its differentiable outputs, without residuals."""
     assert isinstance(op._op, ConcreteOp)
-    host = op._op.host
+    host, signature = op._op.host, op._op.signature
     input_ranks, n_loop = [array.ndim for array in op.inputs], 0
     evaluate = host.evaluate
     if signature is not None:
@@ -227,9 +238,12 @@ def _colorings(
 ) -> Sequence[Coloring]:
     """Return the colors of each input, for the outputs with these indices."""
     assert isinstance(op._op, ConcreteOp)
-    signature = op._op.signature
-    sizes = {} if signature is None else signature.all_sizes([array.shape for array in op.inputs])
-    inputs = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
+    signature, declared = op._op.signature, op._op.definition.spec.signature
+    sizes: dict[str, int | None] = {}
+    if signature is not None and declared is not None:
+        sizes = dict.fromkeys(declared.input_names) | dict(signature.all_sizes([array.shape for array in op.inputs]))
+    cores = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
+    inputs = cores if op._places is None else placed(cores, op._places)
     return sparsity.colorings(sizes, inputs, [array.shape[n_loop:] for array in op.outputs], numbers)
 
 

@@ -34,17 +34,17 @@ def with_derived_rule(
     derived = op.rules.derived
     if derived is None or derived is transform:
         return {transform: rule}
-    signature, site = op.spec.full_signature, rule.site
+    site = rule.site
     kind = option_text(derived)
     other: PlainRule
     if isinstance(rule, TensorFlowRule):
         decorator = "jvp" if derived is Transform.VJP else "gradient"
-        transpose = TensorFlowTranspose(rule.function, derived, signature, names)
+        transpose = TensorFlowTranspose(rule.function, derived, names)
         other = TensorFlowRule(site, transpose, kind, decorator=decorator, annotates=True)
     else:
         is_looped = not op.spec.is_vectorized
         function = NumpyTranspose(
-            rule.op.function, derived, signature, names, loops_itself=is_looped, takes_rows=op.spec.takes_rows
+            rule.op.function, derived, names, loops_itself=is_looped, takes_rows=op.spec.takes_rows
         )
         other = NumpyRule(site, RuleOpDef(function, op, derived, site, wrt=names, loops_itself=is_looped), kind)
     return {transform: rule, derived: other}

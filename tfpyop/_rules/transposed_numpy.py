@@ -117,7 +117,7 @@ class NumpyTranspose(TransposedRule):
         layout, n_vectors, vectors = self.layout(op), sum(basis.widths), basis.vectors()
         if not n_vectors:
             return [None] * len(self.sides(op, numbers)[1])
-        if self.signature is not None and not self.loops_itself and layout.is_complete:
+        if self.signature(op) is not None and not self.loops_itself and layout.is_complete:
             columns = self._call(evaluate, op, numbers, layout, vectors, (n_vectors,))
             if n_vectors > 1 and not self.is_confirmed(op):
                 weights = weights_of_basis(n_vectors)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tfpyop._registry.op_def import ConcreteOp, Transform, option_text
-from tfpyop._rules.derived_rule import DerivedRule, dtype_of, shape_of
+from tfpyop._registry.op_def import ConcreteOp, Transform, dtype_of, option_text
+from tfpyop._rules.derived_rule import DerivedRule, shape_of
 from tfpyop._spec.coercion import Array, is_differentiable, is_half
-from tfpyop._spec.rule_context import RuleContext
-from tfpyop._spec.rule_values import describe_rule_call, rule_values
+from tfpyop._spec.rule_context import RuleContext, as_seen_by_rules
+from tfpyop._spec.rule_values import describe_rule_call, rule_values, without_missing
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import GradientError, annotate
 
@@ -32,8 +32,6 @@ class TransposedRule(DerivedRule):
     Args:
       rule: The user's rule for the other direction.
       transform: The direction that is derived.
-      signature: The signature of the op, with residuals among its outputs. Without one, all dimensions are core
-        dimensions.
       wrt: The parameters for whose inputs the rule is. Default: all.
       loops_itself: Whether the user's rule takes core dimensions only.
       takes_rows: Whether the user's rule takes exactly one loop dimension.
@@ -74,14 +72,16 @@ class TransposedRule(DerivedRule):
         kind, like = (
             ("tangent", "outputs") if self.is_vjp else ("cotangent", "inputs in wrt=" if self.wrt else "inputs")
         )
-        places = range(len(op.outputs)) if self.is_vjp else numbers
+        places = range(len(op.outputs)) if self.is_vjp else self.places(op)
+        values = without_missing(rule_values(returned, len(places), kind, like), places)
         found: list[tuple[int, Any]] = []
         results = self.sides(op, numbers)[1]
-        for place, result, value in zip(places, results, rule_values(returned, len(places), kind, like), strict=True):
-            is_wanted = is_differentiable(dtype_of(result)) and (self.is_vjp or op.needs[place])
+        for number, result, value in zip(without_missing(places, places), results, values, strict=True):
+            assert number is not None
+            is_wanted = is_differentiable(dtype_of(result)) and (self.is_vjp or op.needs[number])
             if is_wanted and value is UNDEFINED:
-                raise undefined_vector(kind, place)
-            found.append((place, value if is_wanted else None))
+                raise undefined_vector(kind, number if self.is_vjp else self.place(op, number))
+            found.append((number, value if is_wanted else None))
         return found
 
     def is_confirmed(self, op: RuleContext) -> bool:
@@ -124,8 +124,11 @@ class TransposedRule(DerivedRule):
 
     def _evaluate(self, bound: Sequence[Any], op: RuleContext, vectors: Sequence[Any] = ()) -> Any:
         """Call the user's rule. Add a note to its exceptions that shows how the rule was called."""
+        if self.is_vjp:
+            given = iter(vectors)
+            vectors = [None if place is None else next(given) for place in self.places(op)]
         try:
-            return self.rule(*bound, op, *vectors)
+            return self.rule(*bound, as_seen_by_rules(op), *vectors)
         except Exception as error:
             called = describe_rule_call("tangent" if self.is_vjp else "cotangent", len(vectors), is_bound=bool(bound))
             annotate(error, f"Raised in the {self._known} rule, called as {called}. {self._explanation}")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._registry.bind import lowering
-from tfpyop._rules.derived_rule import dtype_of, shape_of
+from tfpyop._registry.op_def import dtype_of
+from tfpyop._rules.derived_rule import shape_of
 from tfpyop._rules.loop_elements import residual_values, with_values
 from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis, widest
 from tfpyop._spec.coercion import Array, is_differentiable
@@ -73,7 +74,7 @@ class TensorFlowTranspose(TransposedRule):
 
     def _products(self, evaluate: Evaluate, op: RuleContext, vectors: Sequence[Any]) -> list[Any]:
         tf = lowering().tf
-        numbers, shapes = self.numbers(op), _Shapes.of(self.signature, op)
+        numbers, shapes = self.numbers(op), _Shapes.of(self.signature(op), op)
         values = self.sides(op, numbers)[0]
         by_input = [shapes.inputs[number] for number in numbers]
         cores, other_cores = (by_input, shapes.outputs) if self.is_vjp else (shapes.outputs, by_input)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfpyop._registry.bind import lowering
-from tfpyop._rules.derived_rule import dtype_of, shape_of
+from tfpyop._registry.op_def import dtype_of
+from tfpyop._rules.derived_rule import shape_of
 from tfpyop._rules.jacobian_blocks import Layout
 from tfpyop._spec.coercion import finfo
 

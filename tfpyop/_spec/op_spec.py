@@ -101,7 +101,7 @@ class OpSpec:
         with naming(f"op {name!r} ({site})"):
             _check_name(name)
             signature = read_signature(function, options["signature"], options["shape"], options["sizes"])
-            dtypes, tree = read_outputs(signature, options["dtype"])
+            signature, dtypes, tree = read_outputs(signature, options["dtype"])
             parameters = Parameters.of(function, read_names(options["static_argnames"]))
             check_input_count(parameters, signature, is_method=is_in_class(function))
             is_vectorized, takes_rows = read_vectorized(options["vectorized"], signature)
@@ -140,8 +140,8 @@ class OpSpec:
 
     @cached_property
     def n_inputs(self) -> int | None:
-        """The number of inputs of the signature; None without a signature."""
-        return None if self.signature is None else len(self.signature.inputs)
+        """The number of inputs as the caller counts them; None without a signature, or if it is not fixed."""
+        return None if self.signature is None else self.signature.n_inputs
 
     @property
     def is_compilable(self) -> bool:
@@ -159,7 +159,8 @@ class OpSpec:
         is_counted = parameters.signature is not None and parameters.variadic is None and parameters.is_direct
         has_defaults = parameters.n_required < n_tensors
         is_constant = all(type(value) in PLAIN_TYPES for value in (parameters.static_defaults or {}).values())
-        is_complete = not has_defaults and self.n_inputs in (None, n_tensors)
+        is_repeated = self.signature is not None and self.signature.marks.repeated is not None
+        is_complete = not has_defaults and not is_repeated and self.n_inputs in (None, n_tensors)
         return n_tensors if is_counted and is_constant and is_complete else None
 
     @cached_property
@@ -207,22 +208,35 @@ class OpSpec:
             return None
         return Signature.parse(f"->{','.join(residual.core for residual in self.residuals.values())}")
 
-    def concrete_signature(self, static: Mapping[str, Any]) -> Signature | None:
-        """Return the full signature with the sizes that are computed for these static values."""
-        if self.full_signature is None or not self.sizes:
-            return self.full_signature
-        return self.full_signature.with_sizes({name: size.bound(static) for name, size in self.sizes.items()})
+    def concrete_signature(self, tree: TreeSpec | None, static: Mapping[str, Any]) -> Signature | None:
+        """Return the full signature of calls with this nesting of inputs and these static values.
+
+        Raises:
+          ValueError: The signature does not allow these inputs.
+        """
+        if self.full_signature is None:
+            return None
+        signature = self.full_signature.for_call(self._presence(self.full_signature, tree))
+        return signature.with_sizes({name: size.bound(static) for name, size in self.sizes.items()})
+
+    def _presence(self, signature: Signature, tree: TreeSpec | None) -> tuple[bool, ...]:
+        """Return, for each input as the caller counts them, whether a call with this nesting has it."""
+        if tree is None:
+            return (True,) * len(signature.inputs)
+        return self.parameters.presence(tree) if signature.marks.optional else (True,) * tree.n_leaves
 
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BoundArguments:
         """Sort the arguments of a call into flat inputs, their nesting, and static values."""
         try:
-            return self.parameters.bind(args, kwargs, self.n_inputs)
+            if self.signature is None:
+                return self.parameters.bind(args, kwargs, None)
+            return self.parameters.bind(args, kwargs, len(self.signature.inputs), self.signature.marks)
         except TfpyopError as error:
             raise error.with_subject(self.subject) from error.__cause__
         except TypeError as error:
             parameters = "" if self.parameters.signature is None else f"\n  Parameters: {self.parameters.signature}"
             if self.signature is not None and self.parameters.n_required > len(self.signature.inputs):
-                parameters += f"; inputs of signature {self.signature.text!r}: {self.n_inputs}"
+                parameters += f"; inputs of signature {self.signature.text!r}: {len(self.signature.inputs)}"
             raise TypeError(f"{self.subject}: {error}.{parameters}") from None
 
     def require_static(self, names: Iterable[str]) -> None:

@@ -70,8 +70,10 @@ def read_shape_function(shape: Any) -> Callable[..., Any] | None:
     return function
 
 
-def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType | None, ...], TreeSpec]:
-    """Return the dtypes of the outputs and their nesting, from `dtype=` and the signature."""
+def read_outputs(
+    signature: Signature | None, dtype: Any
+) -> tuple[Signature | None, tuple[DType | None, ...], TreeSpec]:
+    """Return the signature with all outputs, their dtypes and their nesting, from the signature and `dtype=`."""
     try:
         declared, structure = flatten(tuple(dtype) if isinstance(dtype, list) else dtype, is_declaration=True)
     except TypeError as error:
@@ -80,17 +82,28 @@ def read_outputs(signature: Signature | None, dtype: Any) -> tuple[tuple[DType |
         ) from None
     dtypes = tuple(map(parse_dtype, declared))
     if signature is None:
-        return dtypes, structure
+        return None, dtypes, structure
+    if signature.repeated_output is not None:
+        n_fewest = max(len(signature.outputs) - 1, 1)
+        if structure.kind == "leaf" or len(dtypes) < n_fewest:
+            raise RegistrationError(
+                "signature= leaves the number of outputs open, and dtype= does not determine it.",
+                expected=f"a tuple or dict of {n_fewest} or more dtypes for signature {signature.text!r}",
+                got=f"dtype={dtype!r:.80}",
+                remedy='Pass a dtype for each output, for example dtype=("float32",) * 3. None stands for the result '
+                "type of the inputs.",
+            )
+        signature = signature.with_n_outputs(len(dtypes))
     n_outputs = len(signature.outputs)
     if structure.kind == "leaf":
-        return dtypes * n_outputs, LEAF if n_outputs == 1 else flat(n_outputs)
+        return signature, dtypes * n_outputs, LEAF if n_outputs == 1 else flat(n_outputs)
     if len(dtypes) != n_outputs:
         raise RegistrationError(
             "dtype= and signature= disagree about the number of outputs.",
             expected=f"{n_outputs} dtypes for signature {signature.text!r}",
             got=str(len(dtypes)),
         )
-    return dtypes, structure
+    return signature, dtypes, structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +250,13 @@ def read_vectorized(value: Any, signature: Signature | None) -> tuple[bool, bool
             f"vectorized={value!r} requires a signature.",
             remedy=f'Pass the core dimensions of the function, for example signature="(n,n)->(n)". The host {does}.',
         )
-    if takes_rows and signature is not None and not signature.inputs:
+    if takes_rows and signature is not None and not signature.has_certain_input:
         raise RegistrationError(
-            "vectorized='rows' requires an input, because loop dimensions come from inputs.",
+            "vectorized='rows' requires an input in every call, because loop dimensions come from inputs.",
             got=f"signature {signature.text!r}",
             remedy="Remove vectorized=.",
         )
-    if takes_rows and signature is not None and signature.required_names < signature.input_names:
+    if takes_rows and signature is not None and any(each.optional for core in signature.inputs for each in core):
         raise RegistrationError(
             "vectorized='rows' does not support optional core dimensions.",
             got=f"signature {signature.text!r}",
@@ -257,6 +270,8 @@ def check_input_count(parameters: Parameters, signature: Signature | None, *, is
 
     One extra parameter is allowed, because it may take None, which is not an input. A method has another extra
     parameter, the instance.
+
+    Each optional input of the signature must have a parameter whose default is None.
     """
     n_others = 2 if is_method else 1
     if signature is not None and parameters.n_required > len(signature.inputs) + n_others:
@@ -266,3 +281,25 @@ def check_input_count(parameters: Parameters, signature: Signature | None, *, is
             got=f"parameters {', '.join(parameter.name for parameter in parameters.tensors)}",
             remedy="Add inputs to the signature, or make parameters static: keyword-only, or named in static_argnames.",
         )
+    if signature is not None:
+        _check_optional_inputs(parameters, signature, n_others)
+
+
+def _check_optional_inputs(parameters: Parameters, signature: Signature, n_others: int) -> None:
+    """Raise RegistrationError if an optional input of the signature has no parameter whose default is None.
+
+    If the inputs are nested, the function has fewer parameters than the signature has inputs, and only the number of
+    parameters with this default is compared.
+    """
+    defaults = [parameter.default for parameter in parameters.tensors]
+    is_nested = len(defaults) < len(signature.inputs)
+    n_found = sum(default is None for default in defaults)
+    for position, number in enumerate(sorted(signature.marks.optional)):
+        has_default = any(default is None for default in defaults[number : number + n_others])
+        if n_found <= position if is_nested else not has_default:
+            raise RegistrationError(
+                f"input {number} is optional in the signature, but its parameter does not have the default None.",
+                expected=f"a parameter with default None, because of the '?' in signature {signature.text!r}",
+                got=f"parameters {parameters.signature or 'that Python cannot read'}",
+                remedy="Write, for example, def f(x, weights=None), or remove the '?'.",
+            )

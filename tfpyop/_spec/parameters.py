@@ -18,11 +18,13 @@ import numpy as np
 
 from tfpyop._spec.default_marks import marks_of
 from tfpyop._spec.payload import InAxes, in_axes_of, marks_in, read_parts, value_to_json, values_of, write_parts
+from tfpyop._spec.signature_text import NO_MARKS, Marks
 from tfpyop._spec.static_values import NO_STATIC
-from tfpyop._spec.tree import Json, TreeSpec, flatten, is_leaf_type
+from tfpyop._spec.tree import LEAF, Json, TreeSpec, flatten, is_leaf_type
 from tfpyop.errors import RegistrationError, SignatureError, UnsupportedError, nearest
 
 _Parameter = inspect.Parameter
+_OPTIONAL_HINT = ' Mark an input that may be None with "?": "(n),()?->(n)".'
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -34,9 +36,18 @@ class BoundArguments(NamedTuple):
     static: Mapping[str, Any]
 
     @classmethod
-    def of(cls, leaves: Sequence[Any], structure: TreeSpec, static: Mapping[str, Any]) -> BoundArguments:
-        """Return bound arguments for inputs that may be nested."""
-        return cls(leaves, None if structure.is_flat else structure, static)
+    def of(
+        cls, leaves: Sequence[Any], structure: TreeSpec, static: Mapping[str, Any], *, keeps_flat: bool = False
+    ) -> BoundArguments:
+        """Return bound arguments for inputs that may be nested.
+
+        Args:
+          leaves: The flat inputs.
+          structure: Their nesting.
+          static: The static values.
+          keeps_flat: Whether flat inputs have a nesting too, because it contains their number.
+        """
+        return cls(leaves, None if structure.is_flat and not keeps_flat else structure, static)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +122,37 @@ class Parameters:
         names = tuple(parameter.name for parameter in self.tensors)
         return names if self.variadic is None else (*names, self.variadic)
 
-    def numbers_of_inputs(self, tree: TreeSpec | None, n_inputs: int) -> Mapping[str, Sequence[int]]:
+    def places_of_inputs(self, tree: TreeSpec | None, n_inputs: int) -> Mapping[str, Sequence[int | None]]:
         """Return the indices of the flat inputs that belong to each tensor parameter, in one call.
+
+        A parameter whose default is None, and that is None in the call, has one index, None.
 
         Args:
           tree: The nesting of the inputs; None if they are flat.
           n_inputs: The number of flat inputs.
         """
-        counts = [1] * n_inputs if tree is None else [child.n_leaves for child in tree.children]
-        found: dict[str, list[int]] = {name: [] for name in self.input_names}
+        children = (LEAF,) * n_inputs if tree is None else tree.children
+        found: dict[str, list[int | None]] = {name: [] for name in self.input_names}
         first = 0
-        for position, count in enumerate(counts):
+        for position, child in enumerate(children):
             name = self.tensors[position].name if position < len(self.tensors) else str(self.variadic)
-            found.setdefault(name, []).extend(range(first, first + count))
-            first += count
+            places = found.setdefault(name, [])
+            places.extend(range(first, first + child.n_leaves))
+            if self._is_left_out(position, child):
+                places.append(None)
+            first += child.n_leaves
         return found
+
+    def presence(self, tree: TreeSpec) -> tuple[bool, ...]:
+        """Return, for each input as the caller counts them, whether a call with this nesting has it."""
+        flags: list[bool] = []
+        for position, child in enumerate(tree.children):
+            flags += [False] if self._is_left_out(position, child) else [True] * child.n_leaves
+        return tuple(flags)
+
+    def _is_left_out(self, position: int, child: TreeSpec) -> bool:
+        """Return whether the value of a parameter is None, and this is its default."""
+        return child.kind == "none" and position < len(self.tensors) and self.tensors[position].default is None
 
     @property
     def static_parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -167,18 +194,26 @@ class Parameters:
             "keyword-only, or name it in static_argnames."
         )
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> BoundArguments:
+    def bind(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None, marks: Marks = NO_MARKS
+    ) -> BoundArguments:
         """Sort the arguments of a call into flat inputs, their nesting, and static values.
 
         Defaults of tensor parameters are inputs too, except for trailing None. If the call has more inputs than the
         signature (`n_inputs`), trailing parameters with their default values are left out, and the function uses its
         defaults.
 
+        Args:
+          args: The positional arguments.
+          kwargs: The keyword arguments.
+          n_inputs: The number of cores in the inputs of the signature; None without a signature.
+          marks: The marks of these cores.
+
         Raises:
           TypeError: The arguments do not match the function's parameters.
           SignatureError: The call has more or fewer inputs than the signature.
         """
-        if self._is_flat_call(args, kwargs, n_inputs):
+        if marks.repeated is None and self._is_flat_call(args, kwargs, n_inputs):
             return BoundArguments(args, None, NO_STATIC)
         if self.signature is None:
             return BoundArguments.of(*flatten(tuple(args)), dict(kwargs))
@@ -187,15 +222,48 @@ class Parameters:
         values += given.pop(self.variadic, ()) if self.variadic else ()
         leaves, structure = flatten(tuple(values))
         while not self.variadic and values and _is_default(values[-1], self.tensors[len(values) - 1]):
-            if values[-1] is not None and (n_inputs is None or len(leaves) <= n_inputs):
+            if not self._is_surplus(values, structure, n_inputs, marks):
                 break
             del values[-1]
             leaves, structure = flatten(tuple(values))
-        if n_inputs is not None and len(leaves) != n_inputs:
-            raise self._wrong_count(values, len(leaves), n_inputs)
+        if n_inputs is not None:
+            self._require_inputs(values, structure, n_inputs, marks)
         keywords = next((p.name for p in self.signature.parameters.values() if p.kind is _Parameter.VAR_KEYWORD), None)
         extra = given.pop(keywords, {}) if keywords else {}
-        return BoundArguments.of(leaves, structure, {**(self.static_defaults or {}), **given, **extra})
+        return BoundArguments.of(
+            leaves,
+            structure,
+            {**(self.static_defaults or {}), **given, **extra},
+            keeps_flat=marks.repeated is not None and len(leaves) != n_inputs,
+        )
+
+    def _is_surplus(self, values: Sequence[Any], structure: TreeSpec, n_inputs: int | None, marks: Marks) -> bool:
+        """Return whether the signature has no input for the last parameter, which has its default value."""
+        if marks.repeated is not None:
+            return values[-1] is None and len(values) > (n_inputs or 0)
+        if not marks.optional:
+            return values[-1] is None or (n_inputs is not None and structure.n_leaves > n_inputs)
+        return len(self.presence(structure)) > (n_inputs or 0)
+
+    def _require_inputs(self, values: Sequence[Any], structure: TreeSpec, n_inputs: int, marks: Marks) -> None:
+        """Raise SignatureError if a call does not have the inputs of the signature."""
+        is_present = self.presence(structure) if marks.optional else (True,) * structure.n_leaves
+        n_more = len(is_present) - n_inputs
+        if marks.optional and n_more <= 0:
+            self._require_not_none(structure)
+        if n_more != 0 and (marks.repeated is None or n_more < -1):
+            raise self._wrong_count(values, structure.n_leaves, n_inputs, marks)
+        for place, flag in enumerate(is_present):
+            core = place if marks.repeated is None or place <= marks.repeated else place - n_more
+            if not flag and core not in marks.optional:
+                raise _missing_input(f"input {place}")
+
+    def _require_not_none(self, structure: TreeSpec) -> None:
+        """Raise SignatureError if a parameter without a default of None is None."""
+        for position, child in enumerate(structure.children):
+            if child.kind == "none" and not self._is_left_out(position, child):
+                name = self.tensors[position].name if position < len(self.tensors) else str(self.variadic)
+                raise _missing_input(repr(name))
 
     def _is_flat_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_inputs: int | None) -> bool:
         """Return whether each argument is a leaf for one parameter, and their number matches the signature."""
@@ -203,7 +271,7 @@ class Parameters:
             return False
         return all(map(is_leaf_type, map(type, args)))
 
-    def _wrong_count(self, values: Sequence[Any], n_leaves: int, n_inputs: int) -> SignatureError:
+    def _wrong_count(self, values: Sequence[Any], n_leaves: int, n_inputs: int, marks: Marks) -> SignatureError:
         names = [parameter.name for parameter in self.tensors]
         names += [str(self.variadic)] * (len(values) - len(names))
         counts = [len(flatten(value)[0]) for value in values]
@@ -212,12 +280,13 @@ class Parameters:
             name + texts.get(count, f" ({count} inputs)").format(value)
             for name, value, count in zip(names, values, counts, strict=False)
         ]
+        hint = _OPTIONAL_HINT if any(value is None for value in values) and not marks.optional else ""
         return SignatureError(
             "the call has the wrong number of inputs.",
-            expected=f"{n_inputs}, as the signature says",
+            expected=f"{n_inputs}{_marks_text(marks)}, as the signature says",
             got=f"{n_leaves}: {', '.join(given)}",
             remedy="None is not an input; a tuple or dict counts as one input for each value in it. Make an option "
-            "keyword-only, or name it in static_argnames.",
+            f"keyword-only, or name it in static_argnames.{hint}",
         )
 
     def call_arguments(
@@ -322,6 +391,23 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except (TypeError, ValueError):  # as for many C functions; all positional arguments are then inputs
         return None
+
+
+def _missing_input(what: str) -> SignatureError:
+    return SignatureError(
+        f"{what} is None, but the signature does not mark this input as optional.",
+        expected="a tensor",
+        got="None",
+        remedy='Pass a tensor. To make the input optional, mark it with "?", as in signature="(n),()?->(n)", and give '
+        "its parameter the default None.",
+    )
+
+
+def _marks_text(marks: Marks) -> str:
+    """Render how the number of inputs may differ from the number of cores in the signature."""
+    if marks.repeated is not None:
+        return f" (any number of input {marks.repeated})"
+    return f" ({len(marks.optional)} of them optional)" if marks.optional else ""
 
 
 def _is_destination(parameter: inspect.Parameter | None) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfpyop._spec.rule_outputs import RuleInputs
+from tfpyop._spec.rule_values import Places, placed, without_missing
 
 
 class NamedValues(Mapping[str, Any]):
@@ -116,14 +117,15 @@ class RuleContext:
 
     Attributes:
       name: The name of the op.
-      inputs: The inputs of the op, flat; dicts are flattened by sorted key.
+      inputs: The inputs of the op, flat; dicts are flattened by sorted key. An optional input that the call leaves out
+        is None.
       outputs: The outputs of the op, flat, in the order of the signature.
       residuals: The values that the function saved for its rules, by name: `op.residuals.lu` or `op.residuals["lu"]`.
         Python objects are available in numpy rules only.
       static: The static arguments by name, including defaults: `op.static.axis` or `op.static["axis"]`.
       needs: One bool for each input. For a VJP rule, False means that the cotangent of the input is certainly not used,
         so that the rule may return None or any value for it. For a JVP rule, False means that the input does not vary:
-        its tangent is zero. Integers always have False.
+        its tangent is zero. Integers, and inputs that are None, always have False.
     """
 
     name: str
@@ -138,6 +140,8 @@ class RuleContext:
     """A function that returns the residuals by name, for a part of the call."""
     _op: object = field(default=None, repr=False, compare=False)
     """The concrete op that was called, for rules that tfpyop derives."""
+    _places: Places | None = field(default=None, repr=False, compare=False)
+    """The places of the inputs, if the call leaves out optional inputs."""
 
     if not TYPE_CHECKING:  # type checkers report unknown names themselves
 
@@ -148,3 +152,21 @@ class RuleContext:
                 f"op {self.name!r}: the first argument of a rule has no attribute {name!r}. "
                 f"Attributes: {', '.join(offered)}."
             )
+
+
+def as_seen_by_rules(context: RuleContext) -> RuleContext:
+    """Return the context in which an input that the call leaves out is None."""
+    places = context._places
+    if places is None or len(context.inputs) == len(places):
+        return context
+    needs = tuple([bool(flag) for flag in placed(context.needs, places)])
+    return replace(context, inputs=tuple(placed(context.inputs, places)), needs=needs)
+
+
+def as_in_call(context: RuleContext) -> RuleContext:
+    """Return the context with the flat inputs of the call only, as rules that tfpyop derives work on them."""
+    places = context._places
+    if places is None or len(context.inputs) < len(places):
+        return context
+    inputs, needs = (tuple(without_missing(values, places)) for values in (context.inputs, context.needs))
+    return replace(context, inputs=inputs, needs=needs)

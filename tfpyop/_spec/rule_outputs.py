@@ -16,7 +16,14 @@ from tfpyop._spec.coercion import Array, DType, coerce_output, is_differentiable
 from tfpyop._spec.missing_outputs import WithoutOutputs
 from tfpyop._spec.outputs import ArraySpec, ArraySpecs, OutputSpec, describe_types, dtypes_of, is_compatible
 from tfpyop._spec.payload import Needs
-from tfpyop._spec.rule_values import broadcast_shapes_of, coerce_cotangent, coerce_tangent, rule_values
+from tfpyop._spec.rule_values import (
+    Places,
+    broadcast_shapes_of,
+    coerce_cotangent,
+    coerce_tangent,
+    placed,
+    rule_values,
+)
 from tfpyop._spec.signature import Signature, SymbolicShape, symbolic_shape
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import ContractError
@@ -60,6 +67,8 @@ class RuleOutputSpec(ABC):
     """Why the rule's op does not take the outputs of the op to which it belongs; None if it takes them."""
     part: Callable[[int], Sequence[int]] | None = field(default=None, kw_only=True, compare=False, repr=False)
     """For a rule for some inputs: returns the indices of these inputs, given the number of inputs."""
+    places: Callable[[Sequence[DType]], Places] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """For a call that leaves out inputs: returns the places of the inputs that the rule is for, given their dtypes."""
     _known_counts: dict[tuple[DType, ...], Counts] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     residual_names = ()
@@ -142,8 +151,12 @@ class RuleOutputSpec(ABC):
         vectors = dict(zip(in_rule, rule_values(result, len(in_rule), self.vector, like), strict=True))
         return [vectors[number] for number in self.numbers(inputs)]
 
-    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
-        """Return the vectors that the rule takes."""
+    def place(self, number: int) -> int:
+        """Return the number of a model as the caller counts them, for error messages."""
+        return number
+
+    def given(self, parts: RuleInputs[T], inputs: Sequence[DType]) -> Sequence[T | None]:
+        """Return the vectors that the rule takes, for inputs of these dtypes."""
         return parts.vectors
 
     def unpack(self, result: Any, inputs: ArraySpecs) -> Sequence[Any]:
@@ -152,7 +165,7 @@ class RuleOutputSpec(ABC):
         vectors = self.unpack_vectors(result, dtypes_of(inputs))
         for number, value in zip(numbers, vectors, strict=True):
             if value is UNDEFINED:
-                raise undefined_vector("cotangent" if self.like == "inputs" else "tangent", number)
+                raise undefined_vector("cotangent" if self.like == "inputs" else "tangent", self.place(number))
         pairs = zip(vectors, [models[number] for number in numbers], strict=True)
         return [np.zeros(model.shape or (), model.dtype) if value is None else value for value, model in pairs]
 
@@ -220,7 +233,7 @@ class RuleOutputSpec(ABC):
             ]
         )
 
-    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Places:
         """Return the indices of the models for which the rule itself returns a vector, in its order."""
         return range(len(self.models(self.split(inputs, inputs))))
 
@@ -261,21 +274,27 @@ class CotangentSpec(RuleOutputSpec):
     vector = "cotangent"
     like = "inputs"
 
+    def place(self, number: int) -> int:
+        """Return the number of an input as the caller counts them, for error messages."""
+        return number if self.signature is None else self.signature.place(number)
+
     def numbers(self, inputs: Sequence[DType]) -> list[int]:
         """Return the indices of the differentiable primals that are needed."""
         needs = self.needs_of(self.split(inputs, inputs).inputs)
         return [number for number, is_needed in enumerate(needs) if is_needed]
 
-    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Sequence[int]:
-        n_inputs = len(self.split(inputs, inputs).inputs)
-        return range(n_inputs) if self.part is None else self.part(n_inputs)
+    def _numbers_in_rule(self, inputs: Sequence[DType]) -> Places:
+        of_inputs = self.split(inputs, inputs).inputs
+        if self.places is not None:
+            return self.places(of_inputs)
+        return range(len(of_inputs)) if self.part is None else self.part(len(of_inputs))
 
     def coerce(self, values: Sequence[Any], inputs: ArraySpecs, outputs: ArraySpecs) -> list[Array]:
         """Cast cotangents. Sum cotangents that have the broadcast shape over the loop dimensions."""
         primals = self._parts(inputs).inputs
         shapes = broadcast_shapes_of(self.signature, [primal.shape for primal in primals])
         return [
-            coerce_cotangent(value, output, number, len(shapes), shapes[number])
+            coerce_cotangent(value, output, self.place(number), len(shapes), shapes[number])
             for value, output, number in zip(values, outputs, self.numbers(dtypes_of(inputs)), strict=True)
         ]
 
@@ -287,8 +306,10 @@ class TangentSpec(RuleOutputSpec):
     vector = "tangent"
     like = "outputs"
 
-    def given(self, parts: RuleInputs[T]) -> Sequence[T]:
+    def given(self, parts: RuleInputs[T], inputs: Sequence[DType]) -> Sequence[T | None]:
         """Return the tangents that the rule takes: of all inputs, or of the inputs that the rule is for."""
+        if self.places is not None:
+            return placed(parts.vectors, self.places(self.split(inputs, inputs).inputs))
         if self.part is None:
             return parts.vectors
         return [parts.vectors[number] for number in self.part(len(parts.inputs))]

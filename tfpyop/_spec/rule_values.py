@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from tfpyop._spec.coercion import Array, DType, advise_rule, as_array, coerce_ou
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.signature import Signature
 from tfpyop.errors import ContractError, Shape, describe_kind, describe_shape, message_of
+
+T = TypeVar("T")
+Places = Sequence[int | None]
+"""For each input as a rule sees them, its index among the flat inputs of the call; None for an input left out."""
 
 OF_TUPLES = "op.inputs and op.outputs are tuples. Unpack them: (x,) = op.inputs."
 """The note for a rule that uses a tuple as if it were an array."""
@@ -22,6 +26,16 @@ _OF_TUPLE = re.compile(
     r"can't multiply sequence by non-int|(operand type|operand for|instances of|not) .*'tuple'"
     r"|'tuple' object has no attribute"
 )
+
+
+def placed(values: Sequence[T], places: Places) -> list[T | None]:
+    """Return one value for each place: a value of the flat inputs, or None for an input that the call leaves out."""
+    return [None if place is None else values[place] for place in places]
+
+
+def without_missing(values: Sequence[T], places: Places) -> list[T]:
+    """Return values that a rule takes or returns, without those for inputs that the call leaves out."""
+    return [value for value, place in zip(values, places, strict=True) if place is not None]
 
 
 def describe_rule_call(vector: str, n_vectors: int, *, is_bound: bool) -> str:
@@ -104,7 +118,10 @@ def wrong_tangent_shape(number: int, output: ArraySpec, got: ArraySpec) -> Contr
 
 
 def coerce_cotangent(value: Any, primal: ArraySpec, number: int, n_inputs: int, broadcast: Shape | None) -> Array:
-    """Cast a cotangent and check its shape. Sum a cotangent of the broadcast shape over the loop dimensions."""
+    """Cast a cotangent and check its shape. Sum a cotangent of the broadcast shape over the loop dimensions.
+
+    The number of the input is for error messages.
+    """
     what = f"the cotangent of input {number}"
     array = as_array(value, what, remedy=_VECTOR_REMEDY)
     if array.shape != primal.shape:

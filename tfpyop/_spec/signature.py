@@ -4,6 +4,10 @@ Owns the core and loop dimensions, and how output shapes follow from input shape
 may be arithmetic (`(n),(m)->(n+m-1)`), and outputs may have names that no input determines (`(n)->(k)`). Functions
 of input sizes compute the sizes of these names (`computed_sizes`), or they are known only after the user's function
 has run. Shapes may contain None for sizes that are not known yet.
+
+A signature may leave open which inputs a call has: `()?` is an input that may be None, and `(n)*` stands for any number
+of inputs. `for_call` returns the signature of one kind of call, without marks. Only that signature is matched with
+shapes.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tfpyop._spec.signature_text import Core, Dimension, core_text, parse_signature
+from tfpyop._spec.signature_text import NO_MARKS, Core, Dimension, Marks, core_text, parse_signature
 from tfpyop._spec.size_terms import LARGEST_SIZE, Linear, Term, fold, linear_of, names_in
 from tfpyop.errors import ContractError, Shape, SignatureError, describe_shape
 
@@ -78,6 +82,15 @@ class Signature:
     """The sizes of these names, for one set of static values."""
     origin: Signature | None = None
     """For a signature with computed sizes: the signature without them."""
+    marks: Marks = NO_MARKS
+    """The marks of the inputs, if the signature leaves open which inputs a call has."""
+    repeated_output: int | None = None
+    """The index of the output that stands for any number of outputs, until their number is known."""
+    places: tuple[int | None, ...] | None = None
+    """For a call without some optional inputs: for each input as the caller counts them, its index in `inputs`.
+
+    The index is None for an input that is left out.
+    """
 
     @classmethod
     @lru_cache(maxsize=1024)
@@ -91,12 +104,11 @@ class Signature:
         Raises:
           SignatureError: The text is not a signature, or the input sizes do not determine all names.
         """
-        inputs, outputs = parse_signature(text)
-        terms = [dimension.term for core in inputs for dimension in core]
-        bound = {term for term in terms if isinstance(term, str)}
-        bound |= {linear.name for term in terms if (linear := linear_of(term)) is not None}
-        for dimension in (dimension for core in inputs for dimension in core):
-            if free := names_in(dimension.term) - bound:
+        inputs, outputs, marks, (_, repeated_output) = parse_signature(text)
+        always = [core for number, core in enumerate(inputs) if number not in marks.optional]
+        bound = _bound_names(always)
+        for dimension, own in [(dimension, _bound_names([core])) for core in inputs for dimension in core]:
+            if free := names_in(dimension.term) - bound - own:
                 raise SignatureError(
                     f"cannot solve signature {text!r} for {min(free)!r} in the input size {dimension.text!r}.",
                     remedy="Use a name, a number, or arithmetic with one name, such as n+1 or 2*n. For arithmetic "
@@ -105,14 +117,23 @@ class Signature:
         for dimension in (dimension for core in outputs for dimension in core):
             free = names_in(dimension.term) - bound - given_names
             if free and isinstance(dimension.term, tuple):
+                having = "only optional inputs have" if min(free) in _bound_names(inputs) else "no input has"
                 raise SignatureError(
-                    f"signature {text!r} uses {min(free)!r} in the output size {dimension.text!r}, but no input has "
+                    f"signature {text!r} uses {min(free)!r} in the output size {dimension.text!r}, but {having} "
                     f"{min(free)!r}.",
                     remedy="Use names from the inputs. For a size that is known only at run time, use a single new "
                     "name.",
                 )
-        free_names = {name for core in outputs for dimension in core for name in names_in(dimension.term)} - bound
-        return cls(text, inputs, outputs, frozenset(free_names - given_names), given_names)
+        free_names = _names_of(outputs) - _bound_names(inputs)
+        return cls(
+            text,
+            inputs,
+            outputs,
+            frozenset(free_names - given_names),
+            given_names,
+            marks=marks,
+            repeated_output=repeated_output,
+        )
 
     @classmethod
     def elementwise(cls, n_inputs: int, n_outputs: int) -> Signature:
@@ -137,27 +158,66 @@ class Signature:
         if not cores:
             return self
         whole = Signature.parse(f"{self.text},{','.join(cores)}", self.given_names)
-        return replace(whole, text=self.text)
+        return replace(whole.with_n_outputs(len(self.outputs) + len(cores)), text=self.text)
+
+    def with_n_outputs(self, count: int) -> Signature:
+        """Return this signature with this number of outputs, if it leaves the number open. It must be possible."""
+        repeated = self.repeated_output
+        if repeated is None:
+            return self
+        n_repeated = count - len(self.outputs) + 1
+        assert n_repeated >= 0
+        outputs = self.outputs[:repeated] + self.outputs[repeated : repeated + 1] * n_repeated
+        return replace(self, outputs=outputs + self.outputs[repeated + 1 :], repeated_output=None)
 
     def with_sizes(self, computed: Mapping[str, SizeValue]) -> Signature:
         """Return this signature with the functions that compute sizes, for one set of static values."""
         return self if not computed else replace(self, computed=computed, origin=self)
 
+    def for_call(self, is_present: tuple[bool, ...]) -> Signature:
+        """Return the signature of calls with these inputs, without marks.
+
+        Args:
+          is_present: For each input as the caller counts them, whether the call has it.
+
+        Raises:
+          ValueError: The signature does not allow these inputs.
+        """
+        if self.marks == NO_MARKS and all(is_present) and len(is_present) == len(self.inputs):
+            return self
+        return _for_call(self, is_present)
+
+    @property
+    def n_inputs(self) -> int | None:
+        """The number of inputs as the caller counts them; None if it differs from call to call."""
+        return len(self.inputs) if self.marks.repeated is None else None
+
+    @property
+    def has_certain_input(self) -> bool:
+        """Whether every call has an input."""
+        return any(n not in self.marks.optional and n != self.marks.repeated for n in range(len(self.inputs)))
+
+    def place(self, number: int) -> int:
+        """Return the number of an input as the caller counts them, with the inputs that the call leaves out."""
+        return number if self.places is None else self.places.index(number)
+
     @property
     def input_names(self) -> frozenset[str]:
         """The names in the inputs."""
-        return frozenset(name for core in self.inputs for dimension in core for name in names_in(dimension.term))
+        return _names_of(self.inputs)
 
     @property
     def required_names(self) -> frozenset[str]:
         """The names in the inputs that have a size in every call."""
-        dimensions = [dimension for core in self.inputs for dimension in core]
-        return self.input_names - {dimension.text for dimension in dimensions if dimension.optional}
+        is_certain = [n not in self.marks.optional and n != self.marks.repeated for n in range(len(self.inputs))]
+        cores = [core for core, flag in zip(self.inputs, is_certain, strict=True) if flag]
+        missing = {dimension.text for core in cores for dimension in core if dimension.optional}
+        return _names_of(cores) - missing
 
     @property
     def output_names(self) -> frozenset[str]:
         """The names in the outputs."""
-        return frozenset(name for core in self.outputs for dimension in core for name in names_in(dimension.term))
+        return _names_of(self.outputs)
 
     @property
     def is_elementwise(self) -> bool:
@@ -286,6 +346,40 @@ def broadcast_shapes(shapes: Sequence[Shape | None]) -> Shape | None:
     return tuple(result) if len(known) == len(shapes) else None
 
 
+def _names_of(cores: Sequence[Core]) -> frozenset[str]:
+    return frozenset(name for core in cores for dimension in core for name in names_in(dimension.term))
+
+
+def _bound_names(cores: Sequence[Core]) -> set[str]:
+    """Return the names whose sizes follow from inputs with these cores."""
+    terms = [dimension.term for core in cores for dimension in core]
+    names = {term for term in terms if isinstance(term, str)}
+    return names | {linear.name for term in terms if (linear := linear_of(term)) is not None}
+
+
+@lru_cache(maxsize=1024)
+def _for_call(signature: Signature, is_present: tuple[bool, ...]) -> Signature:
+    optional, repeated = signature.marks
+    numbers = list(range(len(signature.inputs)))
+    if repeated is not None:
+        n_repeated = len(is_present) - len(numbers) + 1
+        numbers[repeated : repeated + 1] = [repeated] * n_repeated
+    if len(numbers) != len(is_present):
+        raise ValueError(f"{len(is_present)} inputs, not {len(signature.inputs)}")
+    for place, (number, flag) in enumerate(zip(numbers, is_present, strict=True)):
+        if not flag and number not in optional:
+            raise ValueError(f"input {place} is None")
+    inputs = tuple(signature.inputs[number] for number, flag in zip(numbers, is_present, strict=True) if flag)
+    given = iter(range(len(inputs)))
+    return replace(
+        signature,
+        inputs=inputs,
+        run_time_names=signature.output_names - _bound_names(inputs) - signature.given_names,
+        marks=NO_MARKS,
+        places=None if all(is_present) else tuple(next(given) if flag else None for flag in is_present),
+    )
+
+
 @lru_cache(maxsize=1024)
 def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> DimensionBinding:
     if len(shapes) != len(signature.inputs):
@@ -304,7 +398,7 @@ def _bind(signature: Signature, shapes: tuple[Shape | None, ...]) -> DimensionBi
         present = [dimension for dimension in core if dimension.text not in missing]
         if len(shape) < len(present):
             raise SignatureError(
-                f"input {number} has too few dimensions for signature {signature.text!r}.",
+                f"input {signature.place(number)} has too few dimensions for signature {signature.text!r}.",
                 expected=f"at least {len(present)}: ({', '.join(dimension.text for dimension in present)})",
                 got=describe_shape(shape),
             )
@@ -380,7 +474,7 @@ def _unsolvable(
     """Return the error for an input size that the arithmetic cannot produce."""
     (name,) = names_in(dimension.term)
     return SignatureError(
-        f"input {number} does not fit signature {signature.text!r}.",
+        f"input {signature.place(number)} does not fit signature {signature.text!r}.",
         expected=f"a size {dimension.text!r} with {name} of 0 or more",
         got=describe_shape(shapes[number]),
     )
@@ -399,11 +493,11 @@ def _misfit(
     if isinstance(dimension.term, int):
         expected = f"core dimensions {core_text(signature.inputs[number])}"
     elif source != number:
-        expected += f", as in input {source} of shape {describe_shape(shapes[source])}"
+        expected += f", as in input {signature.place(source)} of shape {describe_shape(shapes[source])}"
     elif isinstance(dimension.term, tuple):
         expected += f", because {_values_text(dimension.term, sizes)}"
     return SignatureError(
-        f"input {number} does not fit signature {signature.text!r}.",
+        f"input {signature.place(number)} does not fit signature {signature.text!r}.",
         expected=expected,
         got=describe_shape(shapes[number]),
     )

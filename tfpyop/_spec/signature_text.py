@@ -4,7 +4,8 @@ Owns the grammar, and the errors that mark the position of a mistake. The gramma
 universal functions, with arithmetic (`n+1`, `2*(n-1)`, `n//2`) as sizes. `signature` defines what signatures mean for
 shapes.
 
-    signature = cores "->" cores        cores = [core {"," core}]        core = "(" [dimension {"," dimension}] ")"
+    signature = cores "->" cores        cores = [value {"," value}]      value = core ["?" | "*"]
+    core      = "(" [dimension {"," dimension}] ")"
     dimension = atom ["?"] | sum        sum = product {("+" | "-") product}
     atom      = name | number           product = factor {"*" factor | "//" number}        factor = atom | "(" sum ")"
 """
@@ -44,6 +45,28 @@ class Dimension:
 Core = tuple[Dimension, ...]
 
 
+class Marks(NamedTuple):
+    """Store the marks after the cores of one side of a signature."""
+
+    optional: frozenset[int] = frozenset()
+    """The indices of the cores with `?`: calls may leave these inputs out."""
+    repeated: int | None = None
+    """The index of the core with `*`, which stands for any number of values."""
+
+
+NO_MARKS = Marks()
+"""The marks of a signature whose calls all have the same inputs."""
+
+
+class ParsedSignature(NamedTuple):
+    """Store the cores of both sides of a signature, and their marks."""
+
+    inputs: tuple[Core, ...]
+    outputs: tuple[Core, ...]
+    input_marks: Marks
+    output_marks: Marks
+
+
 class _Token(NamedTuple):
     kind: str
     text: str
@@ -51,8 +74,8 @@ class _Token(NamedTuple):
     end: int
 
 
-def parse_signature(text: str) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
-    """Parse a signature into the core dimensions of its inputs and of its outputs.
+def parse_signature(text: str) -> ParsedSignature:
+    """Parse a signature into the core dimensions of its inputs and of its outputs, with their marks.
 
     Raises:
       SignatureError: The text does not follow the grammar.
@@ -75,26 +98,44 @@ class _Parser:
         self._n_operators = 0
         self._advance()
 
-    def signature(self) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
-        inputs = self._cores()
+    def signature(self) -> ParsedSignature:
+        inputs, input_marks = self._cores()
         self._take("->", "'(' or '->'" if not inputs else "',' or '->'")
-        outputs = self._cores()
+        first_output = self._token
+        outputs, output_marks = self._cores()
         if not outputs and self._token.kind != "end":
             self._fail("'('")
         if not outputs:
             raise SignatureError(f"signature {self._text!r} has no output.", remedy=EXAMPLE)
         if self._token.kind != "end":
             self._fail("',' or the end of the signature")
-        return inputs, outputs
+        if output_marks.optional:
+            self._fail("outputs without '?', because only inputs can be optional", first_output)
+        return ParsedSignature(inputs, outputs, input_marks, output_marks)
 
-    def _cores(self) -> tuple[Core, ...]:
+    def _cores(self) -> tuple[tuple[Core, ...], Marks]:
         if self._token.text != "(":
-            return ()
-        cores = [self._core()]
-        while self._token.text == ",":
-            self._advance()
+            return (), Marks()
+        cores: list[Core] = []
+        marks = Marks()
+        while True:
             cores.append(self._core())
-        return tuple(cores)
+            marks = self._marked(marks, len(cores) - 1)
+            if self._token.text != ",":
+                return tuple(cores), marks
+            self._advance()
+
+    def _marked(self, marks: Marks, number: int) -> Marks:
+        """Consume the mark after a core, if there is one."""
+        mark = self._token
+        if mark.text not in ("?", "*"):
+            return marks
+        self._advance()
+        if mark.text == "?":
+            return marks._replace(optional=marks.optional | {number})
+        if marks.repeated is not None:
+            self._fail("only one '*' on each side of '->'", mark)
+        return marks._replace(repeated=number)
 
     def _core(self) -> Core:
         self._take("(", "'('")

@@ -190,10 +190,10 @@ def check_batching(
     def body(rows: Rows) -> None:
         looped = [function_outputs(check, op, row) for row in rows.arguments]
         expected = [np.stack(outputs) for outputs in zip(*looped, strict=True)]
-        stacked = tf.nest.map_structure(tf.constant, rows.stacked)
+        stacked = [tf.constant(array) for array in Arguments(rows.stacked).leaves]
 
         def over_rows() -> Any:
-            return tf.vectorized_map(lambda args: op(*args, **rows.static), stacked, warn=False)
+            return tf.vectorized_map(lambda row: op(*rows.of_row(row), **rows.static), stacked, warn=False)
 
         got = tf.function(over_rows, autograph=False).get_concrete_function()()
         arrays = [tensor.numpy() for tensor in tf.nest.flatten(got)]

@@ -71,7 +71,7 @@ class Drawn:
     @classmethod
     def of(cls, op: Op[..., Any], arguments: Arguments) -> Drawn:
         """Return what one example contains."""
-        leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(arguments.args) if isinstance(leaf, _ARRAYS)]
+        leaves = [np.asarray(leaf) for leaf in arguments.leaves if isinstance(leaf, _ARRAYS)]
         kinds = [dtype_kind(leaf.dtype) for leaf in leaves]
         static = {
             name: (f"{arguments.static.get(name, parameter.default)!r:.60}",)

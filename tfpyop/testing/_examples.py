@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfpyop._spec.coercion import Array
+from tfpyop._spec.tree import TreeSpec, flatten
 
 _DOUBLE = ("float64", "complex128")
 
@@ -18,8 +19,8 @@ class Arguments(NamedTuple):
     """The arguments of one call: `op(*args, **static)`.
 
     Attributes:
-      args: One array or number for each input, nested as the function takes them. As in every call, float64 arrays are
-        converted to float32. Pass `*drawn.tensors` to keep float64.
+      args: One array or number for each input, nested as the function takes them, or None for an optional input that
+        is left out. As in every call, float64 arrays are converted to float32. Pass `*drawn.tensors` to keep float64.
       static: Values of the static parameters by name.
     """
 
@@ -31,8 +32,22 @@ class Arguments(NamedTuple):
         """The arguments as tensors, which keep their dtypes."""
         import tensorflow as tf
 
-        tensors: tuple[Any, ...] = tf.nest.map_structure(tf.constant, self.args)
-        return tensors
+        return self.map(tf.constant).args
+
+    @property
+    def leaves(self) -> Sequence[Any]:
+        """The arguments without their nesting. Inputs that are None are left out."""
+        return flatten(self.args)[0]
+
+    @property
+    def missing(self) -> Sequence[int]:
+        """The positions of the arguments that are None."""
+        return [number for number, value in enumerate(self.args) if value is None]
+
+    def map(self, function: Callable[[Any], Any]) -> Arguments:
+        """Return the arguments with the results of a function for each array or number."""
+        leaves, tree = flatten(self.args)
+        return Arguments(tree.unflatten([function(leaf) for leaf in leaves]), self.static)
 
     def code(self, op: str = "op") -> str:
         """Return the call as Python code, which needs numpy as `np` and TensorFlow as `tf`."""
@@ -58,11 +73,18 @@ class Rows(NamedTuple):
         """One array for each input, with a row for each call."""
         import tensorflow as tf
 
-        arrays: tuple[Any, ...] = tf.nest.map_structure(
-            lambda *values: np.stack([tf.constant(value).numpy() for value in values]),
-            *[row.args for row in self.arguments],
-        )
-        return arrays
+        columns = zip(*[row.leaves for row in self.arguments], strict=True)
+        arrays = [np.stack([tf.constant(value).numpy() for value in column]) for column in columns]
+        stacked: tuple[Any, ...] = self._tree.unflatten(arrays)
+        return stacked
+
+    def of_row(self, leaves: Sequence[Any]) -> Any:
+        """Return the arguments of one row, given its flat inputs."""
+        return self._tree.unflatten(leaves)
+
+    @property
+    def _tree(self) -> TreeSpec:
+        return flatten(self.arguments[0].args)[1]
 
 
 def call_code(function: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def check_export(
 
         def body(arguments: Arguments) -> None:
             expected = function_outputs(check, op, arguments)
-            inputs = [tf.constant(leaf) for leaf in tf.nest.flatten(arguments.args)]
+            inputs = [tf.constant(leaf) for leaf in arguments.leaves]
             try:
                 path = saved.path_of(arguments, inputs)
                 got = process.call(path, [tensor.numpy() for tensor in inputs], is_differentiated=is_differentiated)

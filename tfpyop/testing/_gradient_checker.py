@@ -302,7 +302,7 @@ class GradientChecker:
         most = _N_OTHER_SHAPES[self._mode == "eager"]
 
         def draw(arguments: Arguments) -> None:
-            leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(arguments.args)]
+            leaves = [np.asarray(leaf) for leaf in arguments.leaves]
             shapes = [leaf.shape for leaf in leaves]
             size = sum(map(math.prod, shapes))
             points = alike if _equalities(leaves) == _equalities(found.at.arrays) else others

@@ -21,7 +21,7 @@ from tfpyop.testing._derivatives import generator_of, jvp, random_move, vjp, wei
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._linearity import NOISE, contradiction, require_close, require_linear, require_transposed
 from tfpyop.testing._modes import checked_modes
-from tfpyop.testing._ops import flat_function, rules_of, spec_of
+from tfpyop.testing._ops import concrete_op_of, flat_function, rules_of, spec_of
 from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._rule_scripts import linearity_script, transposed_script
 from tfpyop.testing._strategies import smooth_arguments
@@ -142,13 +142,13 @@ def _is_kink(at: Point) -> bool:
 
 def _require_separate_rows(check: CheckRunner, op: Op[..., Any], at: Point, arguments: Arguments) -> None:
     """Raise a failure unless the gradient of two rows together is the gradient of each row."""
-    spec = spec_of(op)
-    if spec.signature is None:
+    signature = concrete_op_of(op, arguments)[0].signature
+    if signature is None:
         return
     shapes = [array.shape for array in at.arrays]
-    if spec.signature.bind(shapes).missing:
+    if signature.bind(shapes).missing:
         return  # the dimension of the rows would count as the missing core dimension
-    ranks = spec.signature.core_ranks(shapes)
+    ranks = signature.core_ranks(shapes)
     loop = np.broadcast_shapes(*(shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)))
     alone = [
         np.array(np.broadcast_to(array, (*loop, *array.shape[array.ndim - rank :])))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,14 @@ class Batch:
       kinds: The kind of each row: how its numbers were drawn.
       has_rows: Whether the inputs have a leading dimension for the rows. Otherwise there is one point.
       static: Values of the static parameters by name.
+      is_present: For each input, whether the calls have it. Without flags, they have all inputs.
     """
 
     arrays: list[Array]
     kinds: Array
     has_rows: bool
     static: Mapping[str, Any] = field(default_factory=dict)
+    is_present: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of points."""
@@ -63,16 +65,21 @@ class Batch:
         """Return some of the rows."""
         if not self.has_rows:
             return self
-        return Batch([array[rows] for array in self.arrays], self.kinds[rows], True, self.static)
+        return replace(self, arrays=[array[rows] for array in self.arrays], kinds=self.kinds[rows])
 
     def arguments(self, row: int) -> Arguments:
         """Return the arguments of a call for one row, without the leading dimension."""
-        return Arguments(tuple(np.array(array[row]) if self.has_rows else array for array in self.arrays), self.static)
+        return self._arguments([np.array(array[row]) if self.has_rows else array for array in self.arrays])
 
     @property
     def as_arguments(self) -> Arguments:
         """The arguments of one call for all rows."""
-        return Arguments(tuple(self.arrays), self.static)
+        return self._arguments(self.arrays)
+
+    def _arguments(self, arrays: Sequence[Array]) -> Arguments:
+        given = iter(arrays)
+        flags = self.is_present or (True,) * len(arrays)
+        return Arguments(tuple(next(given) if flag else None for flag in flags), self.static)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import tfpyop
 from tfpyop import Op
 from tfpyop._registry.op_def import ConcreteOp
 from tfpyop._spec.coercion import Array
+from tfpyop._spec.tree import flatten
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import concrete_op_of, rules_of, spec_of
@@ -67,14 +68,14 @@ class Caller:
         Raises:
           UnsupportedError: XLA does not support the call.
         """
-        tensors = [tf.constant(value) for value in tf.nest.flatten(arguments.args)]
+        tensors = [tf.constant(value) for value in arguments.leaves]
         return [tensor.numpy() for tensor in self._function(arguments, tensors)(*tensors)]
 
     def _function(self, arguments: Arguments, tensors: Sequence[tf.Tensor]) -> Any:
         static = dict(arguments.static)
 
         def function(*flat: tf.Tensor) -> Sequence[tf.Tensor]:
-            packed = tf.nest.pack_sequence_as(arguments.args, flat)
+            packed = flatten(arguments.args)[1].unflatten(flat)
             outputs: list[tf.Tensor] = tf.nest.flatten(self._op(*packed, **static))
             return outputs
 

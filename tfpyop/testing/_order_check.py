@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tfpyop import Op
 from tfpyop._spec.coercion import Array, is_differentiable
+from tfpyop._spec.tree import flatten
 from tfpyop.errors import GradientError, SignatureError
 from tfpyop.testing._call_checks import require_equal
 from tfpyop.testing._check_runner import KEEPS_STATE, CheckRunner, described
@@ -247,7 +248,7 @@ def _require_same_shapes(check: CheckRunner, op: Op[..., Any], arguments: Argume
         error = _error_of(op, other)
         if error is None or _error_of(op, _other_numbers(other)) is not None:
             continue
-        shapes = ", ".join(str(np.shape(leaf)) for leaf in other.args)
+        shapes = ", ".join(str(np.shape(leaf)) for leaf in other.leaves)
         with check.named(Rows((arguments, other))):
             raise check.failure(
                 "a call raises after a call with the same numbers in another shape.",
@@ -268,16 +269,15 @@ def _error_of(op: Op[..., Any], arguments: Arguments) -> Exception | None:
 
 def _other_numbers(arguments: Arguments) -> Arguments:
     """Return arguments whose floating-point numbers differ a little."""
-    args = [
-        value * value.dtype.type(1 + _APART) if is_differentiable(value.dtype) else value for value in arguments.args
-    ]
-    return Arguments(tuple(args), arguments.static)
+    return arguments.map(
+        lambda value: value * value.dtype.type(1 + _APART) if is_differentiable(value.dtype) else value
+    )
 
 
 def _reshaped(op: Op[..., Any], arguments: Arguments) -> Iterator[Arguments]:
     """Yield arguments with the same numbers in other shapes, as far as the signature allows."""
-    signature = spec_of(op).signature
-    arrays = [np.asarray(value) for value in arguments.args] if _is_flat(arguments) else []
+    signature = concrete_op_of(op, arguments)[0].signature
+    arrays = [np.asarray(value) for value in arguments.leaves] if _is_flat(arguments) else []
     if signature is None or not arrays or all(array.size < 2 for array in arrays):
         return
     reversed_shapes = tuple(array.shape[::-1] for array in arrays)
@@ -293,7 +293,7 @@ def _reshaped(op: Op[..., Any], arguments: Arguments) -> Iterator[Arguments]:
         except (SignatureError, ZeroDivisionError):
             continue
         reshaped = [np.ascontiguousarray(array).reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
-        yield Arguments(tuple(reshaped), arguments.static)
+        yield Arguments(flatten(arguments.args)[1].unflatten(reshaped), arguments.static)
 
 
 def _is_flat(arguments: Arguments) -> bool:

@@ -114,10 +114,7 @@ def raw_call(check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> tupl
 
 def other_arguments(arguments: Arguments) -> Arguments:
     """Return other arguments of the same shapes, which may lie outside the domain."""
-    return Arguments(
-        tf.nest.map_structure(lambda value: _turned(np.asarray(value)), arguments.args),
-        arguments.static,
-    )
+    return arguments.map(lambda value: _turned(np.asarray(value)))
 
 
 def _turned(array: Array) -> Array:

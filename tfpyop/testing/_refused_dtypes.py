@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 from hypothesis.errors import UnsatisfiedAssumption
 
 from tfpyop.testing._check_runner import CheckRunner, described
@@ -33,7 +32,7 @@ class RefusedDtypes:
     @contextlib.contextmanager
     def noted(self, arguments: Arguments) -> Iterator[None]:
         """Note whether the function refuses an example. Empty arrays do not count."""
-        arrays = [np.asarray(value) for value in tf.nest.flatten(arguments.args)]
+        arrays = [np.asarray(value) for value in arguments.leaves]
         names = ", ".join(dict.fromkeys(array.dtype.name for array in arrays))
         try:
             yield

@@ -94,12 +94,17 @@ class RuleScript:
         packed = flatten(arguments.args)[1].unflatten(list(self.arrays))
         static = call_code("", (), arguments.static)[1:-1]
         yield from ("import numpy as np", "import tensorflow as tf", where, "")
-        yield from (f"args = {constants_code(packed)}", "inputs = tf.nest.flatten(args)")
+        leaves = "tf.nest.flatten(args)"
+        given = f"[x for x in {leaves} if x is not None]" if arguments.missing else leaves
+        yield from (f"args = {constants_code(packed)}", f"inputs = {given}")
         yield from (f"{variable} = [{_listed(vectors)}]" for variable, vectors in self.vectors.items())
         yield from ("", "def call(inputs):")
         undefined = tuple(undefined_inputs(op, arguments, self.transform))
         if undefined:
             yield f"    inputs = [tf.stop_gradient(x) if n in {undefined} else x for n, x in enumerate(inputs)]"
+        if arguments.missing:
+            yield "    remaining = iter(inputs)"
+            yield "    inputs = [None if x is None else next(remaining) for x in tf.nest.flatten(args)]"
         packed_inputs = "*tf.nest.pack_sequence_as(args, inputs)"
         yield f"    return tf.nest.flatten({name}({packed_inputs}{f', {static}' if static else ''}))"
         for function in self.functions:

@@ -66,7 +66,8 @@ def _lines(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array], wron
     yield from ("import numpy as np", "import tensorflow as tf", where, "")
     yield f"args = {constants_code(packed)}"
     yield f"cotangents = {constants_code([cotangent for cotangent in wrong.cotangents if cotangent is not None])}"
-    yield from ("inputs = tf.nest.flatten(args)", "")
+    is_complete = not arguments.missing
+    yield from (f"inputs = {'tf.nest.flatten(args)' if is_complete else '[x for x in args if x is not None]'}", "")
     if wrong.mode in _DECORATORS:
         yield _DECORATORS[wrong.mode]
     yield from ("def differentiate():", "    with tf.GradientTape() as tape:")
@@ -75,7 +76,11 @@ def _lines(op: Op[..., Any], arguments: Arguments, arrays: Sequence[Array], wron
     if undefined:
         called = "constant"
         values = f"[tf.stop_gradient(x) if number in {undefined} else x for number, x in enumerate(inputs)]"
-        yield f"        {called} = tf.nest.pack_sequence_as(args, {values})"
+        if is_complete:
+            yield f"        {called} = tf.nest.pack_sequence_as(args, {values})"
+        else:
+            yield f"        values = iter({values})"
+            yield f"        {called} = [None if x is None else next(values) for x in args]"
     yield f"        outputs = tf.nest.flatten({name}(*{called}{f', {static}' if static else ''}))"
     if not is_all:
         yield f"    outputs = [outputs[number] for number in {counted}]"
@@ -115,6 +120,8 @@ def constants_code(values: Any) -> str:
         return code if code.startswith("tf.constant(") else f"tf.constant({code})"
     if isinstance(values, dict):
         return f"{{{', '.join(f'{key!r}: {constants_code(value)}' for key, value in values.items())}}}"
+    if values is None:
+        return "None"
     parts = ", ".join(map(constants_code, values))
     if hasattr(values, "_fields"):
         return f"{type(values).__name__}({parts})"

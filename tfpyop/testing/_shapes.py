@@ -17,40 +17,84 @@ from tfpyop._spec.size_terms import names_in
 from tfpyop.errors import SignatureError, UnsupportedError
 from tfpyop.testing._ops import spec_of, subject_of
 
-Shapes = tuple[tuple[int, ...], ...]
-"""One shape for each input."""
+Shapes = tuple[tuple[int, ...] | None, ...]
+"""One shape for each input; None for an optional input that is left out."""
 
 _MOST_VARIADIC = 3
 
 
-def counts(op: Op[..., Any]) -> Strategy[int]:
-    """Return a strategy for the number of inputs of a call.
+def presences(op: Op[..., Any]) -> Strategy[tuple[bool, ...]]:
+    """Return a strategy for the inputs of a call: a flag for each input, False if it is optional and left out.
 
     Raises:
-      UnsupportedError: The number cannot be inferred.
+      UnsupportedError: The number of inputs cannot be inferred.
     """
     spec = spec_of(op)
-    parameters = spec.parameters
-    if spec.n_inputs is not None:
-        return st.just(spec.n_inputs)
+    parameters, signature = spec.parameters, spec.signature
+    if signature is not None:
+        counts = st.just(1) if signature.marks.repeated is None else st.integers(1, _MOST_VARIADIC)
+        return counts.flatmap(lambda n_repeated: _flags(signature, n_repeated))
     if parameters.signature is None:
         raise UnsupportedError(
             "cannot infer the number of inputs.", subject=subject_of(op), remedy="Pass signature= to the op."
         )
     n_tensors = sum(parameter.default is not None for parameter in parameters.tensors)
-    return st.just(n_tensors) if parameters.variadic is None else st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC)
+    if parameters.variadic is None:
+        return st.just((True,) * n_tensors)
+    return st.integers(n_tensors + 1, n_tensors + _MOST_VARIADIC).map(lambda count: (True,) * count)
 
 
-def shapes(op: Op[..., Any], count: int, max_side: int, *, allow_empty: bool) -> Strategy[Shapes]:
-    """Draw shapes that match the signature. With allow_empty, 1 in 6 may be empty, and another 1 in 6 probably is."""
+def _flags(signature: Signature, n_repeated: int) -> Strategy[tuple[bool, ...]]:
+    """Return a strategy for the inputs of a call, with this number of inputs for a repeated core."""
+    flags = [st.booleans() if n in signature.marks.optional else st.just(True) for n in range(len(signature.inputs))]
+    if signature.marks.repeated is not None:
+        flags[signature.marks.repeated : signature.marks.repeated + 1] = [st.just(True)] * n_repeated
+    return st.tuples(*flags)
+
+
+def signature_of(op: Op[..., Any], is_present: Sequence[bool]) -> Signature | None:
+    """Return the signature of a call with these inputs; None without a signature.
+
+    Raises:
+      SignatureError: The signature does not allow these inputs.
+    """
+    signature = spec_of(op).signature
+    try:
+        return None if signature is None else signature.for_call(tuple(is_present))
+    except ValueError as error:
+        raise SignatureError(
+            "the shapes= strategy drew shapes for other inputs than the signature has.",
+            expected=f"shapes for the inputs of signature {signature.text!r}" if signature is not None else "",
+            got=str(error),
+            subject=subject_of(op),
+        ) from None
+
+
+def shapes(op: Op[..., Any], is_present: Sequence[bool], max_side: int, *, allow_empty: bool) -> Strategy[Shapes]:
+    """Draw shapes that match the signature. With allow_empty, 1 in 6 may be empty, and another 1 in 6 probably is.
+
+    Args:
+      op: The op.
+      is_present: For each input, whether the call has it.
+      max_side: The largest size of a dimension.
+      allow_empty: Whether arrays may be empty.
+    """
     full, maybe_empty, probably_empty = (1, max_side, 0), (0, max_side, 0), (0, 1, 1)
     kinds = st.sampled_from([*[full] * 4, maybe_empty, probably_empty] if allow_empty else [full])
-    return kinds.flatmap(lambda kind: _sided(op, count, *kind))
+    signature = signature_of(op, is_present)
+    drawn = kinds.flatmap(lambda kind: _sided(signature, sum(is_present), *kind))
+    return drawn.map(lambda found: _with_none(found, is_present))
 
 
-def _sided(op: Op[..., Any], count: int, min_side: int, max_side: int, min_dims: int) -> Strategy[Shapes]:
+def _with_none(drawn: Sequence[tuple[int, ...]], is_present: Sequence[bool]) -> Shapes:
+    given = iter(drawn)
+    return tuple(next(given) if flag else None for flag in is_present)
+
+
+def _sided(
+    signature: Signature | None, count: int, min_side: int, max_side: int, min_dims: int
+) -> Strategy[tuple[tuple[int, ...], ...]]:
     """Draw shapes with these sides, with at most two loop dimensions, or two dimensions without a signature."""
-    signature = spec_of(op).signature
     if signature is None:
         shape = hnp.array_shapes(min_dims=min_dims, max_dims=2, min_side=min_side, max_side=max_side)
         return shape.map(lambda shape: (shape,) * count)
@@ -83,7 +127,7 @@ def _text_to_draw(signature: Signature) -> str:
     return f"{','.join(texts)}->()"
 
 
-def _with_computed_sizes(signature: Signature, drawn: Sequence[tuple[int, ...]]) -> Shapes:
+def _with_computed_sizes(signature: Signature, drawn: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Return the drawn shapes with their computed sizes. Negative sizes, for which no shape exists, count as zero."""
     names = _names_of_computed(signature)
     if not names:

@@ -12,7 +12,6 @@ from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
-import tensorflow as tf
 from hypothesis import strategies as st
 
 from tfpyop import Op
@@ -24,7 +23,7 @@ from tfpyop.errors import RegistrationError, UnsupportedError, naming
 from tfpyop.testing._examples import Arguments, Rows
 from tfpyop.testing._numbers import SMALLEST, Magnitudes, elements, input_dtype
 from tfpyop.testing._ops import plain_outputs, spec_of, subject_of
-from tfpyop.testing._shapes import Shapes, counts
+from tfpyop.testing._shapes import Shapes, presences, signature_of
 from tfpyop.testing._shapes import shapes as fitting_shapes
 from tfpyop.testing._static import static_choices
 from tfpyop.testing._validation import (
@@ -63,18 +62,19 @@ def arguments(
     """Draw arguments of calls that the op should support.
 
     Shapes match the signature: loop dimensions that broadcast, including missing, empty and size-one dimensions, and
-    matching core dimensions, which are rarely empty. Without a signature, all inputs have one shape. Values lie in the
-    op's `domain=`: mostly simple values, also tiny and large values. Arrays are in C order, in Fortran order or not
-    contiguous. Static parameters are drawn from annotations (`bool`, `Literal`, an `Enum`), else they keep their
-    default. Inputs that are tuples or dicts are only drawn by overrides.
+    matching core dimensions, which are rarely empty. Optional inputs are sometimes None, and a repeated core stands for
+    one to three inputs. Without a signature, all inputs have one shape. Values lie in the op's `domain=`: mostly simple
+    values, also tiny and large values. Arrays are in C order, in Fortran order or not contiguous. Static parameters are
+    drawn from annotations (`bool`, `Literal`, an `Enum`), else they keep their default. Inputs that are tuples or dicts
+    are only drawn by overrides.
 
     Args:
       op: The op.
       dtypes: The dtypes of inputs: one or several, for example `np.float32`, `"complex128"` or `tf.int64`. Each call
         uses one of them. Default: float32 and float64. Inputs with the domain `integers` are int32, or int64 if the
         domain contains no int32, unless an integer dtype is given here.
-      shapes: Strategy for a tuple with one shape for each input, for example `st.just(((2, 3), (3,)))`. Default: shapes
-        from the signature.
+      shapes: Strategy for a tuple with one shape for each input, for example `st.just(((2, 3), (3,)))`, and None for an
+        optional input that is left out. Default: shapes from the signature.
       domain: Replaces the op's own `domain=`, in the same notation.
       max_side: The largest size of a dimension.
       allow_empty: Whether arrays may be empty.
@@ -161,25 +161,30 @@ def _arguments(op: Op[..., Any], options: _Options, overrides: Mapping[str, Stra
         if name not in overrides:
             require_numbers(op, name, where.of(name), dtype)
     statics = _static_strategies(op, overrides)
-    n_inputs = counts(op)
+    inputs = presences(op)
     require_known_nesting(op, overrides)
     special = [math.nan] * options.allow_nan + [math.inf, -math.inf] * options.allow_infinity
 
     @st.composite
     def draw_arguments(draw: Draw) -> Arguments:
         dtype = draw(st.sampled_from(drawn_dtypes))
+        drawn_shapes: Sequence[tuple[int, ...] | None]
         if options.shapes is None:
-            count = draw(n_inputs)
-            drawn_shapes = draw(fitting_shapes(op, count, options.max_side, allow_empty=options.allow_empty))
+            is_present = draw(inputs)
+            possible = fitting_shapes(op, is_present, options.max_side, allow_empty=options.allow_empty)
+            drawn_shapes = draw(possible)
         else:
             drawn_shapes = draw(options.shapes)
             require_shapes(op, drawn_shapes)
-            if spec.signature is not None:
-                spec.signature.bind(drawn_shapes)
+            signature = signature_of(op, [shape is not None for shape in drawn_shapes])
+            if signature is not None:
+                signature.bind([shape for shape in drawn_shapes if shape is not None])
 
-        def draw_input(name: str, shape: tuple[int, ...]) -> Any:
+        def draw_input(name: str, shape: tuple[int, ...] | None) -> Any:
             if name in overrides:
                 return draw(overrides[name])
+            if shape is None:
+                return None
             own_dtype = input_dtype(dtype, where.of(name))
             numbers = elements(where.of(name), own_dtype, options.magnitudes, special=special)
             return draw(_arrays(own_dtype, shape, numbers))
@@ -225,16 +230,16 @@ def pairs(op: Op[..., Any], arguments_of_call: Strategy[Arguments] | None, /) ->
 
 def _alike(op: Op[..., Any], first: Arguments) -> Strategy[Arguments]:
     """Draw other arguments with the shapes and dtypes of an example."""
-    dtypes = [value.dtype for value in first.args if is_differentiable(value.dtype)]
-    shapes = st.just(tuple(value.shape for value in first.args))
+    dtypes = [value.dtype for value in first.leaves if is_differentiable(value.dtype)]
+    shapes = st.just(tuple(None if value is None else value.shape for value in first.args))
     static = {name: st.just(value) for name, value in first.static.items()}
     return _arguments(op, _Options(dtypes[:1] or _FLOATING, shapes), static)
 
 
 def _as_rows(first: Arguments, second: Arguments) -> Rows:
-    types = [[ArraySpec.of(np.asarray(leaf)) for leaf in tf.nest.flatten(row.args)] for row in (first, second)]
-    is_alike = types[0] == types[1] and repr(first.static) == repr(second.static)
-    other = Arguments(second.args if is_alike else tf.nest.map_structure(np.flip, first.args), first.static)
+    types = [[ArraySpec.of(np.asarray(leaf)) for leaf in row.leaves] for row in (first, second)]
+    is_alike = types[0] == types[1] and first.missing == second.missing and repr(first.static) == repr(second.static)
+    other = Arguments(second.args if is_alike else first.map(np.flip).args, first.static)
     return Rows((first, other, other))
 
 
@@ -294,7 +299,9 @@ def _vectors(like: Sequence[Array], largest: float) -> Strategy[tuple[Array | No
 
 
 def _drawn_inputs(
-    op: Op[..., Any], shapes: Shapes, draw_input: Callable[[str, tuple[int, ...]], Any]
+    op: Op[..., Any],
+    shapes: Sequence[tuple[int, ...] | None],
+    draw_input: Callable[[str, tuple[int, ...] | None], Any],
 ) -> tuple[Any, ...]:
     """Return one value for each parameter. With a signature, a nested value counts as the inputs that it contains."""
     n_known = spec_of(op).n_inputs
@@ -306,8 +313,9 @@ def _drawn_inputs(
         if name is None:
             break
         args.append(draw_input(name, shapes[position]))
-        position += 1 if n_known is None else len(flatten((args[-1],))[0])
-    if position != len(shapes):
+        position += 1 if n_known is None or args[-1] is None else len(flatten((args[-1],))[0])
+    is_repeated = n_known is None and spec_of(op).signature is not None
+    if position != len(shapes) and not is_repeated:  # an override decides how often a core is repeated
         raise RegistrationError(
             "the overrides draw a number of inputs that differs from the signature.",
             expected=f"{len(shapes)} inputs",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,13 @@ from tfpyop.testing._examples import Arguments
 from tfpyop.testing._many_points import Batch, Where, batches
 from tfpyop.testing._numbers import SMALLEST, input_dtype
 from tfpyop.testing._ops import flat_function, spec_of
-from tfpyop.testing._strategies import parts_of
+from tfpyop.testing._shapes import signature_of
+from tfpyop.testing._strategies import Parts, parts_of
 from tfpyop.testing._sweep import Products, Sweep, row_products
 
 _MOST_STATICS = 3
+_MOST_KINDS = 4
+"""Maximum number of combinations of optional inputs."""
 _MOST_SECONDS = 4.0
 """The time after which no further point is judged."""
 _DEFAULT_SIDE = 3
@@ -105,15 +110,29 @@ class Sweeper:
         names = list(spec.parameters.input_names)
         if parts is None or parts.options.shapes is not None or parts.overridden & set(names):
             return
-        n_inputs = spec.n_inputs
+        signature = spec.signature
+        n_inputs = 0 if signature is None else len(signature.inputs)
         if (
-            n_inputs is None
+            signature is None
             or not n_inputs
             or len(names) > n_inputs
-            or (len(names) < n_inputs and names and spec.parameters.variadic is None)
+            or (
+                (len(names) < n_inputs or signature.marks.repeated is not None)
+                and names
+                and not spec.parameters.variadic
+            )
         ):
             return
         names += [names[-1] if names else "inputs"] * (n_inputs - len(names))
+        choices = [(True, False) if n in signature.marks.optional else (True,) for n in range(n_inputs)]
+        for flags in itertools.islice(itertools.product(*choices), _MOST_KINDS):
+            if any(flags):
+                yield from self._batches_of(parts, names, flags)
+
+    def _batches_of(self, parts: Parts, names: Sequence[str], flags: tuple[bool, ...]) -> Iterator[Batch]:
+        """Yield the batches of calls with some of the inputs."""
+        spec, signature = spec_of(self._op), signature_of(self._op, flags)
+        names = [name for name, flag in zip(names, flags, strict=True) if flag]
         widest = max(parts.dtypes, key=lambda dtype: (is_differentiable(dtype), dtype.kind == "c", dtype.itemsize))
         wide = np.dtype(np.complex128 if dtype_kind(widest) == "c" else np.float64)
         dtype = wide if is_differentiable(widest) else widest
@@ -127,8 +146,8 @@ class Sweeper:
             largest_side=64 if most == _DEFAULT_SIDE else most,
         )
         for static in list(self._statics.values()):
-            for batch in batches(spec.signature, where, self._generator, is_looped=not spec.is_vectorized):
-                yield Batch(batch.arrays, batch.kinds, batch.has_rows, static)
+            for batch in batches(signature, where, self._generator, is_looped=not spec.is_vectorized):
+                yield replace(batch, static=static, is_present=flags)
 
     def by_vjp(self, batch: Batch, outputs: Sequence[Array], weights: Vectors, direction: Vectors) -> Any:
         """Return the products of the cotangents of each row with a direction."""

@@ -218,13 +218,11 @@ def _repeated(op: Op[..., Any], arguments: Arguments, most_rows: int) -> Argumen
     A function that takes core dimensions only gets at most `most_rows` elements of the loop dimensions.
     """
     spec = spec_of(op)
-    _, leaves = concrete_op_of(op, arguments)
-    shapes = [np.shape(leaf) for leaf in leaves]
-    if (
-        spec.signature is None or spec.signature.bind(shapes).missing
-    ):  # a new dimension would be taken for a missing one
+    concrete_op, leaves = concrete_op_of(op, arguments)
+    shapes, signature = [np.shape(leaf) for leaf in leaves], concrete_op.signature
+    if signature is None or signature.bind(shapes).missing:  # a new dimension would be taken for a missing one
         return None
-    ranks = spec.signature.core_ranks(shapes)
+    ranks = signature.core_ranks(shapes)
     loops = [shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)]
     loop = np.broadcast_shapes(*loops)
     cores = [shape[len(own) :] for shape, own in zip(shapes, loops, strict=True)]
@@ -238,7 +236,7 @@ def _repeated(op: Op[..., Any], arguments: Arguments, most_rows: int) -> Argumen
         number = next(numbers)
         return np.array(np.broadcast_to(np.asarray(value), (n_copies, *loop, *cores[number])))
 
-    return Arguments(tf.nest.map_structure(grown, arguments.args), arguments.static)
+    return arguments.map(grown)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,8 @@ def require_seed(op: Op[..., Any], seed: Any) -> None:
 def require_shapes(op: Op[..., Any], shapes: Any) -> None:
     """Raise RegistrationError for a value that is not a tuple of shapes, one for each input."""
     is_shapes = isinstance(shapes, tuple | list) and all(
-        isinstance(shape, tuple | list) and all(isinstance(size, int) and size >= 0 for size in shape)
+        shape is None
+        or (isinstance(shape, tuple | list) and all(isinstance(size, int) and size >= 0 for size in shape))
         for shape in shapes
     )
     if not is_shapes:
@@ -132,11 +133,14 @@ def require_known_nesting(op: Op[..., Any], overrides: Mapping[str, Any]) -> Non
     """Raise UnsupportedError if inputs are nested and their nesting is unknown."""
     spec = spec_of(op)
     names, n_inputs = spec.parameters.input_names, spec.n_inputs
-    is_flat = spec.parameters.variadic is not None or not names or n_inputs is None or n_inputs <= len(names)
+    is_repeated = spec.signature is not None and spec.signature.marks.repeated is not None
+    is_one_each = not is_repeated and (n_inputs is None or n_inputs <= len(names))
+    is_flat = spec.parameters.variadic is not None or not names or is_one_each
     if is_flat or any(name in overrides for name in names):
         return
     raise UnsupportedError(
-        f"cannot infer how the {n_inputs} inputs are nested in {', '.join(map(repr, names))}.",
+        f"cannot infer how the {'repeated' if is_repeated else n_inputs} inputs are nested in "
+        f"{', '.join(map(repr, names))}.",
         subject=subject_of(op),
         remedy="Pass strategies for these parameters, for example arguments(op, "
         f"{names[0]}=st.fixed_dictionaries({{...}})).",

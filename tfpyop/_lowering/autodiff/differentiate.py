@@ -41,6 +41,7 @@ from tfpyop._rules.missing import (
 )
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.rule_outputs import CotangentSpec
+from tfpyop._spec.rule_values import Places
 
 T = TypeVar("T")
 
@@ -180,7 +181,7 @@ def _tangents_by_parts(
     """Derive the JVP from the VJP rules for some inputs. Raise GradientError if none is for an input that varies."""
 
     def apply(
-        call: RecordedCall, part: PlainRule, moved: Sequence[tf.Tensor | None], _: Sequence[int]
+        call: RecordedCall, part: PlainRule, moved: Sequence[tf.Tensor | None], _: Places
     ) -> list[tf.Tensor | None]:
         return _jvp_by_vjp(call, part, moved)
 

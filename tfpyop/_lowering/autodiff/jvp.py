@@ -18,6 +18,7 @@ from tfpyop._lowering.autodiff.rule_call import (
     error_without_part,
     inputs_without_part,
     mark_unconnected,
+    places_in_rule,
     split_parts,
 )
 from tfpyop._lowering.autodiff.vectors import or_zeros, scatter
@@ -26,7 +27,7 @@ from tfpyop._registry.op_def import LinearRule, NumpyRule, PlainRule, Rule, Spli
 from tfpyop._rules.missing import undefined_by_rule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.outputs import is_compatible
-from tfpyop._spec.rule_values import rule_values, wrong_tangent_shape
+from tfpyop._spec.rule_values import Places, placed, rule_values, wrong_tangent_shape
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import naming
 
@@ -44,7 +45,7 @@ def apply_jvp_rule(call: RecordedCall, rule: Rule, tangents: Sequence[tf.Tensor 
       GradientError: The op has rules for some inputs, and none for another input that varies.
     """
     if not isinstance(rule, SplitRule):
-        return _apply(call, rule, tangents, None)
+        return _apply(call, rule, tangents, places_in_rule(call))
     return sum_over_parts(call, rule, "jvp", tangents, _apply)
 
 
@@ -62,7 +63,7 @@ def sum_over_parts(
       rule: The rules.
       kind: The kind of the rules, for the error.
       tangents: A dense tangent for each input that varies, else None.
-      apply: Returns the tangents by one rule. Takes the call, the rule, the tangents of its inputs and their indices.
+      apply: Returns the tangents by one rule. Takes the call, the rule, the tangents of its inputs and their places.
 
     Raises:
       GradientError: None of the rules is for an input that varies.
@@ -70,20 +71,20 @@ def sum_over_parts(
     if any(tangents[number] is not None for number in inputs_without_part(call, rule)):
         raise error_without_part(call, rule, kind)
     results: list[tf.Tensor | None] = [None] * len(call.outputs)
-    for numbers, part in split_parts(call, rule):
-        moved = tangents_of_part(tangents, numbers)
+    for places, part in split_parts(call, rule):
+        moved = tangents_of_part(tangents, places)
         if any(tangent is not None for tangent in moved):
-            results = list(map(sum_of, results, apply(call, part, moved, numbers)))
+            results = list(map(sum_of, results, apply(call, part, moved, places)))
     return results
 
 
-def tangents_of_part(tangents: Sequence[tf.Tensor | None], numbers: Sequence[int]) -> list[tf.Tensor | None]:
+def tangents_of_part(tangents: Sequence[tf.Tensor | None], numbers: Places) -> list[tf.Tensor | None]:
     """Return the tangents of these inputs, and None for the other inputs."""
     return [tangent if number in numbers else None for number, tangent in enumerate(tangents)]
 
 
 def _apply(
-    call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None], part: Sequence[int] | None
+    call: RecordedCall, rule: PlainRule, tangents: Sequence[tf.Tensor | None], places: Places
 ) -> list[tf.Tensor | None]:
     """Apply a rule for all inputs, or for a part of them; return one tangent for each output."""
     op = call.op
@@ -92,8 +93,8 @@ def _apply(
     if isinstance(rule, NumpyRule):
         return scatter(call.outputs, apply_numpy_rule(call, rule, vectors, call.inputs, needs))
     if isinstance(rule, LinearRule):
-        return linear_tangents(call, vectors, part)
-    given = vectors if part is None else [vectors[number] for number in part]
+        return linear_tangents(call, vectors, places)
+    given = placed(vectors, places)
     result = apply_rule(call, rule, "jvp", given, needs)
     with naming(f"JVP of {op.subject}"):
         values = rule_values(result, len(call.outputs), "tangent", "outputs")

@@ -23,14 +23,15 @@ from tfpyop._registry.op_def import ConcreteOp, SplitRule
 from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
 from tfpyop._rules.missing import missing_for_some_inputs, missing_second_derivative, residual_differentiated
 from tfpyop._spec.coercion import is_differentiable
+from tfpyop._spec.rule_values import Places
 from tfpyop.errors import GradientError
 
 Vectors = Sequence[tf.Tensor | None]
 
 
-def linear_tangents(call: RecordedCall, tangents: Vectors, part: Sequence[int] | None) -> list[tf.Tensor | None]:
-    """Return the JVP of an op that is linear in some inputs (None: in all): the op itself on their tangents."""
-    return _with_none_for_integers(bind(call.op, _replaced(call.inputs, tangents, part)))
+def linear_tangents(call: RecordedCall, tangents: Vectors, places: Places) -> list[tf.Tensor | None]:
+    """Return the JVP of an op that is linear in the inputs at these places: the op itself on their tangents."""
+    return _with_none_for_integers(bind(call.op, _replaced(call.inputs, tangents, places)))
 
 
 def is_of_adjoint(call: RecordedCall) -> bool:
@@ -151,7 +152,7 @@ def _other_linear_parts(call: RecordedCall, linear: Sequence[int]) -> list[Seque
     return [numbers for numbers in parts if numbers != tuple(linear)]
 
 
-def _replaced(tensors: Sequence[tf.Tensor], vectors: Vectors, numbers: Sequence[int] | None) -> list[tf.Tensor]:
+def _replaced(tensors: Sequence[tf.Tensor], vectors: Vectors, numbers: Places | None) -> list[tf.Tensor]:
     """Return the tensors, with the vectors of differentiable tensors in place of them at these indices (None: all)."""
     return [
         tensor if vector is None or (numbers is not None and number not in numbers) else vector

@@ -16,14 +16,14 @@ from tfpyop._lowering.tensors import dtype_of, type_of
 from tfpyop._numdiff.finite_differences import Numerical
 from tfpyop._registry.bind import bind
 from tfpyop._registry.op_def import ConcreteOp, NumpyRule, PlainRule, SplitRule, TensorFlowRule
-from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of
+from tfpyop._registry.rule_op_def import RuleOpDef, numbers_of, places_of
 from tfpyop._rules.linear import integer_input
 from tfpyop._rules.missing import detached_rule, inputs_without_rule
 from tfpyop._rules.numerical import NumericalRule
 from tfpyop._spec.coercion import is_differentiable
 from tfpyop._spec.payload import Needs
 from tfpyop._spec.rule_outputs import RuleInputs, RuleOutputSpec
-from tfpyop._spec.rule_values import OF_TUPLES, OWN_OP, describe_rule_call, takes_tuple_for_array
+from tfpyop._spec.rule_values import OF_TUPLES, OWN_OP, Places, describe_rule_call, takes_tuple_for_array
 from tfpyop.errors import GradientError, TfpyopError, annotate
 
 
@@ -75,19 +75,17 @@ def apply_numpy_rule(
     return bind(rule_op_for(call, rule, needs), leaves)
 
 
-def split_parts(call: RecordedCall, rule: SplitRule) -> list[tuple[Sequence[int], PlainRule]]:
-    """Return the rules for some inputs that an op has, with the indices of these inputs in a call.
+def split_parts(call: RecordedCall, rule: SplitRule) -> list[tuple[Places, PlainRule]]:
+    """Return the rules for some inputs that an op has, with the places of these inputs in a call.
 
     Raises:
       GradientError: The op is declared linear in an integer input.
     """
-    op = call.op
-    parts: list[tuple[Sequence[int], PlainRule]] = []
+    parts: list[tuple[Places, PlainRule]] = []
     for names, part in rule.parts.items():
-        numbers = numbers_of(op, names, len(call.inputs))
-        if op.rules.is_linear(names):
+        if call.op.rules.is_linear(names):
             _require_floating(call, names)
-        parts.append((numbers, part))
+        parts.append((places_in_rule(call, names), part))
     return parts
 
 
@@ -96,6 +94,13 @@ def inputs_without_part(call: RecordedCall, rule: SplitRule) -> list[int]:
     known = [number for names in rule.parts for number in numbers_of(call.op, names, len(call.inputs))]
     tensors = enumerate(call.inputs)
     return [number for number, tensor in tensors if is_differentiable(dtype_of(tensor)) and number not in known]
+
+
+def places_in_rule(call: RecordedCall, names: Sequence[str] = ()) -> Places:
+    """Return the places of the inputs that a rule for these parameters (without names: for all inputs) is for."""
+    if not names and not call.op.leaves_out_inputs:
+        return range(len(call.inputs))
+    return places_of(call.op, names, [dtype_of(tensor) for tensor in call.inputs])
 
 
 def undefined_inputs(call: RecordedCall) -> list[int]:
@@ -108,7 +113,7 @@ def undefined_inputs(call: RecordedCall) -> list[int]:
 def error_without_part(call: RecordedCall, rule: SplitRule, kind: str) -> GradientError:
     """Return the error for a derivative by inputs that none of the rules for some inputs is for."""
     op, missing = call.op, inputs_without_part(call, rule)
-    by_name = op.definition.spec.parameters.numbers_of_inputs(op.tree, len(call.inputs))
+    by_name = op.definition.spec.parameters.places_of_inputs(op.tree, len(call.inputs))
     names = [name for name, numbers in by_name.items() if any(number in missing for number in numbers)]
     return inputs_without_rule(op, kind, names, [name for part in rule.parts for name in part])
 

@@ -18,6 +18,7 @@ from tfpyop._lowering.autodiff.rule_call import (
     inputs_without_part,
     is_separable,
     mark_unconnected,
+    places_in_rule,
     split_parts,
     undefined_inputs,
 )
@@ -31,7 +32,7 @@ from tfpyop._rules.missing import missing_for_some_inputs, undefined_by_rule, un
 from tfpyop._spec.coercion import cast, is_differentiable, is_half
 from tfpyop._spec.outputs import is_compatible
 from tfpyop._spec.payload import Needs
-from tfpyop._spec.rule_values import broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
+from tfpyop._spec.rule_values import Places, broadcast_shapes_of, rule_values, summed_axes, wrong_cotangent_shape
 from tfpyop._spec.signature import symbolic_shape
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
 from tfpyop.errors import GradientError, Shape, naming
@@ -57,12 +58,10 @@ def apply_vjp_rule(call: RecordedCall, rule: Rule, cotangents: Sequence[tf.Tenso
             call, missing, lambda: error_without_part(call, rule, "gradient"), missing_for_some_inputs, cotangents
         )
         results = [old if new is None else new for old, new in zip(results, without, strict=True)]
-    for numbers, part in _parts(call, rule):
-        needs = tuple(
-            [flag and number in numbers and number not in undefined for number, flag in enumerate(call.needs)]
-        )
+    for places, part in _parts(call, rule):
+        needs = tuple([flag and number in places and number not in undefined for number, flag in enumerate(call.needs)])
         if any(needs):
-            found = _apply(call, part, cotangents, needs, numbers if isinstance(rule, SplitRule) else None)
+            found = _apply(call, part, cotangents, needs, places, is_of_some=isinstance(rule, SplitRule))
             results = [new if flag else old for flag, new, old in zip(needs, found, results, strict=True)]
     return results
 
@@ -97,18 +96,17 @@ def _without_rule(
     return results
 
 
-def _parts(call: RecordedCall, rule: Rule) -> Sequence[tuple[Sequence[int], PlainRule]]:
-    """Return the rules that make up a rule, with the inputs that each of them is for.
+def _parts(call: RecordedCall, rule: Rule) -> Sequence[tuple[Places, PlainRule]]:
+    """Return the rules that make up a rule, with the places of the inputs that each of them is for.
 
     Where TensorFlow prunes what is not used, but the needs are unknown, numerical derivatives are one node for each
     input. They vary the inputs one by one in any case.
     """
     if isinstance(rule, SplitRule):
         return split_parts(call, rule)
-    numbers = range(len(call.inputs))
     if call.skipped is None and not tf.executing_eagerly() and is_separable(rule):
-        return [([number], rule) for number in numbers]
-    return [(numbers, rule)]
+        return [([number], rule) for number in range(len(call.inputs))]
+    return [(places_in_rule(call), rule)]
 
 
 def _apply(
@@ -116,7 +114,9 @@ def _apply(
     rule: PlainRule,
     cotangents: Sequence[tf.Tensor | None],
     needs: Needs,
-    part: Sequence[int] | None,
+    places: Places,
+    *,
+    is_of_some: bool,
 ) -> list[tf.Tensor | None]:
     """Apply a rule for all inputs, or for a part of them; return one cotangent for each input that is needed."""
     op = call.op
@@ -124,17 +124,18 @@ def _apply(
         return scatter_needed(needs, apply_numpy_rule(call, rule, cotangents, call.outputs, needs))
     assert isinstance(rule, TensorFlowRule)
     result = apply_rule(call, rule, "gradient", cotangents, needs)
-    numbers = range(len(needs)) if part is None else part
     with naming(f"gradient of {op.subject}"):
-        values = rule_values(result, len(numbers), "cotangent", "inputs" if part is None else "inputs in wrt=")
+        values = rule_values(result, len(places), "cotangent", "inputs in wrt=" if is_of_some else "inputs")
         broadcast = broadcast_shapes_of(op.signature, [type_of(tensor).shape for tensor in call.inputs])
         fitted: list[tf.Tensor | None] = [None] * len(needs)
-        for number, value in zip(numbers, values, strict=True):
+        for number, value in zip(places, values, strict=True):
+            if number is None:  # an optional input that the call leaves out
+                continue
             if value is UNDEFINED and needs[number]:
                 undefined = _without_rule(
                     call,
                     [number],
-                    functools.partial(undefined_vector, "cotangent", number),
+                    functools.partial(undefined_vector, "cotangent", call.op.place(number)),
                     undefined_by_rule,
                     cotangents,
                 )
@@ -160,19 +161,20 @@ def dense_cotangent(cotangent: Any, output: tf.Tensor) -> tf.Tensor | None:
 
 def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -> tf.Tensor:
     """Return one cotangent, cast to the primal's dtype and summed over the loop dimensions that broadcasting added."""
-    primal = call.inputs[number]
+    primal, place = call.inputs[number], call.op.place(number)
+    what = f"the cotangent of input {place}"
     if isinstance(value, tf.IndexedSlices) and value.dense_shape is None:
         value = tf.IndexedSlices(value.values, value.indices, tf.shape(primal))
     if call.keeps_sparse and isinstance(value, tf.IndexedSlices) and _is_sparse_like(value, primal):
         return value
-    tensor = tensor_of_vector(value, primal, f"the cotangent of input {number}", f"op.inputs[{number}]")
+    tensor = tensor_of_vector(value, primal, what, f"op.inputs[{number}]")
     if tf.executing_eagerly() and not is_half(dtype_of(primal)):  # the values are not known in a graph
         (array,) = input_arrays([tensor])
-        cast(array, dtype_of(primal), what=f"the cotangent of input {number}")
+        cast(array, dtype_of(primal), what=what)
     tensor = tf.cast(tensor, primal.dtype)
     shape, wanted = type_of(tensor).shape, type_of(primal).shape
     if shape is not None and not is_compatible(shape, wanted) and not is_compatible(shape, broadcast):
-        raise wrong_cotangent_shape(number, len(call.inputs), type_of(primal), broadcast, type_of(tensor))
+        raise wrong_cotangent_shape(place, len(call.inputs), type_of(primal), broadcast, type_of(tensor))
     if shape is None or wanted is None or broadcast is None or None in (*shape, *wanted, *broadcast):
         return _fit_unknown(call, tensor, number)
     return tensor if shape == wanted else tf.reshape(tf.reduce_sum(tensor, summed_axes(shape, wanted)), wanted)
@@ -190,7 +192,7 @@ def _fit_unknown(call: RecordedCall, tensor: tf.Tensor, number: int) -> tf.Tenso
     """Check and sum a cotangent if its shape, or the shape of its primal, is known only when the graph runs."""
     primal = call.inputs[number]
     shape, wanted = tf.shape(tensor), tf.shape(primal)
-    problem = f"gradient of {call.op.subject}: the cotangent of input {number} has the wrong shape."
+    problem = f"gradient of {call.op.subject}: the cotangent of input {call.op.place(number)} has the wrong shape."
     with tf.control_dependencies(_checks(call, tensor, number, problem)):
         axes = tf.raw_ops.BroadcastGradientArgs(s0=wanted, s1=shape).r0
         result = tf.reshape(tf.reduce_sum(tensor, axes), wanted)
@@ -205,7 +207,7 @@ def _checks(call: RecordedCall, tensor: tf.Tensor, number: int, problem: str) ->
         allowed = [symbolic_shape(shapes[number], number)]
         allowed += [] if signature is None else [signature.broadcast_sizes(shapes, number)]
         known = [sizes for sizes in allowed if sizes is not None]
-        what = f"the cotangent of input {number}"
+        what = f"the cotangent of input {call.op.place(number)}"
         return [xla_nodes.check_shape(call.inputs, tensor, allowed=known, what=what, problem=problem)]
     shape, wanted = tf.shape(tensor), tf.shape(call.inputs[number])
     is_allowed = is_same_shape(shape, wanted)
