@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tests import modes
-from tfpyop import differentiable_op
+from tfpyop import ContractError, differentiable_op
 from tfpyop.testing import Arguments, check_gradient
 
 TABLE, PLACES = np.float32([[1, 2], [3, 4], [5, 6]]), np.int32([2, 0, 2])
@@ -97,6 +97,45 @@ def test_slices_of_another_shape_are_refused():
     op.gradient(lambda op, g: tf.IndexedSlices(g[:1], [0], [2, 2]))
     with pytest.raises(ValueError, match="the cotangent of input 0 has the wrong shape"):
         modes.gradient("tape, eager", op, TABLE)
+
+
+def with_slices(make):
+    op = differentiable_op(lambda x: x + 0, signature="(n,d)->(n,d)")
+    op.gradient(lambda op, g: make(g))
+    return op
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_invalid_index_is_an_error_in_every_mode(mode, index):
+    op = with_slices(lambda g: tf.IndexedSlices(g, tf.constant([0, 1, index])))
+    text = (
+        "the cotangent of input 0 has an invalid index.\n"
+        "  Expected: indices of tf.IndexedSlices from 0 to 2\n"
+        f"  Got:      {index}\n"
+        "  Return the indices of the rows of the input that the values belong to."
+    )
+    with pytest.raises((ContractError, tf.errors.OpError)) as caught:
+        modes.gradient(mode, lambda x: op(2 * x), TABLE)
+    assert f"gradient of op {op.name!r}" in str(caught.value)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", modes.GRADIENT_MODES)
+@pytest.mark.parametrize("indices", [[0, 1], [[0], [1], [2]], 0], ids=str)
+def test_indices_that_do_not_fit_the_values_are_an_error(mode, indices):
+    if "unknown" in mode:
+        pytest.skip("the sizes are not known when the graph is made")
+    op = with_slices(lambda g: tf.IndexedSlices(g, tf.constant(indices), [3, 2]))
+    with pytest.raises(ContractError) as caught:
+        modes.gradient(mode, lambda x: op(2 * x), TABLE)
+    got = f"int32{list(np.shape(indices))}"
+    assert str(caught.value).endswith(
+        "the cotangent of input 0 has different numbers of values and indices.\n"
+        "  Expected: tf.IndexedSlices with a vector of indices, one for each of its values\n"
+        f"  Got:      values float32[3, 2] and indices {got}\n"
+        "  Return tf.IndexedSlices(values, indices, dense_shape), in which values[k] belongs to dense[indices[k]]."
+    )
 
 
 def test_slices_of_loop_dimensions_are_summed():

@@ -22,6 +22,7 @@ from tfpyop._lowering.autodiff.rule_call import (
     split_parts,
     undefined_inputs,
 )
+from tfpyop._lowering.autodiff.sparse_cotangents import checked_slices
 from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.shape_tensors import is_same_shape
 from tfpyop._lowering.tensors import dtype_of, input_arrays, tensor_of_vector, type_of
@@ -163,8 +164,8 @@ def _fit(call: RecordedCall, value: Any, number: int, broadcast: Shape | None) -
     """Return one cotangent, cast to the primal's dtype and summed over the loop dimensions that broadcasting added."""
     primal, place = call.inputs[number], call.op.place(number)
     what = f"the cotangent of input {place}"
-    if isinstance(value, tf.IndexedSlices) and value.dense_shape is None:
-        value = tf.IndexedSlices(value.values, value.indices, tf.shape(primal))
+    if isinstance(value, tf.IndexedSlices):
+        value = checked_slices(call, value, primal, what)
     if call.keeps_sparse and isinstance(value, tf.IndexedSlices) and _is_sparse_like(value, primal):
         return value
     tensor = tensor_of_vector(value, primal, what, f"op.inputs[{number}]")
