@@ -262,6 +262,22 @@ def test_leaving_an_input_out_is_passing_none():
     assert traced(tf.constant(X)).numpy().tolist() == traced(tf.constant(X), None).numpy().tolist()
 
 
+@pytest.mark.parametrize("op", [scaled_sine, weighted_sum], ids=lambda op: op.name)
+def test_calls_that_are_found_by_their_arguments_are_the_calls_that_are_bound(op):
+    definition = op._definition
+    for args in ((X,), (X, None), (X, SCALE), (X, None, SLOPE), (X, SCALE, SLOPE), (X, SLOPE, X, X)):
+        try:
+            leaves, tree, static = definition.spec.bind_arguments(args, {})
+        except (SignatureError, TypeError) as error:
+            with pytest.raises(type(error)):
+                definition.bind_arguments(args, {})
+            continue
+        for _ in range(2):  # the second call is found
+            found, given = definition.bind_arguments(args, {})
+            assert found is definition.specialize(tree, static)
+            assert [id(leaf) for leaf in given] == [id(leaf) for leaf in leaves]
+
+
 def test_the_static_shape_does_not_need_the_input():
     @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 1])])
     def shapes(x, scale):

@@ -60,12 +60,14 @@ class FunctionOpDef(OpDef):
     def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[ConcreteOp, Sequence[Any]]:
         """Return the concrete op for the arguments of a call, and the flat inputs.
 
-        There are three ways, the fastest first: only tensors; tensors and plain static values, by a key; and all other
-        calls. They give the same result.
+        There are three ways, the fastest first: only tensors; tensors and plain static values, or optional inputs, by a
+        key; and all other calls. They give the same result.
         """
         if not kwargs and len(args) == self.spec.n_tensors_only and all(map(is_leaf_type, map(type, args))):
             return self._plain_op or self._make_plain_op(), args
-        call = None if self.spec.n_counted is None else self._counted_call(args, kwargs)
+        call = self._open_call(args) if self.spec.is_open and not kwargs else None
+        if self.spec.n_counted is not None:
+            call = self._counted_call(args, kwargs)
         if call is None:
             leaves, tree, static = self.spec.bind_arguments(args, kwargs)
             return self.specialize(tree, static), leaves
@@ -106,6 +108,16 @@ class FunctionOpDef(OpDef):
             return leaves, (outline(tuple(args), leaves), tuple(static))
         except TypeError:  # the full binding of parameters reports the error
             return None
+
+    def _open_call(self, args: Sequence[Any]) -> tuple[Sequence[Any], Hashable] | None:
+        """Return the flat inputs and the key of the concrete op, for a signature that leaves open which inputs exist.
+
+        The key says which arguments are None. The result is None if an argument is nested.
+        """
+        leaves = [value for value in args if value is not None]
+        if not all(map(is_leaf_type, map(type, leaves))):
+            return None
+        return leaves, (True, *[value is None for value in args])
 
     def _keep_counted_op(self, key: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ConcreteOp:
         _, tree, static = self.spec.bind_arguments(args, kwargs)

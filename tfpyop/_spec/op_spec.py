@@ -34,6 +34,7 @@ from tfpyop._spec.options import (
 )
 from tfpyop._spec.parameters import BoundArguments, Parameters
 from tfpyop._spec.signature import Signature
+from tfpyop._spec.signature_text import NO_MARKS
 from tfpyop._spec.source_location import Site, default_name, is_in_class, is_of_one_call
 from tfpyop._spec.static_values import PLAIN_TYPES
 from tfpyop._spec.tree import LEAF, TreeSpec
@@ -162,6 +163,19 @@ class OpSpec:
         is_repeated = self.signature is not None and self.signature.marks.repeated is not None
         is_complete = not has_defaults and not is_repeated and self.n_inputs in (None, n_tensors)
         return n_tensors if is_counted and is_constant and is_complete else None
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether the signature leaves open which inputs a call has, and flat positional arguments determine them.
+
+        Then no default of a tensor parameter is a value, and no default of a static parameter can change.
+        """
+        if self.signature is None or self.signature.marks == NO_MARKS or self.parameters.signature is None:
+            return False
+        defaults = [parameter.default for parameter in self.parameters.tensors]
+        is_constant = all(type(value) in PLAIN_TYPES for value in (self.parameters.static_defaults or {}).values())
+        is_direct = self.parameters.is_direct
+        return is_constant and is_direct and all(each is None or each is inspect.Parameter.empty for each in defaults)
 
     @cached_property
     def n_tensors_only(self) -> int | None:
