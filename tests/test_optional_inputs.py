@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
 import keras
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests import modes
 from tests.processes import run_python
 from tests.saved_ops import scaled_sine, scaled_sine_gradient, weighted_sum
-from tfpyop import RegistrationError, SignatureError, differentiable_op, errors
+from tfpyop import RegistrationError, SignatureError, complex_step, differentiable_op, errors, numerical
 from tfpyop._registry.op_def import REGISTRY
 from tfpyop.testing import Arguments, arguments, check_gradient, check_op
 
@@ -571,3 +572,49 @@ def test_a_wrong_derivative_without_the_input_is_found():
     op = made("wrong_without", grad=wrong)
     with pytest.raises(AssertionError, match="the cotangent of input 0"):
         check_gradient(op, max_examples=20)
+
+
+# -- other options
+
+
+def _in_tensorflow(x, scale=None, slope=None):
+    y = tf.sin(x) if scale is None else tf.sin(x) * scale[..., None]
+    return y if slope is None else y + slope * x
+
+
+native = made("native", grad=tf_gradient, prefer="native")
+native.native(_in_tensorflow)
+
+OTHER_OPS = [
+    native,
+    made("threads", vectorized=False, executor=ThreadPoolExecutor(2), numpy_grad=looped_gradient),
+    made("pattern", grad=numerical(sparsity=(np.eye(3), True, np.eye(3)))),
+    made("sized_pattern", grad=complex_step(sparsity=lambda n: (np.eye(n), True, np.eye(n)))),
+]
+
+
+@every_kind
+@pytest.mark.parametrize("op", OTHER_OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("mode", ["tape, eager", "tape inside, XLA"])
+def test_native_implementations_executors_and_patterns(mode, op, given):
+    found = modes.gradient(mode, with_none(op, given), *present(given))
+    for gradient, wanted in zip(found, expected(given)[1], strict=True):
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [None, np.float32([1, 2, 3])], ids=["without", "with"])
+def test_the_adjoint_of_an_op_with_an_optional_input(offset):
+    op = differentiable_op(
+        lambda x, offset=None: 2 * x if offset is None else 2 * x + 3 * offset,
+        signature="(n),(n)?->(n)",
+        name="tests.optional.linear",
+    )
+    op.numpy_adjoint(lambda op, g: (2 * g, None if op.inputs[1] is None else 3 * g))
+    values = present((X, offset))
+    for mode in ("tape, eager", "tape inside", "tape inside, XLA"):
+        found = modes.gradient(mode, op, *values)
+        assert [gradient.tolist() for gradient in found] == [[2] * 3, [3] * 3][: len(values)]
+    tensors = [tf.constant(value) for value in values]
+    with tf.autodiff.ForwardAccumulator(tensors, [tf.ones_like(tensor) for tensor in tensors]) as accumulator:
+        y = op(*tensors)
+    assert accumulator.jvp(y).numpy().tolist() == [2 if offset is None else 5] * 3
