@@ -1,5 +1,6 @@
 """`@op.jacobian` and `@op.numpy_jacobian`: a rule gives the Jacobian; VJP, JVP and what follows come from it."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -329,6 +330,15 @@ def test_a_sparse_block_for_a_batch_names_the_option_that_helps():
         op = differentiable_op(lambda x: x**2, signature="(n)->(n)", vectorized=False)
         op.numpy_jacobian(blocks)
         assert_derivatives(op, lambda x: x**2, x.numpy())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
+def test_a_sparse_matrix_that_cannot_be_made_for_a_batch_names_the_option_that_helps():
+    op = differentiable_op(lambda x: x**2, signature="(n)->(n)")
+    op.numpy_jacobian(lambda op: sparse.diags(2 * op.inputs[0]))
+    with pytest.raises(ValueError, match="diagonals") as caught:
+        weighted_gradient(op, tf.ones([2, 3]))
+    assert any(note.endswith("or pass vectorized=False.") for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("kind", KINDS)

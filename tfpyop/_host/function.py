@@ -32,7 +32,7 @@ _READ_ONLY_ERRORS = (ValueError, TypeError, BufferError)
 _OF_SHAPES = re.compile(
     r"broadcast|truth value of an? |only (length-1|size-1|0-dimensional) arrays|setting an array element|not aligned|"
     r"inhomogeneous|\b(shapes?|axis|axes|ndim|[dD]imensions?|[dD]imensional)\b|\b[0-9]-?[dD]\b|too many indices|"
-    r"(too many|not enough) values to unpack"
+    r"(too many|not enough) values to unpack|number of diagonals"
 )
 """The messages of numpy and scipy for arrays with the wrong shape."""
 _OF_ARGUMENTS = re.compile(r"(positional|keyword) argument")
