@@ -10,12 +10,10 @@ from tfpyop.errors import GradientError
 
 
 class WithoutOutputs(Enum):
-    """The reason why a rule does not get the outputs, as the remedy for a rule that reads them."""
+    """The reason why a rule does not get the outputs."""
 
-    OPTION = "Remove uses_outputs=False."
-    LINEAR = (
-        "The adjoint of a linear op does not depend on its outputs. If this op is not linear, use @op.numpy_gradient."
-    )
+    OPTION = "uses_outputs=False"
+    LINEAR = "adjoint"
 
 
 class MissingOutputs(tuple[Any, ...]):
@@ -50,4 +48,10 @@ class MissingOutputs(tuple[Any, ...]):
         return "<not passed to this rule>"
 
     def _error(self) -> GradientError:
-        return GradientError("the rule reads op.outputs, but does not get them.", remedy=self._reason.value)
+        return GradientError(
+            "the rule reads op.outputs, but does not get them.",
+            remedy="Remove uses_outputs=False."
+            if self._reason is WithoutOutputs.OPTION
+            else "The adjoint of a linear op does not depend on its outputs. If this op is not linear, use "
+            "@op.numpy_gradient.",
+        )
