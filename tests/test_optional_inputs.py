@@ -178,7 +178,7 @@ def test_every_kind_of_rule_gets_none(op, given, mode):
 
 
 @every_kind
-@pytest.mark.parametrize("name", set(OPS) - {"complex step", "parts", "looped"})
+@pytest.mark.parametrize("name", [name for name in OPS if name not in ("complex step", "parts", "looped")])
 def test_forward_mode(name, given):
     tensors = [tf.constant(value) for value in present(given)]
     with tf.autodiff.ForwardAccumulator(tensors, [tf.ones_like(tensor) for tensor in tensors]) as accumulator:
