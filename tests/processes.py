@@ -79,6 +79,12 @@ class ForkedPython:
                 raise subprocess.TimeoutExpired("python", timeout) from None
         return self.returncode
 
+    def poll(self):
+        """Return the status if the process has ended, or None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(1e-3)
+        return self.returncode
+
     def kill(self):
         """End the process and all that is left of what it has started."""
         with contextlib.suppress(ProcessLookupError):

@@ -174,6 +174,8 @@ def test_check_says_why_checks_were_skipped_and_how_far_it_is(run):
     assert "- check_jvp: the op has no JVP rule (cli_ops:mod, cli_ops:product)" in output
     assert "batching" in output
     assert "1/2 cli_ops:mod: 1 passed, 1 skipped" in errors
+    assert re.search(r"^cli_ops:mod check_batching +passed: 10 examples, \d+\.\d s$", errors, re.MULTILINE)
+    assert "cli_ops:mod check_jvp" not in errors
 
 
 def test_check_of_right_ops_exits_with_0(run):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests import ops, processes
 from tfpyop import differentiable_op
-from tfpyop.testing import CheckError, arguments, check_export
+from tfpyop.testing import CheckError, _other_process, arguments, check_export, check_op
 
 MODULE = '''
 """Ops of which some do not survive in another process."""
@@ -141,3 +141,43 @@ def test_static_values_that_are_no_json_are_skipped(module):
 def test_the_ops_of_a_script_are_skipped(monkeypatch):
     monkeypatch.setattr(ops.mod._definition, "module", "__main__")
     assert check_export(ops.mod).reason == "the op is defined in a script, which other processes do not import."
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that checks start."""
+    started = []
+
+    class Noted(_other_process.OtherProcess):
+        def __init__(self, module):
+            started.append(self)
+            super().__init__(module)
+
+    monkeypatch.setattr(_other_process, "OtherProcess", Noted)
+    return started
+
+
+def test_checks_of_one_module_share_a_process_that_starts_with_the_first_check(module, started):
+    with _other_process.sharing_processes():
+        check_op(module.square, checks=["check_purity", "check_export"], max_examples=2, seed=1)
+        assert len(started) == 1
+        assert check_export(module.scaled, max_examples=2, seed=1).status == "passed"
+        assert len(started) == 1
+        assert started[0].is_running
+    assert not started[0].is_running
+
+
+def test_a_shared_process_that_has_ended_is_started_again(module, started):
+    with _other_process.sharing_processes():
+        check_export(module.square, max_examples=2, seed=1)
+        started[0].end()
+        assert check_export(module.square, max_examples=2, seed=1).status == "passed"
+    assert len(started) == 2
+
+
+def test_a_check_that_has_not_drawn_starts_no_process(module, started):
+    steps = check_export.steps(module.square)
+    next(steps)
+    steps.close()
+    check_op(module.square, checks="check_purity", max_examples=2)
+    assert started == []

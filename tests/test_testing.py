@@ -1,5 +1,6 @@
 """The checks: what they say, what they pass over, and how misuse is told."""
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -668,3 +669,11 @@ def test_threads_get_no_new_dimension_where_one_is_missing():
     x, y = np.ones((1,)), np.ones((1, 3))
     assert _repeated(op, Arguments((x, y), {}), 512) is None  # (20000, 1) would be a matrix
     assert _repeated(op, Arguments((x[None], y), {}), 512).args[0].shape == (6667, 1, 1)
+
+
+def test_check_op_prints_each_line_when_the_check_ends(capsys):
+    printed = []
+    op = differentiable_op(lambda x: printed.append(capsys.readouterr().out) or x, signature="()->()", grad=None)
+    check_op(op, checks=["check_purity", "check_contract"], modes="eager", max_examples=3, seed=1, verbose=True)
+    assert re.match(r"check_purity +passed: 3 examples, \d+\.\d s\n$", "".join(printed))
+    assert re.match(r"check_contract +passed: ", capsys.readouterr().out)

@@ -17,9 +17,10 @@ from tfpyop.cli._console import make_console, make_table, printing_aside
 from tfpyop.cli._output import require_writable
 from tfpyop.errors import TfpyopError
 from tfpyop.testing import CheckError, Outcome, Report
-from tfpyop.testing._check_op import checked_names, not_tested_lines, outcome_of, report_of
+from tfpyop.testing._check_op import checked_names, not_tested_lines, outcome_line, outcome_of, report_of
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import UNBOUND, is_unbound_method
+from tfpyop.testing._other_process import sharing_processes
 
 _CELLS = {"passed": "[green]ok[/]", "failed": "[bold red]FAIL[/]", "skipped": "[dim]-[/]"}
 _MOST_NAMED = 3
@@ -53,7 +54,8 @@ def _run(
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     reports = {}
     console = make_console(is_error=True)
-    with Progress(*columns, console=console, transient=True) as progress, warnings.catch_warnings():
+    showing = Progress(*columns, console=console, transient=True)
+    with showing as progress, warnings.catch_warnings(), sharing_processes():
         warnings.simplefilter("ignore")
         task = progress.add_task("", total=len(ops) * len(names))
         for name, op in ops.items():
@@ -62,6 +64,8 @@ def _run(
                 progress.update(task, description=f"{name} {check}")
                 outcome = _outcome(op, check, options)
                 progress.advance(task)
+                if outcome.status != "skipped":
+                    console.print(f"{name} {outcome_line(outcome)}", markup=False, highlight=False, soft_wrap=True)
                 if mutate and check == names[-1]:
                     progress.update(task, description=f"{name} mutants")
                 return outcome

@@ -29,6 +29,8 @@ from tfpyop.testing._sweep_points import Sweeper
 
 _MOST_COMPILED = 10
 """Maximum number of examples in the XLA mode. Compilation for new sizes takes about 50 ms."""
+_MOST_TRACED = 30
+"""Maximum number of examples in a graph. Graphs run the same function, and few kinds of inputs are traced."""
 _SLACK = 64
 """Maximum difference between two implementations of the same function, in units of the dtype's precision."""
 _SLACK_OF_SUMS = 1024
@@ -54,7 +56,7 @@ def check_contract(
     Args:
       op: The op.
       arguments: Strategy for the arguments. Default: `arguments(op)`.
-      max_examples: Number of examples. Default: set by the Hypothesis profile; at most ten with XLA.
+      max_examples: Number of examples. Default: set by the Hypothesis profile; at most 30 in a graph and ten with XLA.
       seed: Seed that makes every run draw the same examples.
       modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
 
@@ -104,7 +106,7 @@ def check_parity(
     Args:
       op: The op. Ops with `stateful=True` are skipped.
       arguments: Strategy for the arguments. Default: `arguments(op)`.
-      max_examples: Number of examples. Default: set by the Hypothesis profile; at most ten with XLA.
+      max_examples: Number of examples. Default: set by the Hypothesis profile; at most 30 in a graph and ten with XLA.
       seed: Seed that makes every run draw the same examples.
       modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
 
@@ -296,12 +298,13 @@ def _in_modes(
     for mode in applicable:
         caller = Caller(op, mode)
         is_costly = mode == "XLA"
+        most = {"XLA": _MOST_COMPILED, "graph": _MOST_TRACED}
         yield Property(
             check,
             strategy,
             functools.partial(body, mode, caller),
             shrinks=not is_costly,
-            at_most=_MOST_COMPILED if is_costly else None,
+            at_most=most.get(mode),
         )
     return check.passed()
 

@@ -20,7 +20,7 @@ from tfpyop.testing._check_runner import Outcome
 from tfpyop.testing._cost_check import check_cost
 from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
-from tfpyop.testing._export_check import check_export
+from tfpyop.testing._export_check import check_export, start_for_export
 from tfpyop.testing._failures import CheckError
 from tfpyop.testing._gradient_checks import check_gradient, check_jvp, check_second_order
 from tfpyop.testing._implicit_check import check_implicit
@@ -29,6 +29,7 @@ from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._mutation import Lines, MutationReport, RuleSources, lines_text, run_mutants
 from tfpyop.testing._needs_check import check_needs
 from tfpyop.testing._order_check import check_order
+from tfpyop.testing._other_process import sharing_processes
 from tfpyop.testing._precision_check import check_precision
 from tfpyop.testing._property import CheckFunction
 from tfpyop.testing._purity_check import check_purity
@@ -95,7 +96,7 @@ class Report:
         """Return one line for each check, what was not tested, the survivors among mutants, and every failure."""
         mutation = [] if self.mutation is None else [str(self.mutation)]
         failures = [f"\n{failure}" for failure in self.failures]
-        return "\n".join([*map(_line, self.outcomes), *not_tested_lines(self), *mutation, *failures])
+        return "\n".join([*map(outcome_line, self.outcomes), *not_tested_lines(self), *mutation, *failures])
 
 
 class ChecksError(CheckError):
@@ -126,6 +127,7 @@ def check_op(
     modes: Sequence[str] | None = None,
     seed: int | None = None,
     mutate: bool = False,
+    verbose: bool = False,
 ) -> Report:
     """Run all checks that apply to an op, and report all failures, not only the first failure.
 
@@ -143,6 +145,7 @@ def check_op(
       mutate: Whether to run mutants, after all checks have passed: wrong variants of the op's rules with another sign,
         factor, axis or input, or without a term, a transposition or a conjugate. The report lists the mutants that no
         check found, with their lines. Default: False, because it takes longer than the checks.
+      verbose: Whether to print the line of each check, with its time, when the check ends. Default: False.
 
     Returns:
       The report, if no check failed.
@@ -162,7 +165,7 @@ def check_op(
     chosen = checked_names(checks)
     checked_modes(modes)
     options = {"arguments": arguments, "max_examples": max_examples, "modes": modes, "seed": seed}
-    report = report_of(op, chosen, options, mutate=mutate)
+    report = report_of(op, chosen, options, mutate=mutate, run=_printed if verbose else None)
     if report.failures:
         raise ChecksError(report)
     for part in report.warnings:
@@ -190,7 +193,9 @@ def report_of(
     """
     sources = RuleSources.of(op)
     lines = Lines(sources.sources)
-    with lines.recording():
+    with lines.recording(), sharing_processes():
+        if check_export.__name__ in names:
+            start_for_export(op)
         outcomes = tuple((run or outcome_of)(op, name, options) for name in names)
     not_tested = tuple(_not_tested(op, outcomes, lines, names))
     has_failed = any(outcome.failure is not None for outcome in outcomes)
@@ -253,13 +258,21 @@ def outcome_of(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
         return Outcome(name, op.name, "failed", failure=failure, seconds=time.perf_counter() - start)
 
 
+def _printed(op: Op[..., Any], name: str, options: dict[str, Any]) -> Outcome:
+    """Run one check and print its line."""
+    outcome = outcome_of(op, name, options)
+    print(outcome_line(outcome), flush=True)  # noqa: T201 - the requested output
+    return outcome
+
+
 def not_tested_lines(report: Report) -> list[str]:
     """Return what no check tested: one line for each warning, then one line for everything else."""
     notes = "; ".join(str(part) for part in report.not_tested if not part.is_warning)
     return [f"WARNING: {part}" for part in report.warnings] + [f"Not tested: {notes}."] * bool(notes)
 
 
-def _line(outcome: Outcome) -> str:
+def outcome_line(outcome: Outcome) -> str:
+    """Return the line that shows the outcome of a check."""
     if outcome.status == "skipped":
         return f"{outcome.check:20}skipped: {outcome.reason}"
     if outcome.status == "failed":

@@ -22,7 +22,7 @@ from tfpyop.testing._derivatives import vjp
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._modes import checked_modes
 from tfpyop.testing._ops import Flat, concrete_op_of, flat_function, rules_of, spec_of
-from tfpyop.testing._other_process import Loaded, LoadingError, OtherProcess
+from tfpyop.testing._other_process import Loaded, LoadingError, ModuleProcess, start_process
 from tfpyop.testing._property import Property, Steps, check_function
 from tfpyop.testing._strategies import arguments as draw_arguments
 
@@ -70,7 +70,7 @@ def check_export(
     if not spec.is_local and spec.module != "__main__" and not _is_importable(spec.module):
         return check.skipped(f"the op's module {spec.module!r} cannot be imported by name")
     is_differentiated = rules_of(op).vjp is not None
-    with tempfile.TemporaryDirectory() as directory, OtherProcess(spec.module) as process:
+    with tempfile.TemporaryDirectory() as directory, ModuleProcess(spec.module) as process:
         saved = SavedModels(op, Path(directory))
 
         def body(arguments: Arguments) -> None:
@@ -90,6 +90,13 @@ def check_export(
 
         yield Property(check, draw_arguments(op) if arguments is None else arguments, body)
     return check.passed()
+
+
+def start_for_export(op: Op[..., Any]) -> None:
+    """Start the shared process that `check_export` needs for an op, if the check applies to the op."""
+    spec = spec_of(op)
+    if not spec.is_local and _is_importable(spec.module):
+        start_process(spec.module)
 
 
 class SavedModels:

@@ -119,6 +119,7 @@ class GradientChecker:
         at = Point.of(self._check, self._op, arguments)
         weights = weights_like(at.outputs, generator_of(at.arrays, 1))
         is_judged = False
+        known: list[tuple[Vectors, Vectors]] = []
         for number, is_wanted in enumerate(at.wanted):
             direction = direction_of(at.arrays, [other == number for other in range(len(at.arrays))])
             if not is_wanted:
@@ -128,12 +129,10 @@ class GradientChecker:
                 continue
             is_judged = True
             counted = counted_weights(numerical, weights)
-            try:
-                gradients = self._gradients(at, counted)
-            except Exception as error:
-                if not is_refusal(error) or at.has_derivative():
-                    raise
-                self._check.reject(error)  # a rule may raise at a point without a derivative
+            gradients = next((found for weights_of, found in known if _same(weights_of, counted)), None)
+            if gradients is None:
+                gradients = self._gradients_unless_refused(at, counted)
+                known.append((counted, gradients))
             reject_infinite(numerical, gradients)
             if agree(numerical, counted, gradients, direction):
                 self._judge_light_elements(arguments, at, number, direction, numerical, counted, gradients)
@@ -160,6 +159,15 @@ class GradientChecker:
             raise failure
         if not is_judged:
             reject_example("no derivative can be compared")
+
+    def _gradients_unless_refused(self, at: Point, weights: Vectors) -> Vectors:
+        """Return the gradients. Reject the example if the rule raises at a point without a derivative."""
+        try:
+            return self._gradients(at, weights)
+        except Exception as error:
+            if not is_refusal(error) or at.has_derivative():
+                raise
+            self._check.reject(error)
 
     def _judge_light_elements(
         self,
@@ -393,6 +401,11 @@ def _by_elements(
             result[index] += unit * inner(weights, moved.values) / np.real(size)
             errors[index] += error_of(moved, weights) / np.real(size)
     return result, errors
+
+
+def _same(one: Vectors, other: Vectors) -> bool:
+    """Return whether two lists of vectors are the same numbers."""
+    return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _equalities(arrays: Sequence[Array]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,10 +69,11 @@ def elements(
     if kind == "c":
         part = elements(interval, np.dtype(f"f{dtype.itemsize // 2}"), magnitudes, special=special)
         return st.builds(complex, part, part)
-    return _floats(interval, dtype, magnitudes, special=special)
+    return _floats(interval, dtype, magnitudes, special=tuple(special))
 
 
-def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: Sequence[float]) -> Strategy[float]:
+@functools.lru_cache(maxsize=256)  # strategies that are used again draw faster
+def _floats(interval: Interval, dtype: DType, magnitudes: Magnitudes, *, special: tuple[float, ...]) -> Strategy[float]:
     inside, largest = within(interval, dtype), _largest(interval, magnitudes)
     is_bounded = math.isfinite(interval.low) or math.isfinite(interval.high)
     whole = [float(number) for number in range(-10, 11) if inside.contains(np.float64(number))]

@@ -1,4 +1,4 @@
-"""Another process that loads saved models. It starts and ends with one check.
+"""Another process that loads saved models. It ends with one check, or with several checks that share it.
 
 Owns both sides: the parent's handle, and the code that runs in the child (`serve`). They exchange pickles over the
 child's standard streams. Both sides run the same version of this module.
@@ -7,6 +7,7 @@ child's standard streams. Both sides run the same version of this module.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import os
 import pickle
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tfpyop._spec.coercion import Array
@@ -42,6 +43,78 @@ class LoadingError(Exception):
     """The other process could not handle a request. The text is its error."""
 
 
+_SHARED: contextvars.ContextVar[dict[str, OtherProcess] | None] = contextvars.ContextVar("shared", default=None)
+
+
+@contextlib.contextmanager
+def sharing_processes() -> Iterator[None]:
+    """Let all checks inside share one process for each module. The processes end together."""
+    if _SHARED.get() is not None:
+        yield
+        return
+    processes: dict[str, OtherProcess] = {}
+    token = _SHARED.set(processes)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+        for process in processes.values():
+            process.end()
+
+
+def start_process(module: str) -> None:
+    """Start the shared process for a module, which takes some seconds, before a check needs it."""
+    shared = _SHARED.get()
+    if shared is not None:
+        shared[module] = _running(shared.get(module), module)
+
+
+def _running(process: OtherProcess | None, module: str) -> OtherProcess:
+    """Return the process if it runs, or a new process."""
+    if process is not None and process.is_running:
+        return process
+    if process is not None:
+        process.end()
+    return OtherProcess(module)
+
+
+class ModuleProcess:
+    """The process for a module: a shared process, or an own process that starts with the first call.
+
+    Args:
+      module: The name of the module.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._own: OtherProcess | None = None
+
+    def __enter__(self) -> ModuleProcess:
+        """Return this object."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the process if it is not shared."""
+        if self._own is not None:
+            self._own.end()
+
+    def call(self, path: str, inputs: Sequence[Array], *, is_differentiated: bool) -> Loaded:
+        """Call the function `call` of the model saved at a path.
+
+        Raises:
+          LoadingError: Importing, loading or calling raised in the process, or ended the process.
+        """
+        return self._process().call(path, inputs, is_differentiated=is_differentiated)
+
+    def _process(self) -> OtherProcess:
+        start_process(self._module)
+        shared = _SHARED.get()
+        if shared is not None:
+            return shared[self._module]
+        self._own = _running(self._own, self._module)
+        return self._own
+
+
 class OtherProcess:
     """A process that has imported one module, and calls functions of saved models.
 
@@ -60,12 +133,15 @@ class OtherProcess:
         )
         self._module = module
 
-    def __enter__(self) -> OtherProcess:
-        """Return this object. The process has already been started."""
-        return self
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
-    def __exit__(self, *exception: object) -> None:
-        """End the process."""
+    def end(self) -> None:
+        """End the process, if it has not been ended."""
+        if self._errors.closed:
+            return
         self._process.kill()
         self._process.communicate()
         self._errors.close()
