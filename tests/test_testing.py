@@ -677,3 +677,16 @@ def test_check_op_prints_each_line_when_the_check_ends(capsys):
     check_op(op, checks=["check_purity", "check_contract"], modes="eager", max_examples=3, seed=1, verbose=True)
     assert re.match(r"check_purity +passed: 3 examples, \d+\.\d s\n$", "".join(printed))
     assert re.match(r"check_contract +passed: ", capsys.readouterr().out)
+
+
+def test_check_gradient_calls_the_rule_once_for_all_inputs_of_an_example():
+    calls = []
+    op = differentiable_op(lambda x, y: x * y, signature="(),()->()")
+
+    @op.gradient
+    def rule(op, g):
+        calls.append(1)
+        return g * op.inputs[1], g * op.inputs[0]
+
+    outcome = check_gradient(op, modes="graph", seed=1)
+    assert len(calls) <= outcome.n_examples + outcome.n_rejected
