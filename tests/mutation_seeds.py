@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from tests.right_ops import RIGHT
 from tests.wrong_ops import WRONG
 from tfpyop.testing import CHECKS, CheckError, ChecksError, check_op
+from tfpyop.testing._check_runner import thoroughly
 
 
 def missed(number, seed):
@@ -22,7 +23,8 @@ def missed(number, seed):
     warnings.simplefilter("ignore")
     wrong, start = WRONG[number], time.perf_counter()
     try:
-        CHECKS[wrong.check](wrong.op, arguments=wrong.arguments, seed=seed)
+        with thoroughly(wrong.is_thorough):
+            CHECKS[wrong.check](wrong.op, arguments=wrong.arguments, seed=seed)
     except CheckError:
         return None, time.perf_counter() - start
     return f"missed with seed {seed}: {wrong}", time.perf_counter() - start

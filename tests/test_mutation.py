@@ -8,6 +8,7 @@ from tests import processes
 from tests.right_ops import RIGHT
 from tests.wrong_ops import WRONG
 from tfpyop.testing import CHECKS, CheckError, check_op
+from tfpyop.testing._check_runner import thoroughly
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def test_the_names_are_unique(listed):
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_op_is_found_out(wrong):
-    with pytest.raises(CheckError, match=re.escape(wrong.says)) as caught:
+    with pytest.raises(CheckError, match=re.escape(wrong.says)) as caught, thoroughly(wrong.is_thorough):
         CHECKS[wrong.check](wrong.op, arguments=wrong.arguments)
     assert "Shown by:" in str(caught.value) or "in any example" in wrong.says
     assert f"Found by: {wrong.check}" in str(caught.value)

@@ -24,6 +24,7 @@ class Wrong:
     check: str = "check_gradient"
     options: dict = field(default_factory=dict)
     says: str = "the cotangent of input"
+    is_thorough: bool = False  # only a thorough check must find it
 
     @property
     def arguments(self):
@@ -1803,19 +1804,22 @@ COSTS = [
     ]
 ]
 
+
+def _peak_gradient(op, g):
+    x = op.inputs[0]
+    return 2 * g * x * (1 + 1e-3 / (1 + (x - 741.5) ** 2) ** 2)  # below the tolerance, except near the peak
+
+
+PEAKS = [
+    Wrong(
+        "an error with a narrow peak",
+        differentiable_op(lambda x: x * x, signature="()->()", numpy_grad=_peak_gradient),
+        is_thorough=True,
+    ),
+]
+
 WRONG = [
     *(*GRADIENTS, *JACOBIANS, *JVPS, *SPARSITIES, *SECOND, *WEIGHTS, *EQUATIONS),
-    *(
-        *CALLS,
-        *NEEDS,
-        *OBJECTS,
-        *ADJOINTS,
-        *POINTS,
-        *STATES,
-        *LINEARITY,
-        *DECLARATIONS,
-        *SURROGATES,
-        *PRECISION,
-        *COSTS,
-    ),
+    *(*CALLS, *NEEDS, *OBJECTS, *ADJOINTS, *POINTS, *STATES, *LINEARITY, *DECLARATIONS, *SURROGATES),
+    *(*PRECISION, *COSTS, *PEAKS),
 ]

@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also run wrong variants of each rule, and list the variants that no check found, with their lines",
     )
+    command.add_argument(
+        "--thorough",
+        action="store_true",
+        help="draw ten times as many examples, and search for larger errors near the largest errors",
+    )
     command.add_argument("--seed", type=int, metavar="N", help="draw the same examples in every run")
 
     command = commands.add_parser(

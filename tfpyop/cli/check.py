@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     with printing_aside():
         ops = find_all(options.targets)
         given = {"max_examples": options.max_examples, "modes": options.modes, "seed": options.seed}
-        reports = _run(ops, names, {"arguments": None, **given}, mutate=options.mutate)
+        reports = _run(ops, names, {"arguments": None, **given}, mutate=options.mutate, thorough=options.thorough)
         if options.html is not None:
             from tfpyop.cli.html import write_page
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(
-    ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any], *, mutate: bool
+    ops: dict[str, Op[..., Any]], names: Sequence[str], options: dict[str, Any], *, mutate: bool, thorough: bool
 ) -> dict[str, Report]:
     """Run every check of every op. Progress is printed to standard error, not to the results."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -70,7 +70,7 @@ def _run(
                     progress.update(task, description=f"{name} mutants")
                 return outcome
 
-            reports[name] = report_of(op, names, options, mutate=mutate, run=run)
+            reports[name] = report_of(op, names, options, mutate=mutate, thorough=thorough, run=run)
             if not console.is_terminal:  # without a progress bar, as in a build log
                 console.print(f"{len(reports)}/{len(ops)} {name}: {_counts(reports[name].outcomes)}", highlight=False)
     return reports

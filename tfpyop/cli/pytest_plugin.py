@@ -19,7 +19,7 @@ from tfpyop.errors import TfpyopError
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option `--tfpyop`."""
+    """Add the options `--tfpyop` and `--tfpyop-thorough`."""
     parser.getgroup("tfpyop", "checks of ops").addoption(
         "--tfpyop",
         action="append",
@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODULE",
         help="check the ops of this module, or one of its ops (MODULE:OP), in addition to all other tests; may be "
         "repeated",
+    )
+    parser.getgroup("tfpyop").addoption(
+        "--tfpyop-thorough",
+        action="store_true",
+        help="make the checks of --tfpyop draw ten times as many examples, and search for larger errors",
     )
 
 
@@ -58,10 +63,12 @@ class OpsOfModule(pytest.Collector):
             ops = find_ops(self.name)
         except TfpyopError as error:
             raise pytest.UsageError(f"--tfpyop {self.name}: {error}") from None
+        thorough = bool(self.config.getoption("tfpyop_thorough"))
         for name, op in ops.items():
             for check in CHECKS.values():
                 for case, modes in cases(op, check, MODES):
-                    test = _skipped if is_unbound_method(op) else given_test(op, check, {"modes": modes})
+                    options = {"modes": modes}
+                    test = _skipped if is_unbound_method(op) else given_test(op, check, options, thorough=thorough)
                     yield CheckItem.from_parent(self, name=f"{name}[{case}]", op=op, test=test)
 
 

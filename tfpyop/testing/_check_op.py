@@ -16,7 +16,7 @@ from tfpyop import Op
 from tfpyop.errors import RegistrationError, nearest
 from tfpyop.testing._adjoint_check import check_adjoint
 from tfpyop.testing._call_checks import check_batching, check_contract, check_parity
-from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._check_runner import Outcome, thoroughly
 from tfpyop.testing._cost_check import check_cost
 from tfpyop.testing._drawn import Drawn, NotTested, UntestedWarning
 from tfpyop.testing._examples import Arguments
@@ -128,6 +128,7 @@ def check_op(
     seed: int | None = None,
     mutate: bool = False,
     verbose: bool = False,
+    thorough: bool = False,
 ) -> Report:
     """Run all checks that apply to an op, and report all failures, not only the first failure.
 
@@ -146,6 +147,9 @@ def check_op(
         factor, axis or input, or without a term, a transposition or a conjugate. The report lists the mutants that no
         check found, with their lines. Default: False, because it takes longer than the checks.
       verbose: Whether to print the line of each check, with its time, when the check ends. Default: False.
+      thorough: Whether to draw ten times the default number of examples, and to search near the examples with the
+        largest errors of derivatives for larger errors, until one exceeds the tolerance. Default: False, because it
+        takes several times as long.
 
     Returns:
       The report, if no check failed.
@@ -165,7 +169,7 @@ def check_op(
     chosen = checked_names(checks)
     checked_modes(modes)
     options = {"arguments": arguments, "max_examples": max_examples, "modes": modes, "seed": seed}
-    report = report_of(op, chosen, options, mutate=mutate, run=_printed if verbose else None)
+    report = report_of(op, chosen, options, mutate=mutate, run=_printed if verbose else None, thorough=thorough)
     if report.failures:
         raise ChecksError(report)
     for part in report.warnings:
@@ -180,6 +184,7 @@ def report_of(
     options: dict[str, Any],
     *,
     mutate: bool = False,
+    thorough: bool = False,
     run: Callable[[Op[..., Any], str, dict[str, Any]], Outcome] | None = None,
 ) -> Report:
     """Run checks of an op and return the report.
@@ -189,11 +194,12 @@ def report_of(
       names: The names of the checks.
       options: The options of every check.
       mutate: Whether to run mutants if no check failed.
+      thorough: Whether the checks draw more examples and search for larger errors. Mutants run as usual.
       run: Runs a check of an op with options. Default: `outcome_of`.
     """
     sources = RuleSources.of(op)
     lines = Lines(sources.sources)
-    with lines.recording(), sharing_processes():
+    with lines.recording(), sharing_processes(), thoroughly(thorough):
         if check_export.__name__ in names:
             start_for_export(op)
         outcomes = tuple((run or outcome_of)(op, name, options) for name in names)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 import hypothesis
+import numpy as np
 from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
 from tfpyop import Op
@@ -39,6 +40,8 @@ _HOPELESS = 30
 """Number of inapplicable examples after which a run without a judged example stops."""
 _MOST_REFUSED = 90
 """Number of refused examples after which a run without a judged example stops."""
+_THOROUGH = 10
+"""Factor of the default number of examples in a thorough check."""
 _MOST_LINES = 16
 """Maximum number of lines of an exception in a report. TensorFlow lists every frame of a trace."""
 
@@ -73,6 +76,7 @@ class Outcome:
 
 
 _IS_QUICK = contextvars.ContextVar("is_quick", default=False)
+_IS_THOROUGH = contextvars.ContextVar("is_thorough", default=False)
 
 
 def is_quick() -> bool:
@@ -88,6 +92,20 @@ def quickly() -> Iterator[None]:
         yield
     finally:
         _IS_QUICK.reset(token)
+
+
+@contextlib.contextmanager
+def thoroughly(is_thorough: bool = True) -> Iterator[None]:
+    """Draw ten times as many examples, and search for larger errors near the examples with the largest errors.
+
+    Args:
+      is_thorough: Whether to do so.
+    """
+    token = _IS_THOROUGH.set(is_thorough)
+    try:
+        yield
+    finally:
+        _IS_THOROUGH.reset(token)
 
 
 @contextlib.contextmanager
@@ -130,11 +148,12 @@ class CheckRunner:
         require_seed(op, seed)
         self._op = op
         self._check = check
-        self._max_examples = usual if max_examples is None else max_examples
+        self._max_examples, self._default = max_examples, usual
         self._seed = seed
         self._n_examples = self._n_rejected = self._n_refused = self._n_pointless = 0
         self._drawn = Drawn()
         self._example: Arguments | None = None
+        self._ratios: dict[str, float] = {}
         self._pointless: str | None = None
         self._refusal: Exception | None = None
         self._start = time.perf_counter()
@@ -152,7 +171,9 @@ class CheckRunner:
     @property
     def max_examples(self) -> int | None:
         """Number of examples to judge. None for the number in Hypothesis' profile."""
-        return self._max_examples
+        if self._max_examples is not None or not _IS_THOROUGH.get():
+            return self._default if self._max_examples is None else self._max_examples
+        return _THOROUGH * (hypothesis.settings().max_examples if self._default is None else self._default)
 
     @property
     def seed(self) -> int | None:
@@ -174,8 +195,12 @@ class CheckRunner:
             record_shapes(row)
             self._drawn = self._drawn.joined(Drawn.of(self._op, row))
         self._n_examples += 1
+        self._ratios.clear()
         with self.named(example):
             body(example)
+        if _IS_THOROUGH.get() and hypothesis.currently_in_test_context():
+            for label, ratio in self._ratios.items():
+                hypothesis.target(ratio, label=label)
 
     def judge_all(self, examples: Sequence[ExampleT], body: Callable[[ExampleT], None], *, most_seconds: float) -> None:
         """Judge some examples in addition to the examples of a property, until the first failure.
@@ -226,6 +251,16 @@ class CheckRunner:
     def script_of(self, *calls: Arguments, mode: str | None = None) -> str:
         """Return a script that runs the check on these calls alone."""
         return check_script(self._op, self._check, Rows(calls), mode)
+
+    def aim_at(self, ratio: float, what: str) -> None:
+        """Note an error at an example, which a thorough check tries to increase.
+
+        Args:
+          ratio: The error over the tolerance. Only finite numbers count.
+          what: What has the error. The largest error of each at an example counts.
+        """
+        if np.isfinite(ratio):
+            self._ratios[what] = max(float(ratio), self._ratios.get(what, 0.0))
 
     @property
     def refusal(self) -> Exception | None:

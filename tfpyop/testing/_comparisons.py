@@ -127,6 +127,16 @@ def require_some(numerical: Slopes) -> None:
 def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = NOISE) -> bool:
     """Return whether (cotangents, J direction) = (gradients, direction), up to errors and rounding.
 
+    The arguments are as for `error_ratio`.
+    """
+    return error_ratio(numerical, weights, gradients, direction, noise=noise) <= 1
+
+
+def error_ratio(
+    numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors, *, noise: float = NOISE
+) -> float:
+    """Return the distance of (cotangents, J direction) from (gradients, direction), over the tolerance.
+
     Args:
       numerical: The derivatives along the direction.
       weights: The cotangents.
@@ -140,7 +150,7 @@ def agree(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Ve
     floor = noise * largest(weights) * largest(direction) + SUBNORMAL
     allowed = tolerance * scale + 4 * error_of(numerical, weights) + floor
     record_error(apart, allowed)
-    return bool(np.isfinite(apart)) and apart <= allowed
+    return apart / allowed if np.isfinite(apart) else np.inf
 
 
 def distance(numerical: Slopes, weights: Vectors, gradients: Vectors, direction: Vectors) -> tuple[float, float]:
@@ -204,7 +214,9 @@ def compare_totals(
 ) -> None:
     """Raise a failure unless (vectors, J direction) = (got, direction)."""
     reject_infinite(numerical, got)
-    if not agree(numerical, vectors, got, direction, noise=noise):
+    ratio = error_ratio(numerical, vectors, got, direction, noise=noise)
+    check.aim_at(ratio, problem)
+    if ratio > 1:
         raise check.failure(
             problem,
             expected=f"{inner(vectors, numerical.values):.9g} +- {error_of(numerical, vectors):.1g} by differences",

@@ -12,7 +12,7 @@ from typing import Any
 
 from tfpyop import Op
 from tfpyop.errors import TfpyopError
-from tfpyop.testing._check_runner import Outcome
+from tfpyop.testing._check_runner import Outcome, thoroughly
 from tfpyop.testing._modes import is_applicable
 from tfpyop.testing._property import CheckFunction, Property, finished
 
@@ -27,7 +27,9 @@ def cases(op: Op[..., Any], check: CheckFunction, modes: Sequence[str]) -> Itera
         yield f"{name}-{mode}", [mode]
 
 
-def given_test(op: Op[..., Any], check: CheckFunction, options: Mapping[str, Any]) -> Callable[..., None]:
+def given_test(
+    op: Op[..., Any], check: CheckFunction, options: Mapping[str, Any], *, thorough: bool = False
+) -> Callable[..., None]:
     """Return a test function for pytest.
 
     The function is a test of Hypothesis: decorators of Hypothesis such as `reproduce_failure` and `seed` can be applied
@@ -37,6 +39,7 @@ def given_test(op: Op[..., Any], check: CheckFunction, options: Mapping[str, Any
       op: The op.
       check: The check.
       options: The options of the check. They select one mode if the check has a property for each mode.
+      thorough: Whether the check is thorough.
     """
 
     def start() -> Any:
@@ -44,14 +47,16 @@ def given_test(op: Op[..., Any], check: CheckFunction, options: Mapping[str, Any
 
     def unprepared(*_: Any) -> None:  # rules may be attached before it runs
         __tracebackhide__ = True
-        _report(lambda: finished(start(), _run_new))
+        with thoroughly(thorough):
+            _report(lambda: finished(start(), _run_new))
 
+    running: list[Property[Any]] = []
     try:
         first: Property[Any] = next(start())
     except (StopIteration, TfpyopError):
         return unprepared
-    running: list[Property[Any]] = []
-    made = first.test(lambda example: running[-1].judge(example), is_quiet=False)
+    with thoroughly(thorough):
+        made = first.test(lambda example: running[-1].judge(example), is_quiet=False)
 
     def run(subject: Property[Any]) -> None:
         vars(made).update({name: value for name, value in vars(test).items() if name != "__wrapped__"})
@@ -61,7 +66,8 @@ def given_test(op: Op[..., Any], check: CheckFunction, options: Mapping[str, Any
     @functools.wraps(made)
     def test(*_: Any) -> None:
         __tracebackhide__ = True
-        _report(lambda: finished(start(), run))
+        with thoroughly(thorough):
+            _report(lambda: finished(start(), run))
 
     return test
 

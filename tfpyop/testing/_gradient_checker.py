@@ -26,6 +26,7 @@ from tfpyop.testing._comparisons import (
     arrays_of,
     counted_weights,
     error_of,
+    error_ratio,
     first_of,
     reject_infinite,
     tolerance_of,
@@ -134,7 +135,9 @@ class GradientChecker:
                 gradients = self._gradients_unless_refused(at, counted)
                 known.append((counted, gradients))
             reject_infinite(numerical, gradients)
-            if agree(numerical, counted, gradients, direction):
+            ratio = error_ratio(numerical, counted, gradients, direction)
+            self._check.aim_at(ratio, f"the cotangent of input {number}")
+            if ratio <= 1:
                 self._judge_light_elements(arguments, at, number, direction, numerical, counted, gradients)
                 continue
             numerical = confirmed(at.function, at.arrays, direction, numerical, n_others=_N_CONFIRMING)

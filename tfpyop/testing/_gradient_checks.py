@@ -167,12 +167,13 @@ def check_jvp(
         direction = direction_of(at.arrays, at.varied)
         numerical = slopes(at.function, at.arrays, direction)
         tangents = jvp(at.push, at.tensors, direction)
-        if any(_wrong_elements(numerical, number, tangent).any() for number, tangent in enumerate(tangents)):
+        if any(_wrong_elements(numerical, number, tangent)[0].any() for number, tangent in enumerate(tangents)):
             numerical = confirmed(at.function, at.arrays, direction, numerical)  # at a kink, this proves nothing
         require_some(numerical)
         coverage.note_outputs(at.outputs, numerical.counts)
         for number, tangent in enumerate(tangents):
-            wrong = _wrong_elements(numerical, number, tangent)
+            wrong, ratio = _wrong_elements(numerical, number, tangent)
+            check.aim_at(ratio, f"the tangent of output {number}")
             if wrong.any():
                 values = numerical.values[number]
                 got = np.zeros(values.shape) if tangent is None else tangent
@@ -372,16 +373,20 @@ def _sweep_second_order(sweeper: Sweeper, op: Op[..., Any], body: Callable[[Argu
     sweeper.run(products, body, function=function, n_found=4, tolerance=1e-3)
 
 
-def _wrong_elements(numerical: Slopes, number: int, tangent: Array | None) -> Array:
-    """Return which elements of the tangent of an output differ from differences."""
+def _wrong_elements(numerical: Slopes, number: int, tangent: Array | None) -> tuple[Array, float]:
+    """Return which elements of the tangent of an output differ from differences, and the largest error over tolerance.
+
+    Only finite errors count for the second value.
+    """
     values = numerical.values[number]
     got = np.zeros(values.shape) if tangent is None else tangent
     scale = np.abs(values) + np.max(np.abs(values), initial=0.0)
     tolerance = tolerance_of(got) * scale + 4 * numerical.errors[number] + SUBNORMAL
     apart = np.abs(got - values)
     counts = numerical.counts[number]
-    record_error(np.max(apart / tolerance, where=counts & np.isfinite(apart), initial=0.0), 1.0)
-    return np.asarray(counts & ~(apart <= tolerance))
+    ratio = float(np.max(apart / tolerance, where=counts & np.isfinite(apart), initial=0.0))
+    record_error(ratio, 1.0)
+    return np.asarray(counts & ~(apart <= tolerance)), ratio
 
 
 def _require_light_tangents(check: CheckRunner, at: Point, direction: Vectors, numerical: Slopes) -> None:

@@ -108,10 +108,11 @@ def require_close(
     """
     most = np.max(scale, initial=0.0, where=np.isfinite(scale))
     with np.errstate(invalid="ignore"):
-        error, allowed = np.abs(got - expected), tolerance * (scale + most) + noise + SUBNORMAL
-        is_close = error <= allowed
-    wrong = np.isfinite(expected) & ~is_close
-    record_error(np.max(error / allowed, where=np.isfinite(error), initial=0.0), 1.0)
+        ratios = np.abs(got - expected) / (tolerance * (scale + most) + noise + SUBNORMAL)
+    largest = float(np.max(ratios, initial=0.0, where=np.isfinite(ratios)))
+    check.aim_at(largest, problem)
+    record_error(largest, 1.0)
+    wrong = np.isfinite(expected) & ~(ratios <= 1)
     if wrong.any():
         index = first_of(wrong)
         raise check.failure(

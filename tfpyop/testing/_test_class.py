@@ -29,6 +29,7 @@ def make_test_class(
     max_examples: int | None = None,
     modes: Sequence[str] | None = None,
     seed: int | None = None,
+    thorough: bool = False,
 ) -> type:
     """Return a test class for pytest: one test for each op, check and mode, marked `tfpyop`.
 
@@ -44,6 +45,7 @@ def make_test_class(
       max_examples: Number of examples for each check. Default: the default of each check.
       modes: A selection of "eager", "graph", "XLA" and "native". Default: all that apply.
       seed: Seed that makes every run draw the same examples.
+      thorough: Whether to draw more examples and to search for larger errors, as in `check_op`.
 
     Returns:
       The class. Give it a name that pytest collects: `TestMyOps = make_test_class(my_ops)`.
@@ -81,7 +83,8 @@ def make_test_class(
     for name, op in named.items():
         for check in names:
             for case, own in cases(op, CHECKS[check], checked_modes(modes)):
-                test = given_test(op, CHECKS[check], {**options, "arguments": drawn.get(name), "modes": own})
+                chosen = {**options, "arguments": drawn.get(name), "modes": own}
+                test = given_test(op, CHECKS[check], chosen, thorough=thorough)
                 tests[_unused(f"test_{identifier(f'{name}_{case}')}", tests)] = pytest.mark.tfpyop(test)
     return type("TestOps", (), {"__doc__": "Run every check on every op.", **tests})
 
