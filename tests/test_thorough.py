@@ -1,9 +1,15 @@
 """Thorough checks: they find what usual checks miss, and draw more examples."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
+from tests.processes import run_python
 from tests.wrong_ops import WRONG
 from tfpyop import differentiable_op
+from tfpyop.cli import main
 from tfpyop.testing import CheckError, ChecksError, check_gradient, check_op, make_test_class
 from tfpyop.testing._check_runner import thoroughly
 
@@ -41,3 +47,34 @@ def test_test_classes_are_thorough():
     (name,) = [mark.args[1][0].values[0] for mark in test.pytestmark if mark.name == "parametrize"]
     with pytest.raises(pytest.fail.Exception, match="the cotangent of input 0"):
         test(name, "check_gradient")
+
+
+def test_the_command_line_is_thorough(capsys):
+    assert main(["check", "tests.ops:exp", "--thorough", "--checks", "check_linearity", "--seed", "1", "--json"]) == 0
+    (op,) = json.loads(capsys.readouterr().out)["ops"]
+    assert op["checks"][0]["examples"] == 200
+
+
+MODULE = """
+from tfpyop import differentiable_op
+
+@differentiable_op(signature="()->()")
+def square(x):
+    return x * x
+
+@square.numpy_gradient
+def rule(op, g):
+    x = op.inputs[0]
+    return 2 * g * x * (1 + 1e-3 / (1 + (x - 741.5) ** 2) ** 2)
+"""
+
+
+@pytest.mark.slow
+def test_the_plugin_is_thorough(tmp_path):
+    (tmp_path / "peaks.py").write_text(MODULE)
+    options = ["-p", "tfpyop.cli.pytest_plugin", "--tfpyop", "peaks", "--tfpyop-thorough", "-k", "check_gradient"]
+    variables = {"PYTHONPATH": f"{Path(__file__).parents[1]}{os.pathsep}{tmp_path}"}
+    environment = {**os.environ, **variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    process = run_python("-m", "pytest", *options, cwd=tmp_path, env=environment, timeout=200)
+    assert process.returncode == 1
+    assert "the cotangent of input 0 (x) is wrong" in process.stdout
