@@ -4,6 +4,7 @@ Derivatives are closed forms where these are short; the others are computed by m
 A derivative that is not a number says that there is none at this point.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -837,3 +838,903 @@ def _tukey(x):
     """The distribution function of Tukey's lambda of 1/2: the p for which x = 2 (sqrt(p) - sqrt(1 - p))."""
     half = x / 2
     return (1 + half * mpmath.sqrt(2 - half**2)) / 2
+
+
+N_QUICK = len(CASES)
+"""The number of functions that the fast tests use."""
+
+# -- cancellation, saturation, pieces, parts in single precision, waves, scales, poles, noise, parameters
+
+SMALL = {"regular": [0.3, 1.7, -0.7], "small": [1e-2, 3e-3, 1e-4, 7e-6, 1e-8, 3e-11, 1e-15, 1e-20]}
+SMALLP = {**SMALL, "regular": [0.3, 1.7, 0.7]}
+BIG = {"regular": [0.3, 1.7, 5.5], "large": [12.5, 100.0, 1234.5, 1e5, 3e7, 1e10, 1e14]}
+
+
+def add_by_mpmath(name, function, same, base, **more):
+    """Add a function whose derivative mpmath computes from the same function in mpmath."""
+    add(name, function, by_mpmath(same), base, **more)
+
+
+def hashed(x):
+    """Return numbers between -0.5 and 0.5 that scatter from one number to the next."""
+    bits = np.ascontiguousarray(np.real(x), np.float64).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    bits ^= bits >> np.uint64(31)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(29)
+    return (bits >> np.uint64(11)).astype(float) / 2**53 - 0.5
+
+
+add("sinh by exps", lambda x: (np.exp(x) - np.exp(-x)) / 2, np.cosh, SMALL, inside=1)
+add("(1+x)^10-1", lambda x: (1 + x) ** 10 - 1, lambda x: 10 * (1 + x) ** 9, SMALL, inside=1)
+add("log(1+x)", lambda x: np.log(1 + x), lambda x: 1 / (1 + x), SMALLP, inside=1)
+add(
+    "sqrt(x+1)-sqrt(x)",
+    lambda x: np.sqrt(x + 1) - np.sqrt(x),
+    by_mpmath(lambda x: mpmath.sqrt(x + 1) - mpmath.sqrt(x)),
+    BIG,
+    inside=lambda x: np.sqrt(x),
+)
+add(
+    "log(x+1)-log(x)",
+    lambda x: np.log(x + 1) - np.log(x),
+    by_mpmath(lambda x: mpmath.log(x + 1) - mpmath.log(x)),
+    BIG,
+    inside=lambda x: np.log(x) + 1,
+)
+add(
+    "arctan(x+1)-arctan(x)",
+    lambda x: np.arctan(x + 1) - np.arctan(x),
+    by_mpmath(lambda x: mpmath.atan(x + 1) - mpmath.atan(x)),
+    BIG,
+    inside=1.5,
+)
+add("x-sin", lambda x: x - np.sin(x), by_mpmath(lambda x: x - mpmath.sin(x)), SMALL, inside=lambda x: abs(x))
+add("tan-x", lambda x: np.tan(x) - x, by_mpmath(lambda x: mpmath.tan(x) - x), SMALL, inside=lambda x: abs(x))
+add("sinh-x", lambda x: np.sinh(x) - x, by_mpmath(lambda x: mpmath.sinh(x) - x), SMALL, inside=lambda x: abs(x))
+add(
+    "(e^x-1)/x",
+    lambda x: (np.exp(x) - 1) / x,
+    by_mpmath(lambda x: mpmath.expm1(x) / x),
+    SMALL,
+    inside=lambda x: 1 / abs(x),
+)
+add(
+    "(1-cos)/x^2",
+    lambda x: (1 - np.cos(x)) / x**2,
+    by_mpmath(lambda x: (1 - mpmath.cos(x)) / x**2),
+    SMALL,
+    inside=lambda x: 1 / x**2,
+)
+add("sin(x)/x", lambda x: np.sin(x) / x, by_mpmath(lambda x: mpmath.sin(x) / x), SMALL)
+add(
+    "x+1e12-1e12",
+    lambda x: (x + 1e12) - 1e12,
+    everywhere(0.0),
+    LINE,
+    rough=structure(np.spacing(1e12), everywhere(1)),
+    analytic=everywhere(1.0),
+    in_single=False,
+)
+add(
+    "naive variance",
+    lambda x: np.mean([x**2, (x + 1) ** 2, (x + 3) ** 2], axis=0) - np.mean([x, x + 1, x + 3], axis=0) ** 2,
+    everywhere(0.0),
+    BIG,
+    inside=lambda x: x**2,
+)
+add(
+    "exp by Taylor",
+    lambda x: sum((-x) ** k / math.factorial(k) for k in range(120)),
+    lambda x: -np.exp(-x),
+    {"regular": [0.3, 1.7, 5.5], "large": [10.0, 15.0, 20.0, 25.0]},
+    inside=lambda x: np.exp(x),
+)
+add(
+    "erf difference",
+    lambda x: sc.erf(x + 1e-3) - sc.erf(x),
+    by_mpmath(lambda x: mpmath.erf(x + mpmath.mpf(1e-3)) - mpmath.erf(x)),
+    {"regular": [0.3, 1.7, -0.7], "large": [3.0, 5.0, 7.0]},
+    inside=1,
+)
+add(
+    "1e10 x - 1e10 sin x",
+    lambda x: 1e10 * x - 1e10 * np.sin(x),
+    by_mpmath(lambda x: 10**10 * (x - mpmath.sin(x))),
+    SMALL,
+    inside=lambda x: 1e10 * abs(x),
+)
+add(
+    "heron",
+    lambda x: np.sqrt(np.maximum((1 + 1 + x) / 2 * ((2 + x) / 2 - 1) ** 2 * ((2 + x) / 2 - x), 0)),
+    by_mpmath(lambda x: x / 2 * mpmath.sqrt(1 - x * x / 4)),
+    {"regular": [0.3, 1.7, 0.7], "small": [1e-2, 1e-4, 1e-8, 1e-12]},
+    inside=1,
+)
+add(
+    "logsumexp naive",
+    lambda x: np.log(np.exp(x) + np.exp(2 * x) + 1),
+    by_mpmath(lambda x: mpmath.log(mpmath.exp(x) + mpmath.exp(2 * x) + 1)),
+    {**MODERATE, "large": [12.5, -9.0, -20.0, -30.0, 100.0, 300.0]},
+    inside=1,
+)
+add(
+    "1+exp(-x)",
+    lambda x: 1 + np.exp(-x),
+    lambda x: -np.exp(-x),
+    {**POSITIVE, "large": [12.5, 20.0, 30.0, 37.0, 50.0, 700.0]},
+)
+add("steep arctan", lambda x: np.arctan(1e10 * x), lambda x: 1e10 / (1 + 1e20 * x * x))
+add(
+    "x/(1+x)",
+    lambda x: x / (1 + x),
+    lambda x: 1 / (1 + x) ** 2,
+    {**POSITIVE, "large": [1e3, 1e5, 1e7, 1e9, 1e12, 1e17]},
+)
+add(
+    "x/sqrt(1+x2)",
+    lambda x: x / np.sqrt(1 + x * x),
+    lambda x: (1 + x * x) ** -1.5,
+    {**LINE, "large": [12.5, 1e3, -1e5, 1e8, 1e12]},
+)
+add(
+    "hard sigmoid",
+    lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    lambda x: np.where(abs(x) == 2.5, 0.1, 0.2 * (abs(x) < 2.5)),
+    edge=[2.5, -2.5, 2.499999, 2.500001],
+    rough=lambda x: (np.minimum(abs(x - 2.5), abs(x + 2.5)) * 0.2, 0 * x + 0.1),
+)
+add(
+    "min(exp,1e5)",
+    lambda x: np.minimum(np.exp(x), 1e5),
+    lambda x: np.where(x < np.log(1e5), np.exp(x), 0.0),
+    {**LINE, "large": [11.0, 11.5, 11.6, 12.0, 100.0, 800.0]},
+)
+add(
+    "log1p(exp(-x))",
+    lambda x: np.log1p(np.exp(-x)),
+    lambda x: -sc.expit(-x),
+    {**LINE, "large": [12.5, 30.0, 50.0, 100.0, 300.0, 700.0, -50.0]},
+)
+add(
+    "1-exp(-x)",
+    lambda x: 1 - np.exp(-x),
+    lambda x: np.exp(-x),
+    {**POSITIVE, "large": [12.5, 20.0, 30.0, 40.0, 100.0]},
+    inside=1,
+)
+add(
+    "gelu",
+    lambda x: 0.5 * x * (1 + sc.erf(x / np.sqrt(2))),
+    lambda x: 0.5 * (1 + sc.erf(x / np.sqrt(2))) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi),
+    {**LINE, "large": [5.0, -5.0, -7.0, -8.0, -9.0, 12.0, -40.0]},
+    inside=lambda x: abs(x),
+)
+add(
+    "mish",
+    lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    by_mpmath(lambda x: x * mpmath.tanh(mpmath.log1p(mpmath.exp(x)))),
+    {**LINE, "large": [12.5, -20.0, 37.0, -41, 250.0]},
+)
+add("langmuir", lambda x: 1e-3 * x / (1 + 1e3 * x), lambda x: 1e-3 / (1 + 1e3 * x) ** 2, POSITIVE, singular=[])
+add("hill", lambda x: x**8 / (1 + x**8), lambda x: 8 * x**7 / (1 + x**8) ** 2, {**POSITIVE, "singular": [0.0]})
+add(
+    "planck",
+    lambda x: x**3 / np.expm1(x),
+    by_mpmath(lambda x: x**3 / mpmath.expm1(x)),
+    {**POSITIVE, "large": [12.5, 37.0, 150.0, 700.0], "singular": []},
+)
+add(
+    "fermi",
+    lambda x: 1 / (np.exp((x - 1) / 1e-3) + 1),
+    lambda x: -np.exp(np.minimum((x - 1) / 1e-3, 700)) / 1e-3 / (np.exp(np.minimum((x - 1) / 1e-3, 300)) + 1) ** 2,
+    {"regular": [0.3, 0.9, 0.99, 0.999, 1.001, 1.005, 1.01, 1.03], "edge": [1.0]},
+)
+add("clip far", lambda x: np.clip(x, -1e3, 1e3), lambda x: (abs(x) < 1e3) * 1.0, edge=[999.999, 1000.001, -999.0])
+add(
+    "C1 join",
+    lambda x: np.where(x.real > 1, 2 * x - 1, x**2),
+    lambda x: np.where(x > 1, 2.0, 2 * x),
+    edge=[1.0, 0.999999, 1.000001, 0.0],
+)
+add(
+    "C0 join tiny",
+    lambda x: np.where(x.real > 1, x + 1e-3 * (x - 1), x),
+    lambda x: np.where(x == 1, 1.0005, np.where(x > 1, 1.001, 1.0)),
+    edge=[1.0, 1 + 1e-6, 1 - 1e-6, 1 + 1e-9, 1 + 1e-12, 1 - 1e-12],
+    rough=kink(1, 1e-3, 1.0005),
+)
+add(
+    "floor+half x",
+    lambda x: np.floor(x) + 0.5 * x,
+    lambda x: np.where(is_whole(x), np.nan, 0.5),
+    edge=[1.00001, 0.99999, 1.0000001],
+    rough=structure(1, everywhere(1.5)),
+)
+add("sawtooth", lambda x: x - np.floor(x), lambda x: np.where(is_whole(x), np.nan, 1.0), edge=[1.0, 0.999999, 1.000001])
+add(
+    "triangle",
+    lambda x: np.abs(x - np.rint(x)),
+    lambda x: np.where(is_whole(x) | is_half(x), 0.0, np.sign(x - np.rint(x))),
+    {"regular": [0.3, 0.7, 1.7, -0.45, -2.3], "large": [12.3, 37.7, 1234.3], "edge": [0.5, 1.0, 1.4999, 1.50001]},
+    rough=lambda x: (2 * np.minimum(abs(x - np.rint(x)), abs(abs(x - np.rint(x)) - 0.5)), 0 * x),
+)
+add(
+    "median",
+    lambda x: np.median(np.broadcast_arrays(x, 1.0, 2.0, x * x), axis=0),
+    by_mpmath(lambda x: (lambda s: (s[1] + s[2]) / 2)(sorted([x, mpmath.mpf(1), mpmath.mpf(2), x * x]))),
+    {"regular": [0.3, 0.7, 1.7, 2.5, -0.45, -1.2], "large": [12.5], "edge": [1.41, 1.42]},
+)
+add(
+    "weights sorted",
+    lambda x: np.tensordot([1.0, 2.0, 4.0], np.sort(np.broadcast_arrays(x, 1.0, x * x), axis=0), 1),
+    by_mpmath(lambda x: (lambda s: s[0] + 2 * s[1] + 4 * s[2])(sorted([x, mpmath.mpf(1), x * x]))),
+    {"regular": [0.3, 0.7, 1.7, 2.5, -0.45, -1.2], "large": [12.5], "edge": [1.01, 0.99]},
+)
+add(
+    "quantile",
+    lambda x: np.quantile(np.array(np.broadcast_arrays(x, 1.0, 2.0, x * x, 3.0)), 0.3, axis=0),
+    by_mpmath(
+        lambda x: (lambda s: s[1] + (s[2] - s[1]) / 5)(sorted([x, mpmath.mpf(1), mpmath.mpf(2), x * x, mpmath.mpf(3)]))
+    ),
+    {"regular": [0.3, 0.7, 1.7, 2.5, -0.45, -1.2], "large": [12.5]},
+)
+add(
+    "abs sin",
+    lambda x: np.abs(np.sin(x)),
+    lambda x: np.sign(np.sin(x)) * np.cos(x),
+    {**MODERATE, "edge": [3.14159, 3.1416, 6.2831]},
+    rough=lambda x: (2 * abs(np.sin(x)), 0 * x),
+)
+add(
+    "max sin cos",
+    lambda x: np.maximum(np.sin(x), np.cos(x)),
+    lambda x: np.where(np.sin(x) > np.cos(x), np.cos(x), -np.sin(x)),
+    {**MODERATE, "edge": [0.785, 0.786, 0.7854, 0.78539]},
+)
+add("relu squared", lambda x: np.maximum(x, 0) ** 2, lambda x: 2 * np.maximum(x, 0))
+add("hinge", lambda x: np.maximum(0, 1 - x), lambda x: np.where(x == 1, -0.5, -1.0 * (x < 1)))
+add(
+    "relu of offset",
+    lambda x: np.maximum(x - 1e-5, 0),
+    lambda x: np.where(x == 1e-5, 0.5, 1.0 * (x > 1e-5)),
+    edge=[1e-5, 2e-5, 1.1e-5, 0.9e-5, 1.00001e-5],
+    rough=kink(1e-5, 1, 0.5),
+)
+add(
+    "trunc 1/8",
+    lambda x: np.trunc(8 * x) / 8,
+    steps(lambda x: is_whole(8 * x) & (x != 0)),
+    edge=[0.06, 0.1],
+    rough=structure(0.125, everywhere(1)),
+)
+add(
+    "floor/1e3",
+    lambda x: np.floor(1e3 * x) / 1e3,
+    lambda x: np.where(is_whole(x * 1e3), np.nan, 0),
+    {
+        "regular": [0.30005, 0.7005, 1.70031, -0.45021],
+        "large": [12.50033, 1234.50041, 1e6 + 0.00042],
+        "small": [1e-4, 1e-5],
+    },
+    rough=structure(1e-3, everywhere(1)),
+)
+add(
+    "sine of floor",
+    lambda x: np.sin(np.floor(1e3 * x) / 1e3),
+    lambda x: np.where(is_whole(x * 1e3), np.nan, 0),
+    {"regular": [0.30005, 0.7005, 1.70031, -0.45021], "large": [12.50033, 1234.50041], "small": [1e-4, 1e-5]},
+    rough=structure(1e-3, np.cos),
+)
+add(
+    "int times x",
+    lambda x: np.trunc(x.real).astype(np.int64) * x,
+    lambda x: np.where(is_whole(x) & (x != 0), np.nan, np.trunc(x)),
+    {"regular": [0.3, 0.7, 1.7, -0.45, -2.3, 3.1], "large": [12.5, 37.3, 250.7, 1234.5], "edge": [0.99, 1.01]},
+)
+add(
+    "unwrap mod 2pi",
+    lambda x: np.mod(x, 2 * np.pi),
+    everywhere(1.0),
+    {"regular": [0.3, 1.7, -0.45], "large": [12.5, 37.0, 250.0], "edge": [6.28, 6.2833, -1e-3]},
+)
+add(
+    "signed sqrt",
+    lambda x: np.sign(x) * np.sqrt(np.abs(x)),
+    lambda x: 0.5 / np.sqrt(abs(x)),
+    edge=[1.0],
+    singular=[0.0],
+)
+add(
+    "f32 of scaled",
+    lambda x: np.sin(single(x / 1000)).astype(float),
+    lambda x: np.cos(x / 1000) / 1000,
+    {"regular": [0.3, 1.7, 31.0, -2.3], "large": [250.0, 1234.5, 1e5], "small": [1e-3, 1e-6]},
+    in_single=False,
+)
+add(
+    "f32 of difference",
+    lambda x: np.exp(single(x - 1)).astype(float),
+    lambda x: np.exp(x - 1),
+    {"regular": [0.3, 1.7, 3.1, -2.3, 1.1], "edge": [1.0, 1.001, 1.000001], "small": [1e-3, 1e-6]},
+    in_single=False,
+)
+add(
+    "x + tanh f32",
+    lambda x: x + np.tanh(single(x)).astype(float),
+    lambda x: 1 + 1 / np.cosh(x) ** 2,
+    {**LINE, "large": [5.0, 7.3, 12.5]},
+    in_single=False,
+)
+add("x + 1e-3 f32", lambda x: x + 1e-3 * np.float64(single(x)), everywhere(1.001), in_single=False)
+add("1e-5 f32 + x2", lambda x: x * x + 1e-5 * np.float64(single(x)), lambda x: 2 * x + 1e-5, in_single=False)
+add(
+    "sin + f32 exp",
+    lambda x: np.sin(x) + np.exp(single(-x)).astype(float),
+    lambda x: np.cos(x) - np.exp(-x),
+    {**LINE, "large": [5.0, 7.3, 12.5, 20.0]},
+    in_single=False,
+)
+add("x single(x)", lambda x: x * np.float64(single(x)), lambda x: 2 * x, in_single=False)
+add("x sin f32", lambda x: x * np.float64(np.sin(single(x))), lambda x: np.sin(x) + x * np.cos(x), in_single=False)
+add("sin(x2)", lambda x: np.sin(x * x), lambda x: 2 * x * np.cos(x * x), {**LINE, "large": [12.5, 37.0, 250.0, 1234.5]})
+add(
+    "sin exp",
+    lambda x: np.sin(np.exp(x)),
+    lambda x: np.exp(x) * np.cos(np.exp(x)),
+    {**LINE, "large": [7.5, 10.0, 12.5]},
+)
+add(
+    "chirp",
+    lambda x: x**2 * np.sin(1 / x),
+    lambda x: 2 * x * np.sin(1 / x) - np.cos(1 / x),
+    small=[0.1, 1e-2, 1e-3, 1e-4],
+    edge=[1.0],
+)
+add(
+    "am radio",
+    lambda x: (1 + 0.5 * np.sin(x)) * np.sin(300 * x),
+    lambda x: 0.5 * np.cos(x) * np.sin(300 * x) + 300 * (1 + 0.5 * np.sin(x)) * np.cos(300 * x),
+    MODERATE,
+)
+add(
+    "square wave",
+    lambda x: np.sign(np.sin(x.real * 10)),
+    everywhere(0.0),
+    {"regular": [0.3, 0.7, 1.7, -0.45], "large": [12.5], "small": [1e-3, 1e-6]},
+)
+add(
+    "smooth square wave",
+    lambda x: np.tanh(20 * np.sin(10 * x)),
+    lambda x: 200 * np.cos(10 * x) / np.cosh(20 * np.sin(10 * x)) ** 2,
+    {"regular": [0.3, 0.7, 1.7, -0.45], "large": [12.5], "small": [1e-3, 1e-6]},
+)
+add("1e-300 x", lambda x: 1e-300 * x, everywhere(1e-300), in_single=False)
+add("1e300 sin", lambda x: 1e300 * np.sin(x), lambda x: 1e300 * np.cos(x), in_single=False)
+add(
+    "identity extremes",
+    lambda x: 1.0 * x,
+    everywhere(1.0),
+    {"large": [1e100, 1e200, 1e300, 1.7e308, -1e308], "small": [1e-100, 1e-200, 1e-300, 1e-307, 5e-324]},
+    in_single=False,
+)
+add(
+    "cube extremes",
+    lambda x: x**3,
+    lambda x: 3 * x * x,
+    {"large": [1e30, 1e60, 1e100], "small": [1e-30, 1e-60, 1e-100]},
+    in_single=False,
+)
+add(
+    "reciprocal extremes",
+    lambda x: 1 / x,
+    lambda x: -1 / x**2,
+    {"large": [1e50, 1e100, 1e150, 1e200], "small": [1e-50, 1e-100, 1e-150, 1e-160, 1e-300, 1e-310]},
+    in_single=False,
+)
+add(
+    "log extremes",
+    lambda x: np.log(x),
+    lambda x: 1 / x,
+    {"large": [1e50, 1e200, 1e308], "small": [1e-50, 1e-100, 1e-200, 1e-300, 1e-307, 1e-310]},
+    in_single=False,
+)
+add(
+    "sqrt extremes",
+    lambda x: np.sqrt(x),
+    lambda x: 0.5 / np.sqrt(x),
+    {"large": [1e50, 1e200, 1e308], "small": [1e-50, 1e-100, 1e-200, 1e-300, 1e-307, 1e-310]},
+    in_single=False,
+)
+add(
+    "exp extremes",
+    np.exp,
+    np.exp,
+    {"large": [700.0, 709.0, 709.78, 710.0, -700.0, -740.0, -745.0, -1000.0]},
+    in_single=False,
+)
+add("sin extremes f", np.sin, np.cos, {"large": [1e3, 1e4, 1e5, 1e6]}, rough=structure(1, everywhere(0.0)))
+add(
+    "arctan extremes",
+    np.arctan,
+    lambda x: 1 / (1 + x * x),
+    {"large": [1e8, 1e20, 1e100, 1e200], "small": [1e-100, 1e-300]},
+    in_single=False,
+)
+add(
+    "hypot extremes",
+    lambda x: np.hypot(x, 1e-200),
+    lambda x: x / np.hypot(x, 1e-200),
+    {"regular": [1e-200, 2e-200, 3e-201], "small": [1e-210], "large": [1e-100, 1.0]},
+    in_single=False,
+)
+add(
+    "micro scale tanh",
+    lambda x: np.tanh(x / 1e-12),
+    lambda x: 1e12 / np.cosh(np.clip(x / 1e-12, -300, 300)) ** 2,
+    {"regular": [1e-12, 3e-13, -2e-12], "small": [1e-15], "large": [1e-11, 1e-9, 1e-3, 1.0]},
+    in_single=False,
+)
+add(
+    "mega scale tanh",
+    lambda x: np.tanh(x / 1e12),
+    lambda x: 1e-12 / np.cosh(x / 1e12) ** 2,
+    {"regular": [1e12, 3e11, -2e12], "small": [1.0, 1e3, 1e6, 1e-3], "large": [1e13, 1e14]},
+    in_single=False,
+)
+add(
+    "angstrom lj",
+    lambda x: 4 * ((3e-10 / x) ** 12 - (3e-10 / x) ** 6),
+    lambda x: 4 * (-12 * (3e-10 / x) ** 12 / x + 6 * (3e-10 / x) ** 6 / x),
+    {"regular": [3e-10, 3.4e-10, 5e-10], "large": [1e-9, 1e-8], "small": [2e-10, 1e-10]},
+    in_single=False,
+)
+add(
+    "gravity",
+    lambda x: 6.674e-11 * 5.97e24 / x**2,
+    lambda x: -2 * 6.674e-11 * 5.97e24 / x**3,
+    {"regular": [6.4e6, 7e6], "large": [3.8e8, 1.5e11]},
+    in_single=False,
+)
+add(
+    "arrhenius",
+    lambda x: 1e13 * np.exp(-8e4 / (8.314 * x)),
+    lambda x: 1e13 * np.exp(-8e4 / (8.314 * x)) * 8e4 / (8.314 * x * x),
+    {"regular": [300.0, 350.0, 500.0], "large": [1500.0, 1e4], "small": [100.0, 50.0, 20.0]},
+    in_single=False,
+)
+add(
+    "boltzmann",
+    lambda x: np.exp(-x / (1.38e-23 * 300)),
+    lambda x: -np.exp(-x / (1.38e-23 * 300)) / (1.38e-23 * 300),
+    {"regular": [1e-21, 4e-21, 2e-20], "large": [1e-19, 1e-18], "small": [1e-25]},
+    in_single=False,
+)
+add(
+    "diode",
+    lambda x: 1e-12 * np.expm1(x / 0.02585),
+    lambda x: 1e-12 / 0.02585 * np.exp(x / 0.02585),
+    {"regular": [0.3, 0.6, 0.7, -0.3, 0.1], "small": [1e-3, 1e-6], "edge": [0.0], "large": [-5.0]},
+)
+add("x^(1/3) pos", lambda x: x ** (1 / 3), lambda x: x ** (-2 / 3) / 3, POSITIVE)
+add("x^0.1", lambda x: x**0.1, lambda x: 0.1 * x**-0.9, POSITIVE)
+add(
+    "sqrt(x-1)",
+    lambda x: np.sqrt(x - 1),
+    lambda x: np.where(x > 1, 0.5 / np.sqrt(x - 1), np.nan),
+    {"regular": [1.3, 2.5], "edge": [1 + 1e-3, 1 + 1e-6, 1 + 1e-9, 1 + 1e-12, 1 + 1e-14], "singular": [1.0, 0.5]},
+    inside=lambda x: 1 / np.sqrt(x - 1),
+)
+add(
+    "log(x-1)",
+    lambda x: np.log(x - 1),
+    lambda x: np.where(x > 1, 1 / (x - 1), np.nan),
+    {"regular": [1.3, 2.5], "edge": [1 + 1e-3, 1 + 1e-6, 1 + 1e-9, 1 + 1e-12], "singular": [1.0, 0.5]},
+    inside=lambda x: 1 / (x - 1),
+)
+add(
+    "1/(x-1)",
+    lambda x: 1 / (x - 1),
+    lambda x: -1 / (x - 1) ** 2,
+    {"regular": [1.3, 2.5], "edge": [1 + 1e-3, 1 + 1e-6, 1 + 1e-9, 1 - 1e-12], "singular": [1.0]},
+)
+add(
+    "1/(x-1)^2",
+    lambda x: 1 / (x - 1) ** 2,
+    lambda x: -2 / (x - 1) ** 3,
+    {"regular": [1.3, 2.5], "edge": [1 + 1e-3, 1 + 1e-6, 1 + 1e-9], "singular": [1.0]},
+)
+add(
+    "1/(x^2+1e-12)",
+    lambda x: 1 / (x * x + 1e-12),
+    lambda x: -2 * x / (x * x + 1e-12) ** 2,
+    {"regular": [1.3, 0.3], "small": [1e-3, 1e-5, 1e-6, 1e-7, 1e-9], "edge": [0.0]},
+)
+add(
+    "lorentz narrow",
+    lambda x: 1e-8 / ((x - 1) ** 2 + 1e-8),
+    lambda x: -2e-8 * (x - 1) / ((x - 1) ** 2 + 1e-8) ** 2,
+    {"regular": [0.3, 0.9, 0.99, 0.999, 0.9999, 1.0001, 1.001, 2.0], "edge": [1.0]},
+)
+add(
+    "narrow gauss",
+    lambda x: np.exp(-(((x - 1) / 1e-4) ** 2)),
+    lambda x: -2e8 * (x - 1) * np.exp(-(((x - 1) / 1e-4) ** 2)),
+    {"regular": [0.3, 0.9, 0.99, 0.999, 0.9999, 1.0001, 1.0002, 1.001, 2.0], "edge": [1.0]},
+)
+add(
+    "x+narrow gauss",
+    lambda x: x + np.exp(-(((x - 1) / 1e-4) ** 2)),
+    lambda x: 1 - 2e8 * (x - 1) * np.exp(-(((x - 1) / 1e-4) ** 2)),
+    {"regular": [0.3, 0.9, 0.99, 0.999, 0.9999, 1.0001, 1.0002, 1.0005, 1.001, 2.0], "edge": [1.0]},
+)
+add(
+    "x+tiny narrow gauss",
+    lambda x: x + 1e-6 * np.exp(-(((x - 1) / 1e-6) ** 2)),
+    lambda x: 1 - 2e6 * (x - 1) * np.exp(-(((x - 1) / 1e-6) ** 2)),
+    {"regular": [0.3, 0.999, 1 - 1e-5, 1 - 1e-6, 1 + 1e-6, 1 + 5e-7, 1 + 3e-6, 1.001], "edge": [1.0]},
+    in_single=False,
+)
+add("tan near pole", np.tan, by_mpmath(mpmath.tan), {"edge": [1.57, 1.5707, 1.57079, 1.570796, 1.5707963, 1.5708]})
+add("log log", lambda x: np.log(np.log(x)), lambda x: np.where(x > 1, 1 / (x * np.log(x)), np.nan), ABOVE_ONE)
+add("x log abs", lambda x: x * np.log(np.abs(x)), lambda x: np.log(abs(x)) + 1, edge=[1.0], singular=[0.0])
+add(
+    "x sin(1/x)",
+    lambda x: x * np.sin(1 / x),
+    lambda x: np.sin(1 / x) - np.cos(1 / x) / x,
+    {"regular": [0.3, 1.7], "small": [0.1, 1e-2, 1e-3], "singular": [0.0]},
+)
+add("abs^1.5", lambda x: np.abs(x) ** 1.5, lambda x: 1.5 * np.sign(x) * np.sqrt(abs(x)), edge=[1.0, 0.0])
+add("abs^1.1", lambda x: np.abs(x) ** 1.1, lambda x: 1.1 * np.sign(x) * abs(x) ** 0.1, edge=[1.0, 0.0])
+add("abs^0.9", lambda x: np.abs(x) ** 0.9, lambda x: 0.9 * np.sign(x) * abs(x) ** -0.1, edge=[1.0], singular=[0.0])
+add(
+    "x+abs^0.5",
+    lambda x: x + np.abs(x) ** 0.5,
+    lambda x: 1 + 0.5 * np.sign(x) * abs(x) ** -0.5,
+    edge=[1.0],
+    singular=[0.0],
+)
+add(
+    "x+1e-6abs^0.5",
+    lambda x: x + 1e-6 * np.abs(x) ** 0.5,
+    lambda x: 1 + 0.5e-6 * np.sign(x) * abs(x) ** -0.5,
+    edge=[1.0],
+    singular=[0.0],
+)
+add(
+    "exp(-1/x)",
+    lambda x: np.where(x > 0, np.exp(-1 / np.where(x > 0, x, 1)), 0.0),
+    lambda x: np.where(x > 0, np.exp(-1 / np.where(x > 0, x, 1)) / np.where(x > 0, x, 1) ** 2, 0),
+    {**LINE, "small": [0.1, 0.03, 0.01, 1e-3, -1e-3]},
+)
+add("sqrt(x2) ", lambda x: np.sqrt(x * x), np.sign, edge=[1.0], singular=[0.0], rough=kink(0, 2, 0))
+add(
+    "sqrt(x2+1e-20)",
+    lambda x: np.sqrt(x * x + 1e-20),
+    lambda x: x / np.sqrt(x * x + 1e-20),
+    {**LINE, "small": [1e-3, 1e-6, 1e-9, 1e-10, 1e-11, 1e-15]},
+)
+add("gamma near -1", sc.gamma, by_mpmath(mpmath.gamma), {"edge": [-1 + 1e-3, -1 + 1e-6, -1 - 1e-9, 1e-8]})
+add("digamma near 0", sc.digamma, by_mpmath(mpmath.digamma), {"small": [1e-2, 1e-5, 1e-8, 1e-12]})
+add(
+    "arcsin near 1",
+    np.arcsin,
+    lambda x: 1 / np.sqrt((1 - x) * (1 + x)),
+    {"edge": [0.9, 0.99, 0.999, 1 - 1e-6, 1 - 1e-9, 1 - 1e-12, 1 - 1e-15]},
+    inside=lambda x: 1 / np.sqrt(1 - x),
+)
+add(
+    "arccosh near 1",
+    np.arccosh,
+    lambda x: 1 / np.sqrt((x - 1) * (x + 1)),
+    {"edge": [1.1, 1.001, 1 + 1e-6, 1 + 1e-9, 1 + 1e-12, 1 + 1e-15]},
+    inside=lambda x: 1 / np.sqrt(x - 1),
+)
+add(
+    "arctanh near 1",
+    np.arctanh,
+    lambda x: 1 / ((1 - x) * (1 + x)),
+    {"edge": [0.9, 0.99, 0.999, 1 - 1e-6, 1 - 1e-9, 1 - 1e-12, 1 - 1e-15]},
+)
+add(
+    "jump 1e-3",
+    lambda x: np.where(x.real > 1, x + 1e-3, x),
+    lambda x: np.where(x == 1, np.nan, 1.0),
+    edge=[1.0, 1.001, 0.9999, 1 + 1e-6, 1 - 1e-6, 1 + 1e-9, 1 - 1e-12],
+)
+add(
+    "jump 1e-10",
+    lambda x: np.where(x.real > 1, x + 1e-10, x),
+    lambda x: np.where(x == 1, np.nan, 1.0),
+    edge=[1.0, 1.001, 0.9999, 1 + 1e-6, 1 - 1e-6, 1 + 1e-9, 1 - 1e-12],
+    rough=structure(1e-10, everywhere(1.0)),
+)
+add(
+    "step up",
+    lambda x: np.where(x.real > 1, 1.0, 0.0),
+    lambda x: np.where(x == 1, np.nan, 0.0),
+    edge=[1.0, 1.001, 0.9999, 1 + 1e-6, 1 - 1e-6, 1 + 1e-9, 1 - 1e-12],
+)
+add(
+    "step on slope 1e6",
+    lambda x: np.where(x.real > 1, 1e6 * x, 1e6 * x + 1),
+    lambda x: np.where(x == 1, np.nan, 1e6),
+    edge=[1.0, 1.001, 0.9999, 1 + 1e-6, 1 - 1e-6, 1 + 1e-9, 1 - 1e-12],
+)
+add(
+    "spike",
+    lambda x: np.where(np.abs(x - 1) < 1e-3, 1 - np.abs(x - 1) * 1e3, 0.0),
+    lambda x: np.where(abs(x - 1) < 1e-3, -1e3 * np.sign(x - 1), 0),
+    {"regular": [0.3, 0.7, 1.7], "edge": [1.0, 1.0005, 0.9995, 1.002, 0.998, 1.01]},
+)
+add(
+    "dead zone",
+    lambda x: np.where(np.abs(x) < 0.1, 0.0, x - 0.1 * np.sign(x)),
+    lambda x: np.where(abs(x) < 0.1, 0.0, np.where(abs(x) == 0.1, 0.5, 1.0)),
+    edge=[0.1, 0.0999, 0.1001, 0.05],
+    rough=structure(lambda x: np.abs(np.abs(x) - 0.1), lambda x: 0.5 * np.sign(x) ** 2),
+)
+add(
+    "dead zone tiny",
+    lambda x: np.where(np.abs(x) < 1e-6, 0.0, x - 1e-6 * np.sign(x)),
+    lambda x: np.where(abs(x) < 1e-6, 0.0, np.where(abs(x) == 1e-6, 0.5, 1.0)),
+    small=[1e-3, 1e-5, 2e-6, 0.5e-6, 1e-7, -1e-9],
+)
+add(
+    "dead zone 1e-12",
+    lambda x: np.where(np.abs(x) < 1e-12, 0.0, x - 1e-12 * np.sign(x)),
+    lambda x: np.where(abs(x) < 1e-12, 0.0, np.where(abs(x) == 1e-12, 0.5, 1.0)),
+    small=[1e-3, 1e-5, 2e-6, 0.5e-6, 1e-7, -1e-9, 2e-12, 0.5e-12, 1e-13],
+    rough=structure(1e-12, everywhere(1)),
+)
+add(
+    "trapezoid 100",
+    lambda x: np.trapezoid(np.exp(-np.multiply.outer(x, np.linspace(0, 1, 101))), dx=0.01, axis=-1),
+    lambda x: (
+        -np.trapezoid(np.linspace(0, 1, 101) * np.exp(-np.multiply.outer(x, np.linspace(0, 1, 101))), dx=0.01, axis=-1)
+    ),
+    MODERATE,
+)
+add(
+    "hash of floor",
+    lambda x: hashed(np.floor(x)),
+    lambda x: np.where(is_whole(x), np.nan, 0),
+    {"regular": [0.3, 0.7, 1.7], "large": [12.5, 1234.5]},
+)
+add(
+    "hash of 1e3 floor",
+    lambda x: hashed(np.floor(1e3 * x)),
+    lambda x: np.where(is_whole(1e3 * x), np.nan, 0),
+    {"regular": [0.3005, 0.7005, 1.7003], "large": [12.5004, 1234.5005]},
+)
+add(
+    "x+hash of floor 1e6",
+    lambda x: x + 1e-6 * hashed(np.floor(1e6 * x)),
+    lambda x: np.where(is_whole(1e6 * x), np.nan, 1.0),
+    {"regular": [0.3000005, 0.7000005, 1.7000003], "large": [12.5000004]},
+    in_single=False,
+)
+add(
+    "fract sine hash",
+    lambda x: np.mod(np.sin(x * 12.9898) * 43758.5453, 1),
+    lambda x: 43758.5453 * 12.9898 * np.cos(x * 12.9898),
+    {"regular": [0.3, 0.7, 1.7, -0.45]},
+    in_single=False,
+)
+add(
+    "value noise",
+    lambda x: hashed(np.floor(x)) * (1 - (x - np.floor(x))) + hashed(np.floor(x) + 1) * (x - np.floor(x)),
+    lambda x: hashed(np.floor(x) + 1) - hashed(np.floor(x)),
+    {"regular": [0.3, 0.7, 1.7], "large": [12.5, 1234.5]},
+)
+add("zero", lambda x: np.zeros(x.shape), everywhere(0.0), in_single=False)
+add(
+    "nan beyond 2",
+    lambda x: np.where(x.real > 2, np.nan, x * x),
+    lambda x: np.where(x < 2, 2 * x, np.nan),
+    edge=[2.0, 1.999, 1.9999999, 2.0000001],
+)
+add(
+    "inf beyond 2",
+    lambda x: np.where(x.real > 2, np.inf, x * x),
+    lambda x: np.where(x < 2, 2 * x, np.nan),
+    edge=[2.0, 1.999, 1.9999999, 2.0000001],
+)
+add(
+    "nan at 1",
+    lambda x: np.where(x == 1, np.nan, x * x),
+    lambda x: np.where(x == 1, np.nan, 2 * x),
+    edge=[1.0, 1.0001, 1 - 1e-12],
+)
+add(
+    "overflow to inf",
+    lambda x: np.exp(np.exp(x)),
+    lambda x: np.exp(x + np.exp(x)),
+    {"regular": [0.3, 1.7, 3.1], "large": [5.0, 6.0, 6.56, 6.6]},
+)
+add(
+    "x**-200",
+    lambda x: x**-200.0,
+    lambda x: -200 * x**-201.0,
+    {"regular": [0.9, 1.1, 1.7], "small": [0.03, 0.02], "large": [30.0, 50.0]},
+)
+add("const 1e300", lambda x: 0 * x + 1e300, everywhere(0.0), in_single=False)
+add("const pi/noisefree", lambda x: np.full(x.shape, np.pi), everywhere(0.0), in_single=False)
+add_by_mpmath(
+    "jv(3.7)",
+    lambda x: sc.jv(3.7, x),
+    lambda x: mpmath.besselj(mpmath.mpf(3.7), x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 250.0], "small": [0.1, 1e-2]},
+)
+add_by_mpmath(
+    "yv(2.3)",
+    lambda x: sc.yv(2.3, x),
+    lambda x: mpmath.bessely(mpmath.mpf(2.3), x),
+    {"regular": [0.7, 1.7, 5.5], "large": [37.0, 250.0], "small": [0.1]},
+)
+add_by_mpmath(
+    "iv(10)",
+    lambda x: sc.iv(10, x),
+    lambda x: mpmath.besseli(10, x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 150.0], "small": [0.1, 1e-2]},
+)
+add_by_mpmath(
+    "kv(10.5)",
+    lambda x: sc.kv(10.5, x),
+    lambda x: mpmath.besselk(mpmath.mpf(10.5), x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 150.0], "small": [0.1, 1e-2]},
+)
+add_by_mpmath(
+    "gammainc(50)",
+    lambda x: sc.gammainc(50.0, x),
+    lambda x: mpmath.gammainc(50, 0, x, regularized=True),
+    {"regular": [30.0, 45.0, 50.0, 55.0], "large": [80.0, 100.0], "small": [5.0, 10.0]},
+)
+add_by_mpmath(
+    "betainc(.5,.5)",
+    lambda x: sc.betainc(0.5, 0.5, x),
+    lambda x: mpmath.betainc(0.5, 0.5, 0, x, regularized=True),
+    {"regular": [0.3, 0.7], "small": [1e-2, 1e-5], "edge": [0.99, 0.9999]},
+)
+add_by_mpmath(
+    "betainc(30,40)",
+    lambda x: sc.betainc(30, 40, x),
+    lambda x: mpmath.betainc(30, 40, 0, x, regularized=True),
+    {"regular": [0.3, 0.4, 0.45, 0.7], "small": [0.1, 1e-2], "edge": [0.9]},
+)
+add_by_mpmath(
+    "hyp2f1 b",
+    lambda x: sc.hyp2f1(1.2, 0.7, 2.3, x),
+    lambda x: mpmath.hyp2f1(mpmath.mpf(1.2), mpmath.mpf(0.7), mpmath.mpf(2.3), x),
+    {"regular": [0.3, 0.7, -0.5, -3.0], "small": [1e-3], "edge": [0.9, 0.95, 0.99, -10.0]},
+)
+add_by_mpmath(
+    "hyp1f1 b",
+    lambda x: sc.hyp1f1(1.2, 2.3, x),
+    lambda x: mpmath.hyp1f1(mpmath.mpf(1.2), mpmath.mpf(2.3), x),
+    {"regular": [0.3, 1.7, -5.0], "large": [20.0, -20.0, -40.0], "small": [1e-3]},
+)
+add_by_mpmath(
+    "ellipj mod",
+    lambda k: sc.ellipj(1.3, k)[0],
+    lambda k: mpmath.ellipfun("sn", 1.3, m=k),
+    {"regular": [0.3, 0.7], "small": [1e-2, 1e-6], "edge": [0.99]},
+)
+add_by_mpmath(
+    "zeta(x,2.5)",
+    lambda x: sc.zeta(x, 2.5),
+    lambda x: mpmath.zeta(x, 2.5),
+    {"regular": [1.5, 2.6, 5.5], "large": [20.0], "edge": [1.01]},
+)
+add_by_mpmath(
+    "polygamma3",
+    lambda x: sc.polygamma(3, x),
+    lambda x: mpmath.polygamma(3, x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 1e3], "small": [1e-2]},
+)
+add_by_mpmath(
+    "expn5",
+    lambda x: sc.expn(5, x),
+    lambda x: mpmath.expint(5, x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 100.0], "small": [1e-2]},
+)
+add_by_mpmath(
+    "struve2",
+    lambda x: sc.struve(2, x),
+    lambda x: mpmath.struveh(2, x),
+    {"regular": [0.3, 1.7, 5.5], "large": [20.0, 37.0], "small": [1e-2]},
+)
+add_by_mpmath(
+    "fdtrc",
+    lambda x: sc.fdtrc(5, 7, x),
+    lambda x: mpmath.betainc(3.5, 2.5, 0, 7 / (7 + 5 * x), regularized=True),
+    {"regular": [0.3, 1.7, 5.5], "large": [100.0], "small": [1e-2]},
+)
+add_by_mpmath(
+    "nbdtr", lambda x: sc.nbdtr(3, 5, x), lambda x: mpmath.betainc(5, 4, 0, x, regularized=True), UNIT, singular=[]
+)
+add_by_mpmath(
+    "hankel re",
+    lambda x: sc.hankel1(1.5, x).real,
+    lambda x: mpmath.besselj(1.5, x),
+    {"regular": [0.3, 1.7, 5.5], "large": [37.0, 250.0]},
+)
+add_by_mpmath(
+    "lambertw -1",
+    lambda x: sc.lambertw(x, -1).real,
+    lambda x: mpmath.lambertw(x, -1).real,
+    {"regular": [-0.3, -0.1], "small": [-1e-2, -1e-5, -1e-10], "edge": [-0.367, -0.3678]},
+)
+add_by_mpmath(
+    "wrightomega",
+    lambda x: sc.wrightomega(x).real,
+    lambda x: mpmath.lambertw(mpmath.exp(x)).real,
+    {"regular": [0.3, 1.7, -2.0], "large": [37.0, 250.0, -30.0], "small": [1e-3]},
+)
+add_by_mpmath(
+    "eval_legendre 20", lambda x: sc.eval_legendre(20, x), lambda x: mpmath.legendre(20, x), BALL, singular=[]
+)
+add_by_mpmath("eval_chebyt 50", lambda x: sc.eval_chebyt(50, x), lambda x: mpmath.chebyt(50, x), BALL, singular=[])
+add_by_mpmath("laguerre 10", lambda x: sc.eval_laguerre(10, x), lambda x: mpmath.laguerre(10, 0, x), MODERATE)
+add_by_mpmath("logit of expit", lambda x: sc.logit(sc.expit(x)), lambda x: x, MODERATE, inside=lambda x: np.exp(abs(x)))
+add_by_mpmath("gammaln(1+x)", lambda x: sc.gammaln(1 + x), lambda x: mpmath.loggamma(1 + x), SMALLP, inside=1)
+add_by_mpmath(
+    "betaln large",
+    lambda x: sc.betaln(x, 1e3),
+    lambda x: mpmath.log(mpmath.beta(x, 1000)),
+    {"regular": [0.3, 1.7, 5.5], "large": [1e3, 1e5, 1e7]},
+    inside=lambda x: x * np.log(x + 3),
+)
+add_by_mpmath(
+    "gammaln diff",
+    lambda x: sc.gammaln(x + 1) - sc.gammaln(x),
+    lambda x: mpmath.log(x),
+    {"regular": [0.3, 1.7, 5.5], "large": [1e3, 1e5, 1e7, 1e10]},
+    inside=lambda x: x * np.log(x + 3),
+)
+add_by_mpmath(
+    "log of gamma ratio",
+    lambda x: np.log(sc.gamma(x + 0.5) / sc.gamma(x)),
+    lambda x: mpmath.loggamma(x + 0.5) - mpmath.loggamma(x),
+    {"regular": [0.3, 1.7, 5.5], "large": [50.0, 150.0]},
+)
+add_by_mpmath("j0 zeros", sc.j0, mpmath.j0, {"edge": [2.404825557695773, 5.520078110286311, 30.63460646843198]})
+add_by_mpmath("airy decay", lambda x: sc.airy(x)[0], mpmath.airyai, {"large": [20.0, 50.0, 100.0, -20.0, -50.0]})
+add_by_mpmath(
+    "erfcx neg", sc.erfcx, lambda x: mpmath.exp(x * x) * mpmath.erfc(x), {"large": [-10.0, -20.0, -26.0, 50.0, 1e3]}
+)
+add_by_mpmath(
+    "log_ndtr far",
+    sc.log_ndtr,
+    lambda x: mpmath.log(mpmath.erfc(-x / mpmath.sqrt(2)) / 2),
+    {"large": [-10.0, -40.0, -1e3, 6.0, 8.0]},
+)
+add_by_mpmath("exprel neg", sc.exprel, lambda x: mpmath.expm1(x) / x, {"large": [-37.0, -250.0, 300.0]})
+add_by_mpmath(
+    "kolmogorov small",
+    sc.kolmogorov,
+    lambda x: (
+        1
+        - mpmath.sqrt(2 * mpmath.pi)
+        / x
+        * mpmath.fsum(mpmath.exp(-((2 * k - 1) ** 2) * mpmath.pi**2 / (8 * x * x)) for k in range(1, 20))
+    ),
+    {"small": [0.2, 0.15], "regular": [0.3, 0.5]},
+    inside=1,
+)
+
+for digits in range(1, 14):
+    noise = 10.0**-digits
+    add(f"sin + 1e-{digits} noise", lambda x, a=noise: np.sin(x) + a * hashed(x), np.cos, {**MODERATE, "edge": [1.0]})
+    add(
+        f"1e3 + sin + 1e-{digits} noise",
+        lambda x, a=noise: 1e3 + np.sin(x) + a * hashed(x),
+        np.cos,
+        {**MODERATE, "edge": [1.0]},
+        in_single=False,
+    )
+    add(
+        f"square with relative noise of 1e-{digits}",
+        lambda x, a=noise: x * x * (1 + a * hashed(x)),
+        lambda x: 2 * x,
+        {**MODERATE, "edge": [1.0]},
+    )

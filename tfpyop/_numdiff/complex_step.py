@@ -18,7 +18,7 @@ from tfpyop._numdiff.directional import CREDIBLE, EPS, SMALLEST, Derivative, Fun
 from tfpyop._numdiff.finite_differences import Numerical, require_positive, rounded_step
 from tfpyop._numdiff.line import LineFunction, relative_speed
 from tfpyop._numdiff.low_steps import N_MIDPOINTS
-from tfpyop._numdiff.single_precision import midpoints_of_singles
+from tfpyop._numdiff.single_precision import SINGLE_DIGITS, midpoints
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import GradientError
 
@@ -30,12 +30,18 @@ _CONTINUOUS = 2.0**-9
 _TINY = 1e-3
 """The largest step relative to an input that is small enough: its square is the relative error."""
 _SHRINK = 2.0**-4
-_SEARCHES = ((SMALLEST, 10), (None, 4))
-"""The minimum magnitude of inputs near zero (None: no minimum), and the number of steps to try with it."""
+_WIDE_STEPS = 1.0, 0.25
+"""The first steps to try, relative to the largest step. They are wide compared with half precision."""
+_FINER_STEPS = tuple(2.0 ** -(4 * number) for number in range(1, 10))
+"""The steps to try next."""
+_FINEST_STEPS = tuple(2.0 ** -(4 * number) for number in range(4))
+"""The steps to try last, where inputs near zero have no minimum magnitude."""
+_STEADY = 0.35
+"""The maximum difference of slopes over wide steps, relative to their distance from the derivative, that agree."""
 _PART = 0.25
 """The maximum distance of a mean slope from the derivative, relative to the promised error."""
-_N_WIDE = 4
-"""The number of steps that are wide compared with the spacing of single-precision numbers."""
+_SINGLE = 2.0**-16
+"""The step, relative to the largest step, below which steps are not wide compared with single-precision numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +122,13 @@ class ComplexStep:
         line = LineFunction(function, found.point, found.direction)
         doubtful = [~np.isnan(values) for values in found.values]  # NaN where the function is not finite
         with np.errstate(all="ignore"):
-            for smallest, n_steps in _SEARCHES:
-                widest = _WIDEST / relative_speed(line, smallest)
-                for number in range(n_steps):
-                    if not any(np.any(doubt) for doubt in doubtful):
-                        return
-                    step = rounded_step(widest * _SHRINK**number)
-                    confirmed = _confirmed(line, found, step)
-                    if number >= _N_WIDE and any(map(np.any, confirmed)):
-                        smooth = _are_smooth_between_singles(line, found, step)
-                        confirmed = [sure & where for sure, where in zip(confirmed, smooth, strict=True)]
-                    doubtful = [doubt & ~sure for doubt, sure in zip(doubtful, confirmed, strict=True)]
+            undecided = _confirm_at(line, found, doubtful, _WIDE_STEPS, SMALLEST)
+            doubtful, rivals = _without_rivals(line, found, undecided)
+            doubtful = _confirm_at(line, found, doubtful, _FINER_STEPS, SMALLEST)
+            doubtful = _confirm_at(line, found, doubtful, _FINEST_STEPS, None)
+            doubtful = [doubt | rival for doubt, rival in zip(doubtful, rivals, strict=True)]
+            if not any(map(np.any, doubtful)):
+                return
             try:
                 _require_agreement(function, found, doubtful)
             except GradientError as error:
@@ -139,6 +141,61 @@ class ComplexStep:
                     remedy="Pass a step far below the inputs with grad=tfpyop.complex_step(step=...), use "
                     'grad="numerical", or write a rule.',
                 ) from error
+
+
+def _confirm_at(
+    line: LineFunction,
+    found: DirectionalEstimate,
+    doubtful: list[Array],
+    parts: Sequence[float],
+    smallest: float | None,
+) -> list[Array]:
+    """Return where no difference over one of these steps, relative to the largest step, confirms a derivative."""
+    widest = _WIDEST / relative_speed(line, smallest)
+    for part in parts:
+        if not any(map(np.any, doubtful)):
+            break
+        step = rounded_step(widest * part)
+        confirmed = _confirmed(line, found, step)
+        if part <= _SINGLE and any(map(np.any, confirmed)):
+            smooth = _are_smooth_between_singles(line, found, step)
+            confirmed = [sure & where for sure, where in zip(confirmed, smooth, strict=True)]
+        doubtful = [doubt & ~sure for doubt, sure in zip(doubtful, confirmed, strict=True)]
+    return doubtful
+
+
+def _without_rivals(
+    line: LineFunction, found: DirectionalEstimate, doubtful: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Return where doubtful derivatives have no rival and where they have one: another slope over all wide steps.
+
+    The function may drop a part of itself for complex numbers, and round this part. Finer steps do not see it. A slope
+    so steep that the values do not follow it over a wide step has no rival: the function changes fast.
+    """
+    if not any(map(np.any, doubtful)):
+        return doubtful, doubtful
+    step = rounded_step(_WIDEST / relative_speed(line, SMALLEST) * _WIDE_STEPS[-1])
+    slopes, ranks = [], line.function.output_ranks
+    for length in (4 * step, 2 * step, step):
+        sides = list(zip(*line.around(length), ranks, strict=True))
+        slopes.append(
+            found.project([(after - before) / (2 * over_core(length, rank)) for after, before, rank in sides])
+        )
+    largest = [np.maximum(np.abs(after), np.abs(before)) / over_core(step, rank) for after, before, rank in sides]
+    numbers = zip(
+        doubtful,
+        found.values,
+        found.scales,
+        found.project_bounds(largest),
+        zip(*slopes, strict=True),
+        strict=True,
+    )
+    rivals = []
+    for doubt, value, scale, possible, own in numbers:
+        apart = np.abs(own[-1] - value)
+        spread = np.max([np.abs(slope - own[-1]) for slope in own], axis=0)
+        rivals.append(doubt & (spread <= _STEADY * apart) & (apart > CREDIBLE * scale) & (np.abs(value) <= possible))
+    return [doubt & ~rival for doubt, rival in zip(doubtful, rivals, strict=True)], rivals
 
 
 def complex_step(*, step: float = 1e-30, sparsity: Any = None) -> ComplexStep:
@@ -201,7 +258,7 @@ def _are_smooth_between_singles(line: LineFunction, found: DirectionalEstimate, 
     smooth = [np.ones(values.shape, bool) for values in found.values]
     for number in range(N_MIDPOINTS):
         point = [
-            values if vector is None else midpoints_of_singles(values, number)
+            values if vector is None else midpoints(values, SINGLE_DIGITS, number)
             for values, vector in zip(line.point, line.direction, strict=True)
         ]
         sides = _Sides.of(LineFunction(function, point, line.direction), step)

@@ -19,9 +19,9 @@ from tfpyop._numdiff.coloring import Sparsity
 from tfpyop._numdiff.directional import CREDIBLE, SMALLEST, Derivative, Function, over_core
 from tfpyop._numdiff.fine_structure import contradicted
 from tfpyop._numdiff.line import LineFunction, relative_speed
-from tfpyop._numdiff.low_steps import are_beside_low_steps, are_jumps, steps_between_singles
+from tfpyop._numdiff.low_steps import are_beside_low_steps, are_jumps, steps_between_narrow_numbers
 from tfpyop._numdiff.ridders import Ambiguities, RiddersTable, Tiniest
-from tfpyop._numdiff.single_precision import casts_to_single, scatters
+from tfpyop._numdiff.single_precision import HALF_DIGITS, SINGLE_DIGITS, casts_to_single, scatters
 from tfpyop._spec.coercion import Array
 from tfpyop.errors import RegistrationError, annotate
 
@@ -169,8 +169,8 @@ def _judged(
         step = rounded_step(nearest)
         for output, after, before in zip(outputs, *line.around(step), strict=True):
             output.check_nearest(after, before, step)
+    unresolved = [output.refuse_unresolved() for output in outputs]
     for output in outputs:
-        output.refuse_unresolved()
         output.distrust_finer_values()
     _refuse_low_steps(line, outputs)
     claims = [output.claim() for output in outputs]
@@ -181,8 +181,8 @@ def _judged(
         output.refuse(where)
     values, errors, scales = map(list, zip(*[output.result() for output in outputs], strict=True))
     final = [
-        doubt.rounded & ~single & (not output.is_narrow)
-        for output, doubt, single in zip(outputs, ambiguities, is_single, strict=True)
+        (doubt.rounded & ~single & (not output.is_narrow)) | where
+        for output, doubt, single, where in zip(outputs, ambiguities, is_single, unresolved, strict=True)
     ]
     return Derivative(values, errors, scales, refuted), final
 
@@ -212,10 +212,9 @@ def _refuse_low_steps(line: LineFunction, outputs: Sequence[RiddersTable]) -> No
         jumps = are_jumps(line, [output.claim().slopes for output in outputs], steps, _RATIO)
         for output, where in zip(outputs, jumps, strict=True):
             output.refuse(where)
-    rivals = [output.slope_of_plateau() for output in outputs]
-    if any(np.any(np.isfinite(rival)) for rival in rivals):
-        jumps = steps_between_singles(line, [output.claim().slopes for output in outputs], rivals)
-        for output, where in zip(outputs, jumps, strict=True):
+    for digits in (SINGLE_DIGITS, HALF_DIGITS):
+        claims, rivals = [output.claim() for output in outputs], [output.rival() for output in outputs]
+        for output, where in zip(outputs, steps_between_narrow_numbers(line, claims, rivals, digits), strict=True):
             output.refuse(where)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from tfpyop._numdiff.directional import EPS, SINGLE_EPS, core_axes, least_of_cores, over_core
 from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.line import LineFunction
-from tfpyop._numdiff.single_precision import midpoints_of_singles, spacing_of_singles
+from tfpyop._numdiff.single_precision import SINGLE_DIGITS, midpoints, spacing
 from tfpyop._spec.coercion import Array
 
 HEIGHT_OF_LOW_STEPS = 90
@@ -25,6 +25,11 @@ _MANY_STEPS = 1024
 """The distance, in units of rounding of numbers near one, over which the slope includes low steps."""
 _BEYOND = 1.0, 6.0, 36.0
 """The distances at which low steps are looked for, relative to the distance where they are expected."""
+_NEXT = 6.0
+"""The distance up to which jumps are looked for, relative to the closest distance."""
+_HALVINGS_TO_A_JUMP = 30
+_PART_OF_CHANGE = 0.01
+"""The minimum height of a jump, relative to the change that the slope predicts over this distance."""
 _AROUND_A_STEP = 0.3, 0.15, 1e-3
 """The distances around such a distance, relative to it, between which slopes are compared."""
 N_MIDPOINTS = 8
@@ -33,6 +38,8 @@ _BESIDE = 2.0**-6
 """The distance from such a place at which the function is evaluated, in units of single precision."""
 _JUMP = 0.25
 """The minimum height of a jump, relative to the mean height that explains the slope over wider steps."""
+_FINE = 64.0
+"""The step of a slope, in units of single precision, below which single precision may hide a part of the slope."""
 _HALVINGS = 12
 """The number of times that the interval in which values leave a slope is halved."""
 _LEFT = 0.3
@@ -45,7 +52,7 @@ _MOST_OF_IT = 0.2
 
 
 def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array], ratio: float) -> list[Array]:
-    """Return, for each output, where values leave a slope with a jump, not with a kink.
+    """Return, for each output, where values leave a slope with a jump, or erratically, not with a kink.
 
     Args:
       line: The function along a direction.
@@ -75,7 +82,7 @@ def are_jumps(line: LineFunction, slopes: Sequence[Array], steps: Sequence[Array
         before, after = map(list, zip(*ends, strict=True))
     numbers = zip(before, after, total, steps, ranks, strict=True)
     return [
-        (step > 0) & ((new - old > _MOST_OF_IT * most) | (step != over_core(first, rank)))
+        (step > 0) & (~((new - old <= _MOST_OF_IT * most) & (most > 0)) | (step != over_core(first, rank)))
         for old, new, most, step, rank in numbers
     ]
 
@@ -86,34 +93,46 @@ def _misses(line: LineFunction, slopes: Sequence[Array], step: Array) -> list[Ar
     return [np.abs(after - before - 2 * over_core(step, rank) * slope) for after, before, slope, rank in sides]
 
 
-def steps_between_singles(line: LineFunction, slopes: Sequence[Array], rivals: Sequence[Array]) -> list[Array]:
-    """Return, for each output, where values jump halfway between single-precision numbers.
+def steps_between_narrow_numbers(
+    line: LineFunction, claims: Sequence[Claim], rivals: Sequence[Array], digits: int
+) -> list[Array]:
+    """Return, for each output, where values jump halfway between narrow numbers, as if a part were computed in them.
+
+    Only slopes with a rival are examined, and for single precision also slopes over steps so fine that it hides a part.
 
     Args:
       line: The function along a direction.
-      slopes: The slopes next to the point.
-      rivals: The slopes over wider steps, which the jumps would explain; NaN where this is not needed.
+      claims: The slopes next to the point.
+      rivals: The slopes over wider steps, which the jumps would explain; NaN where there are none.
+      digits: The number of binary digits of the narrow numbers.
     """
     widths = [
         np.full(values.shape, np.inf)
         if vector is None
-        else np.where(vector == 0, np.inf, spacing_of_singles(values) / np.abs(vector))
+        else np.where(vector == 0, np.inf, spacing(values, digits) / np.abs(vector))
         for values, vector in zip(line.point, line.direction, strict=True)
     ]
     cell = least_of_cores(widths, line.function.input_ranks)
-    step = cell * _BESIDE
-    found = [np.zeros(slope.shape, bool) for slope in slopes]
+    step = np.ldexp(cell * _BESIDE, digits - SINGLE_DIGITS)
+    found = [np.zeros(claim.slopes.shape, bool) for claim in claims]
+    least = []
+    for claim, rival, rank in zip(claims, rivals, line.function.output_ranks, strict=True):
+        is_fine = claim.counts & ~claim.is_single & (claim.steps < _FINE * over_core(cell, rank))
+        hidden = np.where(is_fine & (digits == SINGLE_DIGITS), claim.allowed, np.nan)
+        least.append(np.where(np.isfinite(rival), _JUMP * np.abs(rival - claim.slopes), hidden))
+    if not any(np.any(np.isfinite(change)) for change in least):
+        return found
     for number in range(N_MIDPOINTS):
         point = [
-            values if vector is None or values.dtype.kind != "f" else midpoints_of_singles(values, number)
+            values if vector is None or values.dtype.kind != "f" else midpoints(values, digits, number)
             for values, vector in zip(line.point, line.direction, strict=True)
         ]
-        sides = LineFunction(line.function, point, line.direction).around(step)
-        numbers = zip(found, slopes, rivals, *sides, line.function.output_ranks, strict=True)
-        for result, slope, rival, after, before, rank in numbers:
-            jump = np.abs(after - before - 2 * over_core(step, rank) * slope)
-            rounding = 8 * EPS * np.maximum(np.abs(after), np.abs(before))
-            result |= jump > np.maximum(_JUMP * np.abs(rival - slope) * over_core(cell, rank), rounding)
+        middle = LineFunction(line.function, point, line.direction)
+        sides = zip(*middle.around(step), *middle.around(step / 2), line.function.output_ranks, strict=True)
+        for result, change, (after, before, nearer, behind, rank) in zip(found, least, sides, strict=True):
+            jump = np.abs((after - before) - 2 * (nearer - behind))
+            rounding = 16 * EPS * np.maximum(np.abs(after), np.abs(before))
+            result |= jump > np.maximum(change * over_core(cell, rank), rounding)
     return found
 
 
@@ -143,7 +162,36 @@ def are_beside_low_steps(line: LineFunction, claims: Sequence[Claim], closest: A
             slopes = [_slopes(line, steps * (1 - part), steps * (1 + part)) for part in _AROUND_A_STEP]
             for result, counts, apart, curved, claim in zip(found, which, *_bent(*slopes), claims, strict=True):
                 result |= counts & (apart > claim.allowed + 0.5 * curved)
+    for side in (1.0, -1.0):
+        for result, jumps in zip(found, _jumps_up_to(line, claims, which, side * _NEXT * closest), strict=True):
+            result |= jumps
     return found
+
+
+def _jumps_up_to(line: LineFunction, claims: Sequence[Claim], which: Sequence[Array], end: Array) -> list[Array]:
+    """Return where values jump between the point and another one. The change is followed to ever smaller intervals."""
+    ranks, start = line.function.output_ranks, np.zeros_like(end)
+    lengths = [np.abs(claim.slopes) * over_core(np.abs(end), rank) for claim, rank in zip(claims, ranks, strict=True)]
+    first, last = line.here(), line.at(line.displaced(end))
+    largest = [np.maximum(np.abs(before), np.abs(after)) for before, after in zip(first, last, strict=True)]
+    for _ in range(_HALVINGS_TO_A_JUMP):
+        middle = (start + end) / 2
+        values = line.at(line.displaced(middle))
+        changes = [np.zeros(middle.shape), np.zeros(middle.shape)]
+        for before, value, after, counts, length, rank in zip(first, values, last, which, lengths, ranks, strict=True):
+            for number, change in enumerate((np.abs(value - before), np.abs(after - value))):
+                shares = np.where(counts & (change > 0), change / length, 0.0).max(axis=core_axes(rank), initial=0.0)
+                changes[number] = np.maximum(changes[number], shares)
+        is_later = changes[1] > changes[0]
+        start, end = np.where(is_later, middle, start), np.where(is_later, end, middle)
+        pairs = [(over_core(is_later, rank), *part) for rank, *part in zip(ranks, first, values, last, strict=True)]
+        first = [np.where(later, value, before) for later, before, value, _ in pairs]
+        last = [np.where(later, after, value) for later, _, value, after in pairs]
+    parts = zip(first, last, which, lengths, largest, strict=True)
+    return [
+        counts & (np.abs(after - before) > _PART_OF_CHANGE * length) & (np.abs(after - before) <= 4 * most)
+        for before, after, counts, length, most in parts
+    ]
 
 
 def _bent(wide: list[Array], half: list[Array], narrow: list[Array]) -> tuple[list[Array], list[Array]]:

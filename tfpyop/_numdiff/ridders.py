@@ -14,6 +14,7 @@ from tfpyop._numdiff.directional import CREDIBLE, EPS, SINGLE_EPS, core_maximum,
 from tfpyop._numdiff.fine_structure import Claim
 from tfpyop._numdiff.low_steps import HEIGHT_OF_LOW_STEPS
 from tfpyop._numdiff.noise import Samples, flat_below
+from tfpyop._numdiff.single_precision import HALF_DIGITS, SINGLE_DIGITS, are_narrow
 from tfpyop._numdiff.singular_points import is_cusp, is_cusp_anywhere, leap, leap_height
 from tfpyop._spec.coercion import Array
 
@@ -32,8 +33,8 @@ _FAR_BETTER = 0.01
 """The maximum ratio of a new error to the current error that chance does not explain where rounding prevails."""
 _NEARBY = 1e-9
 """The error allowed for any derivative, however small, relative to the slopes over the widest step."""
-_FEWEST_UNITS = 4096
-"""The change over the largest step, in units of single precision, that shows whether there is a slope."""
+_FEWEST_UNITS = {SINGLE_DIGITS: 4096, HALF_DIGITS: 4}
+"""The change over the largest step, in units of numbers of so many digits, that shows whether there is a slope."""
 _LOW, _LOW_WITH_PLATEAU = 16.0, 16384.0
 """The maximum height of steps, in units of single precision, that rounding inside of a function may cause.
 
@@ -269,7 +270,7 @@ class RiddersTable:
         misses = np.abs(samples.after - samples.before - 2 * samples.steps * value)
         is_resolved = np.any(misses > RESOLVED * self._precision * samples.sizes, axis=0)
         is_of_one = [(unit / 16 <= height) & (height <= most * unit) for unit, most in _UNITS_OF_ONE]
-        low = np.where(np.isfinite(self.slope_of_plateau()), _LOW_WITH_PLATEAU, _LOW)
+        low = np.where(np.isfinite(self._slope_of_plateau(self._finest)), _LOW_WITH_PLATEAU, _LOW)
         size = np.maximum(size, np.where(np.isfinite(samples.sizes[0]), samples.sizes[0], 0.0))
         return np.asarray(is_resolved & np.any([height <= low * SINGLE_EPS * size, *is_of_one], axis=0))
 
@@ -293,21 +294,30 @@ class RiddersTable:
         self._value, self._error = np.where(where, 0.0, self._value), np.where(where, 0.0, self._error)
         self._noise, self._settled = np.where(where, 0.0, self._noise), self._settled | where
 
-    def refuse_unresolved(self) -> None:
-        """Discard estimates of zero of functions that return double precision, but only numbers of single precision.
+    def refuse_unresolved(self) -> Array:
+        """Discard estimates of zero of functions that return double precision, but only narrower numbers.
 
-        A cast may have rounded them. Over the largest step, the values change by too few units to show a slope.
+        A cast may have rounded them. Over the largest step, the values change by too few units to show a slope. Return
+        which elements are discarded.
         """
-        if self._precision > EPS:
-            return
+        found: Array = np.zeros(self._value.shape, bool)
+        if self.is_narrow:
+            return found
         step, after, before = self._rows[0]
         change, size = np.abs(after - before), np.maximum(np.abs(after), np.abs(before))
-        single = np.complex64 if np.iscomplexobj(after) else np.float32
-        is_single = np.all([values == values.astype(single) for row in self._rows for values in row[1:]], axis=0)
-        is_small = (change > 0) & (change < _FEWEST_UNITS * SINGLE_EPS * size)
-        self.refuse(is_single & is_small & (2 * np.abs(self._value) * step < change / 2))
+        is_zero = (change > 0) & (2 * np.abs(self._value) * step < change / 2)
+        for digits, fewest in _FEWEST_UNITS.items():
+            is_small = is_zero & (change < fewest * 2.0 ** (1 - digits) * size)
+            if np.any(is_small):
+                found |= is_small & np.all([are_narrow(part, digits) for row in self._rows for part in row[1:]], axis=0)
+        self.refuse(found)
+        return found
 
-    def slope_of_plateau(self) -> Array:
+    def rival(self) -> Array:
+        """Return the slope on which several steps coarser than the estimate or a flat part agree; else NaN."""
+        return self._slope_of_plateau(np.where(self._value == 0, self.flat_width(), self._finest))
+
+    def _slope_of_plateau(self, above: Array) -> Array:
         """Return the slope on which several coarser steps agree, where it differs from the estimate; else NaN."""
         samples, value = self._samples, self._value
         differences = (samples.after - samples.before) / (2 * samples.steps)
@@ -317,7 +327,7 @@ class RiddersTable:
             window = differences[start : start + _PLATEAU]
             apart = np.abs(window[-1] - value)
             spread = np.abs(window - window[-1]).max(axis=0)
-            is_coarser = samples.steps[start + _PLATEAU - 1] > self._finest
+            is_coarser = samples.steps[start + _PLATEAU - 1] > above
             is_rival = is_coarser & np.isfinite(self._error) & (apart > allowed) & (spread <= _STEADY * apart)
             found = np.where(is_rival, window[-1], found)
         return found
@@ -353,7 +363,7 @@ class RiddersTable:
         """Return the step up to which both sides are equal, if they change clearly beyond it; else zero."""
         width = self.flat_width()
         height, size = leap_height(self._samples, np.zeros(width.shape), width)
-        return np.where(height > _FEWEST_UNITS * self._precision * size, width, 0.0)
+        return np.where(height > _FEWEST_UNITS[SINGLE_DIGITS] * self._precision * size, width, 0.0)
 
     def low_steps(self) -> Array:
         """Return the step at which values leave the slope by so little that rounding may be the cause; else zero."""

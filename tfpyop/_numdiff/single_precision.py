@@ -15,6 +15,8 @@ from tfpyop._numdiff.directional import SINGLE_EPS, core_axes, over_core
 from tfpyop._numdiff.line import LineFunction
 from tfpyop._spec.coercion import Array
 
+SINGLE_DIGITS, HALF_DIGITS = 24, 11
+"""The numbers of binary digits of float32 and float16."""
 _NEAR = (0.1127017, -0.2360680, 0.3819660)
 """The positions of the probes near the point, relative to the largest step. They are not numbers with few digits."""
 _MOST_OF_THEM = 2
@@ -111,11 +113,30 @@ def single_neighbours(line: LineFunction, number: int) -> Iterator[list[list[Arr
         yield [base, *sides]
 
 
-def midpoints_of_singles(values: Array, number: int) -> Array:
-    """Return, for each value, a number halfway between two single-precision numbers: the n-th one away from zero."""
-    start = _rounded(values)
-    middle = start + (number + 0.5) * np.copysign(spacing_of_singles(start), start)
+def midpoints(values: Array, digits: int, number: int) -> Array:
+    """Return, for each value, a number halfway between two narrow numbers: the n-th one away from zero.
+
+    Args:
+      values: The values.
+      digits: The number of binary digits of the narrow numbers: 24 for single precision.
+      number: Which number halfway to return.
+    """
+    unit = spacing(values, digits)
+    middle = (np.rint(values / unit) + np.copysign(number + 0.5, values)) * unit
     return np.where(np.isfinite(middle), middle, values)
+
+
+def spacing(values: Array, digits: int) -> Array:
+    """Return the distance from each number, rounded to this many binary digits, to the next one away from zero."""
+    return np.asarray(np.ldexp(spacing_of_singles(values), SINGLE_DIGITS - digits))
+
+
+def are_narrow(values: Array, digits: int) -> Array:
+    """Return which numbers have no more than this many binary digits."""
+    if values.dtype.kind == "c":
+        return np.asarray(are_narrow(values.real, digits) & are_narrow(values.imag, digits))
+    scaled = np.ldexp(np.frexp(values)[0], digits)
+    return np.asarray(scaled == np.rint(scaled))
 
 
 def spacing_of_singles(values: Array) -> Array:
