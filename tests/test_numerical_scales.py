@@ -431,3 +431,18 @@ def test_one_element_that_raises_at_every_step_is_explained():
         gradient(root, [0.0, 1.0])
     if hasattr(caught.value, "__notes__"):  # Python 3.11
         assert "One element that raises there makes the call raise for all elements" in caught.value.__notes__[0]
+
+
+LOST = {
+    "a sine in half precision": (lambda x: np.sin(x.astype(np.float16)).astype(np.float64), 3.0),
+    "a difference quotient": (lambda x: (np.exp(x + 1e-8) - np.exp(x)) / 1e-8, 1e-3),
+    "a part in single precision that changes fast": (lambda x: x * np.sin(x.astype(np.float32)), 1e6),
+    "a quotient of nothing but rounding": (lambda x: (np.exp(x) - 1) / x, 1e-15),
+    "a root in single precision at its end": (lambda x: np.sqrt(x.astype(np.float32) - 1).astype(np.float64), 1.0),
+}
+
+
+@pytest.mark.parametrize(("function", "x"), LOST.values(), ids=LOST)
+def test_a_slope_that_rounding_hides_is_refused(function, x):
+    with np.errstate(all="ignore"), pytest.raises(GradientError, match="is not reliable"):
+        gradient(function, x)
