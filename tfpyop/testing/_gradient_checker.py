@@ -61,7 +61,9 @@ _MOST_UNITS = 8
 """Maximum number of cotangents of one element that are tried to simplify a failure."""
 _N_OTHER_SHAPES = (2, 3)
 """Number of examples of other shapes at which a cause is confirmed, in other modes and eagerly."""
-_N_DRAWN = 40
+_N_OF_SHAPE = 4
+"""Maximum number of examples of each of these shapes."""
+_N_DRAWN = 60
 """Number of examples that are drawn to find other shapes."""
 _MOST_LOCATED = 64
 """Maximum number of elements that are moved one by one to locate a failure."""
@@ -303,12 +305,12 @@ class GradientChecker:
         return next((cause for cause in causes if cause in confirmed), None)
 
     def _other_shapes(self, found: _Found, strategy: SearchStrategy[Arguments]) -> list[Point]:
-        """Return examples whose shapes differ from the failing example and from each other.
+        """Return examples whose shapes differ from the failing example, a few of each shape.
 
-        Examples in which the same inputs have equal shapes come first.
+        The mistake may be invisible at some of them. Examples in which the same inputs have equal shapes come first.
         """
-        alike: dict[str, Point] = {}
-        others: dict[str, Point] = {}
+        alike: dict[str, list[Point]] = {}
+        others: dict[str, list[Point]] = {}
         known = [array.shape for array in found.at.arrays]
         most = _N_OTHER_SHAPES[self._mode == "eager"]
 
@@ -316,12 +318,14 @@ class GradientChecker:
             leaves = [np.asarray(leaf) for leaf in arguments.leaves]
             shapes = [leaf.shape for leaf in leaves]
             size = sum(map(math.prod, shapes))
-            points = alike if _equalities(leaves) == _equalities(found.at.arrays) else others
-            if shapes != known and str(shapes) not in points and len(points) < most and 1 < size <= _MOST_LOCATED:
-                points[str(shapes)] = Point.of(self._check, self._op, arguments)
+            by_shape = alike if _equalities(leaves) == _equalities(found.at.arrays) else others
+            points = by_shape.get(str(shapes), [])
+            has_room = points or len(by_shape) < most
+            if shapes != known and has_room and len(points) < _N_OF_SHAPE and 1 < size <= _MOST_LOCATED:
+                by_shape[str(shapes)] = [*points, Point.of(self._check, self._op, arguments)]
 
         draw_each(strategy, draw, at_most=_N_DRAWN)
-        return [*alike.values(), *others.values()][:most]
+        return [point for points in [*alike.values(), *others.values()][:most] for point in points]
 
     def _counted(self, at: Point, number: int) -> Vectors | None:
         """Return random cotangents for the outputs that have a derivative by an input; None if there are none."""
