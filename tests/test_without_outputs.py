@@ -139,6 +139,17 @@ def test_methods_and_static_arguments(mode):
     assert np.allclose(gradient(tf.constant(X)), 3 * np.cos(3 * X + 0.5), atol=1e-6)
 
 
+@IN_MODES
+def test_the_jvp_of_an_elementwise_op(mode):
+    @mode
+    def tangent(x, v):
+        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+            y = sine(x)
+        return accumulator.jvp(y)
+
+    assert np.allclose(tangent(tf.constant(X), tf.constant(V)), V * np.cos(X), atol=1e-6)
+
+
 def test_a_derivative_that_needs_the_outputs_calls_the_function_again():
     square = differentiable_op(lambda x: x**2, signature="()->()")
     square.numpy_gradient(uses_outputs=False)(lambda op, cotangent: 2 * op.inputs[0] * cotangent)

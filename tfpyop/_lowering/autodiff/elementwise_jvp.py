@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfpyop._lowering.autodiff.recorded_call import RecordedCall
-from tfpyop._lowering.autodiff.rule_call import rule_op_for
+from tfpyop._lowering.autodiff.rule_call import leaves_of_rule, rule_op_for
 from tfpyop._lowering.autodiff.vectors import scatter_needed
 from tfpyop._lowering.tensors import dtype_of
 from tfpyop._registry.bind import bind
@@ -40,8 +40,7 @@ def elementwise_jvp(
                 else tensor
                 for other, tensor in enumerate(call.outputs)
             ]
-            leaves = [*inputs, *call.outputs, *call.nondifferentiable_residuals(), *ones]
-            columns = scatter_needed(needs, bind(rule_op, leaves))
+            columns = scatter_needed(needs, bind(rule_op, leaves_of_rule(call, rule, inputs, ones)))
             parts.append(_real_product(columns, moved, tf.zeros(shape, output.dtype.real_dtype)))
         result = tf.complex(*parts) if len(parts) == 2 else parts[0]
         result.set_shape(output.shape)

@@ -69,10 +69,16 @@ def apply_numpy_rule(
       needs: The needs of the call. At least one is True.
     """
     passed = [template if vector is None else vector for vector, template in zip(vectors, templates, strict=True)]
+    return bind(rule_op_for(call, rule, needs), leaves_of_rule(call, rule, call.inputs, passed))
+
+
+def leaves_of_rule(
+    call: RecordedCall, rule: NumpyRule, inputs: Sequence[tf.Tensor], vectors: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Return the inputs of a numpy rule's op: the inputs, outputs (if the rule gets them), residuals and vectors."""
     assert isinstance(rule.op, RuleOpDef)
     outputs = call.outputs if rule.op.without_outputs is None else ()
-    leaves = [*call.inputs, *outputs, *call.nondifferentiable_residuals(), *passed]
-    return bind(rule_op_for(call, rule, needs), leaves)
+    return [*inputs, *outputs, *call.nondifferentiable_residuals(), *vectors]
 
 
 def split_parts(call: RecordedCall, rule: SplitRule) -> list[tuple[Places, PlainRule]]:
