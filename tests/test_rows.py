@@ -162,7 +162,8 @@ def test_derived_rules_are_called_once_with_all_basis_vectors_as_rows(residuals)
     for loop in ((), (2,), (2, 2)):
         given = x[(0,) * (2 - len(loop))]
         np.testing.assert_allclose(modes.gradient("tape, eager", op, given)[0], 2 * given)
-    assert shapes == [(3, 3), (6, 3), (12, 3)]
+    # all basis vectors, and one vector that confirms the rule for these shapes
+    assert shapes == [(3, 3), (1, 3), (6, 3), (2, 3), (12, 3), (4, 3)]
 
 
 _LOAD = """

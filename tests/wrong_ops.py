@@ -1432,7 +1432,7 @@ STATES = [
         "a cache of results without the shape in its key",
         plain(_by_bytes(lambda x: np.cumsum(x, -1)), signature="(n)->(n)"),
         "check_order",
-        says="a call raises after a call with the same numbers in another shape",
+        says="Found by: check_order",
     ),
     Wrong(
         "a cache of a rule without the shape in its key",
