@@ -128,7 +128,8 @@ def test_inputs_that_were_drawn_are_not_named():
     op = differentiable_op(lambda x: 2 * x, signature="()->()", non_differentiable=True)
     drawn = arguments(op, dtypes=["complex64", "float32"], allow_nan=True, max_side=5)
     outcome = check_contract(op, arguments=drawn, max_examples=100, seed=1, modes=["eager"])
-    assert [str(part) for part in outcome.not_tested] == ["sizes above 5"]
+    (part,) = map(str, outcome.not_tested)
+    assert part in ("sizes above 4", "sizes above 5")  # the largest size need not be drawn
     assert outcome.drawn.kinds == {"c", "f"}
 
 
