@@ -48,6 +48,7 @@ class RuleOpDef(OpDef):
       wrt: The parameters of the forward op for whose inputs the rule is. Default: all.
       without_outputs: Why the rule does not get the outputs of the forward op; None if it gets them.
       loops_itself: Whether the rule takes loop dimensions although the op has `vectorized=False`.
+      calls_function: Whether the rule calls the user's function, so that exceptions come from it.
       unbound: For the rule of a method that is bound to an instance: the op of the method's rule.
       instance: The instance to which the method is bound.
     """

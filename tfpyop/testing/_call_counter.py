@@ -1,4 +1,4 @@
-"""Count calls of a user's function or rule, whatever calls it, in all threads.
+"""Count all calls of a user's function or rule, in all threads.
 
 While calls are counted, the code object of the function is replaced. Calls by everything that holds the function are
 counted then: ops, graphs, and other functions that call it directly.

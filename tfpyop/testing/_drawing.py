@@ -18,7 +18,7 @@ def draw_each(
 ) -> None:
     """Call a function with examples that a strategy draws. Examples that it rejects do not count.
 
-    This takes a thread of its own, because the statistics of Hypothesis belong to the thread of the running test.
+    This takes a separate thread, because the statistics of Hypothesis belong to the thread of the running test.
 
     Args:
       strategy: The strategy.

@@ -134,7 +134,7 @@ class _Case:
             except Exception:  # other checks report loop dimensions that do not work
                 large = None
         if gradients and large is not None and seconds < _SLOW:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # as above
                 gradients = gradients_of(op, large, large_outputs)
                 differentiated = large
         return cls(arguments, outputs, large, large_outputs, differentiated, gradients)
