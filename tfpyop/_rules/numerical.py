@@ -16,7 +16,7 @@ from tfpyop._numdiff.confirmation import DirectionalEstimate
 from tfpyop._numdiff.directional import Function, jvp_from_values, vjp_from_values
 from tfpyop._numdiff.finite_differences import Numerical, numerical
 from tfpyop._registry.op_def import ConcreteOp, Transform
-from tfpyop._spec.coercion import Array, is_differentiable, widen
+from tfpyop._spec.coercion import Array, in_float64, is_differentiable
 from tfpyop._spec.rule_context import RuleContext, as_in_call
 from tfpyop._spec.rule_values import placed, without_missing
 from tfpyop._spec.signature import Signature
@@ -124,8 +124,8 @@ def numerical_rules(method: Numerical | ComplexStep) -> tuple[NumericalRule, Num
 
     def make_vjp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def vjp(op: RuleContext, *cotangents: Array | None) -> list[Array | None]:
-            vectors = [_in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
-            function, point = _function(op, method.sparsity), [*map(_in_float64, op.inputs)]
+            vectors = [in_float64(cotangent) for cotangent in cotangents if cotangent is not None]
+            function, point = _function(op, method.sparsity), [*map(in_float64, op.inputs)]
             gradients = vjp_from_values(method, function, point, vectors, op.needs)
             if confirmed is not None:
                 masks = [np.array(op.needs), *(vector != 0 for vector in vectors)]
@@ -143,8 +143,8 @@ def numerical_rules(method: Numerical | ComplexStep) -> tuple[NumericalRule, Num
     def make_jvp(confirmed: _ConfirmedPoints | None) -> Callable[..., Any]:
         def jvp(op: RuleContext, *tangents: Array | None) -> list[Array | None]:
             pairs = zip(tangents, op.needs, strict=True)
-            vectors = [None if tangent is None or not varies else _in_float64(tangent) for tangent, varies in pairs]
-            function, point = _function(op, None), [*map(_in_float64, op.inputs)]
+            vectors = [None if tangent is None or not varies else in_float64(tangent) for tangent, varies in pairs]
+            function, point = _function(op, None), [*map(in_float64, op.inputs)]
             found = jvp_from_values(method, function, point, vectors)
             if confirmed is not None:
                 masks = [np.asarray(vector is not None) for vector in vectors]
@@ -245,7 +245,3 @@ def _colorings(
     cores = [array.shape[array.ndim - rank :] for array, rank in zip(op.inputs, input_ranks, strict=True)]
     inputs = cores if op._places is None else placed(cores, op._places)
     return sparsity.colorings(sizes, inputs, [array.shape[n_loop:] for array in op.outputs], numbers)
-
-
-def _in_float64(array: Array) -> Array:
-    return widen(array, np.dtype(np.float64), what="an input")

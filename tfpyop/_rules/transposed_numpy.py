@@ -18,8 +18,8 @@ from tfpyop._rules.loop_elements import (
     with_values,
     with_whole_loop,
 )
-from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis, widest
-from tfpyop._spec.coercion import Array, is_differentiable, is_half
+from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis
+from tfpyop._spec.coercion import Array, in_float64, is_differentiable, is_half
 from tfpyop._spec.outputs import ArraySpec
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import coerce_cotangent, coerce_tangent
@@ -123,7 +123,7 @@ class NumpyTranspose(TransposedRule):
                 weights = weights_of_basis(n_vectors)
                 single = [None if v is None else np.tensordot(weights, v, 1).astype(v.dtype) for v in vectors]
                 alone = [
-                    None if v is None else widest(v) for v in self._call(evaluate, op, numbers, layout, single, ())
+                    None if v is None else in_float64(v) for v in self._call(evaluate, op, numbers, layout, single, ())
                 ]
                 self.confirm(op, alone, [None if c is None else weighted(weights, c) for c in columns])
             return columns

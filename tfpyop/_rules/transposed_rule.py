@@ -15,7 +15,7 @@ import numpy as np
 
 from tfpyop._registry.op_def import ConcreteOp, Transform, dtype_of, option_text
 from tfpyop._rules.derived_rule import DerivedRule, shape_of
-from tfpyop._spec.coercion import Array, is_differentiable, is_half
+from tfpyop._spec.coercion import Array, in_float64, is_differentiable, is_half
 from tfpyop._spec.rule_context import RuleContext, as_seen_by_rules
 from tfpyop._spec.rule_values import describe_rule_call, rule_values, without_missing
 from tfpyop._spec.undefined import UNDEFINED, undefined_vector
@@ -160,9 +160,4 @@ def weights_of_basis(n_vectors: int) -> Array:
 
 def weighted(weights: Array, columns: Array) -> Array:
     """Return the columns, in the first dimension, times their weights, in double precision."""
-    return weights.reshape(-1, *[1] * (columns.ndim - 1)) * widest(columns)
-
-
-def widest(values: Array) -> Array:
-    """Return values in double precision."""
-    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+    return weights.reshape(-1, *[1] * (columns.ndim - 1)) * in_float64(columns)

@@ -16,8 +16,8 @@ from tfpyop._registry.bind import lowering
 from tfpyop._registry.op_def import dtype_of
 from tfpyop._rules.derived_rule import shape_of
 from tfpyop._rules.loop_elements import residual_values, with_values
-from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis, widest
-from tfpyop._spec.coercion import Array, is_differentiable
+from tfpyop._rules.transposed_rule import TransposedRule, weighted, weights_of_basis
+from tfpyop._spec.coercion import Array, in_float64, is_differentiable
 from tfpyop._spec.outputs import ArraySpec, is_compatible
 from tfpyop._spec.rule_context import RuleContext
 from tfpyop._spec.rule_values import wrong_cotangent_shape, wrong_tangent_shape
@@ -191,7 +191,7 @@ class TensorFlowTranspose(TransposedRule):
 
 
 def _array(tensor: Any) -> Array:
-    return widest(np.asarray(tensor.numpy()))
+    return in_float64(np.asarray(tensor.numpy()))
 
 
 def _split(tf: Any, value: Any, rank: int) -> tuple[Any, Any]:

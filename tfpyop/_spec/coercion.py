@@ -239,6 +239,11 @@ def widen(array: Array, compute_dtype: DType, *, what: str, advise: Advice | Non
     return cast(array, complex_dtype(compute_dtype), what=what, advise=advise) if kind == "c" else array
 
 
+def in_float64(array: Array) -> Array:
+    """Cast a floating or complex array to double precision. Return other arrays unchanged."""
+    return widen(array, np.dtype(np.float64), what="an input")
+
+
 def _as_strings(array: Array, what: str) -> Array:
     """Convert strings to the form that TensorFlow accepts: an object array of bytes, with text encoded in UTF-8."""
     result = np.empty(array.shape, dtype=object)

@@ -65,7 +65,7 @@ class Point:
     def of(cls, check: CheckRunner, op: Op[..., Any], arguments: Arguments) -> Point:
         """Prepare an example. Reject it if the function raises, or if its outputs contain no finite number."""
         _, leaves = concrete_op_of(op, arguments)
-        arrays = [_widened(np.asarray(leaf)) for leaf in leaves]
+        arrays = [widened(np.asarray(leaf)) for leaf in leaves]
         try:
             function = host_function(op, arguments)
             values = function.call(arrays)
@@ -114,7 +114,7 @@ class Point:
         return [is_differentiable(array.dtype) and number not in numbers for number, array in enumerate(self.arrays)]
 
 
-def _widened(array: Array) -> Array:
+def widened(array: Array) -> Array:
     kind = dtype_kind(array.dtype)
     return array.astype(np.complex128 if kind == "c" else np.float64) if kind in "fc" else array
 

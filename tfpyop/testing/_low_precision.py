@@ -21,7 +21,7 @@ from tfpyop._spec.coercion import Array, DType, dtype_kind, finfo
 from tfpyop._spec.tree import flatten
 from tfpyop.errors import GradientError
 from tfpyop.testing._check_runner import CheckRunner, described
-from tfpyop.testing._comparisons import Vectors, first_of
+from tfpyop.testing._comparisons import Vectors, first_of, widened
 from tfpyop.testing._derivatives import direction_of, generator_of, weights_like
 from tfpyop.testing._examples import Arguments
 from tfpyop.testing._ops import input_label, rules_of
@@ -225,12 +225,6 @@ class LowPrecision:
 
 
 _RULES = {Transform.VJP: "gradient rule", Transform.JVP: "JVP rule"}
-
-
-def widened(array: Array) -> Array:
-    """Return a floating array in double precision; other arrays unchanged."""
-    kind = dtype_kind(array.dtype)
-    return array.astype(np.complex128 if kind == "c" else np.float64) if kind in ("f", "c") else array
 
 
 def _rounded(array: Array, dtype: DType) -> Array:
